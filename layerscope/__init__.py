@@ -1,0 +1,83 @@
+"""LayerScope: at which layer to cut a pretrained vision network, and how sure one can be.
+
+The whole public surface. Names load on first use, so that importing the package is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from layerscope.cache import open_cache as open_cache
+    from layerscope.data import open_source as open_source
+    from layerscope.errors import LayerScopeError as LayerScopeError
+    from layerscope.extract import extract as extract_features
+    from layerscope.models import load as load
+    from layerscope.nouns import Checkpoint as Checkpoint
+    from layerscope.nouns import CutPoint as CutPoint
+    from layerscope.nouns import Score as Score
+    from layerscope.nouns import Source as Source
+    from layerscope.nouns import Task as Task
+    from layerscope.nouns import Verdict as Verdict
+    from layerscope.pretrain import Recipe as Recipe
+    from layerscope.pretrain import pretrain as pretrain_network
+    from layerscope.render import RenderSettings as RenderSettings
+    from layerscope.render import render_dataset as render_dataset
+    from layerscope.report import write_report as write_report
+    from layerscope.sweep import sweep as sweep_caches
+
+__all__ = [
+    "Checkpoint",
+    "CutPoint",
+    "LayerScopeError",
+    "Recipe",
+    "RenderSettings",
+    "Score",
+    "Source",
+    "Task",
+    "Verdict",
+    "__version__",
+    "extract_features",
+    "load",
+    "open_cache",
+    "open_source",
+    "pretrain_network",
+    "render_dataset",
+    "sweep_caches",
+    "write_report",
+]
+
+# A verb and the module that it lives in share a name, so the verbs carry their object here.
+_HOMES = {
+    "Checkpoint": ("nouns", "Checkpoint"),
+    "CutPoint": ("nouns", "CutPoint"),
+    "LayerScopeError": ("errors", "LayerScopeError"),
+    "Recipe": ("pretrain", "Recipe"),
+    "RenderSettings": ("render", "RenderSettings"),
+    "Score": ("nouns", "Score"),
+    "Source": ("nouns", "Source"),
+    "Task": ("nouns", "Task"),
+    "Verdict": ("nouns", "Verdict"),
+    "extract_features": ("extract", "extract"),
+    "load": ("models", "load"),
+    "open_cache": ("cache", "open_cache"),
+    "open_source": ("data", "open_source"),
+    "pretrain_network": ("pretrain", "pretrain"),
+    "render_dataset": ("render", "render_dataset"),
+    "sweep_caches": ("sweep", "sweep"),
+    "write_report": ("report", "write_report"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'layerscope' has no attribute {name!r}")
+    home, attribute = _HOMES[name]
+    return getattr(importlib.import_module(f"layerscope.{home}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,304 @@
+"""The words of LayerScope: frozen records and the protocols of what has behaviour.
+
+Imports nothing of ours and, at run time, no torch; every other room speaks in these terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+    Array = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+Part = Literal["trunk", "head"]
+Split = Literal["train", "val", "test"]
+Kind = Literal["classes", "latents", "none"]
+Encoding = Literal["raw", "circular", "quaternion"]
+Direction = Literal["maximise", "minimise"]
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class CutPoint:
+    """A place where the network can be cut: one call of one module, in call order."""
+
+    index: int
+    """Position among the network's cut points, in call order from 0."""
+    name: str
+    """The field's name for it: ``stem``, ``layer1.0``, ``trunk``, ``head.1``."""
+    module: str
+    """Dotted module name; ``#2`` marks the second call of a module that is reused."""
+    part: Part
+    """``trunk`` or ``head``."""
+    width: int
+    """Number of pooled features."""
+    pooling: str
+    """How the module's output becomes one vector per image: ``mean`` or ``none``."""
+    depth: float
+    """Position in [0, 1]: 0 for the first cut point, 1 for the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """What happens to an image before the network sees it."""
+
+    resize: int | tuple[int, int] | None
+    """Shorter side in pixels, (height, width), or None to leave the image as it is."""
+    crop: int | None
+    """Side of the centre crop in pixels, or None."""
+    mean: tuple[float, float, float]
+    """Per channel, subtracted from values in [0, 1]."""
+    std: tuple[float, float, float]
+    """Per channel, divided by."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Resampling filter, antialiased."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A card: what a set of weights is, where it came from and how to feed it."""
+
+    name: str
+    family: str
+    architecture: Mapping[str, Any]
+    weights: Path | None
+    """The weights' file, or None for a network with random weights."""
+    sha256: str
+    """Of the weights' bytes; for random weights, of the tensors that the seed produced."""
+    preprocessing: Preprocessing
+    head: str
+    """One phrase about the head, such as ``3-layer MLP, 256-256-256``."""
+    licence: str
+    citation: str
+    seed: int | None = None
+    """Seed of random weights, None for trained ones."""
+    description: str = ""
+
+
+@runtime_checkable
+class CutModel(Protocol):
+    """A network with its ordered cut points and its card."""
+
+    @property
+    def checkpoint(self) -> Checkpoint: ...
+    @property
+    def module(self) -> torch.nn.Module: ...
+    @property
+    def cuts(self) -> tuple[CutPoint, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One question asked of the features: targets, how they are encoded, how answers are scored."""
+
+    name: str
+    """Unique, prefixed by its source: ``objects3d-rotation``; ``objects3d`` names them all."""
+    source: str
+    kind: Kind
+    metric: str
+    """The primary metric, by which the cut is chosen."""
+    direction: Direction
+    title: str = ""
+    """For figures: ``Spot θ``."""
+    encoding: Encoding | None = None
+    """How latent targets become regression targets; None for classes."""
+    period: float | None = None
+    """Length of a full turn of a circular latent, in the target's own unit."""
+    unit: str = ""
+    classes: tuple[str, ...] = ()
+    licence: str = ""
+    citation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Images and ids in a fixed order, with their splits, groups and targets by task.
+
+    The images themselves are read through :class:`Images`; this record is what is stored beside
+    the features, so that a cache is self-contained.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    """One stable name per row, such as a relative path."""
+    splits: npt.NDArray[np.str_]
+    """(n,) ``train``, ``val`` or ``test``."""
+    groups: npt.NDArray[np.str_]
+    """(n,) what a row shares with others that are not independent of it: its object."""
+    tasks: tuple[Task, ...]
+    targets: Mapping[str, npt.NDArray[Any]]
+    """By task name: (n,) int64 classes or (n, k) float64 latents in their own units."""
+    manifest: str
+    """sha256 over ids, file sizes, splits, groups and targets."""
+    root: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """The loss of every row under the primary metric: what layers are compared on."""
+
+    val: npt.NDArray[np.float64]
+    """(n_val,) lower is better: squared error, or 0 for right and 1 for wrong."""
+    test: npt.NDArray[np.float64]
+    """(n_test,)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One cell of the long table: a checkpoint, cut, pooling, task, estimator and metric."""
+
+    checkpoint: str
+    source: str
+    cut: str
+    index: int
+    part: Part
+    width: int
+    depth: float
+    pooling: str
+    task: str
+    estimator: str
+    metric: str
+    direction: Direction
+    primary: bool
+    val: float
+    test: float
+    stderr: float
+    """Standard error of ``test``, by bootstrap over groups."""
+    n_train: int
+    n_val: int
+    n_test: int
+    n_groups: int
+    """Independent groups among the test rows."""
+    seed: int
+    settings: Mapping[str, Any]
+    """What was chosen and how: λ, whether the grid's edge won, the encoding."""
+    fingerprint: str
+    """Of the cache that the features came from."""
+    status: Literal["done", "failed"] = "done"
+    note: str = ""
+    losses: Losses | None = field(default=None, compare=False, repr=False)
+    """Kept beside the table, not in it; only with the primary metric."""
+
+    def row(self) -> dict[str, Any]:
+        """Return the table's columns, without the losses."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "losses"}
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its confidence interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Where to cut for one task, and how sure one can be."""
+
+    checkpoint: str
+    task: str
+    estimator: str
+    metric: str
+    direction: Direction
+    best: str
+    """The cut chosen on the validation split."""
+    value: Interval
+    """The best cut's metric on the test split."""
+    tied: tuple[str, ...]
+    """Cuts that the test split cannot tell from the best, in depth order; includes ``best``."""
+    shallowest: str
+    """The first of the tied cuts."""
+    trunk: str
+    """The usual cut: the end of the trunk."""
+    gain: Interval
+    """Improvement of ``best`` over ``trunk`` (positive is better), paired over the same images."""
+    gain_over_last: Interval
+    """Improvement of ``best`` over the last layer of the network."""
+    probability: Mapping[str, float]
+    """By cut: share of bootstrap resamples of the test split in which it is the best."""
+    level: float
+    n_test: int
+    n_groups: int
+    agrees: bool
+    """False when the test split rejects the cut that validation chose."""
+    note: str = ""
+
+
+@runtime_checkable
+class LayerView(Protocol):
+    """One cut of a cache with its three splits and targets: all that an estimator may see."""
+
+    @property
+    def checkpoint(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def cut(self) -> CutPoint: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def features(self, split: Split) -> npt.NDArray[np.float32]:
+        """(n, width) rows of one split, in source order."""
+        ...
+
+    def target(self, task: str, split: Split) -> npt.NDArray[Any]:
+        """(n,) classes or (n, k) latents of one split."""
+        ...
+
+    def groups(self, split: Split) -> npt.NDArray[np.str_]:
+        """(n,) group of each row of one split."""
+        ...
+
+
+@runtime_checkable
+class FeatureCache(Protocol):
+    """Pooled features of every cut of one checkpoint over one source."""
+
+    @property
+    def checkpoint(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def cuts(self) -> tuple[CutPoint, ...]: ...
+    @property
+    def tasks(self) -> tuple[Task, ...]: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def complete(self) -> bool: ...
+    def view(self, cut: str) -> LayerView: ...
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """Something that is worth a number at every cut."""
+
+    name: str
+
+    def handles(self, task: Task) -> bool:
+        """Return whether the task's targets are of a kind that this estimator can score."""
+        ...
+
+    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
+        """Yield the scores of several tasks at once, because they share the features."""
+        ...
+
+
+Statistic = TypeVar("Statistic", covariant=True)
+
+
+class Running(Protocol[Statistic]):
+    """Sufficient statistics: updated by batches, merged across parts, turned into a result."""
+
+    def update(self, rows: torch.Tensor) -> None: ...
+    def merge(self, other: Any) -> None: ...
+    def compute(self) -> Statistic: ...
