@@ -1,0 +1,21 @@
+"""Checkpoints become networks with ordered cut points: families, cards, heads, cuts, taps."""
+
+from layerscope.models.cards import card_folder, card_names, find_card, read_card
+from layerscope.models.checkpoint import LoadedModel, load
+from layerscope.models.cuts import select_cuts
+from layerscope.models.families import families
+from layerscope.models.families.layerscope import untrained
+from layerscope.models.taps import open_taps
+
+__all__ = [
+    "LoadedModel",
+    "card_folder",
+    "card_names",
+    "families",
+    "find_card",
+    "load",
+    "open_taps",
+    "read_card",
+    "select_cuts",
+    "untrained",
+]

@@ -1,0 +1,59 @@
+"""Filling a network with a file's tensors, strictly, with an account of every key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from layerscope.errors import CheckpointError
+
+_SHOWN = 5
+_COUNTER = "num_batches_tracked"
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors into a network whose state they must match key by key and shape by shape.
+
+    Values are converted to the network's own type, so half-precision files load as float32.
+
+    Args:
+        module: The network.
+        tensors: By the network's own key.
+
+    Raises:
+        CheckpointError: A key is missing or unknown, a shape differs or a value is not finite.
+    """
+    wanted = module.state_dict()
+    missing = [k for k in wanted if k not in tensors and not k.endswith(_COUNTER)]
+    unknown = [key for key in tensors if key not in wanted]
+    if missing or unknown:
+        raise CheckpointError(
+            f"The weights are of another architecture: {_listed('missing', missing)}; "
+            f"{_listed('unexpected', unknown)}.",
+            hint="Nothing was filled with random values; check that the file is the right one.",
+        )
+    _check_values(wanted, tensors)
+    module.load_state_dict(tensors, strict=False)
+
+
+def _check_values(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    for key, tensor in tensors.items():
+        if tensor.shape != wanted[key].shape:
+            raise CheckpointError(
+                f"{key} has shape {tuple(tensor.shape)} where the network has "
+                f"{tuple(wanted[key].shape)}.",
+                hint="The weights are of another architecture.",
+            )
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"{key} holds values that are not finite.",
+                hint="The training diverged or the file is damaged.",
+            )
+
+
+def _listed(label: str, keys: list[str]) -> str:
+    shown = ", ".join(keys[:_SHOWN]) or "none"
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return f"{label} {shown}{more}"

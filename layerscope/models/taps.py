@@ -1,0 +1,105 @@
+"""Taps: the open hooks that pool every cut point's output during one forward."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from layerscope.errors import CheckpointError
+from layerscope.models.cuts import call_name
+from layerscope.models.pooling import pool
+from layerscope.nouns import CutModel, CutPoint
+
+
+class Taps:
+    """Hooks on the chosen cut points of one network; made by :func:`open_taps`.
+
+    Args:
+        module: The network.
+        cuts: The cut points to capture.
+    """
+
+    def __init__(self, module: nn.Module, cuts: Sequence[CutPoint]) -> None:
+        self._module = module
+        self._cuts = {cut.module: cut for cut in cuts}
+        self._counts: Counter[str] = Counter()
+        self._captured: dict[str, Tensor] = {}
+        names = dict.fromkeys(cut.module.partition("#")[0] for cut in cuts)
+        self._handles = [
+            module.get_submodule(name).register_forward_hook(self._hook(name)) for name in names
+        ]
+
+    def _hook(self, name: str) -> Any:
+        def capture(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            self._counts[name] += 1
+            cut = self._cuts.get(call_name(name, self._counts[name]))
+            if cut is not None:
+                self._captured[cut.name] = pool(output, cut.pooling)
+
+        return capture
+
+    def run(self, batch: Tensor) -> dict[str, Tensor]:
+        """Run one forward and return the pooled features of every chosen cut point.
+
+        Args:
+            batch: (b, 3, h, w) preprocessed images.
+
+        Returns:
+            By cut name: (b, width) float32, in memory that nothing else writes to.
+
+        Raises:
+            CheckpointError: A cut point was not reached, as happens to hooks of a network that
+                was compiled before they were set.
+        """
+        self._counts.clear()
+        self._captured = {}
+        self._module(batch)
+        missing = [cut.name for cut in self._cuts.values() if cut.name not in self._captured]
+        if missing:
+            raise CheckpointError(
+                f"The forward pass did not reach {', '.join(missing)}.",
+                hint="Extract before compiling the network, and with a fixed call order.",
+            )
+        return {cut.name: self._captured[cut.name] for cut in self._cuts.values()}
+
+    def close(self) -> None:
+        """Remove every hook."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+
+@contextmanager
+def open_taps(model: CutModel, cuts: Sequence[CutPoint]) -> Iterator[Taps]:
+    """Open taps on the chosen cut points and close them whatever happens.
+
+    Args:
+        model: A network with its cut points.
+        cuts: The cut points to capture, a subset of the network's.
+
+    Raises:
+        CheckpointError: Hooks on this kind of module lose features without a word.
+    """
+    _refuse_wrappers(model.module)
+    taps = Taps(model.module, cuts)
+    try:
+        yield taps
+    finally:
+        taps.close()
+
+
+def _refuse_wrappers(module: nn.Module) -> None:
+    if isinstance(module, nn.DataParallel):
+        raise CheckpointError(
+            "The network is wrapped in DataParallel, which keeps the features of one replica only.",
+            hint="Pass the network itself (wrapped.module).",
+        )
+    if hasattr(module, "_orig_mod"):
+        raise CheckpointError(
+            "The network was compiled; hooks set after its first call never fire.",
+            hint="Pass the network itself (compiled._orig_mod).",
+        )

@@ -1,0 +1,1 @@
+"""Tensor mathematics: sufficient statistics in, frozen results out; no files, no models."""
