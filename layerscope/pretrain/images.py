@@ -1,0 +1,89 @@
+"""Training images in memory, and the augmented views that the workers make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from layerscope.data import read_image
+from layerscope.errors import TrainingError
+from layerscope.nouns import Source, Split
+from layerscope.pretrain.methods import Method
+
+ROTATION_TASK = "objects3d-rotation"
+
+
+def decode(source: Source, split: Split, advance: Callable[[int], None]) -> tuple[Tensor, Tensor]:
+    """Return a split's images and rotations.
+
+    Args:
+        source: The rendered 3D data set.
+        split: Which rows.
+        advance: Told of every image that was decoded.
+
+    Returns:
+        (n, 3, h, w) uint8 images and (n, 3) float32 yaw, pitch and roll in radians.
+
+    Raises:
+        TrainingError: The source has no rotations, the split is empty or image sizes differ.
+    """
+    rows = np.flatnonzero(source.splits == split)
+    if ROTATION_TASK not in source.targets or not len(rows):
+        raise TrainingError(
+            f"The source {source.name!r} has {len(rows)} {split} images and these tasks: "
+            f"{', '.join(source.targets) or 'none'}.",
+            hint=f"Train on a rendered set (layerscope render), which has {ROTATION_TASK}.",
+        )
+
+    def read(row: int) -> Tensor:
+        image: Tensor = pil_to_tensor(read_image(source.root / source.ids[row]))
+        advance(1)
+        return image
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        images = list(pool.map(read, rows))
+    shapes = {tuple(image.shape) for image in images}
+    if len(shapes) > 1:
+        raise TrainingError(
+            f"The images have {len(shapes)} different sizes, such as {sorted(shapes)[:2]}.",
+            hint="Train on images of one size.",
+        )
+    latents = torch.from_numpy(source.targets[ROTATION_TASK][rows]).float()
+    return torch.stack(images), latents
+
+
+class Views(Dataset[tuple[tuple[Tensor, ...], Tensor]]):
+    """Augmented views that depend on the seed, the epoch and the row, not on who makes them.
+
+    Args:
+        images: (n, 3, h, w) uint8.
+        latents: (n, 3) radians.
+        method: Makes the views.
+        side: Of the views in pixels.
+        seed: Of the augmentations.
+    """
+
+    def __init__(
+        self, images: Tensor, latents: Tensor, method: Method, *, side: int, seed: int
+    ) -> None:
+        self._images = images
+        self._latents = latents
+        self._method = method
+        self._side = side
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return the views and the rotation of ``(epoch, row)``."""
+        epoch, row = key
+        mixed = np.random.SeedSequence((self._seed, epoch, row)).generate_state(1)[0]
+        torch.manual_seed(int(mixed))
+        return self._method.inputs(self._images[row], self._side), self._latents[row]
