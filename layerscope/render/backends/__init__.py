@@ -1,0 +1,1 @@
+"""The renderers, one file each; importing them loads no rendering library."""

@@ -1,0 +1,111 @@
+"""The processes that render: each takes some views of one object at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from layerscope.errors import RenderError
+from layerscope.render.catalogue import Item, colour, shape
+from layerscope.render.files import jpeg, write_whole
+from layerscope.render.latents import Latents
+from layerscope.render.renderer import Renderer, renderers
+from layerscope.render.scene import Scene
+from layerscope.render.settings import RenderSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Some views of one object."""
+
+    item: Item
+    views: tuple[tuple[int, Latents, Path], ...]
+    """Index, latents and file of each image."""
+
+
+def available_workers() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def work(
+    jobs: Sequence[Job], settings: RenderSettings, renderer: Renderer, workers: int
+) -> Iterator[int]:
+    """Do the jobs and yield the number of images whenever some are finished.
+
+    Args:
+        jobs: What to do.
+        settings: What the images are made with.
+        renderer: Used when there is one worker; others make their own in their process.
+        workers: Number of processes; with 1 the work is done in this one.
+
+    Raises:
+        RenderError: A worker died, or the renderer failed.
+        DiskError: The disk is full.
+    """
+    if workers > 1 and len(jobs) > 1:
+        yield from _shared_out(jobs, settings, min(workers, len(jobs)))
+        return
+    for job in jobs:
+        for _ in _render(job, settings, renderer):
+            yield 1
+
+
+def image_seed(seed: int, item: int, view: int) -> int:
+    """Return the renderer's seed for one image: 31 bits from these three numbers alone."""
+    return int(np.random.default_rng([seed, item, view, 4]).integers(2**31))
+
+
+def _render(job: Job, settings: RenderSettings, renderer: Renderer) -> Iterator[Path]:
+    form, tint = shape(job.item, settings.seed), colour(job.item, settings.seed)
+    for view, latents, file in job.views:
+        scene = Scene(job.item.name, form, tint, latents)
+        seed = image_seed(settings.seed, job.item.index, view)
+        image = renderer.render(scene, settings.size, settings.samples, seed)
+        write_whole(file, jpeg(image))
+        yield file
+
+
+def _shared_out(jobs: Sequence[Job], settings: RenderSettings, workers: int) -> Iterator[int]:
+    # Spawned, not forked: a renderer's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _start, (settings,))
+    try:
+        futures: list[Future[int]] = [pool.submit(_work_off, job) for job in jobs]
+        for future in as_completed(futures):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise RenderError(
+            f"One of the {workers} rendering processes died without a word.",
+            hint="Finished images are kept. Memory may have run out: repeat with fewer workers. A "
+            'script of your own must make the call under if __name__ == "__main__".',
+        ) from error
+    finally:
+        # Also on Ctrl-C: the jobs in progress are finished, the others are dropped.
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_mine: tuple[RenderSettings, Renderer] | None = None
+"""In a worker process: what it renders with."""
+
+
+def _start(settings: RenderSettings) -> None:
+    global _mine
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _mine = settings, renderers[settings.renderer]()
+
+
+def _work_off(job: Job) -> int:
+    if _mine is None:
+        raise RuntimeError("a worker got a job before it was started")
+    return sum(1 for _ in _render(job, *_mine))

@@ -1,0 +1,89 @@
+"""Renders a whole data set, or what is missing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from layerscope.errors import SettingsError
+from layerscope.render.catalogue import catalogue
+from layerscope.render.crew import Job, available_workers, work
+from layerscope.render.files import png, write_whole
+from layerscope.render.manifest import check_agreement, manifest, write_manifest
+from layerscope.render.preview import contact_sheet
+from layerscope.render.renderer import Renderer, renderers
+from layerscope.render.settings import RenderSettings
+from layerscope.render.table import Row, as_csv, table
+
+Progress = Callable[[int, int], None]
+
+VIEWS_AT_ONCE = 10
+"""Of a job: enough to make up for building the object, few enough for Ctrl-C to be heard soon."""
+
+
+def render_dataset(
+    out: Path,
+    settings: RenderSettings,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Render a data set into a folder; a broken-off run continues where it stopped.
+
+    Args:
+        out: Folder to hold ``images/``, ``latents.csv``, ``dataset.json`` and ``preview.png``.
+        settings: What to render; a folder that holds something else is refused.
+        workers: Processes to render in, by default one for each processor. The pixels do not
+            depend on it.
+        progress: Called with the number of finished images and of all images.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RenderError: The renderer is not there or failed, or the folder holds another data set.
+        DiskError: The disk is full; finished images are kept.
+        UnknownNameError: There is no such renderer.
+    """
+    if workers is not None and workers < 1:
+        raise SettingsError(f"The number of workers is {workers}.", hint="It must be at least 1.")
+    out = Path(out)
+    renderer = renderers[settings.renderer]()
+    items = catalogue(settings)
+    rows = table(items, settings)
+    record = manifest(settings, rows, renderer.version())
+    check_agreement(out, record)
+    write_manifest(out, record, complete=False)
+    write_whole(out / "latents.csv", as_csv(rows))
+    if not (out / "preview.png").exists():
+        write_whole(out / "preview.png", png(contact_sheet(items, settings, renderer)))
+    _render_missing(out, settings, rows, renderer, workers or available_workers(), progress)
+    write_manifest(out, record, complete=True)
+    return out
+
+
+def _render_missing(
+    out: Path,
+    settings: RenderSettings,
+    rows: Sequence[Row],
+    renderer: Renderer,
+    workers: int,
+    progress: Progress | None,
+) -> None:
+    missing = [row for row in rows if not (out / row.image).exists()]
+    done = len(rows) - len(missing)
+    if progress is not None:
+        progress(done, len(rows))
+    for count in work(_jobs(out, missing), settings, renderer, workers):
+        done += count
+        if progress is not None:
+            progress(done, len(rows))
+
+
+def _jobs(out: Path, rows: Sequence[Row]) -> list[Job]:
+    groups = groupby(rows, key=lambda row: (row.item, row.view // VIEWS_AT_ONCE))
+    return [
+        Job(item, tuple((row.view, row.latents, out / row.image) for row in views))
+        for (item, _), views in groups
+    ]

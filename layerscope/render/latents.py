@@ -1,0 +1,61 @@
+"""The seven latents of an image: their ranges, how they are drawn, and what they mean in space."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import astuple, dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial.transform import Rotation
+
+LATENTS: dict[str, tuple[float, float, str]] = {
+    "yaw": (-math.pi / 2, math.pi / 2, "radians"),
+    "pitch": (-math.pi / 2, math.pi / 2, "radians"),
+    "roll": (-math.pi / 2, math.pi / 2, "radians"),
+    "floor_hue": (0.0, 1.0, "turns of the colour wheel"),
+    "spot_theta": (0.0, math.pi / 4, "radians"),
+    "spot_phi": (0.0, 2 * math.pi, "radians"),
+    "spot_hue": (0.0, 1.0, "turns of the colour wheel"),
+}
+"""By name: lowest value, highest value and unit. All are uniform, as in the paper's Table 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latents:
+    """The ground-truth factors of one image."""
+
+    yaw: float
+    pitch: float
+    roll: float
+    floor_hue: float
+    spot_theta: float
+    spot_phi: float
+    spot_hue: float
+
+    def values(self) -> tuple[float, ...]:
+        """Return the seven values in the order of ``LATENTS``."""
+        return astuple(self)
+
+
+def draw_latents(seed: int, item: int, view: int) -> Latents:
+    """Return the latents of one image, which depend on nothing but these three numbers.
+
+    Args:
+        seed: Seed of the data set.
+        item: Index of the object in the data set.
+        view: Index of the view of that object.
+    """
+    generator = np.random.default_rng([seed, item, view, 1])
+    low, high = zip(*((low, high) for low, high, _ in LATENTS.values()), strict=True)
+    return Latents(*generator.uniform(low, high).tolist())
+
+
+def rotation(latents: Latents) -> npt.NDArray[np.float64]:
+    """Return the (3, 3) matrix that turns the object: about x by yaw, then y, then z.
+
+    The axes stay fixed (extrinsic), as in SciPy's ``"xyz"`` and Blender's default ``"XYZ"``.
+    """
+    angles = [latents.yaw, latents.pitch, latents.roll]
+    matrix: npt.NDArray[np.float64] = Rotation.from_euler("xyz", angles).as_matrix()
+    return matrix

@@ -1,0 +1,128 @@
+"""The record ``dataset.json``: what was asked for, what made it, and whether it is complete."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from layerscope.errors import RenderError
+from layerscope.nouns import SPLITS
+from layerscope.render.catalogue import digest
+from layerscope.render.files import write_whole
+from layerscope.render.latents import LATENTS
+from layerscope.render.scene import STAGE
+from layerscope.render.settings import RenderSettings
+from layerscope.render.table import Row
+
+SCHEMA = "objects3d/1"
+DECISIVE = ("schema", "settings", "meshes_sha256", "renderer", "renderer_version")
+"""What two runs must have in common to share a folder: it decides latents and pixels."""
+
+
+def manifest(
+    settings: RenderSettings, rows: Sequence[Row], renderer_version: str
+) -> dict[str, Any]:
+    """Return the record of a data set that is still to be rendered."""
+    items = list({row.item.name: row.item for row in rows}.values())
+    return {
+        "schema": SCHEMA,
+        "complete": False,
+        "layerscope_version": _own_version(),
+        "renderer": settings.renderer,
+        "renderer_version": renderer_version,
+        "settings": _plain(settings),
+        "meshes_sha256": digest(items),
+        "latents": {
+            name: {"low": low, "high": high, "unit": unit, "distribution": "uniform"}
+            for name, (low, high, unit) in LATENTS.items()
+        },
+        "rotation": "extrinsic xyz: about x by yaw, then about y by pitch, then about z by roll",
+        "stage": asdict(STAGE),
+        "categories": dict(sorted(Counter(item.category for item in items).items())),
+        "splits": {"objects": _counts(rows, each="object"), "images": _counts(rows, each="image")},
+    }
+
+
+def check_agreement(folder: Path, wanted: dict[str, Any]) -> None:
+    """Check that the folder is new or was made with what is wanted now.
+
+    Raises:
+        RenderError: It was made otherwise; the message says what differs.
+    """
+    file = folder / "dataset.json"
+    if not file.exists():
+        _check_unused(folder)
+        return
+    found = _read(file)
+    differing = [
+        f"{name} {was!r} there, {wants!r} here"
+        for name, was, wants in _pairs(_decisive(found), _decisive(wanted))
+        if was != wants
+    ]
+    if differing:
+        raise RenderError(
+            f"{str(folder)!r} holds another data set: {'; '.join(differing)}.",
+            hint="Choose another folder, or repeat with the settings that are there.",
+        )
+
+
+def write_manifest(folder: Path, record: dict[str, Any], *, complete: bool) -> None:
+    """Write the record, marked as complete or not."""
+    text = json.dumps(record | {"complete": complete}, indent=2) + "\n"
+    write_whole(folder / "dataset.json", text.encode())
+
+
+def _check_unused(folder: Path) -> None:
+    if (folder / "images").exists():
+        raise RenderError(
+            f"{str(folder)!r} holds images but no dataset.json.",
+            hint="Choose another folder: what is there cannot be told to belong to this data set.",
+        )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as error:
+        raise RenderError(
+            f"{str(file)!r} is not JSON: {error}.", hint="Choose another folder."
+        ) from error
+    if not isinstance(found, dict):
+        raise RenderError(f"{str(file)!r} is not a data set's.", hint="Choose another folder.")
+    return found
+
+
+def _decisive(record: dict[str, Any]) -> dict[str, Any]:
+    chosen = {name: record.get(name) for name in DECISIVE if name != "settings"}
+    settings = dict(record.get("settings") or {})
+    settings.pop("meshes", None)  # the folder may move: its content's digest is compared instead
+    return chosen | settings
+
+
+def _pairs(first: dict[str, Any], second: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    names = sorted(first.keys() | second.keys())
+    return [(name, first.get(name), second.get(name)) for name in names]
+
+
+def _plain(settings: RenderSettings) -> dict[str, Any]:
+    record = asdict(settings)
+    record["meshes"] = None if settings.meshes is None else str(settings.meshes)
+    return record
+
+
+def _counts(rows: Sequence[Row], each: str) -> dict[str, int]:
+    seen = {(row.item.name if each == "object" else row.image): row.split for row in rows}
+    counts = Counter(seen.values())
+    return {split: counts[split] for split in SPLITS}
+
+
+def _own_version() -> str:
+    try:
+        return version("layerscope")
+    except PackageNotFoundError:
+        return "source tree"

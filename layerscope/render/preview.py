@@ -1,0 +1,79 @@
+"""The contact sheet: each latent varied by itself, and one object of each category."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageDraw
+
+from layerscope.render.catalogue import Item, colour, shape
+from layerscope.render.latents import LATENTS, Latents
+from layerscope.render.renderer import Image, Renderer
+from layerscope.render.scene import Scene
+from layerscope.render.settings import RenderSettings
+
+COLUMNS = 8
+LARGEST_TILE = 128
+MARGIN = 96
+GAP = 2
+VARIED = "skateboard"
+"""The category that the rows show, as in the paper's figure."""
+
+TYPICAL = Latents(
+    yaw=0.0,
+    pitch=0.0,
+    roll=0.5,
+    floor_hue=0.6,
+    spot_theta=math.pi / 6,
+    spot_phi=0.75 * math.pi,
+    spot_hue=0.95,
+)
+"""What stays fixed while one latent varies."""
+
+
+def contact_sheet(
+    items: Sequence[Item], settings: RenderSettings, renderer: Renderer
+) -> Pillow.Image:
+    """Return a sheet with one labelled row for each latent and a block of all categories."""
+    settings = replace(settings, size=min(settings.size, LARGEST_TILE))
+    varied = next((item for item in items if item.category == VARIED), items[0])
+    rows = [(name, _varied(varied, name, settings, renderer)) for name in LATENTS]
+    firsts = list({item.category: item for item in reversed(items)}.values())[::-1]
+    block = [(item.category, _shown(item, TYPICAL, settings, renderer)) for item in firsts]
+    return _laid_out(rows, block, settings.size)
+
+
+def _varied(item: Item, name: str, settings: RenderSettings, renderer: Renderer) -> list[Image]:
+    low, high, _ = LATENTS[name]
+    steps = np.linspace(low, high, COLUMNS).tolist()
+    return [_shown(item, replace(TYPICAL, **{name: value}), settings, renderer) for value in steps]
+
+
+def _shown(item: Item, latents: Latents, settings: RenderSettings, renderer: Renderer) -> Image:
+    seed = settings.seed
+    scene = Scene(item.name, shape(item, seed), colour(item, seed), latents)
+    return renderer.render(scene, settings.size, settings.samples, 0)
+
+
+def _laid_out(
+    rows: Sequence[tuple[str, Sequence[Image]]], block: Sequence[tuple[str, Image]], size: int
+) -> Pillow.Image:
+    step, title = size + GAP, 14
+    block_rows = -(-len(block) // COLUMNS)
+    height = len(rows) * step + block_rows * (step + title)
+    sheet = Pillow.new("RGB", (MARGIN + COLUMNS * step, height), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, (name, images) in enumerate(rows):
+        pen.text((4, number * step + size // 2 - 6), name, fill="black")
+        for column, image in enumerate(images):
+            sheet.paste(Pillow.fromarray(image), (MARGIN + column * step, number * step))
+    for number, (name, image) in enumerate(block):
+        row, column = divmod(number, COLUMNS)
+        corner = MARGIN + column * step, len(rows) * step + row * (step + title)
+        pen.text((corner[0] + 2, corner[1] + 1), name, fill="black")
+        sheet.paste(Pillow.fromarray(image), (corner[0], corner[1] + title))
+    return sheet

@@ -1,0 +1,45 @@
+"""Which objects are for training, validation and test: whole objects, alike over categories."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from layerscope.nouns import SPLITS, Split
+from layerscope.render.catalogue import Item
+
+SHARES: dict[Split, float] = {"train": 0.70, "val": 0.15, "test": 0.15}
+
+
+def split_objects(items: Sequence[Item], seed: int) -> dict[str, Split]:
+    """Return the split of each object by its name.
+
+    The objects of one category after another, shuffled, go each to the split that lacks most. So
+    each category and the whole have the wanted shares to within one object.
+    """
+    counts: Counter[Split] = Counter()
+    result: dict[str, Split] = {}
+    for done, item in enumerate(_shuffled(items, seed), start=1):
+        lacking = {split: SHARES[split] * done - counts[split] for split in SPLITS}
+        chosen = max(SPLITS, key=lambda split: round(lacking[split], 9))
+        result[item.name] = chosen
+        counts[chosen] += 1
+    return _filled(result)
+
+
+def _shuffled(items: Sequence[Item], seed: int) -> list[Item]:
+    order = np.random.default_rng([seed, 3]).permutation(len(items))
+    return sorted((items[index] for index in order), key=lambda item: item.category)
+
+
+def _filled(result: dict[str, Split]) -> dict[str, Split]:
+    """Give each split at least one object, if there are three, from the fullest split."""
+    for split in SPLITS:
+        counts = Counter(result.values())
+        if len(result) >= len(SPLITS) and counts[split] == 0:
+            fullest = max(SPLITS, key=lambda name: counts[name])
+            last = [name for name, which in result.items() if which == fullest][-1]
+            result[last] = split
+    return result
