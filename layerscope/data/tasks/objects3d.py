@@ -1,0 +1,224 @@
+"""The rendered 3D data set: 3D objects under known pose, floor and light, one image per view.
+
+A folder holds ``latents.csv`` (a line for each image), the images that it lists, and
+``dataset.json``, which says whether rendering came to its end.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from layerscope.data.manifest import manifest
+from layerscope.data.sources import sources, tasks
+from layerscope.errors import SourceError
+from layerscope.nouns import SPLITS, Encoding, Source, Task
+
+NAME = "objects3d"
+
+RANGES: dict[str, tuple[float, float]] = {
+    "yaw": (-math.pi / 2, math.pi / 2),
+    "pitch": (-math.pi / 2, math.pi / 2),
+    "roll": (-math.pi / 2, math.pi / 2),
+    "floor_hue": (0.0, 1.0),
+    "spot_theta": (0.0, math.pi / 4),
+    "spot_phi": (0.0, 2 * math.pi),
+    "spot_hue": (0.0, 1.0),
+}
+"""By latent: lowest and highest value. Beyond ±π/2 a pose's quaternion would change its sign."""
+
+HEADER = ("image", "object", "category", *RANGES, "split")
+"""The columns of ``latents.csv``, in this order."""
+
+_ROUNDING = 1e-6
+"""What a value written with six decimals may lie outside its range."""
+
+_RENDER = "Render the set with layerscope render, or give the folder that it wrote."
+
+
+def _latent(
+    word: str, title: str, unit: str, encoding: Encoding, period: float | None = None
+) -> Task:
+    return Task(
+        name=f"{NAME}-{word}",
+        source=NAME,
+        kind="latents",
+        metric="mse",
+        direction="minimise",
+        title=title,
+        encoding=encoding,
+        period=period,
+        unit=unit,
+    )
+
+
+ROTATION = _latent("rotation", "Object rotation", "rad", "quaternion")
+FLOOR_HUE = _latent("floor-hue", "Floor hue", "turn", "circular", 1.0)
+SPOT_THETA = _latent("spot-theta", "Spot θ", "rad", "raw")
+SPOT_PHI = _latent("spot-phi", "Spot φ", "rad", "circular", 2 * math.pi)
+SPOT_HUE = _latent("spot-hue", "Spot hue", "turn", "circular", 1.0)
+CATEGORY = Task(
+    name=f"{NAME}-category",
+    source=NAME,
+    kind="classes",
+    metric="top-1",
+    direction="maximise",
+    title="Category",
+)
+
+COLUMNS: dict[Task, tuple[str, ...]] = {
+    ROTATION: ("yaw", "pitch", "roll"),
+    FLOOR_HUE: ("floor_hue",),
+    SPOT_THETA: ("spot_theta",),
+    SPOT_PHI: ("spot_phi",),
+    SPOT_HUE: ("spot_hue",),
+}
+"""By latent task: the columns that its targets are made of."""
+
+for _task in (*COLUMNS, CATEGORY):
+    tasks.add(_task.name, _task)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of ``latents.csv``: an image with everything that is known about it."""
+
+    number: int
+    """In the file, from 1; the header is the first."""
+    image: str
+    object: str
+    category: str
+    latents: dict[str, float]
+    split: str
+
+
+@sources.register(NAME)
+def open_objects3d(root: Path) -> Source:
+    """Return the record of a rendered folder.
+
+    Rows come in the order of ``latents.csv``; the images of one object form one group.
+
+    Args:
+        root: The folder that ``layerscope render`` wrote.
+
+    Raises:
+        SourceError: Something is missing, incomplete or inconsistent; the message names the file
+            and the line.
+    """
+    table = root / "latents.csv"
+    _require_complete(root)
+    lines = tuple(_lines(table))
+    if not lines:
+        raise SourceError(f"{str(table)!r} lists no image.", hint=_RENDER)
+    _require_consistent(table, lines)
+    _require_images(root, table, lines)
+    return _source(root, lines)
+
+
+def _source(root: Path, lines: Sequence[Line]) -> Source:
+    classes = tuple(sorted({line.category for line in lines}))
+    targets: dict[str, npt.NDArray[Any]] = {
+        task.name: np.array([[line.latents[name] for name in names] for line in lines])
+        for task, names in COLUMNS.items()
+    }
+    targets[CATEGORY.name] = np.array([classes.index(line.category) for line in lines], np.int64)
+    ids = tuple(line.image for line in lines)
+    splits = np.array([line.split for line in lines])
+    groups = np.array([line.object for line in lines])
+    return Source(
+        name=NAME,
+        ids=ids,
+        splits=splits,
+        groups=groups,
+        tasks=(*COLUMNS, replace(CATEGORY, classes=classes)),
+        targets=targets,
+        manifest=manifest(root, ids, splits, groups, targets),
+        root=root,
+    )
+
+
+def _require_complete(root: Path) -> None:
+    card = root / "dataset.json"
+    if not root.is_dir():
+        raise SourceError(f"There is no folder {str(root)!r}.", hint=_RENDER)
+    if not (root / "latents.csv").is_file():
+        raise SourceError(f"The folder {str(root)!r} has no latents.csv.", hint=_RENDER)
+    if not card.is_file():
+        raise SourceError(f"The folder {str(root)!r} has no dataset.json.", hint=_RENDER)
+    try:
+        known = json.loads(card.read_text())
+    except ValueError as error:
+        raise SourceError(f"{str(card)!r} is not JSON: {error}.", hint=_RENDER) from error
+    if not isinstance(known, dict) or known.get("complete") is not True:
+        raise SourceError(
+            f"The set in {str(root)!r} is incomplete, says {str(card)!r}.",
+            hint="Repeat the layerscope render command that made it; it goes on where it stopped.",
+        )
+
+
+def _lines(table: Path) -> Iterator[Line]:
+    with table.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        if tuple(header) != HEADER:
+            raise SourceError(
+                f"{str(table)!r} has the columns {','.join(header) or '(none)'}.",
+                hint=f"The columns must be {','.join(HEADER)}.",
+            )
+        for cells in reader:
+            yield _line(table, reader.line_num, cells)
+
+
+def _line(table: Path, number: int, cells: Sequence[str]) -> Line:
+    if len(cells) != len(HEADER):
+        raise _wrong(table, number, f"has {len(cells)} values for {len(HEADER)} columns")
+    named = dict(zip(HEADER, cells, strict=True))
+    for column in ("image", "object", "category"):
+        if not named[column]:
+            raise _wrong(table, number, f"has no {column}")
+    if named["split"] not in SPLITS:
+        raise _wrong(table, number, f"has the split {named['split']!r}, not {', '.join(SPLITS)}")
+    latents = {name: _value(table, number, name, named[name]) for name in RANGES}
+    return Line(number, named["image"], named["object"], named["category"], latents, named["split"])
+
+
+def _value(table: Path, number: int, name: str, cell: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        raise _wrong(table, number, f"has {name} {cell!r}, which is no number") from None
+    low, high = RANGES[name]
+    if not low - _ROUNDING <= value <= high + _ROUNDING:  # False for a NaN too
+        raise _wrong(table, number, f"has {name} {cell}, outside [{low:.6g}, {high:.6g}]")
+    return value
+
+
+def _require_consistent(table: Path, lines: Sequence[Line]) -> None:
+    images: dict[str, int] = {}
+    objects: dict[str, Line] = {}
+    for line in lines:
+        first = images.setdefault(line.image, line.number)
+        if first != line.number:
+            raise _wrong(table, line.number, f"repeats the image {line.image!r} of line {first}")
+        other = objects.setdefault(line.object, line)
+        if other.split != line.split:
+            what = f"puts the object {line.object!r} into {line.split}, line {other.number} into"
+            raise _wrong(table, line.number, f"{what} {other.split}")
+
+
+def _require_images(root: Path, table: Path, lines: Sequence[Line]) -> None:
+    for line in lines:
+        if not (root / line.image).is_file():
+            raise _wrong(table, line.number, f"lists {line.image!r}, which is not there")
+
+
+def _wrong(table: Path, number: int, what: str) -> SourceError:
+    return SourceError(f"{str(table)!r}, line {number}, {what}.", hint=_RENDER)
