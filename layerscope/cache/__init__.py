@@ -1,0 +1,24 @@
+"""The feature cache: one HDF5 file with the pooled features of every cut, safe to kill."""
+
+from layerscope.cache.existing import Existing, Standing, standing
+from layerscope.cache.fingerprint import differences, fingerprint_of, ingredients
+from layerscope.cache.header import Header
+from layerscope.cache.layout import cache_name
+from layerscope.cache.reader import Cache, View, find_caches, open_cache
+from layerscope.cache.writer import CacheWriter
+
+__all__ = [
+    "Cache",
+    "CacheWriter",
+    "Existing",
+    "Header",
+    "Standing",
+    "View",
+    "cache_name",
+    "differences",
+    "find_caches",
+    "fingerprint_of",
+    "ingredients",
+    "open_cache",
+    "standing",
+]

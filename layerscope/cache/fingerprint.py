@@ -1,0 +1,63 @@
+"""The fingerprint: equal exactly when the same features would come out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from layerscope.cache.layout import SCHEMA, STORAGE
+from layerscope.cache.records import plain, to_json
+from layerscope.nouns import Checkpoint, CutPoint
+
+
+def ingredients(
+    checkpoint: Checkpoint,
+    cuts: Sequence[CutPoint],
+    manifest: str,
+    *,
+    decoder: str,
+    precision: str,
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """Return everything that determines the features, in JSON's own types.
+
+    Batch size, threads and device are left out: they change the last bits of a sum at most, and
+    whoever moves to another machine wants to go on with what is there.
+
+    Args:
+        checkpoint: The network's card.
+        cuts: The cut points that are captured.
+        manifest: The source's.
+        decoder: What decodes and resamples the images.
+        precision: In which the network computes.
+        limit: Rows of a smoke run, or None for all.
+    """
+    recorded: dict[str, Any] = plain(
+        {
+            "schema": SCHEMA,
+            "weights": checkpoint.sha256,
+            "family": checkpoint.family,
+            "architecture": checkpoint.architecture,
+            "cuts": [[cut.name, cut.module, cut.pooling, cut.width] for cut in cuts],
+            "preprocessing": checkpoint.preprocessing,
+            "decoder": decoder,
+            "images": manifest,
+            "precision": precision,
+            "storage": STORAGE,
+            "limit": limit,
+        }
+    )
+    return recorded
+
+
+def fingerprint_of(recorded: Mapping[str, Any]) -> str:
+    """Return the sha256 of the ingredients' canonical JSON."""
+    return hashlib.sha256(to_json(recorded).encode()).hexdigest()
+
+
+def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the ingredients in which two caches differ, sorted."""
+    return tuple(
+        sorted(key for key in {*there, *asked} if there.get(key, ...) != asked.get(key, ...))
+    )

@@ -1,0 +1,241 @@
+"""What survives: kills at any moment, full disks, second writers, and other people's files."""
+
+import errno
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from collections import namedtuple
+
+import h5py
+import numpy as np
+import pytest
+
+from layerscope.cache import CacheWriter, standing
+from layerscope.errors import CacheError, DiskError
+
+NAME = "net@toy.h5"
+
+# Dies by SIGKILL at the n-th flush, before or after it: flush 0 is the header's, then each batch
+# has one after its rows and one after the marker.
+CHILD = """
+import os, pickle, signal, sys
+from pathlib import Path
+import h5py, numpy as np
+from layerscope.cache import CacheWriter
+
+header, features = pickle.loads(Path(sys.argv[1]).read_bytes())
+path, last, before = Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "before"
+flush, calls = h5py.File.flush, 0
+
+def deadly(file):
+    global calls
+    if calls == last and before:
+        os.kill(os.getpid(), signal.SIGKILL)
+    flush(file)
+    if calls == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    calls += 1
+
+h5py.File.flush = deadly
+with CacheWriter(path, header) as writer:
+    while writer.rows_done < header.rows:
+        rows = slice(writer.rows_done, writer.rows_done + 4)
+        part = {name: values[rows] for name, values in features.items()}
+        writer.write(part, np.ones(len(part["trunk"]), dtype=bool))
+"""
+
+
+def contents(path):
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: (
+                found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+        return found, dict(file.attrs)
+
+
+def assert_same_file(first, second):
+    (rows, attributes), (others, other_attributes) = contents(first), contents(second)
+    assert attributes == other_attributes
+    assert rows.keys() == others.keys()
+    for name, values in rows.items():
+        np.testing.assert_array_equal(values, others[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("flush", "when", "rows"),
+    [
+        (0, "before", None),  # before the header is in the file
+        (0, "after", 0),
+        (3, "before", 4),  # rows of the second batch written, not flushed
+        (3, "after", 4),  # flushed, marker not advanced
+        (4, "before", 4),  # marker advanced in memory only
+        (4, "after", 8),
+    ],
+)
+def test_a_kill_at_any_moment_loses_no_acknowledged_row_and_the_resumed_file_is_identical(
+    flush, when, rows, header, features, complete, fill, tmp_path
+):
+    given = tmp_path / "given.pickle"
+    given.write_bytes(pickle.dumps((header, features)))
+    path = tmp_path / "killed" / NAME
+    child = [sys.executable, "-c", CHILD, str(given), str(path), str(flush), when]
+    assert subprocess.run(child, check=False).returncode == -signal.SIGKILL
+
+    found = standing(path, header, "missing")
+    assert found.status == ("new" if rows is None else "part")
+    assert found.rows_done == (rows or 0)
+    with CacheWriter(path, header) as writer:
+        assert writer.rows_done == (rows or 0)
+        fill(writer, header.rows)
+        writer.finish()
+    assert_same_file(path, complete)
+    assert not path.with_name(NAME + ".part").exists()
+
+
+def test_a_complete_cache_of_the_same_things_is_there(complete, header):
+    for existing in ("keep", "missing"):
+        assert standing(complete, header, existing).status == "there"
+        with pytest.raises(CacheError, match="is complete"):
+            CacheWriter(complete, header, existing)
+
+
+@pytest.mark.parametrize("existing", ["keep", "missing"])
+def test_a_cache_of_something_else_is_refused_and_the_difference_named(complete, headers, existing):
+    before = complete.read_bytes()
+    other = headers(sha256="b" * 64, precision="bfloat16")
+    with pytest.raises(CacheError, match="differs in precision, weights") as caught:
+        standing(complete, other, existing)
+    for way in ("-o", "--existing replace", "settings"):
+        assert way in caught.value.hint
+    assert complete.read_bytes() == before
+
+
+def test_a_part_of_something_else_is_refused(tmp_path, header, headers, fill):
+    with CacheWriter(tmp_path / NAME, header) as writer:
+        fill(writer, 8)
+    with pytest.raises(CacheError, match="differs in weights"):
+        standing(tmp_path / NAME, headers(sha256="b" * 64), "missing")
+
+
+def test_replace_leaves_the_old_cache_until_the_new_one_is_whole(complete, headers, fill):
+    before = complete.read_bytes()
+    other = headers(sha256="b" * 64)
+    with CacheWriter(complete, other, "replace") as writer:
+        fill(writer, 8)
+    assert complete.read_bytes() == before
+    with CacheWriter(complete, other, "replace") as writer:
+        assert writer.rows_done == 0
+        fill(writer, other.rows)
+        writer.finish()
+    assert standing(complete, other, "keep").status == "there"
+
+
+def test_keep_leaves_a_part_as_it_is(tmp_path, header, fill):
+    with CacheWriter(tmp_path / NAME, header) as writer:
+        fill(writer, 8)
+    with pytest.raises(CacheError, match="incomplete and was left") as caught:
+        standing(tmp_path / NAME, header, "keep")
+    assert "--existing missing" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", [NAME, NAME + ".part"])
+def test_somebody_elses_hdf5_file_is_never_overwritten_unasked(tmp_path, header, name):
+    with h5py.File(tmp_path / name, "w") as file:
+        file["precious"] = np.arange(3)
+    with pytest.raises(CacheError, match="not a complete LayerScope cache"):
+        CacheWriter(tmp_path / NAME, header)
+    with h5py.File(tmp_path / name) as file:
+        assert file["precious"][2] == 2
+
+
+def test_a_file_that_is_no_hdf5_under_the_caches_name_is_refused(tmp_path, header):
+    (tmp_path / NAME).write_text("notes")
+    with pytest.raises(CacheError, match="not a complete LayerScope cache"):
+        CacheWriter(tmp_path / NAME, header)
+
+
+def test_a_second_writer_is_refused_in_every_mode(tmp_path, header, fill, held):
+    with CacheWriter(tmp_path / NAME, header) as writer:
+        fill(writer, 8)
+    with held(tmp_path / (NAME + ".part")):
+        for existing in ("keep", "missing", "replace"):
+            with pytest.raises(CacheError, match="is being written by another process"):
+                CacheWriter(tmp_path / NAME, header, existing)
+    assert standing(tmp_path / NAME, header, "missing").rows_done == 8
+
+
+def test_a_writer_that_comes_while_another_creates_the_file_is_refused(
+    tmp_path, header, fill, monkeypatch
+):
+    from layerscope.cache import writer as module
+
+    def overtaken(path, header, existing):
+        found = standing(path, header, existing)
+        path.with_name(NAME + ".part").touch()
+        return found
+
+    monkeypatch.setattr(module, "standing", overtaken)
+    with pytest.raises(CacheError, match="is being written by another process"):
+        CacheWriter(tmp_path / NAME, header)
+
+
+def test_a_cache_too_large_for_the_disk_is_refused_before_it_is_begun(
+    tmp_path, header, monkeypatch
+):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2000, 1000, 1000))
+    with pytest.raises(DiskError, match=r"needs [\d,]+ bytes and 1,000 are free"):
+        CacheWriter(tmp_path / NAME, header)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_costs_no_finished_row(tmp_path, header, fill, complete, monkeypatch):
+    write = h5py.Dataset.__setitem__
+
+    def full(self, rows, values):
+        if self.name == "/features/trunk" and rows.start >= 8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, rows, values)
+
+    path = tmp_path / "full" / NAME
+    with monkeypatch.context() as patched:
+        patched.setattr(h5py.Dataset, "__setitem__", full)
+        with (
+            pytest.raises(DiskError, match="No space left") as caught,
+            CacheWriter(path, header) as writer,
+        ):
+            fill(writer, header.rows)
+    assert "first 8 rows are safe" in caught.value.hint
+    with CacheWriter(path, header) as writer:
+        assert writer.rows_done == 8
+        fill(writer, header.rows)
+        writer.finish()
+    assert_same_file(path, complete)
+
+
+def test_finishing_early_is_refused(tmp_path, header, fill):
+    with CacheWriter(tmp_path / NAME, header) as writer:
+        fill(writer, 8)
+        with pytest.raises(CacheError, match="has 8 of 21 rows"):
+            writer.finish()
+
+
+def test_what_is_discarded_is_gone(tmp_path, header, fill):
+    with CacheWriter(tmp_path / NAME, header) as writer:
+        fill(writer, 8)
+        writer.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_features_are_contiguous_and_allocated_before_the_first_row(tmp_path, header):
+    with CacheWriter(tmp_path / NAME, header):
+        pass
+    with h5py.File(tmp_path / (NAME + ".part")) as file:
+        for name, dataset in file["features"].items():
+            assert dataset.chunks is None, name
+            assert dataset.id.get_offset() is not None, name
