@@ -1,0 +1,225 @@
+"""``layerscope extract``: the pooled features of every cut, one cache per checkpoint and source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from layerscope.cli import settings, terminal
+from layerscope.cli.sources import open_pair
+from layerscope.errors import FINDINGS, WRONG_USE, LayerScopeError
+
+if TYPE_CHECKING:
+    from layerscope.extract import ExtractReport, Plan
+    from layerscope.models import LoadedModel
+    from layerscope.nouns import Source
+
+Existing = Literal["keep", "missing", "replace"]
+Precision = Literal["float32", "bfloat16"]
+Row = dict[str, Any]
+
+
+def command(
+    context: typer.Context,
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CHECKPOINT", help="Cards' names, or paths of cards or files of weights."
+        ),
+    ],
+    data: Annotated[
+        list[str],
+        typer.Option("--data", metavar="NAME=PATH", help="An image source and its folder."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the caches.")] = Path(
+        "features"
+    ),
+    cuts: Annotated[
+        str | None, typer.Option("--cuts", help="Layers: a comma list of names and globs.")
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Images per forward pass.")
+    ] = 64,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="In which the network computes.")
+    ] = "float32",
+    existing: Annotated[
+        Existing,
+        typer.Option(
+            "--existing",
+            help="What to do with a cache that is there: leave it, go on with it, write it anew.",
+        ),
+    ] = "missing",
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help="At most so many images, from every split alike."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Threads that decode images.")
+    ] = None,
+    skip_bad_images: Annotated[
+        bool, typer.Option("--skip-bad-images", help="Leave out images that cannot be read.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be written, and write nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compute the pooled features of every cut once, and keep them in a cache.
+
+    One file is written for each checkpoint and image source. Repeating the command goes on where
+    it stopped; a cache that is complete and was made from the same things is left alone.
+
+    \b
+    Examples:
+      layerscope extract simclr-objects3d --data objects3d=data/objects3d
+      layerscope extract a.safetensors b.pth --data objects3d=data/objects3d -o features/
+      layerscope extract resnet50.pth --data objects3d=DIR --cuts 'layer4.*,head.*' --limit 200
+      layerscope extract resnet50.pth --data objects3d=DIR --dry-run --json
+    """
+    from layerscope.device import choose_device
+
+    options = {
+        "precision": precision,
+        "existing": existing,
+        "limit": limit,
+        "device": str(choose_device(device)),
+        "batch_size": batch_size,
+        "workers": workers,
+        "skip_bad": skip_bad_images,
+    }
+    opened = [open_pair(pair) for pair in data]
+    run = _Run(context.params, options)
+    if not dry_run:
+        terminal.say(f"Device: {options['device']}" + " (auto)" * (device == "auto"))
+    for checkpoint in checkpoints:
+        run.checkpoint(checkpoint, opened)
+    run.emit(as_json)
+    raise typer.Exit(run.exit_code())
+
+
+class _Run:
+    """Several extractions, of which one that fails does not cost the others."""
+
+    def __init__(self, words: dict[str, Any], options: dict[str, Any]) -> None:
+        self._words = words
+        self._options = options
+        self._output: Path = words["output"]
+        self._rows: list[Row] = []
+        self._failed: list[Row] = []
+
+    def checkpoint(self, name: str, opened: Sequence[Source]) -> None:
+        from layerscope.models import load
+
+        try:
+            model = load(name)
+        except LayerScopeError as error:
+            self._fail(name, None, error)
+            return
+        for source in opened:
+            try:
+                self._rows.append(self._one(model, source))
+            except LayerScopeError as error:
+                self._fail(name, source.name, error)
+
+    def _one(self, model: LoadedModel, source: Source) -> Row:
+        from layerscope.extract import extract, plan
+        from layerscope.models import select_cuts
+
+        cuts = select_cuts(model.cuts, self._words["cuts"])
+        planned = plan(
+            model,
+            source,
+            self._output,
+            cuts=cuts,
+            **{key: self._options[key] for key in ("precision", "existing", "limit")},
+        )
+        if self._words["dry_run"]:
+            return _planned(planned)
+        # Not sooner: a command that was refused must not pass for the one that made these caches.
+        settings.write(self._output / "settings.json", "extract", self._words)
+        label = f"{model.checkpoint.name} on {source.name}"
+        if planned.standing.rows_done:
+            terminal.say(f"{label}: {planned.standing.rows_done} rows are there.")
+        job = partial(extract, model, source, self._output, cuts=cuts, **self._options)
+        if planned.standing.status == "there":
+            report = job()
+        else:
+            with terminal.progress(label, planned.remaining, "images") as advance:
+                report = job(progress=advance)
+        _tell(report)
+        return _planned(planned) | _written(report)
+
+    def _fail(self, checkpoint: str, source: str | None, error: LayerScopeError) -> None:
+        terminal.say(f"Error: {error.message}")
+        if error.hint:
+            terminal.say(f"Hint: {error.hint}")
+        self._failed.append(
+            {
+                "checkpoint": checkpoint,
+                "source": source,
+                "error": error.message,
+                "hint": error.hint,
+            }
+        )
+
+    def emit(self, as_json: bool) -> None:
+        """Write what was done to stdout; with nothing done there is no table."""
+        if as_json or self._rows:
+            terminal.emit({"caches": self._rows, "failed": self._failed}, as_json, self._text)
+
+    def _text(self) -> str:
+        header = ("checkpoint", "source", "images", "cuts", "bytes", "status", "path")
+        rows = [tuple(_cell(row[name]) for name in header) for row in self._rows]
+        return terminal.table(header, rows, right=(2, 3, 4))
+
+    def exit_code(self) -> int:
+        """Return 2 when nothing succeeded, 1 when something failed or was skipped, else 0."""
+        if self._failed and not self._rows:
+            return WRONG_USE
+        return FINDINGS if self._failed or any(row.get("bad") for row in self._rows) else 0
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _planned(planned: Plan) -> Row:
+    standing = planned.standing
+    return {
+        "checkpoint": planned.header.checkpoint.name,
+        "source": planned.header.source.name,
+        "images": planned.header.rows,
+        "cuts": len(planned.header.cuts),
+        "bytes": planned.bytes,
+        "status": {"part": f"{standing.rows_done} rows there"}.get(
+            standing.status, standing.status
+        ),
+        "path": str(planned.path),
+        "fingerprint": planned.header.fingerprint,
+    }
+
+
+def _written(report: ExtractReport) -> Row:
+    difference = report.bfloat16_difference
+    return {
+        "status": report.status,
+        "resumed_from": report.resumed_from,
+        "seconds": round(report.seconds, 3),
+        "images_per_second": round(report.images_per_second, 2),
+        "bad": [{"row": bad.row, "id": bad.id, "reason": bad.reason} for bad in report.bad],
+        "bfloat16_difference": None if difference is None else dict(difference),
+    }
+
+
+def _tell(report: ExtractReport) -> None:
+    for bad in report.bad:
+        terminal.say(f"Skipped row {bad.row}, {bad.id}: {bad.reason}")
+    if report.bfloat16_difference:
+        cut, worst = max(report.bfloat16_difference.items(), key=lambda item: item[1])
+        terminal.say(f"bfloat16 changes the features by at most {worst:.2%} (at {cut}).")

@@ -1,0 +1,54 @@
+"""Resolved settings beside the results, in a form that ``--config`` takes back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from layerscope import __version__
+from layerscope.errors import SettingsError
+
+
+def write(path: Path, command: str, values: Mapping[str, Any]) -> None:
+    """Write the values that a command ran with, after all defaults were filled in.
+
+    Other commands' settings in the same file are kept.
+
+    Args:
+        path: The file, usually ``settings.json`` in the output folder.
+        command: Name of the command.
+        values: Parameter names as on the command line, with their values.
+    """
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    known["layerscope"] = __version__
+    known[command] = {name: _plain(value) for name, value in values.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n")
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the defaults by command of a settings file.
+
+    Raises:
+        SettingsError: The file is missing or is not one that :func:`write` made.
+    """
+    hint = "Give the settings.json that an earlier run left beside its results."
+    try:
+        known = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise SettingsError(f"There is no settings file {str(path)!r}.", hint=hint) from None
+    except ValueError:
+        raise SettingsError(f"The settings file {str(path)!r} is not JSON.", hint=hint) from None
+    if not isinstance(known, dict) or "layerscope" not in known:
+        raise SettingsError(f"{str(path)!r} holds no LayerScope settings.", hint=hint)
+    return {name: values for name, values in known.items() if isinstance(values, dict)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,111 @@
+"""The terminal: talk on stderr, data on stdout, progress bars only where somebody looks."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+Advance = Callable[..., None]
+"""``advance(n, note="")``: n more units are done."""
+
+
+def say(text: str) -> None:
+    """Write one line of talk to stderr."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def emit(data: Any, as_json: bool, render: Callable[[], str]) -> None:
+    """Write a result to stdout, for a program as JSON or for a person as text.
+
+    Args:
+        data: What ``json`` can serialise.
+        as_json: Whether the user asked for JSON.
+        render: Makes the text; called only when it is needed.
+    """
+    text = json.dumps(data, indent=2, ensure_ascii=False) if as_json else render()
+    sys.stdout.write(text.rstrip("\n") + "\n")
+    sys.stdout.flush()
+
+
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()
+) -> str:
+    """Return an aligned text table; ``right`` lists the columns of numbers."""
+    widths = [max(len(str(row[i])) for row in (header, *rows)) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = (
+            str(cell).rjust(width) if i in right else str(cell).ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([line(header), line(["─" * w for w in widths]), *map(line, rows)])
+
+
+@contextmanager
+def progress(label: str, total: int, unit: str = "") -> Iterator[Advance]:
+    """Show a progress bar on a terminal and one line at the end elsewhere.
+
+    Args:
+        label: What is being done.
+        total: Number of units.
+        unit: Their name, for the rate: ``images``.
+
+    Yields:
+        ``advance(n, note="")``.
+    """
+    if sys.stderr.isatty():
+        yield from _bar(label, total, unit)
+    else:
+        yield from _line(label, total, unit)
+
+
+def _line(label: str, total: int, unit: str) -> Iterator[Advance]:
+    start, done = time.monotonic(), 0
+
+    def advance(n: int = 1, note: str = "") -> None:
+        nonlocal done
+        done += n
+
+    yield advance
+    seconds = time.monotonic() - start
+    rate = f", {done / seconds:.1f} {unit}/s" if unit and seconds > 0 else ""
+    say(f"{label}: {done} of {total} in {seconds:.1f} s{rate}")
+
+
+def _bar(label: str, total: int, unit: str) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
+        task = bar.add_task(label, total=total, rate="", note="")
+        start, done = time.monotonic(), 0
+
+        def advance(n: int = 1, note: str = "") -> None:
+            nonlocal done
+            done += n
+            seconds = max(time.monotonic() - start, 1e-9)
+            rate = f"{done / seconds:.1f} {unit}/s" if unit else ""
+            bar.update(task, completed=done, rate=rate, note=note)
+
+        yield advance
