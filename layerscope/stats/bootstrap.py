@@ -1,0 +1,196 @@
+"""The group bootstrap: how sure a mean is, and which layers cannot be told from the best.
+
+Rows of one group (the views of one object) are not independent, so whole groups are drawn. A
+resample is a vector of multinomial weights over the G groups, and every statistic here is a
+function of weighted sums, so that all resamples of all layers are one matrix product.
+
+The spread of resamples is that of a sample of G with divisor G; it is widened by √(G/(G − 1)), and
+intervals and tests also by Student's t over the normal quantile: the "expanded percentile" of
+Hesterberg (2015), "What Teachers Should Know About the Bootstrap", section 5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import scipy.stats
+import torch
+from torch import Tensor
+
+from layerscope.errors import EstimatorError
+
+RESAMPLES = 10_000
+CHUNK = 1 << 22
+"""Weights held at a time."""
+RESOLUTION = 1e-6
+"""Share of the worst layer's mean loss below which no difference is claimed: float32 features carry
+no more."""
+
+Statistic = Callable[[Tensor, Tensor], Tensor]
+"""Maps (r, m) weighted sums and (r,) weighted row counts to (r, k) statistics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resampled:
+    """A vector of statistics on all rows and on every resample of the groups."""
+
+    estimate: Tensor
+    """(k,) float64 on all rows."""
+    draws: Tensor
+    """(r, k) float64 on the resamples."""
+    groups: int
+    """Number of independent groups G."""
+
+    def standard_error(self) -> Tensor:
+        """Return the (k,) standard errors of the estimate."""
+        spread = (self.draws - self.draws.mean(0)).square().mean(0).sqrt()
+        return spread * math.sqrt(self.groups / (self.groups - 1))
+
+    def with_noise(self, deviation: Tensor, seed: int) -> Resampled:
+        """Return the same with independent normal noise in every draw.
+
+        For what resampling the rows at hand cannot show, such as another training sample.
+
+        Args:
+            deviation: (k,) standard deviations, in the units of the statistics.
+            seed: Of the noise.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(self.draws.shape, generator=generator, dtype=torch.float64)
+        return Resampled(self.estimate, self.draws + noise * deviation, self.groups)
+
+    def interval(self, level: float) -> tuple[Tensor, Tensor]:
+        """Return the (k,) ends of the expanded percentile interval that covers ``level``."""
+        tail = (1 - level) / 2
+        ends = torch.quantile(
+            self.draws, torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0
+        )
+        widened = self.estimate + (ends - self.estimate) * _expansion(self.groups, 1 - tail)
+        return widened[0], widened[1]
+
+
+def means(sums: Tensor, counts: Tensor) -> Tensor:
+    """Return (r, m) means over rows: the default statistic."""
+    return sums / counts[:, None]
+
+
+def resample(
+    rows: Tensor,
+    groups: Tensor,
+    statistic: Statistic = means,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Resampled:
+    """Bootstrap a function of weighted sums over rows, drawing whole groups.
+
+    Args:
+        rows: (n, m) values that are summed, such as the loss of every row under m layers.
+        groups: (n,) integers that name each row's group.
+        statistic: What is computed of the sums; by default their means over rows.
+        resamples: Number of draws.
+        seed: Of the draws; the same seed gives the same weights whatever ``rows`` holds.
+
+    Raises:
+        EstimatorError: Fewer than two groups.
+    """
+    _, membership = torch.unique(groups, return_inverse=True)
+    count = int(membership.max()) + 1 if len(membership) else 0
+    if count < 2:
+        raise EstimatorError(
+            f"An interval needs at least 2 independent groups of test rows, and there are {count}.",
+            hint="Put more objects, or more images without a shared object, into the test split.",
+        )
+    wide = torch.cat((rows.double(), torch.ones(len(rows), 1, dtype=torch.float64)), dim=1)
+    sums = torch.zeros(count, wide.shape[1], dtype=torch.float64).index_add_(0, membership, wide)
+    total = sums.sum(0, keepdim=True)
+    drawn = _weighted_sums(sums, resamples, seed)
+    return Resampled(
+        estimate=statistic(total[:, :-1], total[:, -1])[0],
+        draws=statistic(drawn[:, :-1], drawn[:, -1]),
+        groups=count,
+    )
+
+
+def difference(resampled: Resampled, first: int, second: int) -> Resampled:
+    """Return the paired difference of two statistics, the first minus the second."""
+    return Resampled(
+        (resampled.estimate[first] - resampled.estimate[second])[None],
+        (resampled.draws[:, first] - resampled.draws[:, second])[:, None],
+        resampled.groups,
+    )
+
+
+def probability_best(losses: Resampled) -> Tensor:
+    """Return (k,) shares of the resamples in which each layer's mean loss is the lowest.
+
+    Layers that share the lowest loss share the resample.
+    """
+    slack = RESOLUTION * losses.estimate.abs().max()
+    lowest = losses.draws <= losses.draws.min(1, keepdim=True).values + slack
+    return (lowest / lowest.sum(1, keepdim=True)).double().mean(0)
+
+
+def p_values(losses: Resampled) -> Tensor:
+    """Return (k,) p-values of "no layer is better than this one", corrected for all layers.
+
+    Multiple comparisons with the best (Hsu 1981; Hansen, Lunde and Nason 2011 for the bootstrap
+    form). For layer l the statistic is max over j of (mean_l − mean_j)/se_lj, and its distribution
+    is that of the centred maximum, max over j of (d*_lj − d_lj)/se_lj, with d* the paired
+    differences in the resamples.
+
+    Why it covers: let l be truly the best, so that every true difference δ_lj is at most 0. Then
+    max (d_lj)/se_lj is at most max (d_lj − δ_lj)/se_lj, whose distribution the centred resamples
+    estimate. A test at level α therefore rejects the best layer with probability at most α, and
+    the set of layers that are not rejected contains it with probability at least 1 − α, however
+    many layers there are (for many groups; the t factor serves few).
+
+    Two layers whose losses are equal up to rounding never reject each other; a layer that is worse
+    by the same amount in every group has the least p-value there is, 1/(1 + resamples).
+
+    Args:
+        losses: Resampled mean losses of k layers on the same rows; lower is better.
+    """
+    slack = float(RESOLUTION * losses.estimate.abs().max())
+    factor = _expansion(losses.groups, 0.95)
+    return torch.stack(
+        [_p_value(losses, layer, slack, factor) for layer in range(len(losses.estimate))]
+    )
+
+
+def _p_value(losses: Resampled, layer: int, slack: float, factor: float) -> Tensor:
+    gaps = losses.estimate[layer] - losses.estimate
+    spread = losses.draws[:, layer, None] - losses.draws - gaps
+    deviation = spread.square().mean(0).sqrt()
+    rival = (gaps.abs() > slack) | (deviation > slack)
+    if not bool(rival.any()):
+        return torch.ones((), dtype=torch.float64)
+    widening = math.sqrt(losses.groups / (losses.groups - 1))
+    unit = (deviation[rival] * widening).clamp(min=torch.finfo(torch.float64).tiny)
+    observed = (gaps[rival] / unit).max()
+    centred = (spread[:, rival] * factor / unit).max(1).values
+    return (1 + (centred >= observed).sum()).double() / (1 + len(centred))
+
+
+def _expansion(groups: int, quantile: float) -> float:
+    student = float(scipy.stats.t.ppf(quantile, groups - 1) / scipy.stats.norm.ppf(quantile))
+    return student * math.sqrt(groups / (groups - 1))
+
+
+def _weighted_sums(sums: Tensor, resamples: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    size = max(1, CHUNK // len(sums))
+    parts = [
+        _weights(len(sums), min(size, resamples - start), generator) @ sums
+        for start in range(0, resamples, size)
+    ]
+    return torch.cat(parts)
+
+
+def _weights(groups: int, draws: int, generator: torch.Generator) -> Tensor:
+    """Return (draws, groups) multinomial counts: how often each group was drawn."""
+    picked = torch.randint(groups, (draws, groups), generator=generator)
+    cells = picked + torch.arange(draws)[:, None] * groups
+    return torch.bincount(cells.flatten(), minlength=draws * groups).view(draws, groups).double()

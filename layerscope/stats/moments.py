@@ -1,0 +1,143 @@
+"""Running moments: count, mean and centred second moments, alone or crossed with targets.
+
+Products are made in the dtype of the rows, block by block, and accumulated in float64; every block
+is shifted by its own mean first, so that a large common offset costs no digits. Parts are merged by
+the pairwise update of Chan, Golub and LeVeque (1983), "Algorithms for computing the sample
+variance", eq. 2.1, so that splitting the rows changes nothing but the last digits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BLOCK = 4096
+"""Rows per product: enough to keep the cores busy, few enough for float32 sums."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """First and second moments of the features."""
+
+    count: int
+    """Number of rows n."""
+    mean: Tensor
+    """(d,) float64."""
+    scatter: Tensor
+    """(d, d) float64, the sum over rows of (x − mean)(x − mean)ᵀ."""
+    precision: float
+    """Machine epsilon of the coarsest products that went into the scatter."""
+
+    @property
+    def covariance(self) -> Tensor:
+        """(d, d) population covariance: divided by n."""
+        return self.scatter / max(self.count, 1)
+
+    @property
+    def variance(self) -> Tensor:
+        """(d,) population variance: divided by n."""
+        return self.scatter.diagonal().clamp(min=0) / max(self.count, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class CrossMoments:
+    """Moments of the features, of the targets, and between the two."""
+
+    features: Moments
+    targets: Moments
+    cross: Tensor
+    """(d, k) float64, the sum over rows of (x − mean)(y − mean)ᵀ."""
+
+
+class RunningMoments:
+    """Moments of rows that arrive in batches.
+
+    Args:
+        width: Number of features d.
+
+    Examples:
+        >>> running = RunningMoments(2)
+        >>> running.update(torch.tensor([[0.0, 1.0], [2.0, 1.0]]))
+        >>> running.compute().variance.tolist()
+        [1.0, 0.0]
+    """
+
+    def __init__(self, width: int) -> None:
+        self._count = 0
+        self._mean = torch.zeros(width, dtype=torch.float64)
+        self._scatter = torch.zeros(width, width, dtype=torch.float64)
+        self._precision = torch.finfo(torch.float64).eps
+
+    def update(self, rows: Tensor) -> None:
+        """Take in (n, d) rows; their dtype is that of the products."""
+        for block in torch.split(rows, BLOCK):
+            if len(block):
+                self._absorb(_moments_of_block(block))
+
+    def merge(self, other: RunningMoments) -> None:
+        """Take in everything that another accumulator has seen."""
+        self._absorb(other.compute())
+
+    def compute(self) -> Moments:
+        """Return the moments of all rows so far."""
+        return Moments(self._count, self._mean.clone(), self._scatter.clone(), self._precision)
+
+    def _absorb(self, part: Moments) -> None:
+        total = self._count + part.count
+        if not total:
+            return
+        gap = part.mean - self._mean
+        self._scatter += part.scatter + torch.outer(gap, gap) * (self._count * part.count / total)
+        self._mean += gap * (part.count / total)
+        self._count = total
+        self._precision = max(self._precision, part.precision)
+
+
+class RunningCrossMoments:
+    """Moments of features and targets together, for least squares.
+
+    Features and targets are one wide row to :class:`RunningMoments`, which keeps the algebra of
+    merging in a single place.
+
+    Args:
+        width: Number of features d.
+        outputs: Number of target components k.
+    """
+
+    def __init__(self, width: int, outputs: int) -> None:
+        self._width = width
+        self._joint = RunningMoments(width + outputs)
+
+    def update(self, rows: Tensor, targets: Tensor) -> None:
+        """Take in (n, d) rows with their (n, k) targets, in the dtype of the rows."""
+        for block, answers in zip(
+            torch.split(rows, BLOCK), torch.split(targets, BLOCK), strict=True
+        ):
+            self._joint.update(torch.cat((block, answers.to(block.dtype)), dim=1))
+
+    def merge(self, other: RunningCrossMoments) -> None:
+        """Take in everything that another accumulator has seen."""
+        self._joint.merge(other._joint)
+
+    def compute(self) -> CrossMoments:
+        """Return the moments of all rows so far."""
+        joint, d = self._joint.compute(), self._width
+        return CrossMoments(
+            features=_part(joint, slice(None, d)),
+            targets=_part(joint, slice(d, None)),
+            cross=joint.scatter[:d, d:],
+        )
+
+
+def _moments_of_block(block: Tensor) -> Moments:
+    shift = block.mean(0)
+    offsets = block - shift
+    remainder = offsets.double().sum(0) / len(block)
+    scatter = (offsets.T @ offsets).double() - len(block) * torch.outer(remainder, remainder)
+    return Moments(len(block), shift.double() + remainder, scatter, torch.finfo(block.dtype).eps)
+
+
+def _part(joint: Moments, of: slice) -> Moments:
+    return Moments(joint.count, joint.mean[of], joint.scatter[of, of], joint.precision)

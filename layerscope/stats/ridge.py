@@ -1,0 +1,157 @@
+"""Ridge regression in closed form: the whole λ path and all targets from one decomposition.
+
+The objective is (1/n)‖y − Zw − b‖² + λ‖w‖² on standardised features Z with a free intercept, so
+that λ means the same at every layer and for every n. scikit-learn's ``Ridge(alpha)`` minimises
+‖y − Zw − b‖² + alpha‖w‖²: alpha = n λ. With ZᵀZ/n = V diag(s) Vᵀ the solution is
+w = V diag(1/(s + λ)) Vᵀ Zᵀ(y − ȳ)/n (Hastie, Tibshirani and Friedman, "The Elements of
+Statistical Learning", eq. 3.47); λ → 0 is ordinary least squares of smallest norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from layerscope.stats.moments import BLOCK, CrossMoments
+from layerscope.stats.spectrum import Spectrum, spectrum
+
+GRID = (1e-6, 1e3)
+"""First ends of the λ grid."""
+PER_DECADE = 2
+EXTENSIONS = 3
+"""How many decades the grid may grow beyond an end that keeps winning."""
+ROUNDING = 1e-9
+"""Relative difference of errors below which two λ are equally good."""
+
+
+@dataclass(frozen=True, slots=True)
+class RidgePath:
+    """Every ridge solution of k targets on one layer's training rows."""
+
+    spectrum: Spectrum
+    projection: Tensor
+    """(r, k) float64: covariance with the targets, in the eigenvectors' coordinates."""
+    intercept: Tensor
+    """(k,) float64: the targets' training means."""
+
+    def weights(self, penalties: Tensor) -> Tensor:
+        """Return (p, d, k) weights on standardised features, for (p,) values of λ."""
+        return self.spectrum.vectors @ self._coefficients(penalties)
+
+    def predict(self, rows: Tensor, penalties: Tensor) -> Tensor:
+        """Return (p, n, k) predictions for (n, d) rows of raw features."""
+        weights = self.weights(penalties)
+        blocks = [self.spectrum.standardiser(block) @ weights for block in torch.split(rows, BLOCK)]
+        return torch.cat(blocks, dim=1) + self.intercept
+
+    def only(self, components: slice) -> RidgePath:
+        """Return the path of some of the target components."""
+        return RidgePath(self.spectrum, self.projection[:, components], self.intercept[components])
+
+    def errors(self, rows: Tensor, targets: Tensor, penalties: Tensor) -> Tensor:
+        """Return (p, k) mean squared errors over (n, d) rows with their (n, k) targets."""
+        weights, wide = _side_by_side(self.weights(penalties)), len(penalties)
+        total = torch.zeros(wide, targets.shape[1], dtype=torch.float64)
+        for block, answers in zip(
+            torch.split(rows, BLOCK), torch.split(targets, BLOCK), strict=True
+        ):
+            predicted = (self.spectrum.standardiser(block) @ weights).view(len(block), wide, -1)
+            residual = predicted + (self.intercept - answers)[:, None]
+            total += residual.square().sum(0)
+        return total / len(rows)
+
+    def leave_one_out(self, rows: Tensor, targets: Tensor, penalties: Tensor) -> Tensor:
+        """Return (p, k) mean squared leave-one-out errors over the training rows.
+
+        Exact and without refitting: the residual of a row divided by one minus its leverage
+        1/n + Σ a²/(n(s + λ)), where a are the rotated features (Golub, Heath and Wahba 1979,
+        eq. 1.4). n λ and the standardisation are those of all rows, as in ``RidgeCV``.
+        """
+        shrunk = 1 / (self.spectrum.count * (self.spectrum.values + penalties[:, None]))
+        weights, wide = _side_by_side(self._coefficients(penalties)), len(penalties)
+        total = torch.zeros(wide, targets.shape[1], dtype=torch.float64)
+        for block, answers in zip(
+            torch.split(rows, BLOCK), torch.split(targets, BLOCK), strict=True
+        ):
+            rotated = self.spectrum.rotate(block)
+            leverage = 1 / self.spectrum.count + rotated.square() @ shrunk.T
+            predicted = (rotated @ weights).view(len(block), wide, -1)
+            residual = predicted + (self.intercept - answers)[:, None]
+            total += (residual / (1 - leverage)[..., None]).square().sum(0)
+        return total / len(rows)
+
+    def _coefficients(self, penalties: Tensor) -> Tensor:
+        return self.projection / (self.spectrum.values + penalties[:, None])[..., None]
+
+
+def _side_by_side(weights: Tensor) -> Tensor:
+    """Return (d, p k) from (p, d, k), so that all penalties and targets are one product."""
+    return weights.permute(1, 0, 2).flatten(1)
+
+
+def ridge_path(moments: CrossMoments) -> RidgePath:
+    """Solve ridge for every λ and target from the training moments.
+
+    Args:
+        moments: Of (n, d) raw features and (n, k) targets; n may be below d.
+
+    Returns:
+        The path, which evaluates any λ ≥ 0 by a division.
+    """
+    basis = spectrum(moments.features)
+    standardised = moments.cross * (basis.standardiser.scale[:, None] / moments.features.count)
+    return RidgePath(basis, basis.vectors.T @ standardised, moments.targets.mean)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A λ chosen on a grid, and whether the grid was wide enough."""
+
+    penalty: float
+    error: float
+    low: float
+    """Smallest λ that was tried."""
+    high: float
+    """Largest λ that was tried."""
+    edge: Literal["none", "low", "high"]
+    """The end of the extended grid that still won; ``low`` is least squares in effect."""
+
+
+def grid(low: float, high: float) -> Tensor:
+    """Return (p,) float64 values of λ from ``low`` to ``high``, evenly spaced on a log scale."""
+    first, last = (torch.tensor(end, dtype=torch.float64).log10().item() for end in (low, high))
+    steps = round((last - first) * PER_DECADE) + 1
+    return torch.logspace(first, last, steps, dtype=torch.float64)
+
+
+def choose_penalty(error_at: Callable[[Tensor], Tensor]) -> Choice:
+    """Return the λ of least error, on a grid that grows by decades while one of its ends wins.
+
+    Errors within rounding count as equal, and of equals the strongest penalty is taken.
+
+    Args:
+        error_at: Maps (p,) values of λ to their (p,) errors on rows held out from the fit.
+    """
+    low, high = GRID
+    choice = _best_of(error_at, low, high)
+    for _ in range(EXTENSIONS):
+        if choice.edge == "none":
+            break
+        low, high = (low / 10, high) if choice.edge == "low" else (low, high * 10)
+        choice = _best_of(error_at, low, high)
+    return choice
+
+
+def _best_of(error_at: Callable[[Tensor], Tensor], low: float, high: float) -> Choice:
+    penalties = grid(low, high)
+    errors = error_at(penalties)
+    near = errors <= errors.min() * (1 + ROUNDING)
+    best = int(near.nonzero().max())
+    edge: Literal["none", "low", "high"] = "none"
+    if best in (0, len(penalties) - 1):
+        edge = "high" if best else "low"
+    return Choice(float(penalties[best]), float(errors[best]), low, high, edge)
