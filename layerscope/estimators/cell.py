@@ -1,0 +1,91 @@
+"""A cell of the table: what all the scores of one task at one cut share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from layerscope.errors import EstimatorError
+from layerscope.estimators.layer import Layer
+from layerscope.nouns import Direction, LayerView, Losses, Score, Task
+
+DRAWS = 2_000
+"""Resamples behind a standard error: enough for two digits of it; verdicts draw more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One metric of one task: its values and how sure the test value is."""
+
+    metric: str
+    direction: Direction
+    val: float
+    test: float
+    stderr: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Everything in a :class:`Score` except the metric."""
+
+    view: LayerView
+    layer: Layer
+    task: Task
+    estimator: str
+    seed: int
+    settings: Mapping[str, Any]
+    note: str = ""
+
+    def score(self, measure: Measure, losses: Losses) -> Score:
+        """Return one row of the table; the losses go with the task's primary metric."""
+        cut, primary = self.view.cut, measure.metric == self.task.metric
+        return Score(
+            checkpoint=self.view.checkpoint,
+            source=self.view.source,
+            cut=cut.name,
+            index=cut.index,
+            part=cut.part,
+            width=cut.width,
+            depth=cut.depth,
+            pooling=cut.pooling,
+            task=self.task.name,
+            estimator=self.estimator,
+            metric=measure.metric,
+            direction=measure.direction,
+            primary=primary,
+            val=measure.val,
+            test=measure.test,
+            stderr=measure.stderr,
+            n_train=self.layer.count("train"),
+            n_val=self.layer.count("val"),
+            n_test=self.layer.count("test"),
+            n_groups=self.layer.n_groups,
+            seed=self.seed,
+            settings=self.settings,
+            fingerprint=self.view.fingerprint,
+            note=self.note,
+            losses=losses if primary else None,
+        )
+
+
+def losses(val: Tensor, test: Tensor) -> Losses:
+    """Return (n_val,) and (n_test,) losses as float64 arrays."""
+    return Losses(np.asarray(val, dtype=np.float64), np.asarray(test, dtype=np.float64))
+
+
+def require_metric(task: Task, offered: Iterable[str], estimator: str) -> None:
+    """Refuse a task whose primary metric the estimator cannot give row by row.
+
+    Raises:
+        EstimatorError: The metric is not among those offered.
+    """
+    known = sorted(offered)
+    if task.metric not in known:
+        raise EstimatorError(
+            f"The estimator {estimator!r} cannot choose a cut of {task.name!r} by {task.metric!r}.",
+            hint=f"Set the task's metric to one of {', '.join(known)}.",
+        )

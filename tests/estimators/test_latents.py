@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+from sklearn.linear_model import Ridge as SklearnRidge
+
+from layerscope.errors import EstimatorError
+from layerscope.estimators import estimators
+from layerscope.nouns import Task
+
+RNG = np.random.default_rng(0)
+N = 600
+
+
+def latent(name: str, encoding: str = "raw", **more) -> Task:
+    return Task(name, "memory", "latents", "mse", "minimise", encoding=encoding, **more)
+
+
+def scores(view, *tasks: Task):
+    found = estimators["ridge"](0).score(view, tasks)
+    return {(score.task, score.metric): score for score in found}
+
+
+def noise(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape)
+
+
+def test_it_handles_latents_only():
+    ridge = estimators["ridge"](0)
+    assert ridge.handles(latent("a"))
+    assert not ridge.handles(Task("c", "memory", "classes", "top-1", "maximise"))
+
+
+def test_a_linear_latent_is_found_exactly(view):
+    rows = noise(N, 8)
+    row = scores(view(rows, z=rows.astype(np.float32) @ np.arange(8.0) + 3), latent("z"))
+    assert row["z", "mse"].test < 1e-9
+    assert row["z", "r2"].test > 1 - 1e-9
+    assert row["z", "mae"].test < 1e-4
+    assert row["z", "mse"].settings["edge"] == "low"
+
+
+def test_the_value_is_that_of_scikit_learn_at_the_chosen_penalty(view):
+    rows = noise(N, 40).astype(np.float32)
+    target = rows @ noise(40, 2) + 6 * noise(N, 2)
+    row = scores(view(rows, z=target), latent("z"))["z", "mse"]
+    train, val, test = slice(0, 360), slice(360, 480), slice(480, 600)
+    wide = rows.astype(np.float64)
+    z = (wide - wide[train].mean(0)) / wide[train].std(0)
+    model = SklearnRidge(alpha=360 * row.settings["lambda"]).fit(z[train], target[train])
+    for split, value, kept in ((val, row.val, row.losses.val), (test, row.test, row.losses.test)):
+        losses = np.square(model.predict(z[split]) - target[split]).mean(1)
+        np.testing.assert_allclose(kept, losses, rtol=1e-7)
+        assert value == pytest.approx(losses.mean(), rel=1e-9)
+
+
+def test_only_the_primary_metric_carries_losses(view):
+    found = scores(view(noise(N, 4), z=noise(N)), latent("z"))
+    assert {metric for (_, metric), score in found.items() if score.losses} == {"mse"}
+    assert {metric for (_, metric), score in found.items() if score.primary} == {"mse"}
+
+
+def test_several_tasks_at_once_are_the_same_as_each_alone(view):
+    rows = noise(N, 10)
+    data = view(rows, a=rows @ noise(10) + noise(N), b=rows[:, :2] + noise(N, 2), c=noise(N))
+    tasks = latent("a"), latent("b"), latent("c", "circular", period=2.0)
+    together = scores(data, *tasks)
+    alone = {key: score for task in tasks for key, score in scores(data, task).items()}
+    assert together.keys() == alone.keys()
+    for key, score in together.items():
+        assert score.test == pytest.approx(alone[key].test, rel=1e-9)
+        assert score.stderr == pytest.approx(alone[key].stderr, rel=1e-6)
+        assert score.settings == alone[key].settings
+
+
+def test_a_predictor_of_each_components_mean_explains_nothing(view):
+    # Components of very different means: one global mean would call this 0.46 and more.
+    target = noise(N, 2) * 0.1 + np.array([0.0, 10.0])
+    row = scores(view(noise(N, 5), z=target), latent("z"))
+    assert row["z", "r2"].test == pytest.approx(0.0, abs=0.06)
+    assert row["z", "nmse"].test == pytest.approx(1.0, abs=0.2)
+
+
+def test_nmse_weighs_components_by_their_own_variance(view):
+    rows = noise(N, 3)
+    target = np.stack((rows[:, 0], 100 * noise(N)), 1)
+    row = scores(view(rows, z=target), latent("z"))
+    assert row["z", "nmse"].test == pytest.approx(0.5, abs=0.12)
+    assert row["z", "mse"].test > 1000
+
+
+def test_a_rotation_is_regressed_as_a_quaternion_and_judged_in_degrees(view):
+    angles = RNG.uniform(-np.pi / 2, np.pi / 2, (N, 3))
+    quaternions = Rotation.from_euler("xyz", angles).as_quat()
+    row = scores(view(quaternions, z=angles), latent("z", "quaternion"))
+    assert row["z", "mse"].settings["components"] == 4
+    assert row["z", "mse"].settings["encoding"] == "quaternion"
+    assert row["z", "geodesic"].test < 0.1
+    blind = scores(view(noise(N, 3), z=angles), latent("z", "quaternion"))
+    assert blind["z", "geodesic"].test == pytest.approx(83, abs=8)
+    assert blind["z", "mse"].test == pytest.approx(0.117, abs=0.02)
+
+
+def test_a_circular_latent_is_judged_around_the_circle(view):
+    hue = RNG.uniform(0, 1, N)
+    rows = np.stack((np.sin(2 * np.pi * hue), np.cos(2 * np.pi * hue)), 1)
+    row = scores(view(rows, z=hue), latent("z", "circular", period=1.0))
+    assert row["z", "circular-error"].test < 1e-3
+    blind = scores(view(noise(N, 3), z=hue), latent("z", "circular", period=1.0))
+    assert blind["z", "circular-error"].test == pytest.approx(0.25, abs=0.05)
+    assert blind["z", "mse"].test == pytest.approx(0.5, abs=0.05)
+
+
+def test_scale_offset_and_dead_features_change_nothing(view):
+    rows = noise(N, 6)
+    target = rows @ noise(6) + noise(N)
+    plain = scores(view(rows, z=target), latent("z"))["z", "mse"]
+    odd = np.concatenate((rows * [1e-3, 1e3, 1, 7, 1, 1] + 5, np.full((N, 2), 0.1)), 1)
+    moved = scores(view(odd, z=target), latent("z"))["z", "mse"]
+    assert moved.test == pytest.approx(plain.test, rel=1e-4)
+    assert moved.settings["rank"] == plain.settings["rank"] == 6
+
+
+def test_fewer_rows_than_features_are_no_trouble(view):
+    rows = noise(100, 150)
+    row = scores(view(rows, z=rows @ noise(150)), latent("z"))["z", "mse"]
+    assert math.isfinite(row.test)
+    assert row.settings["rank"] == 59
+
+
+def test_the_standard_error_heeds_groups(view):
+    shared = np.repeat(noise(N // 10), 10)
+    rows = noise(N, 3)
+    alone = scores(view(rows, z=shared), latent("z"))["z", "mse"]
+    grouped = scores(view(rows, group_size=10, z=shared), latent("z"))["z", "mse"]
+    assert grouped.n_groups == 12
+    assert grouped.stderr > 2 * alone.stderr
+
+
+@pytest.mark.parametrize(
+    ("features", "target", "task", "message"),
+    [
+        (np.full((N, 2), np.nan), noise(N), latent("z"), "not finite"),
+        (np.full((N, 2), 0.1), noise(N), latent("z"), "constant"),
+        (noise(N, 2), np.full(N, 2.0), latent("z"), "the same in every"),
+        (noise(N, 2), noise(N, 2), latent("z", "quaternion"), "2 angles"),
+        (noise(N, 2), noise(N, 1, 1), latent("z"), "not a table"),
+        (noise(N, 2), np.full(N, np.inf), latent("z"), "not a table"),
+        (noise(N, 2), noise(N + 40), latent("z"), "have shape"),
+        (noise(N, 2), noise(N), latent("z", "circular"), "no period"),
+        (noise(2, 2), noise(2), latent("z"), "needs rows"),
+    ],
+)
+def test_what_cannot_be_computed_is_refused_with_a_hint(view, features, target, task, message):
+    with pytest.raises(EstimatorError, match=message) as caught:
+        scores(view(features, z=target), task)
+    assert caught.value.hint
+
+
+def test_a_metric_that_it_does_not_have_is_refused(view):
+    task = Task("z", "memory", "latents", "r2", "maximise", encoding="raw")
+    with pytest.raises(EstimatorError, match="cannot choose a cut"):
+        scores(view(noise(N, 2), z=noise(N)), task)

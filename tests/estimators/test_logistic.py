@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from layerscope.errors import EstimatorError
+from layerscope.estimators import estimators, logistic
+from layerscope.nouns import Task
+
+RNG = np.random.default_rng(0)
+N = 500
+TASK = Task("y", "memory", "classes", "top-1", "maximise")
+
+
+def scores(view, task: Task = TASK):
+    return {score.metric: score for score in estimators["logistic"](0).score(view, [task])}
+
+
+def blobs(classes: int, spread: float, width: int = 6):
+    labels = RNG.integers(0, classes, N)
+    centres = RNG.standard_normal((classes, width))
+    return centres[labels] + spread * RNG.standard_normal((N, width)), labels
+
+
+def test_it_handles_classes_only():
+    assert estimators["logistic"](0).handles(TASK)
+    assert not estimators["logistic"](0).handles(Task("z", "m", "latents", "mse", "minimise"))
+
+
+def test_separated_classes_are_told_apart(view):
+    rows, labels = blobs(4, 0.05)
+    row = scores(view(rows, y=labels))
+    assert row["top-1"].test == row["top-1"].val == 1.0
+    assert row["top-1"].stderr == 0.0
+    assert not row["top-1"].losses.test.any()
+
+
+def test_it_is_scikit_learn_at_the_chosen_penalty(view):
+    rows, labels = blobs(3, 1.0)
+    row = scores(view(rows, y=labels))
+    wide = rows.astype(np.float32).astype(np.float64)
+    z = (wide - wide[:300].mean(0)) / wide[:300].std(0)
+    penalty = row["top-1"].settings["lambda"]
+    model = LogisticRegression(C=1 / (penalty * 300), tol=1e-8, max_iter=2000)
+    model.fit(z[:300], labels[:300])
+    assert row["top-1"].test == pytest.approx(model.score(z[400:], labels[400:]), abs=0.011)
+    likelihood = -model.predict_log_proba(z[400:])[np.arange(100), labels[400:]].mean()
+    assert row["nll"].test == pytest.approx(likelihood, rel=0.01)
+
+
+def test_losses_are_the_complement_of_top_1(view):
+    row = scores(view(*blobs(3, 1.0)[:1], y=RNG.integers(0, 3, N)))
+    assert 1 - row["top-1"].losses.test.mean() == pytest.approx(row["top-1"].test)
+    assert [m for m, score in row.items() if score.losses is not None] == ["top-1"]
+
+
+def test_the_likelihood_may_be_the_primary_metric(view):
+    rows, labels = blobs(3, 1.0)
+    row = scores(view(rows, y=labels), Task("y", "memory", "classes", "nll", "minimise"))
+    assert row["nll"].primary
+    assert row["nll"].losses.test.mean() == pytest.approx(row["nll"].test)
+
+
+def test_classes_count_equally_in_the_mean_per_class(view):
+    labels = (np.arange(N) % 10 == 0).astype(int)
+    row = scores(view(RNG.standard_normal((N, 2)), y=labels))
+    assert row["top-1"].test == pytest.approx(0.9)
+    assert row["mean-per-class"].test == pytest.approx(0.5)
+    assert row["mean-per-class"].settings["lambda_high"] == max(logistic.PENALTIES)
+
+
+def test_a_class_that_val_and_test_lack_is_fine(view):
+    rows, labels = blobs(3, 0.05)
+    labels[0], labels[300:] = 7, labels[300:] % 2
+    assert scores(view(rows, y=labels))["top-1"].n_test == 100
+
+
+def test_a_class_that_training_lacks_is_wrong_and_of_least_probability(view):
+    rows, labels = blobs(3, 0.05)
+    labels[400:] = 9
+    row = scores(view(rows, y=labels))
+    assert row["top-1"].test == 0.0
+    assert row["nll"].test == pytest.approx(-np.log(logistic.FLOOR))
+
+
+def test_an_unconverged_solver_is_reported_and_not_raised(view, monkeypatch):
+    monkeypatch.setattr(logistic, "ITERATIONS", 1)
+    rows, labels = blobs(3, 1.0)
+    row = scores(view(rows, y=labels))["top-1"]
+    assert row.settings["unconverged"]
+    assert "stopped at 1 iterations" in row.note
+
+
+def test_scale_and_offset_change_nothing(view):
+    rows, labels = blobs(3, 1.0)
+    plain = scores(view(rows, y=labels))["nll"]
+    moved = scores(view(rows * [1e-3, 1e3, 1, 1, 1, 9] + 2, y=labels))["nll"]
+    assert moved.test == pytest.approx(plain.test, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros(N, dtype=int), "a single class"),
+        (RNG.standard_normal(N), "float64"),
+        (np.zeros((N, 2), dtype=int), "shape"),
+    ],
+)
+def test_what_cannot_be_computed_is_refused_with_a_hint(view, labels, message):
+    with pytest.raises(EstimatorError, match=message) as caught:
+        scores(view(RNG.standard_normal((N, 3)), y=labels))
+    assert caught.value.hint
+
+
+def test_a_metric_that_it_does_not_have_is_refused(view):
+    rows, labels = blobs(3, 1.0)
+    with pytest.raises(EstimatorError, match="cannot choose a cut"):
+        scores(view(rows, y=labels), Task("y", "memory", "classes", "top-5", "maximise"))
