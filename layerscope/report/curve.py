@@ -1,0 +1,180 @@
+"""One line of a figure: a metric over the cut points of one checkpoint, in call order."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from layerscope.nouns import Direction, Part, Score
+
+RANDOM = "-random"
+"""How the name of a checkpoint with random weights ends."""
+NORMAL_95 = 1.959963984540054
+GREEK = {"theta": "θ", "phi": "φ"}
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What one cut is worth on the test split; ``value`` is NaN where the cell failed."""
+
+    cut: str
+    index: int
+    part: Part
+    depth: float
+    value: float
+    stderr: float
+
+    @property
+    def low(self) -> float:
+        """Lower end of the 95% interval."""
+        return self.value - NORMAL_95 * self.stderr
+
+    @property
+    def high(self) -> float:
+        """Upper end of the 95% interval."""
+        return self.value + NORMAL_95 * self.stderr
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A metric over depth for one checkpoint, task and estimator."""
+
+    checkpoint: str
+    source: str
+    task: str
+    estimator: str
+    metric: str
+    direction: Direction
+    n_test: int
+    n_groups: int
+    title: str
+    """What to call the task."""
+    points: tuple[Point, ...]
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """Names of the cut points, in call order."""
+        return tuple(point.cut for point in self.points)
+
+    @property
+    def random(self) -> bool:
+        """Whether the checkpoint has random weights."""
+        return self.checkpoint.endswith(RANDOM)
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Positions of the head's cut points."""
+        return tuple(i for i, point in enumerate(self.points) if point.part == "head")
+
+    @property
+    def trunk_end(self) -> int | None:
+        """Position of the last cut point of the trunk."""
+        return max(
+            (i for i, point in enumerate(self.points) if point.part == "trunk"), default=None
+        )
+
+    def relative(self) -> tuple[float, ...]:
+        """Return each value as a share of the curve's best, so that 1 is the best cut.
+
+        A metric that can change sign has no meaningful ratio: there the share is that of the
+        range between worst and best.
+        """
+        values = [point.value for point in self.points]
+        known = [value for value in values if math.isfinite(value)]
+        if not known:
+            return tuple(values)
+        best, worst = max(known), min(known)
+        if self.direction == "minimise":
+            best, worst = worst, best
+        if min(known) > 0:
+            return tuple(best / v if self.direction == "minimise" else v / best for v in values)
+        return tuple((v - worst) / (best - worst) if best != worst else 1.0 + 0 * v for v in values)
+
+
+def curves(
+    scores: Iterable[Score], metric: str | None = None, titles: Mapping[str, str] | None = None
+) -> list[Curve]:
+    """Return the curves of one metric, trained checkpoints first.
+
+    Args:
+        scores: The long table.
+        metric: The metric, or None for every task's primary one.
+        titles: By task, what to call it; by default its name without the source's.
+
+    Examples:
+        >>> curves([])
+        []
+    """
+    cells: dict[tuple[str, ...], list[Score]] = defaultdict(list)
+    for score in scores:
+        if score.primary if metric is None else score.metric == metric:
+            key = (score.checkpoint, score.source, score.task, score.estimator, score.metric)
+            cells[key].append(score)
+    known = titles or {}
+    found = [
+        _curve(r, known.get(r[0].task) or title(r[0].task, r[0].source)) for r in cells.values()
+    ]
+    return sorted(found, key=lambda curve: curve.random)
+
+
+def failed(scores: Iterable[Score]) -> list[Score]:
+    """Return the cells without a value, in the order of the table."""
+    return [score for score in scores if not _worked(score)]
+
+
+def title(task: str, source: str) -> str:
+    """Return a task's name as a figure shows it.
+
+    Examples:
+        >>> title("objects3d-spot-theta", "objects3d")
+        'Spot θ'
+    """
+    words = task.removeprefix(f"{source}-").replace("_", "-").split("-")
+    text = " ".join(GREEK.get(word, word) for word in words)
+    return text[:1].upper() + text[1:]
+
+
+def _curve(rows: Sequence[Score], heading: str) -> Curve:
+    by_cut: dict[tuple[int, str], list[Score]] = defaultdict(list)
+    for row in rows:
+        by_cut[row.index, row.cut].append(row)
+    points = tuple(_point(by_cut[key]) for key in sorted(by_cut))
+    first = rows[0]
+    return Curve(
+        first.checkpoint,
+        first.source,
+        first.task,
+        first.estimator,
+        first.metric,
+        first.direction,
+        first.n_test,
+        first.n_groups,
+        heading,
+        points,
+    )
+
+
+def _point(rows: Sequence[Score]) -> Point:
+    """Return a cut's point: the pooling that validation prefers, averaged over seeds."""
+    first, chosen = rows[0], _chosen(rows)
+    value = fmean(row.test for row in chosen) if chosen else math.nan
+    stderr = fmean(row.stderr for row in chosen) if chosen else math.nan
+    return Point(first.cut, first.index, first.part, first.depth, value, stderr)
+
+
+def _chosen(rows: Sequence[Score]) -> list[Score]:
+    poolings: dict[str, list[Score]] = defaultdict(list)
+    for row in filter(_worked, rows):
+        poolings[row.pooling].append(row)
+    sign = 1 if rows[0].direction == "maximise" else -1
+    ranked = sorted(poolings.values(), key=lambda group: sign * fmean(r.val for r in group))
+    return ranked[-1] if ranked else []
+
+
+def _worked(score: Score) -> bool:
+    # A failed cell is read back with null values: None from JSON, NaN once it is a number.
+    known = score.test is not None and math.isfinite(score.test)
+    return score.status == "done" and known

@@ -1,0 +1,171 @@
+"""One self-contained HTML page: verdicts first, then figures, tables and provenance."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+import layerscope
+from layerscope.nouns import Score, Verdict
+from layerscope.report import table
+from layerscope.report.curve import RANDOM
+
+PACKAGES = ("torch", "numpy", "scikit-learn", "matplotlib")
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #222; --paper: #fff; --faint: #666; --line: #ddd; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e6e6; --paper: #16181c; --faint: #a0a0a0; --line: #3a3d44; }
+}
+body { color: var(--ink); background: var(--paper); margin: 2rem auto; max-width: 72rem;
+  padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; }
+h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
+figure { margin: 1rem 0; background: #fff; padding: .5rem; border-radius: 6px; }
+figure img { display: block; width: 100%; height: auto; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line);
+  vertical-align: top; }
+td.number, th.number { text-align: right; white-space: nowrap; }
+.random, .note { color: var(--faint); }
+pre { overflow-x: auto; font-size: .8rem; }
+"""
+
+NOTE = """
+<h2>How a verdict is made, and what it does not say</h2>
+<p>A probe is fitted on the training split at every cut. Its strength and the <em>best cut</em> are
+chosen on the validation split; every number above comes from the test split, which had no part in
+either choice. Cuts are compared on the same test images, and images that share a group (an object)
+count as one independent unit. The <em>tied set</em> holds every cut that a simultaneous test over
+all layers cannot tell from the best; the <em>shallowest</em> of them is the cheapest answer that
+the data allow. A <em>gain</em> is positive when the best cut is better, in the metric's own
+unit. A best cut marked (!) was chosen on validation and rejected by the test split.</p>
+<p>A tie says that these test data cannot separate the layers, not that the layers are equal. An
+interval covers the choice of test images; it does not cover training the network anew, another
+kind of probe, fine-tuning, or images from elsewhere. Tasks and checkpoints are judged one by one:
+no correction is made for looking at many of them. An <em>oracle</em>, the best number on the test
+split itself, appears nowhere on this page.</p>
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What the page shows."""
+
+    scores: Sequence[Score]
+    verdicts: Sequence[Verdict]
+    sentences: Sequence[str]
+    """One for each verdict."""
+    images: Mapping[str, Path]
+    """By caption: a figure's SVG."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the results were made with."""
+
+
+def page(content: Content) -> str:
+    """Return the whole page; it refers to nothing outside itself."""
+    sections = (
+        _sentences(content.verdicts, content.sentences),
+        _figures(content.images),
+        _table(content.verdicts),
+        _failed(content.scores),
+        NOTE,
+        _provenance(content.scores, content.settings),
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>LayerScope: where to cut</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>Where to cut</h1>\n{''.join(sections)}</body>\n</html>\n"
+    )
+
+
+def _sentences(verdicts: Sequence[Verdict], sentences: Sequence[str]) -> str:
+    by_checkpoint: dict[str, list[str]] = {}
+    for verdict, text in zip(verdicts, sentences, strict=True):
+        by_checkpoint.setdefault(verdict.checkpoint, []).append(f"{text} {verdict.note}".strip())
+    ordered = sorted(by_checkpoint.items(), key=lambda item: item[0].endswith(RANDOM))
+    return "".join(_section(name, texts) for name, texts in ordered)
+
+
+def _section(checkpoint: str, texts: Iterable[str]) -> str:
+    items = "".join(f"<li>{escape(text)}</li>\n" for text in texts)
+    # Random weights are the baseline: there on demand, not in the way of the verdicts.
+    if checkpoint.endswith(RANDOM):
+        summary = f"<summary>{escape(checkpoint)}</summary>"
+        return f'<details class="random">{summary}<ul>\n{items}</ul></details>\n'
+    return f"<h2>{escape(checkpoint)}</h2>\n<ul>\n{items}</ul>\n"
+
+
+def _figures(images: Mapping[str, Path]) -> str:
+    shown = "".join(_figure(caption, path) for caption, path in images.items())
+    return f"<h2>Figures</h2>\n{shown}"
+
+
+def _figure(caption: str, path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    image = f'<img alt="{escape(caption)}" src="data:image/svg+xml;base64,{data}">'
+    return f"<figure>{image}</figure>\n"
+
+
+def _table(verdicts: Sequence[Verdict]) -> str:
+    return "<h2>Cut table</h2>\n" + _rows(table.HEADER, table.cells(verdicts), table.NUMBERS)
+
+
+def _rows(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        classes = [' class="number"' if i in numbers else "" for i in range(len(cells))]
+        inner = (
+            f"<{tag}{c}>{escape(cell)}</{tag}>" for c, cell in zip(classes, cells, strict=True)
+        )
+        return f"<tr>{''.join(inner)}</tr>\n"
+
+    body = "".join(line(row, "td") for row in rows)
+    return f'<div class="wide"><table>\n{line(header, "th")}{body}</table></div>\n'
+
+
+def _failed(scores: Sequence[Score]) -> str:
+    failures = table.failures(scores)
+    if not failures:
+        return ""
+    rows = [tuple(record.values()) for record in failures]
+    count = f"<h2>Cells without a value: {len(rows)}</h2>\n"
+    return count + _rows(tuple(failures[0]), rows)
+
+
+def _provenance(scores: Sequence[Score], settings: Mapping[str, Any]) -> str:
+    header = ("checkpoint", "source", "fingerprint", "train", "val", "test", "groups", "seeds")
+    html = "<h2>Provenance</h2>\n" + _rows(header, _caches(scores), (3, 4, 5, 6))
+    html += _rows(("package", "version"), list(versions().items()))
+    if settings:
+        text = json.dumps(settings, indent=2, ensure_ascii=False, sort_keys=True, default=str)
+        html += f"<details><summary>Settings</summary><pre>{escape(text)}</pre></details>\n"
+    return html
+
+
+def _caches(scores: Sequence[Score]) -> list[tuple[str, ...]]:
+    """Return one row for every cache, whichever estimators read it."""
+    seeds: dict[tuple[str, ...], set[int]] = {}
+    for s in scores:
+        counts = (s.n_train, s.n_val, s.n_test, s.n_groups)
+        row = (s.checkpoint, s.source, s.fingerprint, *map(str, counts))
+        seeds.setdefault(row, set()).add(s.seed)
+    return [(*row, ", ".join(map(str, sorted(known)))) for row, known in seeds.items()]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what drew the page and of what usually computes the scores."""
+    known = {"layerscope": layerscope.__version__, "python": python_version()}
+    for package in PACKAGES:
+        try:
+            known[package] = version(package)
+        except PackageNotFoundError:
+            known[package] = "not installed"
+    return known

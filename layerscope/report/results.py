@@ -1,0 +1,252 @@
+"""The results folder: the table of scores, the losses behind it, the test groups and the tasks.
+
+::
+
+    results/
+      scores.jsonl                               one row per line; the last of a cell counts
+      tasks.json                                 titles, units and encodings of the tasks
+      losses/<checkpoint>@<source>/groups.npz    group of every test row
+      losses/<checkpoint>@<source>/<cut>.<task>.<estimator>.npz    loss of every val and test row
+
+Losses are in place before their row is appended, and the row of a task's primary metric is its
+last, so that a primary row implies all the rest of its cell. A line that a killed writer left
+half-written is dropped on the next append.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+
+from layerscope.errors import DiskError, LayerScopeError
+from layerscope.nouns import Losses, Score, Task
+
+NUMBERS = ("val", "test", "stderr")
+Key = tuple[str, ...]
+
+
+class Results:
+    """The scores of many checkpoints, cuts and tasks, kept in one folder.
+
+    Args:
+        folder: Made on the first write; need not exist to be read as empty.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._table = folder / "scores.jsonl"
+        self._tasks = folder / "tasks.json"
+
+    def scores(self) -> list[Score]:
+        """Return the table without losses: of rows for the same cell and metric, the last.
+
+        Rows beside a primary one that is missing, failed or from another cache are left out.
+
+        Raises:
+            LayerScopeError: A complete line is not a score.
+        """
+        latest = {key(score): score for score in self._rows()}
+        whole = {place[:-1]: it.fingerprint for place, it in latest.items() if _is_done(it)}
+        return [
+            it
+            for place, it in latest.items()
+            if it.primary or whole.get(place[:-1]) == it.fingerprint
+        ]
+
+    def append(self, scores: Sequence[Score]) -> None:
+        """Add the rows of one cell and wait until the disk has them.
+
+        Raises:
+            DiskError: The disk is full; what was there before is unharmed.
+        """
+        if not scores:
+            return
+        for score in scores:
+            if score.losses is not None:
+                self._keep_losses(score, score.losses)
+        lines = [_line(score) for score in sorted(scores, key=lambda score: score.primary)]
+        with _room(self._table):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._table.open("ab+") as file:
+                _drop_torn_line(file)
+                file.write("".join(lines).encode())
+                file.flush()
+                os.fsync(file.fileno())
+
+    def losses(self, score: Score) -> Losses:
+        """Return the loss of every row under a primary score.
+
+        Raises:
+            LayerScopeError: They are missing or belong to another cache.
+        """
+        path = self._losses_path(score)
+        with _open(path, "Run the probe again with --existing replace.") as stored:
+            if str(stored["fingerprint"]) != score.fingerprint:
+                raise LayerScopeError(
+                    f"The losses in {str(path)!r} belong to another cache than their row.",
+                    hint="Run the probe again with --existing replace.",
+                )
+            return Losses(stored["val"], stored["test"])
+
+    def keep_groups(
+        self, checkpoint: str, source: str, groups: npt.NDArray[np.str_], fingerprint: str
+    ) -> None:
+        """Keep the group of every test row of one cache."""
+        path = self._home(checkpoint, source) / "groups.npz"
+        _write(path, {"test": np.asarray(groups, dtype=np.str_), "fingerprint": fingerprint})
+
+    def groups(self, checkpoint: str, source: str) -> tuple[npt.NDArray[np.str_], str]:
+        """Return the group of every test row, and the fingerprint of the cache they came from.
+
+        Raises:
+            LayerScopeError: The file is missing.
+        """
+        path = self._home(checkpoint, source) / "groups.npz"
+        with _open(path, "Run the probe again; it writes the groups first.") as stored:
+            return stored["test"], str(stored["fingerprint"])
+
+    def keep_tasks(self, tasks: Sequence[Task]) -> None:
+        """Keep titles, units and encodings, beside those of earlier runs."""
+        known = self.tasks() | {task.name: task for task in tasks}
+        text = json.dumps([asdict(task) for task in known.values()], indent=2, ensure_ascii=False)
+        _replace(self._tasks, lambda file: _write_text(file, text + "\n"))
+
+    def tasks(self) -> dict[str, Task]:
+        """Return the tasks by name."""
+        if not self._tasks.is_file():
+            return {}
+        rows = json.loads(self._tasks.read_text(encoding="utf-8"))
+        return {row["name"]: Task(**row | {"classes": tuple(row["classes"])}) for row in rows}
+
+    def _rows(self) -> Iterator[Score]:
+        if not self._table.is_file():
+            return
+        lines = self._table.read_bytes().split(b"\n")
+        # What follows the last newline is nothing, or the torn line of a killed writer.
+        for number, line in enumerate(lines[:-1], start=1):
+            yield _score(line, f"line {number} of {str(self._table)!r}")
+
+    def _home(self, checkpoint: str, source: str) -> Path:
+        return self.folder / "losses" / _safe(f"{checkpoint}@{source}")
+
+    def _losses_path(self, score: Score) -> Path:
+        name = _safe(f"{score.cut}.{score.task}.{score.estimator}.npz")
+        return self._home(score.checkpoint, score.source) / name
+
+    def _keep_losses(self, score: Score, losses: Losses) -> None:
+        arrays = {"val": losses.val, "test": losses.test, "fingerprint": score.fingerprint}
+        _write(self._losses_path(score), arrays)
+
+
+def key(score: Score) -> Key:
+    """Return what names a row of the table."""
+    return (
+        score.checkpoint,
+        score.source,
+        score.cut,
+        score.pooling,
+        score.task,
+        score.estimator,
+        score.metric,
+    )
+
+
+def _is_done(score: Score) -> bool:
+    return score.primary and score.status == "done"
+
+
+def row(score: Score) -> dict[str, Any]:
+    """Return a score as JSON holds it: a number that is missing is null."""
+    columns = score.row()
+    known = {name: columns[name] for name in NUMBERS}
+    return columns | {name: v if math.isfinite(v) else None for name, v in known.items()}
+
+
+def _line(score: Score) -> str:
+    return json.dumps(row(score), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _score(line: bytes, where: str) -> Score:
+    try:
+        columns = json.loads(line)
+        missing = {name: math.nan for name in NUMBERS if columns[name] is None}
+        return Score(**columns | missing)
+    except (ValueError, TypeError, KeyError):
+        raise LayerScopeError(
+            f"The table of scores is damaged: {where} is not a score.",
+            hint="Delete that line and run the probe again; the other cells are kept.",
+        ) from None
+
+
+def _drop_torn_line(file: BinaryIO) -> None:
+    file.seek(0)
+    end = file.read().rfind(b"\n") + 1
+    file.truncate(end)
+    file.seek(end)
+
+
+def _safe(name: str) -> str:
+    return quote(name, safe="@#, ")
+
+
+@contextmanager
+def _open(path: Path, hint: str) -> Iterator[Mapping[str, Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            yield stored
+    except FileNotFoundError:
+        raise LayerScopeError(f"There is no file {str(path)!r}.", hint=hint) from None
+
+
+def _write(path: Path, arrays: Mapping[str, Any]) -> None:
+    _replace(path, lambda file: np.savez_compressed(file, **arrays))
+
+
+def _write_text(file: BinaryIO, text: str) -> None:
+    file.write(text.encode())
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file so that a reader finds the old one or the new one, never a part."""
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    with _room(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _room(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskError(
+            f"The disk is full; {str(path)!r} was not written.",
+            hint="Make room and repeat the command; finished cells are kept.",
+        ) from error
+
+
+def failed(score: Score, note: str) -> Score:
+    """Return the row that says that a score could not be computed, and why."""
+    nan = math.nan
+    return replace(score, val=nan, test=nan, stderr=nan, status="failed", note=note, losses=None)

@@ -1,0 +1,265 @@
+"""The verdict: where to cut for one task, and how sure one can be.
+
+The cut is chosen by the mean loss on the validation rows and judged on the disjoint test rows, so
+that its value and its gains carry no selection bias: the test rows had no say in the choice.
+Nothing is computed on training rows. Intervals and the tied set are those of
+:mod:`layerscope.stats.bootstrap`: paired over the same rows, whole groups drawn together.
+
+The rows answer for the test sample alone. Two layers that carry the same information still get
+different probes, and enough test rows would call one of the two the winner; so every draw also
+carries the noise of another training sample. Least squares with d features on n rows has an excess
+loss of σ²χ²(d)/n, hence a standard deviation of √(2d)/n of its loss σ². It is added to each layer
+independently, which can only make layers harder to tell apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from layerscope.errors import EstimatorError
+from layerscope.nouns import Interval, Losses, Score, Verdict
+from layerscope.report.results import Results
+from layerscope.stats.bootstrap import (
+    RESAMPLES,
+    Resampled,
+    difference,
+    p_values,
+    probability_best,
+    resample,
+)
+
+TRUNK = "trunk"
+"""Name of the cut at the end of the trunk."""
+NO_TRUNK = "No cut of the trunk has a score; the gain is over the last cut."
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """The cuts of one checkpoint, task and estimator, with all that is needed to compare them."""
+
+    scores: tuple[Score, ...]
+    """Primary scores that are done, in depth order."""
+    losses: tuple[Losses, ...]
+    """One for each score."""
+    groups: npt.NDArray[np.str_]
+    """(n_test,) group of each test row."""
+    note: str = ""
+    """Which cuts were left out, and why."""
+
+
+def verdict(
+    contest: Contest, *, level: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
+) -> Verdict:
+    """Choose a cut on the validation rows and judge it on the test rows.
+
+    Args:
+        contest: At least one cut.
+        level: Coverage of the intervals and of the tied set.
+        seed: Of the resamples.
+        resamples: Number of them.
+
+    Raises:
+        EstimatorError: No cut, fewer than two groups, or losses of another number of rows.
+    """
+    _check(contest)
+    first, names = contest.scores[0], [score.cut for score in contest.scores]
+    best = _best([losses.val for losses in contest.losses])
+    test = _resampled(contest, seed, resamples)
+    accepted = [bool(p > 1 - level) for p in p_values(test)]
+    tied = tuple(cut for i, cut in enumerate(names) if accepted[i] or i == best)
+    usual, note = _usual(contest)
+    return Verdict(
+        checkpoint=first.checkpoint,
+        task=first.task,
+        estimator=first.estimator,
+        metric=first.metric,
+        direction=first.direction,
+        best=names[best],
+        value=_value(test, best, first, level),
+        tied=tied,
+        shallowest=tied[0],
+        trunk=names[usual],
+        gain=_interval(difference(test, usual, best), level),
+        gain_over_last=_interval(difference(test, len(names) - 1, best), level),
+        probability=dict(zip(names, probability_best(test).tolist(), strict=True)),
+        level=level,
+        n_test=len(contest.groups),
+        n_groups=test.groups,
+        agrees=accepted[best],
+        note=note,
+    )
+
+
+def verdicts(results: Results, *, level: float = 0.95, seed: int = 0) -> list[Verdict]:
+    """Return the verdict of every checkpoint, task and estimator that has a cut with a score."""
+    found = (contest(results, scores) for scores in _contests(results.scores()))
+    return [verdict(item, level=level, seed=seed) for item in found if item.scores]
+
+
+def contest(results: Results, scores: Sequence[Score]) -> Contest:
+    """Gather the cuts of one task, leaving out those that failed or belong to an older cache.
+
+    Args:
+        results: Where their losses and groups are kept.
+        scores: Primary scores of one checkpoint, source, task and estimator.
+    """
+    groups, fingerprint = results.groups(scores[0].checkpoint, scores[0].source)
+    ordered = sorted(scores, key=lambda score: score.index)
+    broken = [score.cut for score in ordered if score.status == "failed"]
+    stale = [score.cut for score in ordered if score.fingerprint != fingerprint]
+    kept = tuple(score for score in ordered if score.cut not in {*broken, *stale})
+    notes = [
+        f"Left out, {reason}: {', '.join(cuts)}."
+        for reason, cuts in (("failed", broken), ("from another cache", stale))
+        if cuts
+    ]
+    return Contest(kept, tuple(results.losses(score) for score in kept), groups, " ".join(notes))
+
+
+def oracle(contest: Contest) -> str:
+    """Return the cut of least test loss: what hindsight would have chosen, never the headline.
+
+    A maximum over the reported split is optimistic, and the more so the more cuts there are.
+    """
+    return contest.scores[_best([losses.test for losses in contest.losses])].cut
+
+
+def sentence(verdict: Verdict, title: str = "") -> str:
+    """Return the verdict in one plain sentence.
+
+    Args:
+        verdict: Any verdict.
+        title: What to call the task; by default its name.
+
+    Examples:
+        >>> sentence(Verdict(
+        ...     checkpoint="simclr", task="hue", estimator="ridge", metric="mse",
+        ...     direction="minimise", best="layer2.0", value=Interval(0.012, 0.010, 0.014),
+        ...     tied=("layer1.1", "layer2.0"), shallowest="layer1.1", trunk="trunk",
+        ...     gain=Interval(0.008, 0.006, 0.010), gain_over_last=Interval(0.1, 0.09, 0.11),
+        ...     probability={}, level=0.95, n_test=400, n_groups=20, agrees=True,
+        ... ), "Floor hue")
+        'Floor hue: cut at layer2.0 (mse 0.012 [0.01, 0.014]); tied with layer1.1; shallowest tied layer1.1; 40 % lower error than trunk [30 %, 50 %].'
+    """  # noqa: E501
+    value = verdict.value
+    worth = f"{verdict.metric} {value.estimate:.3g} [{value.low:.3g}, {value.high:.3g}]"
+    parts = [
+        f"{title or verdict.task}: cut at {verdict.best} ({worth})",
+        *_company(verdict),
+        _gain(verdict),
+    ]
+    return "; ".join(parts) + "."
+
+
+def _check(contest: Contest) -> None:
+    if not contest.scores:
+        raise EstimatorError(
+            "There is no cut to give a verdict on.",
+            hint="All cells of the task failed; see their notes in the table of scores.",
+        )
+    for score, losses in zip(contest.scores, contest.losses, strict=True):
+        if len(losses.test) != len(contest.groups):
+            raise EstimatorError(
+                f"{score.cut!r} has {len(losses.test)} test losses for {len(contest.groups)} rows.",
+                hint="Run the probe again with --existing replace.",
+            )
+
+
+def _best(losses: Sequence[npt.NDArray[np.float64]]) -> int:
+    """Return the layer of least mean loss; of equal ones the shallowest."""
+    return int(np.argmin([rows.mean() for rows in losses]))
+
+
+def _resampled(contest: Contest, seed: int, resamples: int) -> Resampled:
+    rows = torch.tensor(np.stack([losses.test for losses in contest.losses], axis=1))
+    _, groups = np.unique(contest.groups, return_inverse=True)
+    test = resample(rows, torch.tensor(groups.ravel()), resamples=resamples, seed=seed)
+    share = torch.tensor([_training_noise(score) for score in contest.scores])
+    return test.with_noise(share * test.estimate.abs(), seed + 1)
+
+
+def _training_noise(score: Score) -> float:
+    """Return the share of a probe's loss by which another training sample would change it."""
+    return math.sqrt(2 * min(score.width, score.n_train)) / score.n_train
+
+
+def _usual(contest: Contest) -> tuple[int, str]:
+    """Return the cut at the end of the trunk, and the notes, which say if another stands for it."""
+    names = [score.cut for score in contest.scores]
+    if TRUNK in names:
+        return names.index(TRUNK), contest.note
+    of_trunk = [i for i, score in enumerate(contest.scores) if score.part == "trunk"]
+    if of_trunk:
+        note = f"There is no score of {TRUNK!r}; {names[of_trunk[-1]]!r} stands for it."
+        return of_trunk[-1], f"{contest.note} {note}".strip()
+    return len(names) - 1, f"{contest.note} {NO_TRUNK}".strip()
+
+
+def _value(test: Resampled, best: int, score: Score, level: float) -> Interval:
+    """Return the metric itself: the mean loss, or one minus it where more is better."""
+    chosen = Resampled(test.estimate[best, None], test.draws[:, best, None], test.groups)
+    loss = _interval(chosen, level)
+    if score.direction == "minimise":
+        return loss
+    return Interval(1 - loss.estimate, 1 - loss.high, 1 - loss.low)
+
+
+def _interval(resampled: Resampled, level: float) -> Interval:
+    low, high = resampled.interval(level)
+    return Interval(float(resampled.estimate[0]), float(low[0]), float(high[0]))
+
+
+def _contests(scores: Sequence[Score]) -> list[list[Score]]:
+    found: Mapping[tuple[str, ...], list[Score]] = defaultdict(list)
+    for score in scores:
+        if score.primary:
+            found[score.checkpoint, score.source, score.task, score.estimator].append(score)
+    return list(found.values())
+
+
+def _company(verdict: Verdict) -> list[str]:
+    others = [cut for cut in verdict.tied if cut != verdict.best]
+    if not verdict.agrees:
+        return [f"the test rows reject it in favour of {', '.join(others)}"]
+    if not others:
+        return ["no other cut is tied with it"]
+    return [f"tied with {', '.join(others)}", f"shallowest tied {verdict.shallowest}"]
+
+
+def _gain(verdict: Verdict) -> str:
+    gain = verdict.gain
+    if verdict.best == verdict.trunk:
+        return "which is the usual cut"
+    if gain.low <= 0 <= gain.high:
+        shown = (
+            "no cut is shown to be better than"
+            if verdict.trunk in verdict.tied
+            else "not told from"
+        )
+        return f"{shown} {verdict.trunk}"
+    scale, unit = _scale(verdict)
+    size, low, high = (abs(end) * scale for end in (gain.estimate, gain.low, gain.high))
+    low, high = sorted((low, high))
+    better = (gain.estimate > 0) == (verdict.direction == "maximise")
+    noun = "error" if verdict.direction == "minimise" else verdict.metric
+    word = "higher" if better else "lower"
+    ends = f"[{low:.3g} {unit}, {high:.3g} {unit}]"
+    return f"{size:.3g} {unit} {word} {noun} than {verdict.trunk} {ends}"
+
+
+def _scale(verdict: Verdict) -> tuple[float, str]:
+    """Return what turns a gain into percent of the usual cut's error, or into points.
+
+    The usual cut's own error is held fixed in the percentage; it is the best cut's plus the gain.
+    """
+    if verdict.direction == "maximise":
+        return 100.0, "points"
+    usual = verdict.value.estimate + verdict.gain.estimate
+    return (100.0 / usual, "%") if usual > 0 else (1.0, verdict.metric)

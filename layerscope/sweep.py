@@ -1,0 +1,202 @@
+"""The sweep: every estimator on every cut of every cache, appended to the table as it goes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from layerscope.errors import CacheError, EstimatorError
+from layerscope.nouns import SPLITS, Estimator, FeatureCache, LayerView, Score, Task
+from layerscope.report.results import Results, failed
+
+Existing = Literal["keep", "missing", "replace"]
+NUMERICAL = (EstimatorError, ArithmeticError, np.linalg.LinAlgError)
+"""What an estimator may raise about its data: the cell failed, the run goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """What a sweep did."""
+
+    results: Results
+    computed: int
+    """Cells that were computed: one task of one estimator at one cut."""
+    kept: int
+    """Cells that were there already, complete and of the same cache."""
+    failed: tuple[Score, ...]
+    """Rows without a value, each with the reason as its note."""
+
+
+def sweep(
+    caches: Sequence[FeatureCache],
+    tasks: Sequence[Task],
+    estimators: Sequence[Estimator],
+    out: Path,
+    *,
+    existing: Existing = "missing",
+    progress: Callable[..., None] | None = None,
+) -> SweepReport:
+    """Score every cut of every cache on every task that it knows.
+
+    Interrupted at any moment, what was finished is kept, and the same call continues it. Cells
+    that failed earlier are tried again.
+
+    Args:
+        caches: Complete feature caches.
+        tasks: A cache answers those of them that it holds targets for.
+        estimators: Each scores the tasks that it handles.
+        out: The results folder.
+        existing: ``missing`` computes what is not there, ``replace`` computes everything, and
+            ``keep`` computes nothing.
+        progress: Called with 1 and the cut's name after every estimator at a cut.
+
+    Raises:
+        CacheError: A cache is incomplete, or two hold the same checkpoint and source.
+    """
+    _require_distinct(caches)
+    results = Results(out)
+    there = {_cell(score, score.task) for score in results.scores() if _is_done(score)}
+    computed, kept, lost = 0, 0, list[Score]()
+    for cache in caches:
+        mine = _known_to(cache, tasks)
+        if existing != "keep":
+            _describe(cache, mine, results)
+        for view, estimator in _pairs(cache, estimators):
+            asked = [task for task in mine if estimator.handles(task)]
+            todo = [task for task in asked if _is_wanted(view, task, estimator, there, existing)]
+            scores = list(_attempt(estimator, view, todo)) if todo else []
+            results.append(scores)
+            computed += len(todo)
+            kept += sum(
+                _cell(view, task.name, estimator.name) in there
+                for task in asked
+                if task not in todo
+            )
+            lost += [score for score in scores if score.status == "failed"]
+            if progress is not None:
+                progress(1, note=view.cut.name)
+    return SweepReport(results, computed, kept, tuple(lost))
+
+
+def size(caches: Sequence[FeatureCache], estimators: Sequence[Estimator]) -> int:
+    """Return how often a sweep calls its ``progress``."""
+    return sum(len(cache.cuts) for cache in caches) * len(estimators)
+
+
+def _require_distinct(caches: Sequence[FeatureCache]) -> None:
+    names = [f"{cache.checkpoint}@{cache.source}" for cache in caches]
+    for name in names:
+        if names.count(name) > 1:
+            raise CacheError(
+                f"Two caches hold the features of {name}.",
+                hint="Give one of them; their scores would overwrite each other.",
+            )
+
+
+def _known_to(cache: FeatureCache, tasks: Sequence[Task]) -> list[Task]:
+    if not cache.complete:
+        raise CacheError(
+            f"The cache {cache.checkpoint}@{cache.source} is incomplete.",
+            hint="Repeat the extract command; it continues where it stopped.",
+        )
+    here = {task.name for task in cache.tasks}
+    return [task for task in tasks if task.name in here]
+
+
+def _describe(cache: FeatureCache, tasks: Sequence[Task], results: Results) -> None:
+    groups = cache.view(cache.cuts[0].name).groups("test")
+    results.keep_groups(cache.checkpoint, cache.source, groups, cache.fingerprint)
+    results.keep_tasks(tasks)
+
+
+def _pairs(
+    cache: FeatureCache, estimators: Sequence[Estimator]
+) -> Iterator[tuple[LayerView, Estimator]]:
+    for cut in cache.cuts:
+        view = cache.view(cut.name)
+        for estimator in estimators:
+            yield view, estimator
+
+
+def _is_done(score: Score) -> bool:
+    return score.primary and score.status == "done"
+
+
+def _cell(of: Score | LayerView, task: str, estimator: str = "") -> tuple[str, ...]:
+    """Return what names a cell of one cache; a cache made anew is another."""
+    if isinstance(of, Score):
+        place = (of.cut, of.pooling, of.estimator)
+    else:
+        place = (of.cut.name, of.cut.pooling, estimator)
+    return (of.checkpoint, of.source, of.fingerprint, task, *place)
+
+
+def _is_wanted(
+    view: LayerView,
+    task: Task,
+    estimator: Estimator,
+    there: Container[tuple[str, ...]],
+    existing: Existing,
+) -> bool:
+    if existing == "missing":
+        return _cell(view, task.name, estimator.name) not in there
+    return existing == "replace"
+
+
+def _attempt(estimator: Estimator, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
+    """Score the tasks together, or one by one where together they fail, to find the culprit."""
+    try:
+        scores = list(estimator.score(view, tasks))
+    except NUMERICAL as error:
+        if len(tasks) == 1:
+            yield _lost(estimator, view, tasks[0], str(error))
+            return
+        for task in tasks:
+            yield from _attempt(estimator, view, [task])
+        return
+    yield from map(_honest, scores)
+
+
+def _honest(score: Score) -> Score:
+    """Mark a score that is not a number as failed, so that no gap passes for a value."""
+    if score.status == "failed" or all(
+        math.isfinite(value) for value in (score.val, score.test, score.stderr)
+    ):
+        return score
+    return failed(score, f"{score.metric} is not defined on these rows.")
+
+
+def _lost(estimator: Estimator, view: LayerView, task: Task, note: str) -> Score:
+    counts = {split: len(view.groups(split)) for split in SPLITS}
+    return Score(
+        checkpoint=view.checkpoint,
+        source=view.source,
+        cut=view.cut.name,
+        index=view.cut.index,
+        part=view.cut.part,
+        width=view.cut.width,
+        depth=view.cut.depth,
+        pooling=view.cut.pooling,
+        task=task.name,
+        estimator=estimator.name,
+        metric=task.metric,
+        direction=task.direction,
+        primary=True,
+        val=math.nan,
+        test=math.nan,
+        stderr=math.nan,
+        n_train=counts["train"],
+        n_val=counts["val"],
+        n_test=counts["test"],
+        n_groups=len(set(view.groups("test").tolist())),
+        seed=0,
+        settings={},
+        fingerprint=view.fingerprint,
+        status="failed",
+        note=note,
+    )

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from layerscope.report.page import Content, page
+
+HOSTILE = '<script>alert("x")</script>'
+
+
+@pytest.fixture
+def svg(tmp_path: Path) -> Path:
+    path = tmp_path / "depth.svg"
+    path.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    return path
+
+
+def content(scores, verdicts, svg: Path, **more) -> Content:
+    sentences = [f"{v.task}: cut at {v.best}." for v in verdicts]
+    return Content(scores, verdicts, sentences, {"depth": svg}, **more)
+
+
+class Links(HTMLParser):
+    """Collects every address that a browser would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.found += [value for name, value in attrs if name in {"src", "href", "srcset"}]
+
+
+def test_verdicts_come_before_figures_tables_and_provenance(scores, verdicts, svg):
+    html = page(content(scores, verdicts, svg))
+    order = ["cut at", ">Figures<", ">Cut table<", "How a verdict is made", ">Provenance<"]
+    at = [html.index(word) for word in order]
+    assert at == sorted(at)
+
+
+def test_random_weights_are_folded_behind_the_trained_networks(scores, verdicts, svg):
+    html = page(content(scores, verdicts, svg))
+    assert html.index("<summary>simclr-objects3d-random") > html.index("<h2>rotation-objects3d<")
+
+
+def test_nothing_outside_the_page_is_loaded(scores, verdicts, svg):
+    html = page(content(scores, verdicts, svg))
+    links = Links()
+    links.feed(html)
+    assert links.found
+    assert all(address.startswith("data:") for address in links.found)
+    assert not links.tags & {"script", "link", "iframe", "object"}
+    assert not re.search(r"url\(|@import|http", html)
+
+
+def test_a_hostile_name_is_only_text(scores, verdicts, fail, svg):
+    rows = [fail(replace(scores[0], checkpoint=HOSTILE, note=HOSTILE)), *scores[1:]]
+    found = [replace(verdicts[0], checkpoint=HOSTILE, best=HOSTILE, note=HOSTILE)]
+    html = page(content(rows, found, svg, settings={"tasks": HOSTILE}))
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 5
+
+
+def test_failed_cells_are_listed_with_their_reason(scores, verdicts, fail, svg):
+    assert "Cells without a value" not in page(content(scores, verdicts, svg))
+    html = page(content([fail(scores[0]), *scores[1:]], verdicts, svg))
+    assert "Cells without a value: 1" in html
+    assert "singular" in html
+
+
+def test_provenance_names_caches_counts_versions_and_settings(scores, verdicts, svg):
+    html = page(content(scores, verdicts, svg, settings={"probe": {"tasks": "objects3d"}}))
+    for word in ("sha256:simclr-objects3d", ">6000<", ">layerscope<", "&quot;tasks&quot;"):
+        assert word in html
+
+
+def test_the_page_says_what_a_verdict_does_not_say(scores, verdicts, svg):
+    html = page(content(scores, verdicts, svg))
+    assert "not that the layers are equal" in html
+    assert "does not cover training the network anew" in html
+
+
+def test_the_same_content_gives_the_same_page(scores, verdicts, svg):
+    shown = content(scores, verdicts, svg)
+    assert page(shown) == page(shown)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from io import StringIO
+
+from layerscope.report import table
+
+
+def test_every_verdict_is_one_row_under_the_header(verdicts):
+    rows = table.cells(verdicts)
+    assert len(rows) == len(verdicts)
+    assert {len(row) for row in rows} == {len(table.HEADER)}
+
+
+def test_a_choice_that_the_test_split_rejects_is_marked(verdicts):
+    row = table.cells([replace(verdicts[0], agrees=False)])[0]
+    assert row[table.HEADER.index("best cut")] == f"{verdicts[0].best} (!)"
+
+
+def test_scores_survive_csv(scores):
+    rows = list(csv.DictReader(StringIO(table.scores_csv(scores))))
+    assert len(rows) == len(scores)
+    for row, score in zip(rows, scores, strict=True):
+        assert float(row["test"]) == score.test
+        assert (row["cut"], int(row["index"])) == (score.cut, score.index)
+        assert json.loads(row["settings"]) == score.settings
+        assert "losses" not in row
+
+
+def test_a_failed_cell_has_empty_numbers_and_is_listed(scores, fail):
+    rows = [fail(scores[0]), *scores[1:]]
+    line = next(csv.DictReader(StringIO(table.scores_csv(rows))))
+    assert (line["test"], line["stderr"], line["status"]) == ("", "", "failed")
+    assert [f["note"] for f in table.failures(rows)] == ["singular"]
+
+
+def test_no_scores_are_a_header_alone():
+    assert table.scores_csv([]).splitlines()[0].startswith("checkpoint,source,cut,index")
+
+
+def test_verdicts_in_csv_have_one_number_to_a_column(verdicts):
+    row = next(csv.DictReader(StringIO(table.verdicts_csv(verdicts))))
+    first = verdicts[0]
+    assert float(row["gain_low"]) == first.gain.low
+    assert row["tied"].split() == list(first.tied)
+
+
+def test_the_json_schema_is_stable(scores, verdicts):
+    document = json.loads(json.dumps(table.document(scores, verdicts), allow_nan=False))
+    assert set(document) == {"verdicts", "failed"}
+    assert list(document["verdicts"][0]) == [
+        "checkpoint",
+        "task",
+        "estimator",
+        "metric",
+        "direction",
+        "best",
+        "value",
+        "tied",
+        "shallowest",
+        "trunk",
+        "gain",
+        "gain_over_last",
+        "probability",
+        "level",
+        "n_test",
+        "n_groups",
+        "agrees",
+        "note",
+    ]
+    assert set(document["verdicts"][0]["gain"]) == {"estimate", "low", "high"}
+
+
+def test_markdown_is_a_table_whose_cells_cannot_break_it(verdicts):
+    text = table.markdown([replace(verdicts[0], checkpoint="a|b\nc")])
+    header, rule, row = text.splitlines()
+    assert header.count("|") == rule.count("|") == row.replace("\\|", "").count("|")
+    assert "a\\|b c" in row

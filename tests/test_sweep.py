@@ -1,0 +1,410 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from layerscope.errors import CacheError, EstimatorError
+from layerscope.estimators import estimators
+from layerscope.nouns import CutPoint, LayerView, Score, Split, Task
+from layerscope.report.results import Results
+from layerscope.report.verdict import sentence, verdicts
+from layerscope.sweep import size, sweep
+
+N, SIZE = 1200, 4
+CLASSES = 8
+RNG = np.random.default_rng(7)
+
+
+def latent(name: str) -> Task:
+    return Task(name, "memory", "latents", "mse", "minimise", encoding="raw")
+
+
+LATENT, OTHER = latent("memory-z"), latent("memory-u")
+CATEGORY = Task("memory-y", "memory", "classes", "top-1", "maximise")
+
+
+@dataclass
+class Cache:
+    """A cache in memory: features by cut, and targets by task."""
+
+    layers: Mapping[str, np.ndarray]
+    targets: Mapping[str, np.ndarray]
+    tasks: Sequence[Task]
+    checkpoint: str = "planted"
+    source: str = "memory"
+    fingerprint: str = "f00d"
+    complete: bool = True
+
+    @property
+    def cuts(self) -> tuple[CutPoint, ...]:
+        last = max(len(self.layers) - 1, 1)
+        return tuple(
+            CutPoint(
+                i,
+                name,
+                name,
+                "head" if name.startswith("head") else "trunk",
+                rows.shape[1],
+                "mean",
+                i / last,
+            )
+            for i, (name, rows) in enumerate(self.layers.items())
+        )
+
+    def view(self, cut: str) -> View:
+        return View(self, next(point for point in self.cuts if point.name == cut))
+
+
+@dataclass
+class View:
+    cache: Cache
+    cut: CutPoint
+
+    @property
+    def checkpoint(self) -> str:
+        return self.cache.checkpoint
+
+    @property
+    def source(self) -> str:
+        return self.cache.source
+
+    @property
+    def fingerprint(self) -> str:
+        return self.cache.fingerprint
+
+    def features(self, split: Split) -> np.ndarray:
+        return part(self.cache.layers[self.cut.name], split).astype(np.float32)
+
+    def target(self, task: str, split: Split) -> np.ndarray:
+        return part(self.cache.targets[task], split)
+
+    def groups(self, split: Split) -> np.ndarray:
+        return part((np.arange(N) // SIZE).astype(str), split)
+
+
+def part(rows: np.ndarray, split: Split) -> np.ndarray:
+    return rows[{"train": slice(0, 720), "val": slice(720, 960), "test": slice(960, N)}[split]]
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape)
+
+
+def by_object(*shape: int) -> np.ndarray:
+    return np.repeat(RNG.standard_normal((N // SIZE, *shape)), SIZE, axis=0)
+
+
+def run(cache: Cache, out: Path, **options: Any):
+    chosen = [estimators["ridge"](0), estimators["logistic"](0)]
+    return sweep([cache], cache.tasks, chosen, out, **options)
+
+
+def verdict_of(cache: Cache, out: Path, task: Task = LATENT):
+    report = run(cache, out)
+    assert not report.failed
+    return next(v for v in verdicts(report.results) if v.task == task.name)
+
+
+def small() -> Cache:
+    rng = np.random.default_rng(1)
+    z, y = rng.standard_normal(N), rng.integers(0, 3, N)
+    noise = rng.standard_normal((3, N, 5))
+    layers = {
+        name: noise[i] + 0.5 * z[:, None] + (i + 1) * y[:, None] * np.eye(5)[0]
+        for i, name in enumerate(("stem", "trunk", "head.1"))
+    }
+    return Cache(layers, {LATENT.name: z, CATEGORY.name: y}, (LATENT, CATEGORY))
+
+
+# What a planted truth must give.
+
+
+@pytest.mark.parametrize("correlated", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_an_orthogonal_head_is_a_tie_and_never_a_single_winner(tmp_path, seed, correlated):
+    # Standardisation and the choice of λ make three slightly different probes of the same
+    # information; a test that resampled test rows alone would find winners among them.
+    rng = np.random.default_rng(seed)
+    trunk = rng.standard_normal((N, 16))
+    if correlated:
+        trunk = np.maximum(trunk @ rng.standard_normal((16, 16)), 0)
+    turn = np.linalg.qr(rng.standard_normal((16, 16)))[0]
+    target = trunk @ rng.standard_normal(16) + 3 * rng.standard_normal(N)
+    layers = {"trunk": trunk, "head.1": trunk @ turn, "head.2": trunk @ turn @ turn}
+    verdict = verdict_of(Cache(layers, {LATENT.name: target}, (LATENT,)), tmp_path)
+    assert verdict.tied == ("trunk", "head.1", "head.2")
+    assert verdict.shallowest == "trunk"
+    assert verdict.agrees
+
+
+def test_a_head_of_too_low_rank_is_cut_at_the_trunk(tmp_path):
+    y = RNG.integers(0, CLASSES, N)
+    trunk = np.eye(CLASSES)[y] @ normal(CLASSES, 24) + normal(N, 24)
+    head = trunk @ normal(24, 2) @ normal(2, 24)
+    cache = Cache({"trunk": trunk, "head.1": head}, {CATEGORY.name: y}, (CATEGORY,))
+    verdict = verdict_of(cache, tmp_path, CATEGORY)
+    assert verdict.best == "trunk"
+    assert verdict.tied == ("trunk",)
+    assert verdict.gain_over_last.low > 0.1
+    assert verdict.probability["trunk"] == 1.0
+
+
+def test_a_latent_is_found_at_the_depth_where_it_is_written_linearly(tmp_path):
+    z = RNG.uniform(-1, 1, N)
+    folded = np.stack([np.cos(7 * z), np.abs(z), np.sin(9 * z)], 1)
+    straight = np.stack([z, z**2, np.sin(3 * z)], 1)
+    layers = {
+        name: np.concatenate((by_depth + 0.1 * normal(N, 3), normal(N, 5)), 1) @ normal(8, 8)
+        for name, by_depth in (
+            ("stem", folded),
+            ("layer1.0", folded),
+            ("layer2.0", straight),
+            ("trunk", folded),
+            ("head.1", np.abs(straight)),
+        )
+    }
+    verdict = verdict_of(Cache(layers, {LATENT.name: z}, (LATENT,)), tmp_path)
+    assert verdict.best == verdict.shallowest == "layer2.0"
+    assert verdict.tied == ("layer2.0",)
+    assert verdict.gain.low > 0
+    assert "lower error than trunk" in sentence(verdict)
+
+
+def test_two_tasks_are_each_cut_at_their_own_depth(tmp_path):
+    z, u = by_object(1), by_object(1)
+    layers = {
+        "stem": np.concatenate((z + 2 * normal(N, 1), u + 2 * normal(N, 1)), 1),
+        "layer1.0": np.concatenate((z + 0.1 * normal(N, 1), u + 2 * normal(N, 1)), 1),
+        "trunk": np.concatenate((z + normal(N, 1), u + normal(N, 1)), 1),
+        "head.1": np.concatenate((normal(N, 1), u + 0.1 * normal(N, 1)), 1),
+    }
+    targets = {LATENT.name: z[:, 0], OTHER.name: u[:, 0]}
+    report = run(Cache(layers, targets, (LATENT, OTHER)), tmp_path)
+    best = {verdict.task: verdict.tied for verdict in verdicts(report.results)}
+    assert best == {LATENT.name: ("layer1.0",), OTHER.name: ("head.1",)}
+
+
+def test_a_latent_that_no_layer_knows_has_no_winner(tmp_path):
+    layers = {name: normal(N, 6) for name in ("stem", "trunk", "head.1")}
+    verdict = verdict_of(Cache(layers, {LATENT.name: by_object()}, (LATENT,)), tmp_path)
+    assert len(verdict.tied) >= 2
+    assert "trunk" in verdict.tied
+
+
+# What is there, what is continued, what is lost.
+
+
+def same(first: Sequence[Score], second: Sequence[Score]) -> bool:
+    return list(map(repr, first)) == list(map(repr, second))
+
+
+class Killed:
+    """An estimator whose process dies at its n-th call."""
+
+    name = "ridge"
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+        self.inner = estimators["ridge"](0)
+
+    def handles(self, task: Task) -> bool:
+        return self.inner.handles(task)
+
+    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return self.inner.score(view, tasks)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_killed_sweep_continues_to_the_same_table(tmp_path, after):
+    whole = sweep([small()], [LATENT], [estimators["ridge"](0)], tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        sweep([small()], [LATENT], [Killed(after)], tmp_path / "part")
+    rest = sweep([small()], [LATENT], [estimators["ridge"](0)], tmp_path / "part")
+    assert (rest.computed, rest.kept) == (3 - after, after)
+    assert same(rest.results.scores(), whole.results.scores())
+    assert verdicts(rest.results) == verdicts(whole.results)
+
+
+def test_wherever_the_table_is_torn_the_sweep_mends_it(tmp_path):
+    whole = run(small(), tmp_path).results.scores()
+    table = tmp_path / "scores.jsonl"
+    content = table.read_bytes()
+    for cut in (1, len(content) // 3, len(content) // 2, len(content) - 1):
+        table.write_bytes(content[:cut])
+        assert sorted(map(repr, run(small(), tmp_path).results.scores())) == sorted(
+            map(repr, whole)
+        )
+
+
+def test_a_repeated_call_computes_nothing(tmp_path):
+    first = run(small(), tmp_path)
+    before = (tmp_path / "scores.jsonl").read_bytes()
+    second = run(small(), tmp_path)
+    assert (first.computed, first.kept) == (6, 0)
+    assert (second.computed, second.kept) == (0, 6)
+    assert (tmp_path / "scores.jsonl").read_bytes() == before
+
+
+def test_a_cache_made_anew_is_computed_anew(tmp_path):
+    run(small(), tmp_path)
+    anew = replace(small(), fingerprint="beef")
+    report = run(anew, tmp_path)
+    assert report.computed == 6
+    assert {score.fingerprint for score in report.results.scores()} == {"beef"}
+
+
+def test_replace_computes_all_and_keep_computes_nothing(tmp_path):
+    nothing = run(small(), tmp_path, existing="keep")
+    assert (nothing.computed, nothing.kept) == (0, 0)
+    assert not (tmp_path / "scores.jsonl").exists()
+    run(small(), tmp_path)
+    replaced = run(small(), tmp_path, existing="replace")
+    assert (replaced.computed, replaced.kept) == (6, 0)
+    assert run(small(), tmp_path, existing="keep").kept == 6
+    assert len(replaced.results.scores()) == 3 * (4 + 3)
+
+
+def test_a_failing_cell_is_listed_and_the_run_goes_on(tmp_path):
+    broken = small()
+    broken.layers["trunk"][5, 2] = np.nan
+    report = run(broken, tmp_path)
+    assert {(score.cut, score.task) for score in report.failed} == {
+        ("trunk", LATENT.name),
+        ("trunk", CATEGORY.name),
+    }
+    assert all("not finite" in score.note for score in report.failed)
+    lines = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    assert [line["test"] for line in lines if line["status"] == "failed"] == [None, None]
+    assert "NaN" not in (tmp_path / "scores.jsonl").read_text()
+    found = verdicts(report.results)
+    assert all("Left out, failed: trunk." in verdict.note for verdict in found)
+    assert {verdict.trunk for verdict in found} == {"stem"}
+
+
+def test_failed_cells_are_tried_again(tmp_path):
+    broken = small()
+    broken.layers["trunk"][5, 2] = np.nan
+    run(broken, tmp_path)
+    mended = run(small(), tmp_path)
+    assert (mended.computed, mended.kept, mended.failed) == (2, 4, ())
+    whole = run(small(), tmp_path / "whole")
+    assert sorted(map(repr, mended.results.scores())) == sorted(map(repr, whole.results.scores()))
+
+
+def test_one_broken_task_does_not_take_the_others_with_it(tmp_path):
+    cache = small()
+    targets = {**cache.targets, OTHER.name: np.ones(N)}
+    report = run(replace(cache, targets=targets, tasks=(LATENT, OTHER)), tmp_path)
+    assert {score.task for score in report.failed} == {OTHER.name}
+    assert {verdict.task for verdict in verdicts(report.results)} == {LATENT.name}
+
+
+class Undefined(Killed):
+    """An estimator that returns what is not a number."""
+
+    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
+        for score in self.inner.score(view, tasks):
+            yield replace(score, test=math.nan)
+
+
+def test_a_value_that_is_not_a_number_is_a_failed_cell(tmp_path):
+    report = sweep([small()], [LATENT], [Undefined(1)], tmp_path)
+    assert len(report.failed) == 3 * 4
+    assert verdicts(report.results) == []
+
+
+def test_a_mistake_in_an_estimator_is_not_hidden(tmp_path):
+    class Mistaken(Killed):
+        def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
+            raise TypeError("a mistake")
+
+    with pytest.raises(TypeError, match="a mistake"):
+        sweep([small()], [LATENT], [Mistaken(1)], tmp_path)
+
+
+def test_an_incomplete_cache_and_a_doubled_one_are_refused(tmp_path):
+    with pytest.raises(CacheError, match="incomplete"):
+        run(replace(small(), complete=False), tmp_path)
+    with pytest.raises(CacheError, match="Two caches"):
+        sweep([small(), small()], [LATENT], [estimators["ridge"](0)], tmp_path)
+
+
+def test_progress_is_called_as_often_as_announced(tmp_path):
+    calls: list[str] = []
+    run(small(), tmp_path, progress=lambda n, note: calls.append(note))
+    assert len(calls) == size([small()], [0, 0]) == 6  # type: ignore[list-item]
+
+
+# The results folder.
+
+
+def test_losses_groups_and_tasks_are_kept_beside_the_table(tmp_path):
+    results = run(small(), tmp_path).results
+    primary = [score for score in Results(tmp_path).scores() if score.primary]
+    for score in primary:
+        losses = results.losses(score)
+        assert (len(losses.val), len(losses.test)) == (score.n_val, score.n_test)
+        value = losses.test.mean() if score.direction == "minimise" else 1 - losses.test.mean()
+        assert value == pytest.approx(score.test)
+    groups, fingerprint = results.groups("planted", "memory")
+    assert len(set(groups)) == primary[0].n_groups == 60
+    assert fingerprint == "f00d"
+    assert results.tasks() == {LATENT.name: LATENT, CATEGORY.name: CATEGORY}
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_losses_of_another_cache_are_refused(tmp_path):
+    results = run(small(), tmp_path).results
+    score = next(score for score in results.scores() if score.primary)
+    with pytest.raises(Exception, match="another cache") as caught:
+        results.losses(replace(score, fingerprint="beef"))
+    assert caught.value.hint  # type: ignore[attr-defined]
+    with pytest.raises(Exception, match="no file"):
+        results.losses(replace(score, cut="elsewhere"))
+
+
+def test_cells_of_an_older_cache_are_left_out_of_the_verdict(tmp_path):
+    run(small(), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        sweep([replace(small(), fingerprint="beef")], [LATENT], [Killed(2)], tmp_path)
+    verdict = next(v for v in verdicts(Results(tmp_path)) if v.task == LATENT.name)
+    assert "from another cache: head.1" in verdict.note
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    run(small(), tmp_path)
+    table = tmp_path / "scores.jsonl"
+    table.write_text("{}\n" + table.read_text())
+    with pytest.raises(Exception, match="line 1 of"):
+        Results(tmp_path).scores()
+
+
+def test_names_with_slashes_stay_inside_the_folder(tmp_path):
+    cache = replace(small(), checkpoint="../evil/name")
+    results = run(cache, tmp_path / "results").results
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+    assert verdicts(results)[0].checkpoint == "../evil/name"
+
+
+def test_an_empty_folder_has_no_scores(tmp_path):
+    assert Results(tmp_path / "none").scores() == []
+    assert verdicts(Results(tmp_path / "none")) == []
+
+
+def test_an_estimator_that_refuses_all_yields_rows_with_its_reason(tmp_path):
+    class Refusing(Killed):
+        def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
+            raise EstimatorError("Too few rows.", hint="Add some.")
+
+    report = sweep([small()], [LATENT], [Refusing(1)], tmp_path)
+    assert [score.note for score in report.failed] == ["Too few rows. Add some."] * 3
