@@ -1,0 +1,110 @@
+"""``layerscope demo``: the whole job on the reference checkpoints, one printed command a step."""
+
+from __future__ import annotations
+
+import shlex
+import zipfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layerscope.cli import terminal
+from layerscope.errors import LayerScopeError, RenderError, SettingsError
+
+OBJECTS, VIEWS, SEED = 160, 12, 1
+"""The demo's rendered set; its seed makes objects that the reference checkpoints never saw."""
+
+CHECKPOINTS = (
+    "rotation-objects3d",
+    "simclr-objects3d",
+    "rotation-objects3d-random",
+    "simclr-objects3d-random",
+)
+
+
+def command(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for everything that the demo makes.")
+    ] = Path("demo"),
+) -> None:
+    """Run the whole job: render, extract, probe, report, on the reference checkpoints.
+
+    \b
+    Examples:
+      layerscope demo
+      layerscope demo -o /tmp/demo
+    """
+    data, features = output / "objects3d", output / "features"
+    results, report = output / "results", output / "report"
+    if _renderer_works():
+        _run(
+            f"render -o {data} --objects {OBJECTS} --views {VIEWS} --seed {SEED}".split(),
+        )
+    else:
+        _unpack(kept_set(), data)
+    _run(["extract", *CHECKPOINTS, "--data", f"objects3d={data}", "-o", str(features)])
+    _run(["probe", str(features), "--tasks", "objects3d", "-o", str(results)])
+    _run(["report", str(results), "-o", str(report)])
+    _conclude(results, report)
+
+
+def kept_set() -> Path:
+    """Return the archive of the demo's rendered set that comes with LayerScope."""
+    installed = Path(__file__).parents[1] / "examples"
+    folder = installed if installed.is_dir() else Path(__file__).parents[2] / "examples"
+    return folder / "objects3d.zip"
+
+
+def _renderer_works() -> bool:
+    from layerscope.render import renderers
+
+    try:
+        version = renderers["mitsuba"]().version()
+    except RenderError as error:
+        terminal.say(f"{error.message} {error.hint}")
+        terminal.say("So the demo takes the set kept with LayerScope, made by the same command.")
+        return False
+    terminal.say(f"Rendering with mitsuba {version}.")
+    return True
+
+
+def _unpack(archive: Path, data: Path) -> None:
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            packed.extractall(data)
+    except FileNotFoundError:
+        raise SettingsError(
+            f"The kept set {str(archive)!r} is not there either.",
+            hint='Install the renderer: pip install "layerscope[render]".',
+        ) from None
+
+
+def _run(arguments: list[str]) -> None:
+    from layerscope.cli.main import app
+
+    terminal.say(f"\n$ layerscope {shlex.join(arguments)}")
+    code = app(arguments, standalone_mode=False)
+    if code:
+        raise _Stopped(int(code), arguments[0])
+
+
+class _Stopped(LayerScopeError):
+    """A step of the demo that did not end well, with its own exit code."""
+
+    def __init__(self, code: int, step: str) -> None:
+        super().__init__(
+            f"The demo stopped at `layerscope {step}`, with exit code {code}.",
+            hint="Its own message stands above.",
+        )
+        self.exit_code = code  # type: ignore[misc]
+
+
+def _conclude(results: Path, report: Path) -> None:
+    from layerscope.report.results import Results
+    from layerscope.report.verdict import sentence, verdicts
+
+    terminal.say("\nVerdicts")
+    lines = [sentence(verdict) for verdict in verdicts(Results(results))]
+    text = "\n".join([*lines, "", f"Figures and page: {report / 'index.html'}"])
+    terminal.emit(lines, False, lambda: text)

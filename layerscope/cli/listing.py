@@ -1,0 +1,104 @@
+"""``layerscope list``: what this installation knows by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from layerscope.cli import terminal
+
+Rows = list[dict[str, str]]
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    checkpoints = "checkpoints"
+    families = "families"
+    tasks = "tasks"
+    estimators = "estimators"
+    renderers = "renderers"
+    methods = "methods"
+
+
+def command(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the checkpoints, families, tasks, estimators, renderers or training methods.
+
+    \b
+    Examples:
+      layerscope list checkpoints
+      layerscope list tasks --json
+    """
+    rows = _LISTINGS[kind]()
+    terminal.emit(rows, as_json, lambda: _text(kind, rows))
+
+
+def _text(kind: Kind, rows: Rows) -> str:
+    if not rows:
+        return f"There are no {kind.value}."
+    header = list(rows[0])
+    return terminal.table(header, [[row[name] for name in header] for row in rows])
+
+
+def _checkpoints() -> Rows:
+    from layerscope.models import card_names, find_card
+
+    cards = [find_card(name) for name in card_names()]
+    return [
+        {"name": c.name, "family": c.family, "licence": c.licence, "description": c.description}
+        for c in cards
+    ]
+
+
+def _families() -> Rows:
+    from layerscope.models import families
+
+    return [{"name": name, "title": family.title} for name, family in families.items()]
+
+
+def _tasks() -> Rows:
+    from layerscope.data import all_tasks
+
+    return [
+        {"name": t.name, "source": t.source, "kind": t.kind, "metric": t.metric, "title": t.title}
+        for t in all_tasks()
+    ]
+
+
+def _estimators() -> Rows:
+    from layerscope.estimators import estimators
+
+    return [{"name": name, "scores": _first_line(item)} for name, item in estimators.items()]
+
+
+def _renderers() -> Rows:
+    from layerscope.render import renderers
+
+    return [{"name": name, "renders": _first_line(item)} for name, item in renderers.items()]
+
+
+def _methods() -> Rows:
+    from layerscope.pretrain import methods
+
+    return [{"name": name, "trains": _first_line(item)} for name, item in methods.items()]
+
+
+def _first_line(item: object) -> str:
+    document = item.__doc__ or type(item).__doc__ or ""
+    return document.strip().split("\n", 1)[0]
+
+
+_LISTINGS: dict[Kind, Callable[[], Rows]] = {
+    Kind.checkpoints: _checkpoints,
+    Kind.families: _families,
+    Kind.tasks: _tasks,
+    Kind.estimators: _estimators,
+    Kind.renderers: _renderers,
+    Kind.methods: _methods,
+}

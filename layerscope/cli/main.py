@@ -1,0 +1,129 @@
+"""The door: one typer application, every command in a file of its own, errors in two lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from layerscope import __version__
+from layerscope.cli import (
+    cuts,
+    demo,
+    extract,
+    listing,
+    pretrain,
+    probe,
+    render,
+    report,
+    settings,
+    terminal,
+)
+from layerscope.errors import INTERRUPTED, LayerScopeError, SettingsError
+
+
+class Door(TyperGroup):
+    """The command group at whose boundary every error becomes a sentence, a hint and a code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except LayerScopeError as error:
+            if ctx.params.get("debug"):
+                raise
+            _explain(error)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            terminal.say("Interrupted. What was finished is kept; the same command continues it.")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if ctx.params.get("debug"):
+                raise
+            _explain(_from_system(error))
+            raise typer.Exit(SettingsError.exit_code) from None
+
+
+def _explain(error: LayerScopeError) -> None:
+    terminal.say(f"Error: {error.message}")
+    if error.hint:
+        terminal.say(f"Hint: {error.hint}")
+
+
+def _from_system(error: OSError) -> LayerScopeError:
+    where = f" {error.filename!r}" if error.filename else ""
+    return SettingsError(
+        f"The system refused{where}: {error.strerror or error}.",
+        hint="Check the path, its permissions and the free space.",
+    )
+
+
+app = typer.Typer(
+    name="layerscope",
+    cls=Door,
+    help="At which layer should a pretrained vision network be cut, and how sure can one be?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+"""The application, of which :func:`main` is the console script."""
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo.command,
+    "list": listing.command,
+    "cuts": cuts.command,
+    "render": render.command,
+    "pretrain": pretrain.command,
+    "extract": extract.command,
+    "probe": probe.command,
+    "report": report.command,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        terminal.emit({"version": __version__}, False, lambda: f"layerscope {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def shared(
+    context: typer.Context,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Show an error's traceback.", envvar="LAYERSCOPE_DEBUG"),
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="Start from the settings.json of an earlier run."),
+    ] = None,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option("--plugin", help="A Python file that registers pieces of your own."),
+    ] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """At which layer should a pretrained vision network be cut, and how sure can one be?"""
+    if config is not None:
+        context.default_map = settings.read(config)
+    for path in plugin or ():
+        from layerscope.registry import load_plugin
+
+        load_plugin(path)
+
+
+def main() -> None:
+    """Run the command line; the console script."""
+    app()

@@ -1,0 +1,83 @@
+"""``layerscope pretrain``: train a reference checkpoint on a rendered set."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layerscope.cli import terminal
+from layerscope.cli.sources import open_pair
+
+
+def command(
+    method: Annotated[str, typer.Argument(help="How to train: simclr or rotation.")],
+    data: Annotated[str, typer.Option("--data", help="objects3d=DIR, a rendered set.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="NAME.safetensors to write.")],
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the images.")] = 40,
+    width: Annotated[int, typer.Option("--width", min=8, help="Channels of the stem.")] = 24,
+    side: Annotated[int, typer.Option("--side", min=32, help="Input side in pixels.")] = 64,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=2, help="Images a step.")] = 256,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", help="Of AdamW, after warm-up.")
+    ] = 2e-3,
+    seed: Annotated[int, typer.Option("--seed", help="Of weights, order and views.")] = 0,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1.")] = "auto",
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Making views.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Train a ResNet-18 with a 3-layer head, and write its weights and its card.
+
+    \b
+    Examples:
+      layerscope pretrain simclr --data objects3d=data/objects3d -o runs/simclr.safetensors
+      layerscope pretrain rotation --data objects3d=data/objects3d -o runs/rotation.safetensors
+    """
+    from layerscope.device import choose_device
+    from layerscope.pretrain import Recipe, methods, pretrain
+
+    methods[method]
+    source = open_pair(data)
+    recipe = Recipe(
+        method=method,
+        epochs=epochs,
+        width=width,
+        side=side,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    chosen = choose_device(device)
+    terminal.say(f"Training {method} on {chosen}.")
+    images = int((source.splits == "train").sum()) // batch_size * batch_size
+    with terminal.progress(f"train {method}", images * epochs, "images") as advance:
+        card = pretrain(
+            recipe,
+            source,
+            output,
+            device=chosen,
+            command=_again(recipe, output),
+            workers=workers,
+            advance=advance,
+            said=terminal.say,
+        )
+    terminal.emit({"card": str(card), "weights": str(output)}, as_json, lambda: str(card))
+
+
+def _again(recipe: object, output: Path) -> str:
+    from layerscope.pretrain import Recipe
+
+    assert isinstance(recipe, Recipe)
+    words = ["layerscope", "pretrain", recipe.method, "--data", "objects3d=data/objects3d"]
+    for option, value in (
+        ("--epochs", recipe.epochs),
+        ("--width", recipe.width),
+        ("--side", recipe.side),
+        ("--batch-size", recipe.batch_size),
+        ("--learning-rate", recipe.learning_rate),
+        ("--seed", recipe.seed),
+    ):
+        words += [option, str(value)]
+    return shlex.join([*words, "-o", output.name])

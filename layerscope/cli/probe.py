@@ -1,0 +1,200 @@
+"""``layerscope probe``: what every cut is worth for every task, and where to cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from layerscope.cli import settings, terminal
+from layerscope.errors import FINDINGS, SettingsError
+
+if TYPE_CHECKING:
+    from layerscope.nouns import Estimator, FeatureCache, Interval, Task, Verdict
+    from layerscope.sweep import SweepReport
+
+SHOWN = 3
+"""Names in a list before it says how many more there are."""
+
+
+class Existing(StrEnum):
+    """What to do with cells that are there already."""
+
+    KEEP = "keep"
+    MISSING = "missing"
+    REPLACE = "replace"
+
+
+def command(
+    caches: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Caches, or folders of them.", show_default="features/"),
+    ] = None,
+    tasks: Annotated[
+        str, typer.Option("--tasks", help="Names, prefixes and globs, with commas.")
+    ] = "*",
+    estimators: Annotated[
+        str | None,
+        typer.Option("--estimators", help="Names with commas.", show_default="all that fit"),
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Results folder.")] = Path(
+        "results"
+    ),
+    existing: Annotated[
+        Existing, typer.Option("--existing", help="Cells that are there already.")
+    ] = Existing.MISSING,
+    seed: Annotated[int, typer.Option("--seed", help="Of the bootstrap's resamples.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Score every cut on every task, and print where to cut and how sure that is.
+
+    \b
+    Examples:
+      layerscope probe
+      layerscope probe features/ --tasks objects3d --estimators ridge -o results/
+      layerscope probe features/mine@objects3d.h5 --tasks "*hue" --json
+    """
+    from layerscope.cache import find_caches, open_cache
+    from layerscope.report.verdict import verdicts
+
+    paths = [found for path in caches or [Path("features")] for found in find_caches(path)]
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open_cache(path)) for path in paths]
+        asked = _tasks(tasks, opened)
+        chosen = _estimators(estimators, asked, seed)
+        report = _run(opened, asked, chosen, output, existing)
+        names = {cache.checkpoint for cache in opened}
+    values = {
+        "caches": paths,
+        "tasks": tasks,
+        "estimators": estimators,
+        "output": output,
+        "existing": existing.value,
+        "seed": seed,
+    }
+    settings.write(output / "settings.json", "probe", values)
+    wanted = {task.name: task for task in asked}
+    reached = [
+        verdict
+        for verdict in verdicts(report.results, seed=seed)
+        if verdict.checkpoint in names and verdict.task in wanted
+    ]
+    _print(report, reached, wanted, names, as_json)
+    if report.failed:
+        raise typer.Exit(FINDINGS)
+
+
+def _tasks(pattern: str, caches: Sequence[FeatureCache]) -> tuple[Task, ...]:
+    from layerscope.data import select_tasks
+
+    known = {task.name: task for cache in caches for task in cache.tasks}
+    return select_tasks(pattern, tuple(known.values()))
+
+
+def _estimators(pattern: str | None, tasks: Sequence[Task], seed: int) -> list[Estimator]:
+    from layerscope.estimators import estimators
+
+    names = pattern.split(",") if pattern else estimators.names()
+    made = [estimators[name.strip()](seed) for name in names]
+    fit = [one for one in made if any(one.handles(task) for task in tasks)]
+    if fit:
+        return fit
+    raise SettingsError(
+        f"None of the estimators {', '.join(names)} can score {', '.join(t.name for t in tasks)}.",
+        hint="Leave --estimators out to use all that fit.",
+    )
+
+
+def _run(
+    caches: Sequence[FeatureCache],
+    tasks: Sequence[Task],
+    estimators: Sequence[Estimator],
+    output: Path,
+    existing: Existing,
+) -> SweepReport:
+    from layerscope.sweep import size, sweep
+
+    with terminal.progress("probe", size(caches, estimators)) as advance:
+        report = sweep(caches, tasks, estimators, output, existing=existing.value, progress=advance)
+    terminal.say(f"{report.computed} cells computed, {report.kept} kept, in {output}.")
+    for line in _failures(report):
+        terminal.say(line)
+    return report
+
+
+def _failures(report: SweepReport) -> list[str]:
+    """Return one line for each checkpoint and reason, however many cells it took."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for score in report.failed:
+        cells = reasons.setdefault((score.checkpoint, score.note), [])
+        cells.append(f"{score.cut} {score.task}")
+    return [
+        f"Failed: {checkpoint}, {_some(cells)}: {note}"
+        for (checkpoint, note), cells in reasons.items()
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" +{len(names) - SHOWN}" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _print(
+    report: SweepReport,
+    verdicts: Sequence[Verdict],
+    tasks: dict[str, Task],
+    names: set[str],
+    as_json: bool,
+) -> None:
+    from layerscope.report.results import row
+
+    data = {
+        "verdicts": [asdict(verdict) for verdict in verdicts],
+        "scores": [
+            row(score)
+            for score in report.results.scores()
+            if score.checkpoint in names and score.task in tasks
+        ],
+    }
+    terminal.emit(data, as_json, lambda: _text(verdicts, tasks))
+
+
+def _text(verdicts: Sequence[Verdict], tasks: dict[str, Task]) -> str:
+    from layerscope.report.verdict import sentence
+
+    if not verdicts:
+        return "No verdict: no cut has a score."
+    header = ("checkpoint", "task", "best", "metric", "value", "tied with", "gain over trunk")
+    table = terminal.table(header, [_row(verdict) for verdict in verdicts])
+    lines = [
+        f"{verdict.checkpoint}: {sentence(verdict, tasks[verdict.task].title)}"
+        for verdict in verdicts
+    ]
+    notes = [
+        f"{verdict.checkpoint}, {verdict.task}: {verdict.note}"
+        for verdict in verdicts
+        if verdict.note
+    ]
+    return "\n".join([table, "", *lines, *notes])
+
+
+def _row(verdict: Verdict) -> tuple[str, ...]:
+    others = [cut for cut in verdict.tied if cut != verdict.best]
+    return (
+        verdict.checkpoint,
+        verdict.task,
+        verdict.best,
+        verdict.metric,
+        _interval(verdict.value),
+        _some(others) or "none",
+        _interval(verdict.gain),
+    )
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.estimate:.3g} [{interval.low:.3g}, {interval.high:.3g}]"

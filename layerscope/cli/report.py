@@ -1,0 +1,50 @@
+"""``layerscope report``: figures, cut tables and one self-contained page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layerscope.cli import settings, terminal
+from layerscope.errors import FINDINGS
+
+
+def command(
+    results: Annotated[Path, typer.Argument(help="The folder that layerscope probe wrote.")] = Path(
+        "results"
+    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the figures, tables and the page.")
+    ] = Path("report"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Draw what every cut is worth and write the verdicts, the cut table and one page.
+
+    Leaves with code 1 where cells of the table have no value; the page lists them.
+
+    \b
+    Examples:
+      layerscope report
+      layerscope report results/ -o report/ --json
+    """
+    from layerscope.report import table, write_report
+
+    report = write_report(results, output)
+    settings.write(
+        output / "settings.json", "report", {"results": results, "output": output, "json": as_json}
+    )
+    document = {"page": str(report.page), **table.document(report.scores, report.verdicts)}
+    terminal.emit(document, as_json, lambda: _text(table.cells(report.verdicts)))
+    terminal.say(f"The page is {report.page}.")
+    failures = table.failures(report.scores)
+    if failures:
+        terminal.say(f"{len(failures)} cells have no value; the page lists them.")
+        raise typer.Exit(FINDINGS)
+
+
+def _text(rows: list[tuple[str, ...]]) -> str:
+    from layerscope.report.table import HEADER, NUMBERS
+
+    return terminal.table(HEADER, rows, right=NUMBERS)
