@@ -1,6 +1,6 @@
 """How many images a minute does the default renderer make?
 
-    python benchmarks/render.py [--images 240] [--samples 16]
+python benchmarks/render.py [--images 240] [--samples 16]
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ def main():
     parser.add_argument("--views", type=int, default=15)
     parser.add_argument("--samples", type=int, default=RenderSettings().samples)
     options = parser.parse_args()
-    settings = RenderSettings(
-        objects=options.objects, views=options.views, samples=options.samples
-    )
+    settings = RenderSettings(objects=options.objects, views=options.views, samples=options.samples)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         render_dataset(Path(folder) / "set", settings)

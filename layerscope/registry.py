@@ -23,7 +23,7 @@ class Registry(Generic[T]):
         package: A package whose modules register themselves when imported.
         group: The entry-point group through which other distributions add their own.
 
-    Example:
+    Examples:
         >>> shapes: Registry[type] = Registry("shape")
         >>> @shapes.register("square")
         ... class Square: ...

@@ -66,7 +66,7 @@ STORAGE = "float32"
 def cache_name(checkpoint: str, source: str, limit: int | None = None) -> str:
     """Return the file name of a cache; a smoke run's has its limit in it.
 
-    Example:
+    Examples:
         >>> cache_name("simclr", "objects3d")
         'simclr@objects3d.h5'
         >>> cache_name("simclr", "objects3d", limit=200)

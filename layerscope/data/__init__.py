@@ -2,7 +2,7 @@
 
 from layerscope.data.images import read_image
 from layerscope.data.loaders import DECODER, BadImage, Loader
-from layerscope.data.sources import all_tasks, open_source, select_tasks, sources, tasks, thin
+from layerscope.data.sources import all_tasks, open_source, select_tasks, sources, thin
 from layerscope.data.transforms import image_transform
 
 __all__ = [
@@ -15,6 +15,5 @@ __all__ = [
     "read_image",
     "select_tasks",
     "sources",
-    "tasks",
     "thin",
 ]

@@ -126,7 +126,7 @@ def select_cuts(cuts: Sequence[CutPoint], patterns: str | None) -> tuple[CutPoin
     Raises:
         UnknownNameError: A pattern matches no cut point.
 
-    Example:
+    Examples:
         >>> from layerscope.nouns import CutPoint
         >>> stem = CutPoint(0, "stem", "trunk.maxpool", "trunk", 64, "mean", 0.0)
         >>> [cut.name for cut in select_cuts([stem], "st*")]

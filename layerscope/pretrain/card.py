@@ -10,7 +10,7 @@ from typing import Any
 def toml(content: Mapping[str, Any]) -> str:
     """Return a card as TOML: strings, numbers, lists of them, and one level of tables.
 
-    Example:
+    Examples:
         >>> print(toml({"name": "mine", "training": {"epochs": 3}}), end="")
         name = "mine"
         <BLANKLINE>

@@ -53,7 +53,7 @@ class EpochBatches:
 def schedule(step: int, *, warmup: int, total: int) -> float:
     """Return the factor of the learning rate: linear warm-up, then a cosine down to zero.
 
-    Example:
+    Examples:
         >>> [round(schedule(s, warmup=2, total=6), 2) for s in range(6)]
         [0.5, 1.0, 1.0, 0.85, 0.5, 0.15]
     """

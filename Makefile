@@ -1,0 +1,63 @@
+# Every target makes what it needs in .venv and touches nothing outside this folder.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test lint types docs reference bench clean
+
+help:
+	@echo "make demo       render, extract, probe and report on the reference checkpoints"
+	@echo "make test       tests, doctests and notebooks"
+	@echo "make lint       ruff, codespell and the contract between the rooms"
+	@echo "make types      mypy, strict"
+	@echo "make docs       the documentation site, in site/"
+	@echo "make reference  rewrite docs/reference/cli.md from the commands' own help"
+	@echo "make bench      every script in benchmarks/"
+	@echo "make clean      remove .venv and site/"
+
+demo: .venv/.render
+	$(BIN)/layerscope demo
+
+test: .venv/.dev
+	$(BIN)/python -m pytest --nbmake
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/lint-imports
+
+types: .venv/.dev
+	$(BIN)/mypy
+
+docs: .venv/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Not part of docs: the tests must see a page that was forgotten.
+reference: .venv/.dev
+	$(BIN)/python docs/cli.py
+
+bench: .venv/.dev
+	@set -e; for script in benchmarks/*.py; do \
+	  echo "== $$script"; $(BIN)/python "$$script"; \
+	done
+
+clean:
+	rm -rf .venv site
+
+.venv/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "LayerScope needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.render: .venv/.made pyproject.toml
+	$(INSTALL) --editable '.[render]'
+	@touch $@
+
+# The development extra contains the renderer, so its stamp counts for both.
+.venv/.dev: .venv/.made pyproject.toml
+	$(INSTALL) --editable '.[dev]'
+	@touch $@ .venv/.render

@@ -1,0 +1,137 @@
+"""The documentation against the code: every command, every name, and help that can be run."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from typer.main import get_command
+
+import layerscope
+from layerscope.cli.main import app
+from layerscope.data.sources import sources, tasks
+from layerscope.estimators import estimators
+from layerscope.models import families
+from layerscope.render import renderers
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+COMMANDS = get_command(app).commands
+NAMES = {
+    registry.kind: registry.names()
+    for registry in (estimators, tasks, sources, renderers, families)
+}
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_cli", DOCS / "cli.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def examples(name: str) -> list[str]:
+    return re.findall(r"^\s*(layerscope .+)$", COMMANDS[name].help, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_has_help_that_ends_with_examples(name: str):
+    assert "Examples:" in COMMANDS[name].help
+    assert examples(name)
+    assert COMMANDS[name].help.rstrip().endswith(examples(name)[-1])
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_example_is_understood(name: str):
+    command = COMMANDS[name]
+    for example in examples(name):
+        program, called, *arguments = shlex.split(example)
+        assert (program, called) == ("layerscope", name)
+        # Parses options and arguments, and runs nothing.
+        command.make_context(name, arguments)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_option_is_explained(name: str):
+    silent = [p.name for p in COMMANDS[name].params if not getattr(p, "help", None)]
+    assert not [option for option in silent if option != "help"]
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_is_in_the_reference_and_the_readme(name: str):
+    assert f"## `layerscope {name}`" in (DOCS / "reference" / "cli.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    assert f"layerscope {name}" in readme or f"make {name}" in readme
+
+
+def test_the_command_reference_is_up_to_date(generator: ModuleType):
+    assert (DOCS / "reference" / "cli.md").read_text() == generator.page(), "run make reference"
+
+
+@pytest.mark.parametrize("kind", sorted(NAMES))
+def test_every_registered_name_is_documented(kind: str):
+    pieces = (DOCS / "reference" / "pieces.md").read_text()
+    assert [name for name in NAMES[kind] if f"`{name}`" not in pieces] == []
+
+
+def test_links_between_pages_lead_somewhere():
+    broken = []
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if "://" not in target and not (page.parent / target).exists():
+                broken.append(f"{page.name}: {target}")
+    assert broken == []
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    pages = [str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")]
+    assert [page for page in pages if page not in navigation] == []
+
+
+def test_versions_agree():
+    version = layerscope.__version__
+    assert f'\nversion = "{version}"\n' in (ROOT / "pyproject.toml").read_text()
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+TRY_IT = """
+import sys
+from pathlib import Path
+import numpy as np
+from layerscope.estimators import estimators
+from layerscope.nouns import CutPoint, Task
+from layerscope.registry import load_plugin
+
+load_plugin(Path(sys.argv[1]))
+target = np.arange(60) % 3
+
+class View:
+    checkpoint, source, fingerprint = "net", "toy", "0"
+    cut = CutPoint(0, "trunk", "trunk", "trunk", 3, "mean", 1.0)
+    def features(self, split): return np.eye(3, dtype=np.float32)[target]
+    def target(self, task, split): return target
+    def groups(self, split): return np.arange(60).astype(str)
+
+task = Task("toy-kind", "toy", "classes", "top-1", "maximise")
+(score,) = estimators["class-mean"](0).score(View(), [task])
+assert (score.val, score.test, score.primary) == (1.0, 1.0, True)
+assert score.losses.test.tolist() == [0.0] * 60
+"""
+
+
+def test_the_estimator_of_the_how_to_page_runs(tmp_path: Path):
+    page = (DOCS / "how-to" / "add-an-estimator.md").read_text()
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(re.search(r"```python\n(.+?)```", page, flags=re.DOTALL).group(1))
+    # In a process of its own: what it registers stays there.
+    command = [sys.executable, "-W", "error", "-c", TRY_IT, str(plugin)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
