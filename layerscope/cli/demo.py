@@ -12,7 +12,7 @@ import typer
 from layerscope.cli import terminal
 from layerscope.errors import LayerScopeError, RenderError, SettingsError
 
-OBJECTS, VIEWS, SEED = 160, 12, 1
+OBJECTS, VIEWS, SEED = 240, 8, 1
 """The demo's rendered set; its seed makes objects that the reference checkpoints never saw."""
 
 CHECKPOINTS = (
@@ -38,9 +38,8 @@ def command(
     data, features = output / "objects3d", output / "features"
     results, report = output / "results", output / "report"
     if _renderer_works():
-        _run(
-            f"render -o {data} --objects {OBJECTS} --views {VIEWS} --seed {SEED}".split(),
-        )
+        sizes = ["--objects", str(OBJECTS), "--views", str(VIEWS), "--seed", str(SEED)]
+        _run(["render", "-o", str(data), *sizes])
     else:
         _unpack(kept_set(), data)
     _run(["extract", *CHECKPOINTS, "--data", f"objects3d={data}", "-o", str(features)])
@@ -101,10 +100,21 @@ class _Stopped(LayerScopeError):
 
 
 def _conclude(results: Path, report: Path) -> None:
-    from layerscope.report.results import Results
-    from layerscope.report.verdict import sentence, verdicts
+    from layerscope.report import Results, sentence, verdicts
 
-    terminal.say("\nVerdicts")
-    lines = [sentence(verdict) for verdict in verdicts(Results(results))]
-    text = "\n".join([*lines, "", f"Figures and page: {report / 'index.html'}"])
-    terminal.emit(lines, False, lambda: text)
+    stored = Results(results)
+    titles = {name: task.title for name, task in stored.tasks().items()}
+    lines = [
+        f"{verdict.checkpoint}: {sentence(verdict, titles.get(verdict.task, ''))}"
+        for verdict in verdicts(stored)
+        if not verdict.checkpoint.endswith("-random")
+    ]
+    closing = [
+        "",
+        "Verdicts of the trained networks (the page has those of the random ones):",
+        *lines,
+        "",
+        f"Figures: {report / 'figures'}",
+        f"Page:    {report / 'index.html'}",
+    ]
+    terminal.emit(lines, False, lambda: "\n".join(closing))

@@ -184,6 +184,8 @@ def _text(verdicts: Sequence[Verdict], tasks: dict[str, Task]) -> str:
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:
+    from layerscope.report.verdict import in_runs
+
     others = [cut for cut in verdict.tied if cut != verdict.best]
     return (
         verdict.checkpoint,
@@ -191,7 +193,7 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
         verdict.best,
         verdict.metric,
         _interval(verdict.value),
-        _some(others) or "none",
+        in_runs(others, list(verdict.probability)) or "none",
         _interval(verdict.gain),
     )
 

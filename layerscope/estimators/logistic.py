@@ -23,6 +23,8 @@ from layerscope.stats.spectrum import Standardiser, standardiser
 
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 """λ of (1/n) Σ cross-entropy + (λ/2)‖W‖² on standardised features; scikit-learn's C is 1/(λ n)."""
+PATIENCE = 2
+"""Fits in a row that may be worse than the best before the path ends: the weakest λ are slowest."""
 ITERATIONS = 200
 TOLERANCE = 1e-3
 FLOOR = 1e-12
@@ -52,7 +54,8 @@ class _Fit:
 class Logistic:
     """Multinomial logistic regression with an L2 penalty chosen on the validation split.
 
-    The grid of λ runs from strong to weak, each fit starting from the one before. λ is chosen by
+    The grid of λ runs from strong to weak, each fit starting from the one before, and ends early
+    when two fits in a row were worse on validation than the best. λ is chosen by
     validation top-1, ties by the negative log-likelihood; ``test`` comes from disjoint rows.
 
     Args:
@@ -126,7 +129,15 @@ def _fit_path(
         wrong = {split: part[0] for split, part in parts.items()}
         surprise = {split: part[1] for split, part in parts.items()}
         path.append(_Fit(penalty, wrong, surprise, stopped))
+        if _is_past_its_best(path):
+            break
     return path
+
+
+def _is_past_its_best(path: Sequence[_Fit]) -> bool:
+    """Return whether the last fits were all worse than an earlier one: weaker λ only over-fit."""
+    best = min(range(len(path)), key=lambda i: path[i].rank())
+    return len(path) - 1 - best >= PATIENCE
 
 
 def _train(model: Any, rows: npt.NDArray[np.float64], labels: Labels, task: Task) -> bool:
@@ -158,7 +169,7 @@ def _settings(path: list[_Fit], best: _Fit) -> dict[str, Any]:
     ends = {PENALTIES[0]: "high", PENALTIES[-1]: "low"}
     return {
         "lambda": best.penalty,
-        "lambda_low": min(PENALTIES),
+        "lambda_low": path[-1].penalty,
         "lambda_high": max(PENALTIES),
         "edge": ends.get(best.penalty, "none"),
         "unconverged": [fit.penalty for fit in path if fit.stopped],

@@ -48,10 +48,11 @@ all layers cannot tell from the best; the <em>shallowest</em> of them is the che
 the data allow. A <em>gain</em> is positive when the best cut is better, in the metric's own
 unit. A best cut marked (!) was chosen on validation and rejected by the test split.</p>
 <p>A tie says that these test data cannot separate the layers, not that the layers are equal. An
-interval covers the choice of test images; it does not cover training the network anew, another
-kind of probe, fine-tuning, or images from elsewhere. Tasks and checkpoints are judged one by one:
-no correction is made for looking at many of them. An <em>oracle</em>, the best number on the test
-split itself, appears nowhere on this page.</p>
+interval covers the choice of test images and, to first order, of those that the probe was fitted
+on; it does not cover training the network anew, another kind of probe, fine-tuning, or images from
+elsewhere. Tasks and checkpoints are judged one by one: no correction is made for looking at many
+of them. An <em>oracle</em>, the best number on the test split itself, appears nowhere on this
+page.</p>
 """
 
 

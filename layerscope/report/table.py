@@ -12,6 +12,7 @@ from typing import Any
 
 from layerscope.nouns import Interval, Score, Verdict
 from layerscope.report.curve import failed
+from layerscope.report.verdict import in_runs
 
 HEADER = (
     "checkpoint",
@@ -98,7 +99,7 @@ def _cells(verdict: Verdict) -> tuple[str, ...]:
         verdict.best if verdict.agrees else f"{verdict.best} (!)",
         number(value.estimate),
         f"[{number(value.low)}, {number(value.high)}]",
-        ", ".join(verdict.tied),
+        in_runs(verdict.tied, list(verdict.probability)),
         verdict.shallowest,
         signed(verdict.gain),
         signed(verdict.gain_over_last),

@@ -35,6 +35,7 @@ from layerscope.stats.bootstrap import (
     resample,
 )
 
+_LONG_RUN = 2
 TRUNK = "trunk"
 """Name of the cut at the end of the trunk."""
 NO_TRUNK = "No cut of the trunk has a score; the gain is over the last cut."
@@ -129,6 +130,27 @@ def oracle(contest: Contest) -> str:
     A maximum over the reported split is optimistic, and the more so the more cuts there are.
     """
     return contest.scores[_best([losses.test for losses in contest.losses])].cut
+
+
+def in_runs(cuts: Sequence[str], order: Sequence[str]) -> str:
+    """Return a list of cuts in which three neighbours or more are named by their ends.
+
+    Args:
+        cuts: Names in depth order.
+        order: All cuts in depth order; without them nothing is a neighbour.
+
+    Examples:
+        >>> in_runs(["a", "b", "c", "e", "f"], ["a", "b", "c", "d", "e", "f"])
+        'a–c, e, f'
+    """
+    place = {cut: i for i, cut in enumerate(order)}
+    runs: list[list[str]] = []
+    for cut in cuts:
+        neighbour = runs and cut in place and place.get(runs[-1][-1]) == place[cut] - 1
+        runs[-1].append(cut) if neighbour else runs.append([cut])
+    return ", ".join(
+        f"{run[0]}–{run[-1]}" if len(run) > _LONG_RUN else ", ".join(run) for run in runs
+    )
 
 
 def sentence(verdict: Verdict, title: str = "") -> str:
@@ -226,11 +248,12 @@ def _contests(scores: Sequence[Score]) -> list[list[Score]]:
 
 def _company(verdict: Verdict) -> list[str]:
     others = [cut for cut in verdict.tied if cut != verdict.best]
+    named = in_runs(others, list(verdict.probability))
     if not verdict.agrees:
-        return [f"the test rows reject it in favour of {', '.join(others)}"]
+        return [f"the test rows reject it in favour of {named}"]
     if not others:
         return ["no other cut is tied with it"]
-    return [f"tied with {', '.join(others)}", f"shallowest tied {verdict.shallowest}"]
+    return [f"tied with {named}", f"shallowest tied {verdict.shallowest}"]
 
 
 def _gain(verdict: Verdict) -> str:

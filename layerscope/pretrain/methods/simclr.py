@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 
 from layerscope.pretrain.methods import methods
 
-_TEMPERATURE = 0.2
+_TEMPERATURE = 0.15
 
 Augmentation = Callable[[Tensor], Tensor]
 
@@ -41,7 +41,7 @@ class SimCLR:
     output = 0
     description = (
         f"SimCLR, NT-Xent at temperature {_TEMPERATURE}; views by random crop (20 to 100 % of the "
-        "area), colour jitter (0.4, 0.4, 0.2, 0.1; p 0.8), grayscale (p 0.2), Gaussian blur "
+        "area), colour jitter (0.4, 0.4, 0.2, 0.07; p 0.8), grayscale (p 0.15), Gaussian blur "
         "(sigma 0.1 to 1.5 pixels, first view) and solarisation (p 0.2, second view)"
     )
 
@@ -58,8 +58,8 @@ class SimCLR:
 def _shared(side: int) -> list[nn.Module]:
     return [
         v2.RandomResizedCrop(side, scale=(0.2, 1.0), antialias=True),
-        v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
-        v2.RandomGrayscale(0.2),
+        v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.07)], p=0.8),
+        v2.RandomGrayscale(0.15),
     ]
 
 
