@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from layerscope.cache import (
     CacheWriter,
-    Existing,
     Header,
     Standing,
     cache_name,
@@ -31,7 +30,7 @@ from layerscope.errors import CheckpointError
 from layerscope.models import open_taps
 from layerscope.models.taps import Taps
 from layerscope.models.weights import sha256_of_tensors
-from layerscope.nouns import CutModel, CutPoint, Source
+from layerscope.nouns import CutModel, CutPoint, Existing, Source
 
 Precision = Literal["float32", "bfloat16"]
 Progress = Callable[[int], None]

@@ -22,6 +22,8 @@ Split = Literal["train", "val", "test"]
 Kind = Literal["classes", "latents", "none"]
 Encoding = Literal["raw", "circular", "quaternion"]
 Direction = Literal["maximise", "minimise"]
+Existing = Literal["keep", "missing", "replace"]
+"""What to do with work that is there: leave it, do what is missing, or do it anew."""
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 

@@ -6,15 +6,13 @@ import math
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from layerscope.errors import CacheError, EstimatorError
-from layerscope.nouns import SPLITS, Estimator, FeatureCache, LayerView, Score, Task
+from layerscope.nouns import SPLITS, Estimator, Existing, FeatureCache, LayerView, Score, Task
 from layerscope.report.results import Results, failed
 
-Existing = Literal["keep", "missing", "replace"]
 NUMERICAL = (EstimatorError, ArithmeticError, np.linalg.LinAlgError)
 """What an estimator may raise about its data: the cell failed, the run goes on."""
 

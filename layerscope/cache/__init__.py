@@ -1,6 +1,6 @@
 """The feature cache: one HDF5 file with the pooled features of every cut, safe to kill."""
 
-from layerscope.cache.existing import Existing, Standing, standing
+from layerscope.cache.existing import Standing, standing
 from layerscope.cache.fingerprint import differences, fingerprint_of, ingredients
 from layerscope.cache.header import Header
 from layerscope.cache.layout import cache_name
@@ -10,7 +10,6 @@ from layerscope.cache.writer import CacheWriter
 __all__ = [
     "Cache",
     "CacheWriter",
-    "Existing",
     "Header",
     "Standing",
     "View",

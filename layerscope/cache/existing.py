@@ -15,9 +15,7 @@ from layerscope.cache.fingerprint import differences
 from layerscope.cache.header import Header
 from layerscope.cache.layout import ATTRIBUTES, ROW_VALID, SCHEMA, part_of
 from layerscope.errors import CacheError
-
-Existing = Literal["keep", "missing", "replace"]
-"""Leave what is there; write what is missing of it; write it anew."""
+from layerscope.nouns import Existing
 
 Status = Literal["new", "part", "there"]
 

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.cache.existing import Existing, locked, standing
+from layerscope.cache.existing import locked, standing
 from layerscope.cache.header import Header
 from layerscope.cache.layout import (
     ROW_GROUP,
@@ -28,6 +28,7 @@ from layerscope.cache.layout import (
 )
 from layerscope.cache.records import to_json
 from layerscope.errors import CacheError, DiskError
+from layerscope.nouns import Existing
 
 _OVERHEAD = 2**20
 """Bytes granted to everything in the file that is not a feature."""

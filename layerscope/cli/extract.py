@@ -12,13 +12,13 @@ import typer
 from layerscope.cli import settings, terminal
 from layerscope.cli.sources import open_pair
 from layerscope.errors import FINDINGS, WRONG_USE, LayerScopeError
+from layerscope.nouns import Existing
 
 if TYPE_CHECKING:
     from layerscope.extract import ExtractReport, Plan
     from layerscope.models import LoadedModel
     from layerscope.nouns import Source
 
-Existing = Literal["keep", "missing", "replace"]
 Precision = Literal["float32", "bfloat16"]
 Row = dict[str, Any]
 

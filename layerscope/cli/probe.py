@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +12,7 @@ import typer
 
 from layerscope.cli import settings, terminal
 from layerscope.errors import FINDINGS, SettingsError
+from layerscope.nouns import Existing
 
 if TYPE_CHECKING:
     from layerscope.nouns import Estimator, FeatureCache, Interval, Task, Verdict
@@ -20,14 +20,6 @@ if TYPE_CHECKING:
 
 SHOWN = 3
 """Names in a list before it says how many more there are."""
-
-
-class Existing(StrEnum):
-    """What to do with cells that are there already."""
-
-    KEEP = "keep"
-    MISSING = "missing"
-    REPLACE = "replace"
 
 
 def command(
@@ -47,7 +39,7 @@ def command(
     ),
     existing: Annotated[
         Existing, typer.Option("--existing", help="Cells that are there already.")
-    ] = Existing.MISSING,
+    ] = "missing",
     seed: Annotated[int, typer.Option("--seed", help="Of the bootstrap's resamples.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -74,7 +66,7 @@ def command(
         "tasks": tasks,
         "estimators": estimators,
         "output": output,
-        "existing": existing.value,
+        "existing": existing,
         "seed": seed,
     }
     settings.write(output / "settings.json", "probe", values)
@@ -120,7 +112,7 @@ def _run(
     from layerscope.sweep import size, sweep
 
     with terminal.progress("probe", size(caches, estimators)) as advance:
-        report = sweep(caches, tasks, estimators, output, existing=existing.value, progress=advance)
+        report = sweep(caches, tasks, estimators, output, existing=existing, progress=advance)
     terminal.say(f"{report.computed} cells computed, {report.kept} kept, in {output}.")
     for line in _failures(report):
         terminal.say(line)
