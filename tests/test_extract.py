@@ -623,3 +623,15 @@ def test_help_needs_no_torch_and_ends_with_examples():
     )
     assert found.returncode == 0, found.stderr
     assert "layerscope extract" in found.stdout.split("Examples:")[1]
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_features_of_the_cpu(model, source, tmp_path):
+    on_cpu = extract(model, source, tmp_path / "cpu", device="cpu", batch_size=4)
+    on_gpu = extract(model, source, tmp_path / "gpu", device="cuda", batch_size=4)
+    assert on_cpu.fingerprint == on_gpu.fingerprint
+    with open_cache(on_cpu.path) as ours, open_cache(on_gpu.path) as theirs:
+        for cut in model.cuts:
+            for split in SPLITS:
+                here, there = (one.view(cut.name).features(split) for one in (ours, theirs))
+                np.testing.assert_allclose(there, here, rtol=1e-5, atol=1e-6)
