@@ -30,7 +30,10 @@ class Drawn:
         return (image % 256).astype(np.uint8)
 
 
-renderers.add("drawn", Drawn)
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known for one test only: no other test may find a renderer that users do not have."""
+    monkeypatch.setitem(renderers._items, "drawn", Drawn)
 
 
 @pytest.fixture
