@@ -85,9 +85,8 @@ def latents_figure(drawn: Sequence[Curve], verdicts: Sequence[Verdict]) -> Figur
         _fill(axes, group, look, verdicts, panel.aligned(group), by="task")
         axes.set_title(group[0].checkpoint)
         axes.set_ylabel(panel.value_label(group[0]))
-    for axes in grid[1:]:
-        axes.sharey(grid[0])
-    panel.scale(grid[0], drawn)
+        # One linear scale for all: 1 is a constant answer, and most of the story is below it.
+        panel.scale_from_zero(axes, drawn)
     if panel.aligned(drawn):
         _hide_inner_names(grid, 2)
     _head(figure, *_heading(drawn, "all latents over depth"))

@@ -123,6 +123,13 @@ def trunk_line(axes: Axes, x: float, colour: str) -> None:
     line.set_gid("trunk")
 
 
+def scale_from_zero(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Let a linear value axis reach from zero to the largest value of the curves."""
+    values = [p.value for curve in curves for p in curve.points if math.isfinite(p.value)]
+    axes.set_yscale("linear")
+    axes.set_ylim(bottom=0, top=1.08 * max(values, default=1.0))
+
+
 def scale(axes: Axes, curves: Sequence[Curve]) -> None:
     """Choose the value axis: from zero for errors, logarithmic only where zero would hide all."""
     values = [p.value for curve in curves for p in curve.points if math.isfinite(p.value)]
@@ -131,7 +138,7 @@ def scale(axes: Axes, curves: Sequence[Curve]) -> None:
     if max(values) / min(values) > WIDE_RANGE:
         axes.set_yscale("log")
     else:
-        axes.set_ylim(bottom=0, top=1.08 * max(values))
+        scale_from_zero(axes, curves)
 
 
 def value_label(curve: Curve) -> str:

@@ -1,4 +1,4 @@
-"""The reference checkpoints that are committed: they load, they are small, and they know something."""
+"""The reference checkpoints: they load, they are small, and they know something."""
 
 import pytest
 import torch

@@ -205,3 +205,14 @@ def test_files_are_the_same_bytes_every_time_and_settings_stay_untouched(
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes()
     assert dict(matplotlib.rcParams) == before
+
+
+def test_panels_of_one_checkpoint_each_share_a_linear_scale(scores, verdicts):
+    # One latent spans orders of magnitude at one checkpoint only, as trained networks do.
+    first = (scores[0].checkpoint, "objects3d-floor-hue")
+    wide = [
+        replace(s, test=1e-4 * 2**s.index) if (s.checkpoint, s.task) == first else s for s in scores
+    ]
+    figure = figures(wide, verdicts)["latents-objects3d"]
+    assert len({axes.get_ylim() for axes in panels(figure)}) == 1
+    assert {axes.get_yscale() for axes in panels(figure)} == {"linear"}
