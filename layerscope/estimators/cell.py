@@ -65,7 +65,7 @@ class Cell:
             n_test=self.layer.count("test"),
             n_groups=self.layer.n_groups,
             seed=self.seed,
-            settings=self.settings,
+            settings={**self.settings, "rare_features": self.layer.rare},
             fingerprint=self.view.fingerprint,
             note=self.note,
             losses=losses if primary else None,

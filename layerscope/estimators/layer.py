@@ -14,6 +14,11 @@ from torch import Tensor
 from layerscope.errors import EstimatorError
 from layerscope.nouns import SPLITS, LayerView, Split
 
+ENOUGH_ROWS = 10
+"""Effective rows behind a feature's variance below which it is taken for constant."""
+SMALL_SHARE = 20
+"""With few training rows: one in so many is enough."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -23,6 +28,8 @@ class Layer:
     """(n, width) float32 by split, finite."""
     groups: Tensor
     """(n_test,) int64, the group of each test row."""
+    rare: int
+    """Features that were set to zero, because next to no training row made them vary."""
 
     def count(self, split: Split) -> int:
         """Return the number of rows of a split."""
@@ -42,13 +49,38 @@ def read_layer(view: LayerView) -> Layer:
     """
     features = {split: _features(view, split) for split in SPLITS}
     train = features["train"]
+    rare = rarely_vary(train)
+    for rows in features.values():
+        rows[:, rare] = 0
     if not bool((train != train[0]).any()):
         raise EstimatorError(
             f"Every feature of {view.cut.name!r} is constant over {len(train)} training rows.",
             hint="The layer is dead, or the images are all alike; leave the cut out.",
         )
     _, groups = np.unique(view.groups("test"), return_inverse=True)
-    return Layer(features, torch.tensor(groups.ravel(), dtype=torch.int64))
+    return Layer(features, torch.tensor(groups.ravel(), dtype=torch.int64), int(rare.sum()))
+
+
+def rarely_vary(rows: Tensor) -> Tensor:
+    """Return which features owe their variance to a handful of training rows.
+
+    A ReLU that fired for one training image has, once standardised, a value of √n there; an image
+    that fires it harder lies hundreds of deviations out and alone decides the test error. Such a
+    feature is as good as constant. The measure is the effective number of rows behind a variance,
+    (Σ x²)² / Σ x⁴ of the centred feature: n/3 for a normal one, about k for one that is active in k
+    rows. Scale and offset of a feature do not matter.
+
+    Args:
+        rows: (n, d) training features.
+
+    Returns:
+        (d,) bool; never true of a constant feature, which is no concern here.
+    """
+    centred = rows.double() - rows.double().mean(0)
+    squares = centred.square()
+    effective = squares.sum(0).square() / squares.square().sum(0).clamp(min=torch.finfo().tiny)
+    enough = min(ENOUGH_ROWS, len(rows) / SMALL_SHARE)
+    return (effective < enough) & (rows != rows[0]).any(0)
 
 
 def read_target(view: LayerView, task: str, split: Split) -> npt.NDArray[Any]:
