@@ -27,7 +27,7 @@ def main():
         seconds = time.perf_counter() - start
     images = options.objects * options.views
     name = settings.renderer
-    print(f"{name} {renderers[name].version()}, {os.cpu_count()} cores, {settings.size} px")
+    print(f"{name} {renderers[name]().version()}, {os.cpu_count()} cores, {settings.size} px")
     print(f"{images} images in {seconds:.1f} s, start-up and preview included")
     print(f"{60 * images / seconds:.0f} images a minute at {settings.samples} samples a pixel")
 
