@@ -182,3 +182,10 @@ def test_noise_adds_its_variance_and_moves_no_estimate():
     torch.testing.assert_close(noisy.draws[:, 0], plain.draws[:, 0])
     expected = plain.draws[:, 1].var() + 0.25
     assert float(noisy.draws[:, 1].var()) == pytest.approx(float(expected), rel=0.05)
+
+
+def test_with_few_groups_the_standard_error_is_the_samples_not_the_populations():
+    means = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
+    groups = torch.arange(3).repeat_interleave(5)
+    found = resample(means[groups][:, None], groups, resamples=20_000).standard_error()
+    torch.testing.assert_close(found[0], means.std() / 3**0.5, rtol=0.03, atol=0.0)
