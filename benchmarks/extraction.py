@@ -1,6 +1,6 @@
 """Does tapping every cut of a ResNet-50 at 224 px cost anything over its plain forward?
 
-    python benchmarks/extraction.py [--batches 6] [--batch-size 16]
+    python benchmarks/extraction.py [--batches 24] [--batch-size 16]
 
 Both run on the same batches in turn, so that a drift of the machine's speed cancels; the figure is
 the median of the ratios batch by batch.
@@ -28,7 +28,7 @@ def seconds(function, batch):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batches", type=int, default=8)
+    parser.add_argument("--batches", type=int, default=24)
     parser.add_argument("--batch-size", type=int, default=16)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

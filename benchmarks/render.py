@@ -1,6 +1,6 @@
 """How many images a minute does the default renderer make?
 
-python benchmarks/render.py [--images 240] [--samples 16]
+python benchmarks/render.py [--objects 16] [--views 15] [--samples 9]
 """
 
 from __future__ import annotations

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from layerscope.cli import terminal
 from layerscope.cli.sources import open_pair
+
+if TYPE_CHECKING:
+    from layerscope.pretrain import Recipe
 
 
 def command(
@@ -25,7 +29,7 @@ def command(
     ] = 2e-3,
     seed: Annotated[int, typer.Option("--seed", help="Of weights, order and views.")] = 0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1.")] = "auto",
-    workers: Annotated[int, typer.Option("--workers", min=0, help="Making views.")] = 2,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Processes for views.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train a ResNet-18 with a 3-layer head, and write its weights and its card.
@@ -35,6 +39,8 @@ def command(
       layerscope pretrain simclr --data objects3d=data/objects3d -o runs/simclr.safetensors
       layerscope pretrain rotation --data objects3d=data/objects3d -o runs/rotation.safetensors
     """
+    import torch
+
     from layerscope.device import choose_device
     from layerscope.pretrain import Recipe, methods, pretrain
 
@@ -50,6 +56,8 @@ def command(
         seed=seed,
     )
     chosen = choose_device(device)
+    # Workers and torch must not fight for the cores: that costs many times what it brings.
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) - workers))
     terminal.say(f"Training {method} on {chosen}.")
     images = int((source.splits == "train").sum()) // batch_size * batch_size
     with terminal.progress(f"train {method}", images * epochs, "images") as advance:
@@ -66,10 +74,7 @@ def command(
     terminal.emit({"card": str(card), "weights": str(output)}, as_json, lambda: str(card))
 
 
-def _again(recipe: object, output: Path) -> str:
-    from layerscope.pretrain import Recipe
-
-    assert isinstance(recipe, Recipe)
+def _again(recipe: Recipe, output: Path) -> str:
     words = ["layerscope", "pretrain", recipe.method, "--data", "objects3d=data/objects3d"]
     for option, value in (
         ("--epochs", recipe.epochs),

@@ -50,8 +50,19 @@ def load(name: str | Path) -> LoadedModel:
         return _from_card(read_card(path))
     if path.is_file() or path.suffix or len(path.parts) > 1:
         beside = path.with_suffix(".toml")
-        return _from_card(read_card(beside)) if beside.is_file() else _from_file(path)
+        return _from_card(_card_of(path, beside)) if beside.is_file() else _from_file(path)
     return _from_card(find_card(str(name)))
+
+
+def _card_of(path: Path, beside: Path) -> Card:
+    card = read_card(beside)
+    if card.weights is None or card.weights.resolve() != path.resolve():
+        described = "random weights" if card.weights is None else repr(card.weights.name)
+        raise CheckpointError(
+            f"The card {str(beside)!r} beside {path.name!r} describes {described}.",
+            hint=f"Name the card itself to load that, or rename it to load {path.name!r}.",
+        )
+    return card
 
 
 def _from_file(path: Path) -> LoadedModel:

@@ -74,6 +74,14 @@ def test_a_card_beside_the_weights_is_used_and_its_hash_is_checked(weights):
     assert checkpoint.preprocessing.resize == (32, 48)
 
 
+@pytest.mark.parametrize("described", ['weights = "other.safetensors"', "seed = 0"])
+def test_a_card_of_other_weights_never_stands_in_for_the_named_file(weights, described):
+    save_file(untrained(ARCHITECTURE, 1).state_dict(), weights.with_name("other.safetensors"))
+    weights.with_suffix(".toml").write_text(f'family = "layerscope"\n{described}\n')
+    with pytest.raises(CheckpointError, match=r"beside 'mine\.safetensors' describes"):
+        load(weights)
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [
