@@ -12,7 +12,7 @@ help:
 	@echo "make lint       ruff, codespell and the contract between the rooms"
 	@echo "make types      mypy, strict"
 	@echo "make docs       the documentation site, in site/"
-	@echo "make reference  rewrite docs/reference/cli.md from the commands' own help"
+	@echo "make reference  rewrite docs/reference/cli.md and the table of families"
 	@echo "make bench      every script in benchmarks/"
 	@echo "make clean      remove .venv and site/"
 
@@ -37,6 +37,7 @@ docs: .venv/.dev
 # Not part of docs: the tests must see a page that was forgotten.
 reference: .venv/.dev
 	$(BIN)/python docs/cli.py
+	$(BIN)/python docs/families.py
 
 bench: .venv/.dev
 	@set -e; for script in benchmarks/*.py; do \

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -28,6 +28,7 @@ from layerscope.data import DECODER, BadImage, Loader, image_transform, thin
 from layerscope.device import choose_device
 from layerscope.errors import CheckpointError
 from layerscope.models import open_taps
+from layerscope.models.calibration import calibrate, forget, without_statistics
 from layerscope.models.taps import Taps
 from layerscope.models.weights import sha256_of_tensors
 from layerscope.nouns import CutModel, CutPoint, Existing, Source
@@ -38,6 +39,8 @@ Progress = Callable[[int], None]
 
 Features = dict[str, npt.NDArray[np.float32]]
 
+_CALIBRATION_IMAGES = 4096
+_CALIBRATION_SEED = 0
 _EARLIER = "It could not be read when this cache was begun."
 
 
@@ -76,7 +79,7 @@ class ExtractReport:
     bad: tuple[BadImage, ...]
     """Images that could not be read, by their row in the cache."""
     bfloat16_difference: Mapping[str, float] | None
-    """By cut: norm of the difference to float32 over the norm, on the first batch."""
+    """By cut and pooling: norm of the difference to float32 over the norm, on the first batch."""
     fingerprint: str
 
 
@@ -86,6 +89,7 @@ def plan(
     out: Path,
     *,
     cuts: Sequence[CutPoint] | None = None,
+    batch_size: int = 64,
     precision: Precision = "float32",
     existing: Existing = "missing",
     limit: int | None = None,
@@ -96,19 +100,23 @@ def plan(
         model: A network with its cut points.
         source: From :func:`layerscope.data.open_source`.
         out: The folder for the cache.
-        cuts: Some of the network's cut points; all by default.
+        cuts: Some of the network's cut points, a cut once for each of its poolings; all in their
+            usual pooling by default.
+        batch_size: Images per forward pass; it matters to a network without BatchNorm statistics.
         precision: In which the network computes; features are stored in float32 either way.
         existing: What to do with a cache that is there.
         limit: At most this many rows, an equal share of every split, for a smoke run.
 
     Raises:
+        CheckpointError: The network lacks BatchNorm statistics and nothing was declared about it.
         CacheError: A cache is in the way that may not be touched.
     """
     chosen = tuple(model.cuts if cuts is None else cuts)
+    thinned = source if limit is None else thin(source, limit)
     header = Header(
         checkpoint=model.checkpoint,
         cuts=chosen,
-        source=source if limit is None else thin(source, limit),
+        source=thinned,
         ingredients=ingredients(
             model.checkpoint,
             chosen,
@@ -116,7 +124,8 @@ def plan(
             decoder=DECODER,
             precision=precision,
             limit=limit,
-        ),
+        )
+        | _statistics(model, thinned, batch_size),
         settings={"precision": precision, "decoder": DECODER, "versions": versions()},
     )
     path = out / cache_name(model.checkpoint.name, source.name, limit)
@@ -147,7 +156,8 @@ def extract(
         model: A network with its cut points; it is moved to the device.
         source: From :func:`layerscope.data.open_source`.
         out: The folder for the cache.
-        cuts: Some of the network's cut points; all by default.
+        cuts: Some of the network's cut points, a cut once for each of its poolings; all in their
+            usual pooling by default.
         batch_size: Images per forward pass.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: ``bfloat16`` computes under autocast and measures what that changes.
@@ -166,7 +176,14 @@ def extract(
     """
     target = choose_device(device)
     planned = plan(
-        model, source, out, cuts=cuts, precision=precision, existing=existing, limit=limit
+        model,
+        source,
+        out,
+        cuts=cuts,
+        batch_size=batch_size,
+        precision=precision,
+        existing=existing,
+        limit=limit,
     )
     if planned.standing.status == "there":
         return _report(planned, "there", 0.0, _earlier(planned), None)
@@ -197,7 +214,12 @@ def _run(
 ) -> _Network:
     """Fill the open cache and finish it."""
     cuts = planned.header.cuts
-    with _evaluating(model.module, device), open_taps(model, cuts) as taps, torch.inference_mode():
+    with (
+        _evaluating(model.module, device),
+        _calibrated(model, loader, device),
+        open_taps(model, cuts) as taps,
+        torch.inference_mode(),
+    ):
         network = _Network(model, cuts, taps, device, precision)
         with closing(iter(loader)) as batches:
             for rows, images in batches:
@@ -211,6 +233,62 @@ def _run(
             raise _drift(model, "Its rows were thrown away")
     writer.finish({**planned.header.settings, **network.settings(), **_loading(loader)})
     return network
+
+
+def _statistics(model: CutModel, source: Source, batch_size: int) -> dict[str, Any]:
+    """Return what determines the statistics of BatchNorms that have none; nothing if all have."""
+    mode = model.checkpoint.declared.get("batch_norm")
+    if not without_statistics(model.module):
+        if mode is not None:
+            raise CheckpointError(
+                f"{model.checkpoint.name} holds its BatchNorms' statistics; nothing stands in.",
+                hint=f"Leave --batch-norm {mode} out.",
+            )
+        return {}
+    if mode is None:
+        raise CheckpointError(
+            f"{model.checkpoint.name} holds no statistics for its BatchNorms.",
+            hint="Choose --batch-norm recalibrate (over training images) or --batch-norm batch.",
+        )
+    if mode == "batch" and len(source.ids) % batch_size == 1:
+        raise CheckpointError(
+            f"With batches of {batch_size} the last one holds a single image, which has no "
+            "statistics.",
+            hint="Choose another --batch-size.",
+        )
+    return {"batch_norm": {"statistics": mode, "batch_size": batch_size}}
+
+
+@contextmanager
+def _calibrated(model: CutModel, loader: Loader, device: torch.device) -> Iterator[None]:
+    """Give BatchNorms without statistics those of training images, and take them away again."""
+    names = without_statistics(model.module)
+    if model.checkpoint.declared.get("batch_norm") != "recalibrate":
+        yield
+        return
+    train = np.flatnonzero(loader.source.splits == "train")
+    chosen = np.random.default_rng(_CALIBRATION_SEED).permutation(train)[:_CALIBRATION_IMAGES]
+    images = Loader(
+        loader.source,
+        loader.transform,
+        loader.batch_size,
+        rows=chosen,
+        workers=loader.workers,
+        skip_bad=loader.skip_bad,
+    )
+    try:
+        with closing(_readable(images, device)) as batches:
+            calibrate(model.module, names, batches)
+        yield
+    finally:
+        forget(model.module, names)
+
+
+def _readable(images: Loader, device: torch.device) -> Generator[Tensor, None, None]:
+    for rows, batch in images:
+        valid = torch.from_numpy(~np.isin(rows, [bad.row for bad in images.bad]))
+        if int(valid.sum()) > 1:  # a single image has no variance
+            yield batch[valid].to(device)
 
 
 class _Network:
@@ -234,14 +312,14 @@ class _Network:
         self._first = True
 
     def features(self, images: Tensor, valid: npt.NDArray[np.bool_]) -> Features:
-        """Return (b, width) features by cut; the rows of unreadable images are NaN."""
+        """Return (b, width) features by cut and pooling; rows of unreadable images are NaN."""
         if not valid.any():
-            return {cut.name: _scattered(None, valid, cut) for cut in self._cuts}
+            return {cut.key: _scattered(None, valid, cut) for cut in self._cuts}
         batch = self._placed(images if valid.all() else images[torch.from_numpy(valid)])
         pooled = self._forward(batch, self._precision)
         if self._first:
             self._inspect(batch, pooled)
-        return {cut.name: _scattered(pooled[cut.name], valid, cut) for cut in self._cuts}
+        return {cut.key: _scattered(pooled[cut.key], valid, cut) for cut in self._cuts}
 
     def changed(self) -> bool:
         """Return whether a parameter or buffer differs from what it was at the start."""
@@ -263,7 +341,7 @@ class _Network:
     def _forward(self, batch: Tensor, precision: Precision) -> dict[str, npt.NDArray[np.float32]]:
         half = precision == "bfloat16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
-            pooled = self._taps.run(batch)
+            pooled = self._taps.run_poolings(batch)
         return {name: tensor.float().cpu().numpy() for name, tensor in pooled.items()}
 
     def _inspect(self, batch: Tensor, pooled: Features) -> None:
@@ -300,7 +378,8 @@ def _require_finite(features: Features, valid: npt.NDArray[np.bool_], ids: Seque
         wrong = np.flatnonzero(valid & ~np.isfinite(rows).all(axis=1))
         if wrong.size:
             raise CheckpointError(
-                f"The cut {name!r} gives features that are not finite for {ids[wrong[0]]!r}.",
+                f"The cut {name.rpartition('@')[0]!r} gives features that are not finite for "
+                f"{ids[wrong[0]]!r}.",
                 hint="Look at the weights for NaN, or extract with --precision float32.",
             )
 

@@ -22,6 +22,19 @@ Split = Literal["train", "val", "test"]
 Kind = Literal["classes", "latents", "none"]
 Encoding = Literal["raw", "circular", "quaternion"]
 Direction = Literal["maximise", "minimise"]
+Pooling = Literal["mean", "cls", "cls+mean", "max", "flat:9k", "none"]
+"""How a layer's output becomes one vector per image."""
+Layout = Literal["vector", "map", "map-last", "tokens"]
+"""Of an output: (b, c), (b, c, h, w), (b, h, w, c), or (b, n, d)."""
+Branch = Literal["online", "momentum"]
+"""Of two sets of weights that were trained together: the student's, or the teacher's."""
+Activation = Literal["relu", "gelu", "quick_gelu", "silu", "hardswish", "tanh", "none"]
+Stem = Literal["imagenet", "cifar", "stl10"]
+"""Of a ResNet: stride 2 and max pooling, stride 1 and none, or stride 1 and max pooling."""
+Statistics = Literal["batch", "recalibrate"]
+"""What stands in for BatchNorm statistics that a file does not hold."""
+Axes = Literal["nchw", "nhwc"]
+"""Where the channels of a map are: before height and width, or behind."""
 Existing = Literal["keep", "missing", "replace"]
 """What to do with work that is there: leave it, do what is missing, or do it anew."""
 
@@ -42,10 +55,21 @@ class CutPoint:
     """``trunk`` or ``head``."""
     width: int
     """Number of pooled features."""
-    pooling: str
-    """How the module's output becomes one vector per image: ``mean`` or ``none``."""
+    pooling: Pooling
+    """How the module's output becomes one vector per image."""
     depth: float
     """Position in [0, 1]: 0 for the first cut point, 1 for the last."""
+    layout: Layout = "vector"
+    """What the axes of the module's output are."""
+    prefix_tokens: int = 0
+    """Of tokens: how many leading ones (class token, registers) are no patches."""
+    class_token: bool = True
+    """Of tokens with leading ones: whether the first of them is a class token."""
+
+    @property
+    def key(self) -> str:
+        """The cut in one of its poolings: ``blocks.3@cls``."""
+        return f"{self.name}@{self.pooling}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +107,8 @@ class Checkpoint:
     seed: int | None = None
     """Seed of random weights, None for trained ones."""
     description: str = ""
+    declared: Mapping[str, Any] = field(default_factory=dict)
+    """What the user declared because the weights do not tell it."""
 
 
 @runtime_checkable
@@ -234,6 +260,8 @@ class Verdict:
     agrees: bool
     """False when the test split rejects the cut that validation chose."""
     note: str = ""
+    pooling: str = ""
+    """Of the best cut: the one that validation prefers where there are several."""
 
 
 @runtime_checkable
@@ -277,7 +305,9 @@ class FeatureCache(Protocol):
     def fingerprint(self) -> str: ...
     @property
     def complete(self) -> bool: ...
-    def view(self, cut: str) -> LayerView: ...
+    def view(self, cut: str, pooling: str | None = None) -> LayerView:
+        """Return one cut in one pooling, which may be left out where there is only one."""
+        ...
 
 
 @runtime_checkable

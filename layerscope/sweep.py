@@ -39,7 +39,7 @@ def sweep(
     existing: Existing = "missing",
     progress: Callable[..., None] | None = None,
 ) -> SweepReport:
-    """Score every cut of every cache on every task that it knows.
+    """Score every cut of every cache, in each of its poolings, on every task that it knows.
 
     Interrupted at any moment, what was finished is kept, and the same call continues it. Cells
     that failed earlier are tried again.
@@ -107,7 +107,8 @@ def _known_to(cache: FeatureCache, tasks: Sequence[Task]) -> list[Task]:
 
 
 def _describe(cache: FeatureCache, tasks: Sequence[Task], results: Results) -> None:
-    groups = cache.view(cache.cuts[0].name).groups("test")
+    first = cache.cuts[0]
+    groups = cache.view(first.name, first.pooling).groups("test")
     results.keep_groups(cache.checkpoint, cache.source, groups, cache.fingerprint)
     results.keep_tasks(tasks)
 
@@ -116,7 +117,7 @@ def _pairs(
     cache: FeatureCache, estimators: Sequence[Estimator]
 ) -> Iterator[tuple[LayerView, Estimator]]:
     for cut in cache.cuts:
-        view = cache.view(cut.name)
+        view = cache.view(cut.name, cut.pooling)
         for estimator in estimators:
             yield view, estimator
 

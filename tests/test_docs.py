@@ -23,15 +23,16 @@ from layerscope.render import renderers
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 COMMANDS = get_command(app).commands
-NAMES = {
-    registry.kind: registry.names()
-    for registry in (estimators, tasks, sources, renderers, families)
-}
+NAMES = {registry.kind: registry.names() for registry in (estimators, tasks, sources, renderers)}
 
 
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_cli", DOCS / "cli.py")
+    return _script("cli")
+
+
+def _script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -79,6 +80,13 @@ def test_the_command_reference_is_up_to_date(generator: ModuleType):
 def test_every_registered_name_is_documented(kind: str):
     pieces = (DOCS / "reference" / "pieces.md").read_text()
     assert [name for name in NAMES[kind] if f"`{name}`" not in pieces] == []
+
+
+def test_the_table_of_families_names_every_one_and_is_up_to_date():
+    generator = _script("families")
+    page = (DOCS / "checkpoints.md").read_text()
+    assert [name for name in families if f"| `{name}` |" not in page] == []
+    assert page == generator.page(), "run make reference"
 
 
 def test_links_between_pages_lead_somewhere():
@@ -135,3 +143,13 @@ def test_the_estimator_of_the_how_to_page_runs(tmp_path: Path):
     command = [sys.executable, "-W", "error", "-c", TRY_IT, str(plugin)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_family_of_the_how_to_page_conforms(tmp_path: Path):
+    page = (DOCS / "how-to" / "add-a-family.md").read_text()
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(re.search(r"```python\n(.+?)```", page, flags=re.DOTALL).group(1))
+    call = "from layerscope.cli.main import app; app(['check', 'family', 'mine.py'])"
+    command = [sys.executable, "-W", "error", "-c", call]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "ours: conforms, 1 examples\n"), done.stderr

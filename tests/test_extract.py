@@ -23,7 +23,7 @@ from layerscope.data import image_transform, read_image, sources
 from layerscope.device import choose_device
 from layerscope.errors import CacheError, CheckpointError, DeviceError, SourceError
 from layerscope.extract import extract, plan, relative_difference, state_hash
-from layerscope.models.cuts import Stop, cut_points
+from layerscope.models.cuts import Stop, cut_points, trace
 from layerscope.nouns import SPLITS, Checkpoint, CutPoint, Preprocessing, Source, Task
 
 ROWS = 17
@@ -85,7 +85,7 @@ def toy_model(kind=Toy, preprocessing=PREPROCESSING):
             seed=3,
         ),
         module,
-        cut_points(module, STOPS, 8),
+        cut_points(trace(module, 8), STOPS),
     )
 
 
@@ -143,8 +143,11 @@ def by_hand(module, source):
 
 
 def stored(path):
+    """The features by cut, where each is in the file in one pooling."""
     with h5py.File(path) as file:
-        return {name: dataset[:] for name, dataset in file["features"].items()}
+        found = {key.rpartition("@")[0]: rows[:] for key, rows in file["features"].items()}
+        assert len(found) == len(file["features"])
+        return found
 
 
 def assert_close(first, second):
@@ -374,11 +377,12 @@ def test_bfloat16_is_stored_in_float32_and_its_difference_measured(model, source
     exact = stored(extract(model, source, out / "exact", batch_size=ROWS, device="cpu").path)
     report = extract(model, source, out, batch_size=ROWS, device="cpu", precision="bfloat16")
     rounded = stored(report.path)
-    assert set(report.bfloat16_difference) == set(exact)
+    difference = {key.rpartition("@")[0]: v for key, v in report.bfloat16_difference.items()}
+    assert set(difference) == set(exact)
     for name, rows in rounded.items():
         assert rows.dtype == np.float32
         expected = np.linalg.norm(rows - exact[name]) / np.linalg.norm(exact[name])
-        assert report.bfloat16_difference[name] == pytest.approx(expected, rel=1e-3)
+        assert difference[name] == pytest.approx(expected, rel=1e-3)
         assert 1e-5 < expected < 0.05
     with open_cache(report.path) as cache:
         assert cache.settings["bfloat16_difference"] == report.bfloat16_difference
@@ -536,6 +540,63 @@ def test_cuts_are_chosen_by_globs(door):
     assert code == 2
     assert "There is no layer called 'layer9'" in err
     assert "Nearest:" in err
+
+
+def test_several_poolings_are_captured_in_one_pass(door, source):
+    from layerscope.models import load
+
+    words = ("net1.toml", *DATA, "--cuts", "stem,trunk,head.*", "--pooling", "mean,max")
+    assert door(*words)[0] == 0
+    with h5py.File("features/net1@toy.h5") as file:
+        found = {name: rows[:] for name, rows in file["features"].items()}
+    assert set(found) == {"stem@mean", "stem@max", "trunk@mean", "head.1@none", "head.2@none"}
+    model = load("net1.toml")
+    transform = image_transform(model.checkpoint.preprocessing)
+    images = torch.stack([transform(read_image(source.root / name)) for name in source.ids])
+    with torch.no_grad():
+        trunk = model.module.trunk
+        stem = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(images))))
+    np.testing.assert_allclose(found["stem@max"], stem.amax((2, 3)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["stem@mean"], stem.mean((2, 3)), rtol=1e-4, atol=1e-5)
+    with open_cache(Path("features/net1@toy.h5")) as cache:
+        assert [cut.index for cut in cache.cuts][:2] == [0, 0]
+    settings = json.loads(Path("features/settings.json").read_text())["extract"]
+    assert (settings["pooling"], settings["branch"]) == ("mean,max", None)
+    code, out, err = door("net1.toml", "net2.toml", *DATA, "--pooling", "cls")
+    assert (code, out) == (2, "")
+    assert "Error: net2.toml: The pooling 'cls' fits none of the chosen cuts" in err
+
+
+def test_each_branch_of_one_file_has_a_cache_of_its_own(door):
+    from tests.models.families.test_moco import example
+
+    torch.save(example().contents, "run.pth.tar")
+    few = ("--limit", "3", "--cuts", "head.*", "--image-size", "32")
+    for words in ((), ("--branch", "momentum")):
+        code, _, err = door("run.pth.tar", *DATA, *few, *words)
+        assert code == 0, err
+    names = ["run+32px@toy.limit3.h5", "run+momentum+32px@toy.limit3.h5"]
+    assert sorted(path.name for path in Path("features").glob("*.h5")) == names
+    online, momentum = (stored(Path("features") / name) for name in names)
+    assert not np.allclose(online["head.2"], momentum["head.2"])
+    with open_cache(Path("features") / names[1]) as cache:
+        assert cache.card.declared == {"branch": "momentum", "image_size": 32}
+        assert cache.checkpoint == "run+momentum+32px"
+
+
+def test_notes_about_a_network_are_said(door):
+    from torch import nn as layers
+
+    Path("nets_of_extract.py").write_text(
+        "from torch import nn\ndef make(): return nn.Sequential(nn.Conv2d(3, 4, 3, 2))\n"
+    )
+    torch.save(layers.Sequential(layers.Conv2d(3, 4, 3, 2)).state_dict(), "mine.pth")
+    words = ("--arch", "nets_of_extract:make", "--image-size", "32", "--limit", "3", "--json")
+    code, out, err = door("mine.pth", *DATA, *words)
+    assert code == 0, err
+    assert "mine+32px: How its images were prepared is not known" in err
+    assert "Note" not in out
+    json.loads(out)
 
 
 def test_one_bad_checkpoint_does_not_cost_the_others(door):

@@ -14,7 +14,7 @@ import pytest
 import layerscope
 
 ROOT = Path(layerscope.__file__).parent
-HEAVY = {"torch", "torchvision", "h5py", "matplotlib", "sklearn", "scipy", "mitsuba"}
+HEAVY = {"torch", "timm", "torchvision", "h5py", "matplotlib", "sklearn", "scipy", "mitsuba"}
 FENCES = {
     "h5py": {"cache"},
     "timm": {"models"},
@@ -27,6 +27,7 @@ FENCES = {
     "typer": {"cli"},
     "rich": {"cli"},
     "ffcv": {"data"},
+    "huggingface_hub": {"models"},
 }
 START_SECONDS = 0.3
 

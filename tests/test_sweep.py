@@ -13,6 +13,7 @@ import pytest
 from layerscope.errors import CacheError, EstimatorError
 from layerscope.estimators import estimators
 from layerscope.nouns import CutPoint, LayerView, Score, Split, Task
+from layerscope.report.curve import curves
 from layerscope.report.results import Results
 from layerscope.report.verdict import sentence, verdicts
 from layerscope.sweep import size, sweep
@@ -32,7 +33,7 @@ CATEGORY = Task("memory-y", "memory", "classes", "top-1", "maximise")
 
 @dataclass
 class Cache:
-    """A cache in memory: features by cut, and targets by task."""
+    """A cache in memory: features by cut, or by cut and pooling, and targets by task."""
 
     layers: Mapping[str, np.ndarray]
     targets: Mapping[str, np.ndarray]
@@ -44,22 +45,26 @@ class Cache:
 
     @property
     def cuts(self) -> tuple[CutPoint, ...]:
-        last = max(len(self.layers) - 1, 1)
+        names = list(dict.fromkeys(key.partition("@")[0] for key in self.layers))
+        last = max(len(names) - 1, 1)
         return tuple(
             CutPoint(
-                i,
+                names.index(name),
                 name,
                 name,
                 "head" if name.startswith("head") else "trunk",
                 rows.shape[1],
-                "mean",
-                i / last,
+                pooling or "mean",
+                names.index(name) / last,
             )
-            for i, (name, rows) in enumerate(self.layers.items())
+            for (name, _, pooling), rows in (
+                (key.partition("@"), rows) for key, rows in self.layers.items()
+            )
         )
 
-    def view(self, cut: str) -> View:
-        return View(self, next(point for point in self.cuts if point.name == cut))
+    def view(self, cut: str, pooling: str | None = None) -> View:
+        found = [point for point in self.cuts if point.name == cut]
+        return View(self, next(point for point in found if pooling in (None, point.pooling)))
 
 
 @dataclass
@@ -80,7 +85,9 @@ class View:
         return self.cache.fingerprint
 
     def features(self, split: Split) -> np.ndarray:
-        return part(self.cache.layers[self.cut.name], split).astype(np.float32)
+        layers = self.cache.layers
+        rows = layers[self.cut.key if self.cut.key in layers else self.cut.name]
+        return part(rows, split).astype(np.float32)
 
     def target(self, task: str, split: Split) -> np.ndarray:
         return part(self.cache.targets[task], split)
@@ -196,6 +203,92 @@ def test_a_latent_that_no_layer_knows_has_no_winner(tmp_path):
     verdict = verdict_of(Cache(layers, {LATENT.name: by_object()}, (LATENT,)), tmp_path)
     assert len(verdict.tied) >= 2
     assert "trunk" in verdict.tied
+
+
+# A cut in several poolings is one cut.
+
+
+def pooled(best: str = "cls") -> Cache:
+    """Two blocks: the first knows the latent in one pooling, and nearly nothing in the other."""
+    rng = np.random.default_rng(5)
+    z = rng.standard_normal((N, 1))
+    told = np.concatenate((z + 0.1 * rng.standard_normal((N, 1)), rng.standard_normal((N, 5))), 1)
+    vague = np.concatenate((z + 3 * rng.standard_normal((N, 1)), rng.standard_normal((N, 5))), 1)
+    half = np.concatenate((z + rng.standard_normal((N, 1)), rng.standard_normal((N, 5))), 1)
+    other = "mean" if best == "cls" else "cls"
+    layers = {
+        f"blocks.0@{other}": vague,
+        f"blocks.0@{best}": told,
+        "trunk@cls": half,
+        "trunk@mean": half @ np.linalg.qr(rng.standard_normal((6, 6)))[0],
+        "head.1@none": vague,
+    }
+    return Cache(layers, {LATENT.name: z[:, 0]}, (LATENT,))
+
+
+@pytest.mark.parametrize("best", ["cls", "mean"])
+def test_a_cut_stands_for_itself_in_the_pooling_that_validation_prefers(tmp_path, best):
+    report = sweep([pooled(best)], [LATENT], [estimators["ridge"](0)], tmp_path)
+    assert (report.computed, size([pooled(best)], [0])) == (5, 5)  # type: ignore[list-item]
+    primary = [score for score in report.results.scores() if score.primary]
+    assert {(score.cut, score.pooling) for score in primary} == {
+        tuple(key.split("@")) for key in pooled(best).layers
+    }
+    (verdict,) = verdicts(report.results)
+    assert (verdict.best, verdict.pooling, verdict.tied) == ("blocks.0", best, ("blocks.0",))
+    assert list(verdict.probability) == ["blocks.0", "trunk", "head.1"]
+    assert sum(verdict.probability.values()) == pytest.approx(1.0)
+    told = next(row for row in primary if (row.cut, row.pooling) == ("blocks.0", best))
+    assert verdict.value.estimate == pytest.approx(told.test)
+    assert f"Pooling chosen on validation: {best} at blocks.0" in verdict.note
+    (curve,) = curves(report.results.scores())
+    assert curve.cuts == ("blocks.0", "trunk", "head.1")
+    assert curve.points[0].value == pytest.approx(told.test)
+
+
+def test_two_poolings_of_a_cut_are_never_tied_with_each_other(tmp_path):
+    cache = pooled()
+    del cache.layers["blocks.0@cls"], cache.layers["blocks.0@mean"]
+    (verdict,) = verdicts(sweep([cache], [LATENT], [estimators["ridge"](0)], tmp_path).results)
+    assert verdict.tied == ("trunk",)
+    assert verdict.gain.estimate == 0.0
+
+
+def test_one_more_pooling_that_is_worse_changes_no_verdict(tmp_path):
+    both = sweep([pooled()], [LATENT], [estimators["ridge"](0)], tmp_path / "both").results
+    cache = pooled()
+    del cache.layers["blocks.0@mean"], cache.layers["trunk@mean"]
+    one = sweep([cache], [LATENT], [estimators["ridge"](0)], tmp_path / "one").results
+    (first,), (second,) = verdicts(both), verdicts(one)
+    assert (first.best, first.tied, first.value) == (second.best, second.tied, second.value)
+
+
+def test_losses_of_two_poolings_do_not_overwrite_each_other(tmp_path):
+    results = sweep([pooled()], [LATENT], [estimators["ridge"](0)], tmp_path).results
+    for score in results.scores():
+        if score.primary:
+            assert results.losses(score).test.mean() == pytest.approx(score.test)
+
+
+def test_a_pooling_that_failed_leaves_its_cut_to_the_other(tmp_path):
+    cache = pooled()
+    cache.layers["blocks.0@cls"][3, 0] = np.nan
+    (verdict,) = verdicts(sweep([cache], [LATENT], [estimators["ridge"](0)], tmp_path).results)
+    assert "Left out, failed: blocks.0@cls." in verdict.note
+    assert set(verdict.probability) == {"blocks.0", "trunk", "head.1"}
+
+
+def test_a_pooling_of_an_older_cache_has_no_say(tmp_path):
+    sweep([pooled()], [LATENT], [estimators["ridge"](0)], tmp_path)
+    anew = replace(pooled(), fingerprint="beef")
+    del anew.layers["blocks.0@cls"]
+    results = sweep([anew], [LATENT], [estimators["ridge"](0)], tmp_path).results
+    (verdict,) = verdicts(results)
+    assert verdict.best == "trunk"
+    assert "from another cache: blocks.0@cls" in verdict.note
+    (curve,) = curves(results.current(results.scores()))
+    mean = next(row for row in results.scores() if row.primary and row.fingerprint == "beef")
+    assert curve.points[0].value == pytest.approx(mean.test)
 
 
 # What is there, what is continued, what is lost.

@@ -13,7 +13,7 @@ import numpy as np
 
 from layerscope.cache.fingerprint import differences
 from layerscope.cache.header import Header
-from layerscope.cache.layout import ATTRIBUTES, ROW_VALID, SCHEMA, part_of
+from layerscope.cache.layout import ATTRIBUTES, OLDER, ROW_VALID, SCHEMA, part_of
 from layerscope.errors import CacheError
 from layerscope.nouns import Existing
 
@@ -41,7 +41,7 @@ class _Found:
     skipped: tuple[int, ...]
 
 
-_Look = _Found | Literal["nothing", "unreadable", "foreign"]
+_Look = _Found | Literal["nothing", "unreadable", "foreign", "older"]
 
 
 def standing(path: Path, header: Header, existing: Existing) -> Standing:
@@ -71,6 +71,8 @@ def standing(path: Path, header: Header, existing: Existing) -> Standing:
 
 def _finished(path: Path, header: Header) -> Standing:
     found = _look(path)
+    if found == "older":
+        raise _older(path)
     if not isinstance(found, _Found) or not found.complete:
         raise _foreign(path)
     _require_same(path, found, header)
@@ -80,6 +82,8 @@ def _finished(path: Path, header: Header) -> Standing:
 def _started(part: Path, header: Header, found: _Look) -> Standing:
     if found == "foreign":
         raise _foreign(part)
+    if found == "older":
+        raise _older(part)
     if not isinstance(found, _Found):  # a part that was killed before its first flush has no row
         return Standing("new", stale=found == "unreadable")
     _require_same(part, found, header)
@@ -91,6 +95,13 @@ def _foreign(path: Path) -> CacheError:
         f"{str(path)!r} is there and is not a complete LayerScope cache.",
         hint="Move it away, choose another folder with -o, or write over it with "
         "--existing replace.",
+    )
+
+
+def _older(path: Path) -> CacheError:
+    return CacheError(
+        f"{str(path)!r} was written in an older format, which cannot be continued or read.",
+        hint="Extract it again with --existing replace, or choose another folder with -o.",
     )
 
 
@@ -117,6 +128,8 @@ def _look(path: Path) -> _Look:
 
 
 def _read(file: h5py.File) -> _Look:
+    if file.attrs.get("schema") in OLDER:
+        return "older"
     if file.attrs.get("schema") != SCHEMA or any(name not in file.attrs for name in ATTRIBUTES):
         return "foreign"
     done = int(file.attrs["rows_done"])

@@ -39,7 +39,11 @@ def ingredients(
             "weights": checkpoint.sha256,
             "family": checkpoint.family,
             "architecture": checkpoint.architecture,
-            "cuts": [[cut.name, cut.module, cut.pooling, cut.width] for cut in cuts],
+            "declared": {k: v for k, v in checkpoint.declared.items() if k != "family"},
+            "cuts": [
+                [cut.name, cut.module, cut.pooling, cut.width, cut.layout, cut.prefix_tokens]
+                for cut in cuts
+            ],
             "preprocessing": checkpoint.preprocessing,
             "decoder": decoder,
             "images": manifest,

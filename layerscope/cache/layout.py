@@ -1,24 +1,24 @@
-"""The file format, ``layerscope-cache/1``: HDF5, readable without this package.
+"""The file format, ``layerscope-cache/2``: HDF5, readable without this package.
 
 One file holds the pooled features of one checkpoint over one image source::
 
-    features/<cut name>   (rows, width) float32, one contiguous dataset for each cut
-    rows/id               (rows,) text, what the source calls the image
-    rows/split            (rows,) text: train, val or test
-    rows/group            (rows,) text, what rows share that are not independent: their object
-    rows/valid            (rows,) bool, False for an image that could not be read (its rows are NaN)
-    targets/<task>        (rows,) int64 classes, or (rows, k) float64 latents in their own unit
+    features/<cut name>@<pooling>   (rows, width) float32, contiguous: a cut in one pooling
+    rows/id          (rows,) text, what the source calls the image
+    rows/split       (rows,) text: train, val or test
+    rows/group       (rows,) text, what rows share that are not independent: their object
+    rows/valid       (rows,) bool, False for an image that could not be read (its rows are NaN)
+    targets/<task>   (rows,) int64 classes, or (rows, k) float64 latents in their own unit
 
 Rows are in source order everywhere. The root's attributes are
 
-    schema        "layerscope-cache/1"
+    schema        "layerscope-cache/2"
     fingerprint   sha256 of ``ingredients``
     ingredients   JSON: everything that determines the features
     rows_done     rows written so far; rows from here on are not to be read
     complete      True once every row is written and the network was found unchanged
     source        name of the image source
     checkpoint    JSON: the checkpoint's card
-    cuts          JSON: the cut points in call order
+    cuts          JSON: the cut points in call order, a cut once for each of its poolings
     tasks         JSON: the tasks whose targets are stored
     settings      JSON: how the features were computed, with versions
 
@@ -26,6 +26,9 @@ While it is written the file is called ``….h5.part``. Datasets are allocated i
 first row, and after each batch the rows are flushed, then ``rows_done`` advances and is flushed:
 so a killed writer leaves a file in which the first ``rows_done`` rows are right. Nothing is
 compressed: that would cost more time than it saves space on float features.
+
+In ``layerscope-cache/1`` a cut had one pooling and its dataset only the cut's name; such files are
+refused, since they do not say how tokens were pooled.
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-SCHEMA = "layerscope-cache/1"
+SCHEMA = "layerscope-cache/2"
+OLDER = ("layerscope-cache/1",)
 SUFFIX = ".h5"
 PART = ".part"
 
@@ -85,9 +89,13 @@ def part_of(path: Path) -> Path:
     return path.with_name(path.name + PART)
 
 
-def features_of(cut: str) -> str:
-    """Return the path inside the file of one cut's features."""
-    return f"{FEATURES}/{cut}"
+def features_of(key: str) -> str:
+    """Return the path inside the file of the features of a cut in one pooling.
+
+    Args:
+        key: Such as ``blocks.3@cls``.
+    """
+    return f"{FEATURES}/{key}"
 
 
 def target_of(task: str) -> str:

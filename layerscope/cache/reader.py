@@ -16,6 +16,7 @@ import numpy.typing as npt
 from layerscope.cache.existing import locked
 from layerscope.cache.layout import (
     ATTRIBUTES,
+    OLDER,
     PART,
     ROW_GROUP,
     ROW_ID,
@@ -35,6 +36,7 @@ _BLOCK = 16384
 
 _REPEAT = "Repeat the layerscope extract command that made it; it goes on where it stopped."
 _MAKE = "Make a cache with layerscope extract."
+_AGAIN = "Extract the features again: layerscope extract … --existing replace."
 
 
 class Cache:
@@ -110,16 +112,31 @@ class Cache:
         """Number of images, those that could not be read among them."""
         return len(self._file[ROW_VALID])
 
-    def view(self, cut: str) -> View:
-        """Return one cut with its splits and targets.
+    def view(self, cut: str, pooling: str | None = None) -> View:
+        """Return one cut in one pooling with its splits and targets.
+
+        Args:
+            cut: Its name.
+            pooling: May be left out where the cache has only one of the cut.
 
         Raises:
-            UnknownNameError: The cache has no such cut.
+            UnknownNameError: The cache has no such cut, or not in this pooling.
+            CacheError: It has several, and none was named.
         """
-        for known in self.cuts:
-            if known.name == cut:
-                return View(self, known)
-        raise UnknownNameError("layer", cut, (known.name for known in self.cuts))
+        known = {point.pooling: point for point in self.cuts if point.name == cut}
+        if not known:
+            raise UnknownNameError("layer", cut, (point.name for point in self.cuts))
+        if pooling is None and len(known) == 1:
+            return View(self, next(iter(known.values())))
+        if pooling is None:
+            raise CacheError(
+                f"{str(self.path)!r} has {cut} in several poolings: {', '.join(known)}.",
+                hint=f'Name one: view("{cut}", "{next(iter(known))}").',
+            )
+        for name, point in known.items():
+            if name == pooling:
+                return View(self, point)
+        raise UnknownNameError(f"pooling of {cut}", pooling, known)
 
     def rows_of(self, split: Split) -> npt.NDArray[np.int64]:
         """Return the (n,) readable rows of one split, ascending."""
@@ -165,7 +182,7 @@ class View:
 
     def features(self, split: Split) -> npt.NDArray[np.float32]:
         """Return the (n, width) features of one split, in source order."""
-        return self.cache.numbers(features_of(self.cut.name), split)
+        return self.cache.numbers(features_of(self.cut.key), split)
 
     def target(self, task: str, split: Split) -> npt.NDArray[Any]:
         """Return the (n,) classes or (n, k) latents of one split.
@@ -233,6 +250,11 @@ def _checked(path: Path, file: h5py.File) -> Cache:
 
 def _require_schema(path: Path, file: h5py.File) -> None:
     schema = file.attrs.get("schema")
+    if schema in OLDER:
+        raise CacheError(
+            f"{str(path)!r} has the older schema {schema!r}, which this version does not read.",
+            hint=_AGAIN,
+        )
     if schema != SCHEMA or any(name not in file.attrs for name in ATTRIBUTES):
         raise CacheError(
             f"{str(path)!r} is an HDF5 file with the schema {schema!r}, not {SCHEMA!r}.",
@@ -248,7 +270,7 @@ def _require_schema(path: Path, file: h5py.File) -> None:
 def _require_datasets(path: Path, cache: Cache, file: h5py.File) -> None:
     rows = len(file[ROW_VALID]) if ROW_VALID in file else -1
     expected: dict[str, tuple[int, ...]] = {
-        features_of(cut.name): (rows, cut.width) for cut in cache.cuts
+        features_of(cut.key): (rows, cut.width) for cut in cache.cuts
     }
     expected |= {name: (rows,) for name in (ROW_ID, ROW_SPLIT, ROW_GROUP, ROW_VALID)}
     for name, shape in expected.items():

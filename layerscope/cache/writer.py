@@ -83,7 +83,7 @@ class CacheWriter:
         """Append one batch of rows to every cut, so that a kill at any moment loses no more.
 
         Args:
-            features: By cut name: (b, width).
+            features: By cut and pooling, ``blocks.3@cls``: (b, width).
             valid: (b,) False for an image that could not be read.
 
         Raises:
@@ -92,7 +92,7 @@ class CacheWriter:
         rows = slice(self.rows_done, self.rows_done + len(valid))
         with self._storing():
             for cut in self.header.cuts:
-                self._file[features_of(cut.name)][rows] = features[cut.name]
+                self._file[features_of(cut.key)][rows] = features[cut.key]
             self._file[ROW_VALID][rows] = valid
             self._file.flush()
             self._file.attrs.modify("rows_done", np.int64(rows.stop))
@@ -177,7 +177,7 @@ class CacheWriter:
 def _write_header(file: h5py.File, header: Header) -> None:
     source = header.source
     for cut in header.cuts:
-        _preallocate(file, features_of(cut.name), (header.rows, cut.width))
+        _preallocate(file, features_of(cut.key), (header.rows, cut.width))
     file.create_dataset(ROW_VALID, data=np.zeros(header.rows, dtype=np.bool_))
     texts = ((ROW_ID, source.ids), (ROW_SPLIT, source.splits), (ROW_GROUP, source.groups))
     for name, values in texts:

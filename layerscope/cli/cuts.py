@@ -1,38 +1,75 @@
-"""``layerscope cuts``: the ordered table of a checkpoint's cut points."""
+"""``layerscope cuts``: the ordered table of a checkpoint's cut points, and what of it was used."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from layerscope.cli import checkpoint as options
 from layerscope.cli import terminal
 
 if TYPE_CHECKING:
     from layerscope.models import LoadedModel
+    from layerscope.nouns import CutPoint, Preprocessing
+
+NO_HEAD = "The file holds no head, so the drop behind the trunk cannot be seen."
 
 
 def command(
+    context: typer.Context,
     checkpoint: Annotated[
         str, typer.Argument(help="A card's name, or the path of a card or of a file of weights.")
     ],
+    cuts: Annotated[
+        str | None,
+        typer.Option("--cuts", help="Show these: names, globs, ranges such as -4:, with commas."),
+    ] = None,
+    pooling: Annotated[
+        str | None, typer.Option("--pooling", help="Show them pooled so: mean,cls and so on.")
+    ] = None,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="List every key of the file that was used or ignored.")
+    ] = False,
+    family: options.Family = None,
+    arch: options.Arch = None,
+    head_from: options.HeadFrom = None,
+    prefix_tokens: options.PrefixTokens = None,
+    map_axes: options.MapAxes = None,
+    branch: options.WhichBranch = None,
+    head_act: options.HeadAct = None,
+    trunk_act: options.TrunkAct = None,
+    attention_heads: options.AttentionHeads = None,
+    stem: options.WhichStem = None,
+    image_size: options.ImageSize = None,
+    width: options.Width = None,
+    batch_norm: options.BatchNorm = None,
+    trust: options.Trust = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print where a network can be cut, in call order, and what of its file was used.
 
+    Every key of the file is either used or ignored for a reason; a trunk or head that the file
+    does not fill is an error.
+
     \b
     Examples:
       layerscope cuts simclr-objects3d
-      layerscope cuts resnet50.pth --json
+      layerscope cuts resnet50.pth --keys
+      layerscope cuts checkpoint.pth.tar --branch momentum --cuts '-4:' --pooling mean,max
+      layerscope cuts mine.pth --arch nets:resnet_with_head --head-from projector --json
     """
-    from layerscope.models import load
+    from layerscope.models import select_cuts
 
-    model = load(checkpoint)
-    terminal.emit(_data(model), as_json, lambda: _text(model))
+    model = options.load_with(checkpoint, context.params)
+    chosen = select_cuts(model, cuts, pooling)
+    terminal.emit(_data(model, chosen), as_json, lambda: _text(model, chosen, keys))
 
 
-def _data(model: LoadedModel) -> dict[str, Any]:
+def _data(model: LoadedModel, chosen: Sequence[CutPoint]) -> dict[str, Any]:
     checkpoint = model.checkpoint
     return {
         "checkpoint": checkpoint.name,
@@ -40,28 +77,89 @@ def _data(model: LoadedModel) -> dict[str, Any]:
         "reason": model.reason,
         "architecture": dict(checkpoint.architecture),
         "head": checkpoint.head,
+        "has_head": _has_head(model),
         "sha256": checkpoint.sha256,
+        "declared": dict(checkpoint.declared),
         "preprocessing": asdict(checkpoint.preprocessing),
-        "cuts": [asdict(cut) for cut in model.cuts],
+        "cuts": [asdict(cut) for cut in chosen],
+        "more": [asdict(cut) for cut in model.more],
+        "notes": list(model.notes),
+        "uncalibrated": list(model.uncalibrated),
         "keys": dict(model.keys),
         "ignored": dict(model.ignored),
+        "missing": [],  # a network that its file does not fill is not loaded
     }
 
 
-def _text(model: LoadedModel) -> str:
+def _text(model: LoadedModel, chosen: Sequence[CutPoint], keys: bool) -> str:
+    sections = [_facts(model), _table(chosen)]
+    if model.more:
+        sections += ["Off by default, chosen with --cuts:\n" + _table(model.more, numbered=False)]
+    if model.notes:
+        sections.append("\n".join(f"Note: {note}" for note in model.notes))
+    sections.append(_account(model, keys))
+    return "\n\n".join(sections)
+
+
+def _facts(model: LoadedModel) -> str:
     checkpoint = model.checkpoint
-    rows = [
-        (str(c.index), c.name, c.module, c.part, str(c.width), c.pooling, f"{c.depth:.2f}")
-        for c in model.cuts
-    ]
-    header = ("#", "cut", "module", "part", "width", "pooling", "depth")
     lines = [
         f"{checkpoint.name}: {checkpoint.family}, because {model.reason}",
+        f"architecture: {_listed(checkpoint.architecture)}",
         f"head: {checkpoint.head}",
-        f"{len(model.keys)} tensors used, {len(model.ignored)} ignored, 0 missing"
-        if model.keys
-        else f"random weights from seed {checkpoint.seed}",
+        f"images: {_images(checkpoint.preprocessing)}",
     ]
-    if all(cut.part == "trunk" for cut in model.cuts):
-        lines.append("The file holds no head, so the drop behind the trunk cannot be seen.")
-    return "\n".join([*lines, "", terminal.table(header, rows, right=(0, 4, 6))])
+    if checkpoint.declared:
+        lines.append(f"declared: {_listed(checkpoint.declared)}")
+    return "\n".join(lines if _has_head(model) else [*lines, NO_HEAD])
+
+
+def _has_head(model: LoadedModel) -> bool:
+    return any(cut.part == "head" for cut in (*model.cuts, *model.more))
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _images(preprocessing: Preprocessing) -> str:
+    resize, crop = preprocessing.resize, preprocessing.crop
+    steps = [
+        resize and f"resized to {resize} pixels, {preprocessing.interpolation}",
+        crop and f"centre crop {crop}",
+        f"mean {preprocessing.mean}, deviation {preprocessing.std}",
+    ]
+    return "; ".join(step for step in steps if step)
+
+
+def _table(cuts: Sequence[CutPoint], numbered: bool = True) -> str:
+    rows = [
+        (str(c.index), c.name, c.module, c.part, str(c.width), c.pooling, f"{c.depth:.2f}")
+        for c in cuts
+    ]
+    header = ("#", "cut", "module", "part", "width", "pooling", "depth")
+    if numbered:
+        return terminal.table(header, rows, right=(0, 4, 6))
+    return terminal.table(header[1:-1], [row[1:-1] for row in rows], right=(3,))
+
+
+def _account(model: LoadedModel, keys: bool) -> str:
+    """Return how many keys of the file were used, ignored and missing, or all of them."""
+    if not model.keys:
+        return f"random weights from seed {model.checkpoint.seed}"
+    lines = [f"{len(model.keys)} keys used, {len(model.ignored)} ignored, 0 missing"]
+    if keys:
+        lines += [f"  used     {key} → {own}" for key, own in model.keys.items()]
+        lines += [f"  ignored  {key}: {reason}" for key, reason in model.ignored.items()]
+        return "\n".join(lines)
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for key, reason in model.ignored.items():
+        by_reason[reason].append(key)
+    lines += [
+        f"  ignored {len(names)}, {reason}: {_some(names)}" for reason, names in by_reason.items()
+    ]
+    return "\n".join([*lines, "  (every key: --keys)"])
+
+
+def _some(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from layerscope.cli import checkpoint as options
 from layerscope.cli import settings, terminal
 from layerscope.cli.sources import open_pair
 from layerscope.errors import FINDINGS, WRONG_USE, LayerScopeError
@@ -17,7 +18,7 @@ from layerscope.nouns import Existing
 if TYPE_CHECKING:
     from layerscope.extract import ExtractReport, Plan
     from layerscope.models import LoadedModel
-    from layerscope.nouns import Source
+    from layerscope.nouns import CutPoint, Source
 
 Precision = Literal["float32", "bfloat16"]
 Row = dict[str, Any]
@@ -39,7 +40,15 @@ def command(
         "features"
     ),
     cuts: Annotated[
-        str | None, typer.Option("--cuts", help="Layers: a comma list of names and globs.")
+        str | None,
+        typer.Option("--cuts", help="Layers: names, globs, ranges such as -4:, with commas."),
+    ] = None,
+    pooling: Annotated[
+        str | None,
+        typer.Option(
+            "--pooling",
+            help="mean, cls, cls+mean, max, flat:9k, none, with commas; the usual ones by default.",
+        ),
     ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Images per forward pass.")
@@ -68,23 +77,40 @@ def command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be written, and write nothing.")
     ] = False,
+    family: options.Family = None,
+    arch: options.Arch = None,
+    head_from: options.HeadFrom = None,
+    prefix_tokens: options.PrefixTokens = None,
+    map_axes: options.MapAxes = None,
+    branch: options.WhichBranch = None,
+    head_act: options.HeadAct = None,
+    trunk_act: options.TrunkAct = None,
+    attention_heads: options.AttentionHeads = None,
+    stem: options.WhichStem = None,
+    image_size: options.ImageSize = None,
+    width: options.Width = None,
+    batch_norm: options.BatchNorm = None,
+    trust: options.Trust = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compute the pooled features of every cut once, and keep them in a cache.
 
     One file is written for each checkpoint and image source. Repeating the command goes on where
-    it stopped; a cache that is complete and was made from the same things is left alone.
+    it stopped; a cache that is complete and was made from the same things is left alone. With
+    several poolings each cut is captured in all that fit its output, in the same pass.
 
     \b
     Examples:
       layerscope extract simclr-objects3d --data objects3d=data/objects3d
       layerscope extract a.safetensors b.pth --data objects3d=data/objects3d -o features/
       layerscope extract resnet50.pth --data objects3d=DIR --cuts 'layer4.*,head.*' --limit 200
+      layerscope extract vit.pth --data objects3d=DIR --pooling mean,cls --cuts '-4:'
+      layerscope extract moco.pth.tar --data objects3d=DIR --branch momentum
       layerscope extract resnet50.pth --data objects3d=DIR --dry-run --json
     """
     from layerscope.device import choose_device
 
-    options = {
+    running = {
         "precision": precision,
         "existing": existing,
         "limit": limit,
@@ -94,9 +120,9 @@ def command(
         "skip_bad": skip_bad_images,
     }
     opened = [open_pair(pair) for pair in data]
-    run = _Run(context.params, options)
+    run = _Run(context.params, running)
     if not dry_run:
-        terminal.say(f"Device: {options['device']}" + " (auto)" * (device == "auto"))
+        terminal.say(f"Device: {running['device']}" + " (auto)" * (device == "auto"))
     for checkpoint in checkpoints:
         run.checkpoint(checkpoint, opened)
     run.emit(as_json)
@@ -106,38 +132,39 @@ def command(
 class _Run:
     """Several extractions, of which one that fails does not cost the others."""
 
-    def __init__(self, words: dict[str, Any], options: dict[str, Any]) -> None:
+    def __init__(self, words: dict[str, Any], running: dict[str, Any]) -> None:
         self._words = words
-        self._options = options
+        self._running = running
         self._output: Path = words["output"]
         self._rows: list[Row] = []
         self._failed: list[Row] = []
 
     def checkpoint(self, name: str, opened: Sequence[Source]) -> None:
-        from layerscope.models import load
+        from layerscope.models import select_cuts
 
         try:
-            model = load(name)
+            model = options.load_with(name, self._words)
+            cuts = select_cuts(model, self._words["cuts"], self._words["pooling"])
         except LayerScopeError as error:
             self._fail(name, None, error)
             return
+        for note in model.notes:
+            terminal.say(f"{model.checkpoint.name}: {note}")
         for source in opened:
             try:
-                self._rows.append(self._one(model, source))
+                self._rows.append(self._one(model, cuts, source))
             except LayerScopeError as error:
                 self._fail(name, source.name, error)
 
-    def _one(self, model: LoadedModel, source: Source) -> Row:
+    def _one(self, model: LoadedModel, cuts: Sequence[CutPoint], source: Source) -> Row:
         from layerscope.extract import extract, plan
-        from layerscope.models import select_cuts
 
-        cuts = select_cuts(model.cuts, self._words["cuts"])
         planned = plan(
             model,
             source,
             self._output,
             cuts=cuts,
-            **{key: self._options[key] for key in ("precision", "existing", "limit")},
+            **{key: self._running[key] for key in ("batch_size", "precision", "existing", "limit")},
         )
         if self._words["dry_run"]:
             return _planned(planned)
@@ -146,7 +173,7 @@ class _Run:
         label = f"{model.checkpoint.name} on {source.name}"
         if planned.standing.rows_done:
             terminal.say(f"{label}: {planned.standing.rows_done} rows are there.")
-        job = partial(extract, model, source, self._output, cuts=cuts, **self._options)
+        job = partial(extract, model, source, self._output, cuts=cuts, **self._running)
         if planned.standing.status == "there":
             report = job()
         else:
@@ -156,7 +183,8 @@ class _Run:
         return _planned(planned) | _written(report)
 
     def _fail(self, checkpoint: str, source: str | None, error: LayerScopeError) -> None:
-        terminal.say(f"Error: {error.message}")
+        named = error.message if checkpoint in error.message else f"{checkpoint}: {error.message}"
+        terminal.say(f"Error: {named}")
         if error.hint:
             terminal.say(f"Hint: {error.hint}")
         self._failed.append(

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from layerscope import __version__
 from layerscope.cli import (
+    check,
     cuts,
     demo,
     extract,
@@ -84,6 +85,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "extract": extract.command,
     "probe": probe.command,
     "report": report.command,
+    "check": check.command,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.errors import CheckpointError, UnknownNameError
+from layerscope.models.declared import Declared, declared
 from layerscope.nouns import Preprocessing
 
 
@@ -28,6 +29,7 @@ class Card:
     licence: str
     citation: str
     description: str
+    declared: Declared
 
 
 def card_folder() -> Path:
@@ -80,10 +82,11 @@ def _card(content: Mapping[str, Any], path: Path) -> Card:
     weights = content.get("weights")
     if weights is None and "seed" not in content:
         raise KeyError("neither weights nor seed")
+    answers = declared(content.get("declared", {}))
     return Card(
         name=str(content.get("name", path.stem)),
         path=path,
-        family=str(content["family"]),
+        family=str(content["family"] if answers.arch is None else content.get("family", "own")),
         weights=None if weights is None else path.parent / str(weights),
         seed=None if weights is not None else int(content["seed"]),
         sha256=str(content.get("sha256", "")),
@@ -92,6 +95,7 @@ def _card(content: Mapping[str, Any], path: Path) -> Card:
         licence=str(content.get("licence", "")),
         citation=str(content.get("citation", "")),
         description=str(content.get("description", "")),
+        declared=answers,
     )
 
 

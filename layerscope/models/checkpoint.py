@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models.cards import Card, find_card, read_card
-from layerscope.models.cuts import cut_points
-from layerscope.models.families import Assembly, families
+from layerscope.models import own
+from layerscope.models.assembly import Assembly, put_together
+from layerscope.models.cards import Card, card_names, find_card, read_card
+from layerscope.models.contents import Contents
+from layerscope.models.cuts import Call, cut_points, numbered, trace
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, families
 from layerscope.models.families.layerscope import assemble_untrained
-from layerscope.models.weights import read_weights, sha256_of_file, sha256_of_tensors
+from layerscope.models.preprocessing import at_size
+from layerscope.models.weights import read_contents, sha256_of_file, sha256_of_tensors
 from layerscope.nouns import Checkpoint, CutPoint, Preprocessing
 
 _TRACE_SIDE = 64
@@ -26,32 +32,57 @@ class LoadedModel:
     checkpoint: Checkpoint
     module: nn.Module
     cuts: tuple[CutPoint, ...]
+    """The canonical ones, in call order, each with its usual pooling."""
     reason: str
     """Why the file was taken for one of its family."""
     keys: Mapping[str, str]
     """By the file's key: the parameter or buffer that it filled."""
     ignored: Mapping[str, str]
     """By the file's key: why it was not used."""
+    more: tuple[CutPoint, ...] = ()
+    """Cut points that are off by default: L2 norms, predictors, prototypes, logits."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the numbers should know."""
+    uncalibrated: tuple[str, ...] = ()
+    """BatchNorm modules for which the file holds no statistics."""
+    calls: tuple[Call, ...] = ()
+    """Every module call of a traced forward, in the order in which the calls return."""
+    side: int = 0
+    """Of the images that the forward was traced with, in pixels."""
 
 
-def load(name: str | Path) -> LoadedModel:
+def load(
+    name: str | Path, declared: Declared | None = None, *, trust: Sequence[str] = ()
+) -> LoadedModel:
     """Return the network of a checkpoint, in eval mode, with its cut points in call order.
 
     Args:
-        name: The name of a card that comes with LayerScope, the path of a card (``.toml``), or the
-            path of a file of weights. Beside a file of weights, a card of the same stem is used.
+        name: The name of a card that comes with LayerScope, the path of a card (``.toml``), the
+            path of a file of weights, or ``hf://owner/repository/file``. Beside a file of weights,
+            a card of the same stem is used.
+        declared: What the weights cannot tell; it takes precedence over a card's declarations.
+        trust: Dotted names of Python objects that a pickle may mention. They are read as inert
+            records; none is imported or run.
 
     Raises:
         CheckpointError: The file is missing, damaged, holds code, or fits no known architecture.
         UnknownNameError: There is no card of that name.
     """
+    asked = declared or Declared()
+    if str(name).startswith("hf://"):
+        from layerscope.models.hub import downloaded
+
+        return _from_file(downloaded(str(name)), asked, trust)
     path = Path(name)
     if path.suffix == ".toml":
-        return _from_card(read_card(path))
-    if path.is_file() or path.suffix or len(path.parts) > 1:
+        return _from_card(read_card(path), asked, trust)
+    folder = path.is_dir() and str(name) not in card_names()
+    if folder or path.is_file() or path.suffix or len(path.parts) > 1:
         beside = path.with_suffix(".toml")
-        return _from_card(_card_of(path, beside)) if beside.is_file() else _from_file(path)
-    return _from_card(find_card(str(name)))
+        if beside.is_file():
+            return _from_card(_card_of(path, beside), asked, trust)
+        return _from_file(path, asked, trust)
+    return _from_card(find_card(str(name)), asked, trust)
 
 
 def _card_of(path: Path, beside: Path) -> Card:
@@ -65,12 +96,11 @@ def _card_of(path: Path, beside: Path) -> Card:
     return card
 
 
-def _from_file(path: Path) -> LoadedModel:
-    tensors = read_weights(path)
-    family, reason = _recognise(tensors, path)
-    assembly = families[family].assemble(tensors)
+def _from_file(path: Path, declared: Declared, trust: Sequence[str]) -> LoadedModel:
+    contents = read_contents(path, trust=trust)
+    family, reason, assembly = assemble(contents, declared)
     checkpoint = Checkpoint(
-        name=path.stem,
+        name=_named(_stem(path), declared),
         family=family,
         architecture=assembly.architecture,
         weights=path,
@@ -79,26 +109,41 @@ def _from_file(path: Path) -> LoadedModel:
         head=assembly.head,
         licence="",
         citation="",
+        declared=declared.given(),
     )
-    return _loaded(checkpoint, assembly, reason)
+    return _loaded(checkpoint, assembly, reason, declared)
 
 
-def _from_card(card: Card) -> LoadedModel:
-    if card.weights is None:
+def _from_card(card: Card, declared: Declared, trust: Sequence[str]) -> LoadedModel:
+    weights = card.weights
+    if weights is None:
+        # Its seed tells all: nothing that could be declared would change a random network.
         assembly = assemble_untrained(card.architecture, card.seed or 0)
-        return _described(card, assembly, sha256_of_tensors(assembly.module.state_dict()))
-    tensors = read_weights(card.weights)
-    digest = sha256_of_file(card.weights)
+        digest = sha256_of_tensors(assembly.module.state_dict())
+        return _described(card, assembly, digest, Declared())
+    if card.preprocessing is not None and declared.image_size is not None:
+        card = replace(card, preprocessing=at_size(card.preprocessing, declared.image_size))
+    card = replace(card, name=_named(card.name, declared))
+    declared = declared.over(card.declared)
+    contents = read_contents(weights, trust=trust)
+    digest = sha256_of_file(weights)
     if card.sha256 and digest != card.sha256:
         raise CheckpointError(
-            f"{card.weights.name} is not the file that its card {card.path.name} describes: "
+            f"{weights.name} is not the file that its card {card.path.name} describes: "
             f"its sha256 is {digest[:12]}…, the card says {card.sha256[:12]}….",
             hint="Fetch the weights again, or mend the card.",
         )
-    return _described(card, families[card.family].assemble(tensors), digest)
+    asked = declared.over(Declared(family=card.family, image_size=_crop(card.preprocessing)))
+    family, _, assembly = assemble(contents, asked)
+    if card.preprocessing is not None:
+        notes = tuple(
+            note for note in assembly.notes if note not in (own.ASSUMED, own.ASSUMED_TIMM)
+        )
+        assembly = replace(assembly, notes=notes)
+    return _described(replace(card, family=family), assembly, digest, declared)
 
 
-def _described(card: Card, assembly: Assembly, digest: str) -> LoadedModel:
+def _described(card: Card, assembly: Assembly, digest: str, declared: Declared) -> LoadedModel:
     checkpoint = Checkpoint(
         name=card.name,
         family=card.family,
@@ -111,32 +156,140 @@ def _described(card: Card, assembly: Assembly, digest: str) -> LoadedModel:
         citation=card.citation,
         seed=card.seed,
         description=card.description,
+        declared=declared.given(),
     )
-    return _loaded(checkpoint, assembly, f"its card {card.path.name} says so")
+    return _loaded(checkpoint, assembly, f"its card {card.path.name} says so", declared)
 
 
-def _loaded(checkpoint: Checkpoint, assembly: Assembly, reason: str) -> LoadedModel:
+def assemble(contents: Contents, declared: Declared) -> tuple[str, str, Assembly]:
+    """Return the family of a file's contents, why it is that family, and the network.
+
+    Args:
+        contents: Of a file.
+        declared: What its weights cannot tell.
+
+    Raises:
+        CheckpointError: No family fits, several do, or the one that was declared does not.
+    """
+    with torch.random.fork_rng(devices=[]):  # a network is initialised before it is filled
+        if declared.arch is not None:
+            return "own", f"--arch {declared.arch}", own.assemble(contents, declared)
+        name, reason = recognise(contents, declared.family)
+        family = families[name]
+        _check_branch(family, declared)
+        assembly = put_together(family.parts(contents, declared), contents, declared)
+        return name, reason, assembly
+
+
+def recognise(contents: Contents, wanted: str | None = None) -> tuple[str, str]:
+    """Return the name of the family that contents are of, and why.
+
+    Args:
+        contents: Of a file.
+        wanted: The only family that is to be considered; None for all.
+
+    Raises:
+        CheckpointError: No family fits, or several do.
+        UnknownNameError: There is no family of the wanted name.
+    """
+    if wanted is not None:
+        reason = families[wanted].recognise(contents)
+        if not reason:
+            raise CheckpointError(
+                f"{contents.title} is not of the family {wanted!r}: {_first_keys(contents)}.",
+                hint=f"Expected {families[wanted].layout}. Leave --family out to try all.",
+            )
+        return wanted, reason
+    found = {name: family.recognise(contents) for name, family in families.items()}
+    fitting = {name: reason for name, reason in found.items() if reason}
+    special = {n: reason for n, reason in fitting.items() if not families[n].general}
+    chosen = special or fitting
+    if len(chosen) == 1:
+        return next(iter(chosen.items()))
+    if chosen:
+        raise CheckpointError(
+            f"{contents.title} fits several families: {', '.join(chosen)}.",
+            hint=f"Choose one: --family {next(iter(chosen))}.",
+        )
+    raise CheckpointError(
+        f"{contents.title} fits no known family; {_first_keys(contents)}.",
+        hint="See `layerscope list families`, or describe the network with "
+        "--arch package.module:factory.",
+    )
+
+
+def _first_keys(contents: Contents) -> str:
+    keys = sorted(contents.tensors)
+    return f"its first keys are {', '.join(keys[:4])}" if keys else "it holds no tensors"
+
+
+def _check_branch(family: Family, declared: Declared) -> None:
+    if declared.branch is not None and declared.branch not in family.branches:
+        known = ", ".join(family.branches) or "one set of weights"
+        raise CheckpointError(
+            f"A {family.title} file has no {declared.branch} weights to choose.",
+            hint=f"It holds {known}; leave --branch out.",
+        )
+
+
+def _loaded(
+    checkpoint: Checkpoint, assembly: Assembly, reason: str, declared: Declared
+) -> LoadedModel:
     assembly.module.eval()
+    side = _side(checkpoint.preprocessing)
+    calls = _traced(assembly.module, side, checkpoint.name)
+    points = cut_points(calls, assembly.stops)
+    canonical = {stop.name for stop in assembly.stops if stop.canonical}
     return LoadedModel(
         checkpoint=checkpoint,
         module=assembly.module,
-        cuts=cut_points(assembly.module, assembly.stops, _side(checkpoint.preprocessing)),
+        cuts=numbered([point for point in points if point.name in canonical]),
+        more=tuple(point for point in points if point.name not in canonical),
         reason=reason,
         keys=assembly.keys,
         ignored=assembly.ignored,
+        notes=assembly.notes,
+        uncalibrated=assembly.uncalibrated,
+        calls=tuple(calls),
+        side=side,
     )
+
+
+def _traced(network: nn.Module, side: int, name: str) -> list[Call]:
+    try:
+        return trace(network, side)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).strip().split("\n", 1)[0].rstrip(".")
+        raise CheckpointError(
+            f"The network of {name} does not run on images of {side} × {side}: {reason}.",
+            hint="Its weights do not fit one another, or not that side: declare --image-size.",
+        ) from error
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".", 1)[0] if path.name.endswith(".pth.tar") else path.stem
+
+
+def _named(name: str, declared: Declared) -> str:
+    """Return the name with what was chosen of several networks that one file holds.
+
+    What the file does not tell, such as an activation, has one right answer and is no choice.
+    """
+    forms = {
+        "branch": "{}",
+        "width": "width{:g}",
+        "image_size": "{}px",
+        "batch_norm": "{}-norm",
+    }
+    given = declared.given()
+    chosen = [form.format(given[choice]) for choice, form in forms.items() if choice in given]
+    return "+".join([name, *chosen])
+
+
+def _crop(preprocessing: Preprocessing | None) -> int | None:
+    return None if preprocessing is None else preprocessing.crop
 
 
 def _side(preprocessing: Preprocessing) -> int:
     side = preprocessing.crop or preprocessing.resize
     return side if isinstance(side, int) else max(side) if side else _TRACE_SIDE
-
-
-def _recognise(tensors: Mapping[str, Tensor], path: Path) -> tuple[str, str]:
-    for name, family in families.items():
-        if reason := family.recognise(tensors):
-            return name, reason
-    raise CheckpointError(
-        f"{path.name} fits no known family; its first keys are {', '.join(sorted(tensors)[:4])}.",
-        hint=f"Known families: {', '.join(families.names())}.",
-    )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from layerscope.errors import CheckpointError, UnknownNameError
-from layerscope.models.pooling import pooled_width, pooling_of
-from layerscope.nouns import CutPoint, Part
+from layerscope.errors import CheckpointError
+from layerscope.models.pooling import pooled_width, poolings_of
+from layerscope.nouns import CutPoint, Layout, Part, Pooling
+
+IMAGES = 2
+"""In a trace: one image has no variance, as a BatchNorm without statistics of its own needs; and
+an output whose first axis does not count images, such as the windows of an attention, is seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,16 @@ class Stop:
     module: str
     """Dotted module name, with ``#2`` for the second call of a reused module."""
     part: Part
+    tokens: int | None = None
+    """Where the output is tokens (b, n, d): how many leading ones are no patches."""
+    class_token: bool = True
+    """Of leading tokens: whether the first is a class token; registers alone are none."""
+    channels_last: bool = False
+    """Whether a map is (b, h, w, c), as Swin's are."""
+    pooling: Pooling | None = None
+    """The usual pooling of its output; None for the mean of maps, and vectors as they are."""
+    canonical: bool = True
+    """Whether it is a cut point without being asked for; predictors and logits are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +53,15 @@ def call_name(module: str, number: int) -> str:
     return module if number == 1 else f"{module}#{number}"
 
 
+def base_name(call: str) -> str:
+    """Return the module of a call: ``relu`` of ``relu#2``."""
+    return call.partition("#")[0]
+
+
 @torch.no_grad()
-def trace(module: nn.Module, side: int) -> list[Call]:
+def trace(
+    module: nn.Module, side: int, width: int | None = None, *, whole: bool = True
+) -> list[Call]:
     """Return every module call of one forward, in the order in which the calls return.
 
     Registration order is not call order, and a module that is called twice returns twice; only a
@@ -49,7 +69,10 @@ def trace(module: nn.Module, side: int) -> list[Call]:
 
     Args:
         module: The network.
-        side: Height and width of the image to trace with, in pixels.
+        side: Height of the image to trace with, in pixels.
+        width: Of the image; its height by default.
+        whole: Whether a forward that fails is an error; otherwise its calls up to there are
+            returned, as with images of a size that some layer does not take.
     """
     calls: list[Call] = []
     counts: Counter[str] = Counter()
@@ -68,7 +91,10 @@ def trace(module: nn.Module, side: int) -> list[Call]:
         m.register_forward_hook(recorder(name)) for name, m in module.named_modules() if name
     ]
     try:
-        module(torch.zeros(1, 3, side, side, device=_device(module)))
+        module(torch.zeros(IMAGES, 3, side, width or side, device=_device(module)))
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError):
+        if whole:
+            raise
     finally:
         for handle in handles:
             handle.remove()
@@ -80,64 +106,72 @@ def _device(module: nn.Module) -> torch.device:
     return next((p.device for p in module.parameters()), torch.device("cpu"))
 
 
-def cut_points(module: nn.Module, stops: Sequence[Stop], side: int) -> tuple[CutPoint, ...]:
-    """Return a family's declared stops as cut points in call order.
+def cut_points(calls: Sequence[Call], stops: Sequence[Stop]) -> tuple[CutPoint, ...]:
+    """Return a family's declared stops as cut points in call order, each in its usual pooling.
 
     Args:
-        module: The network.
+        calls: From :func:`trace`.
         stops: What the family declares, in any order.
-        side: Height and width of the image to trace with, in pixels.
 
     Raises:
         CheckpointError: A declared module is never called.
     """
-    calls = {call.module: (order, call) for order, call in enumerate(trace(module, side))}
-    silent = [stop.module for stop in stops if stop.module not in calls]
+    by_module = {call.module: (order, call) for order, call in enumerate(calls)}
+    silent = [stop.module for stop in stops if stop.module not in by_module]
     if silent:
         raise CheckpointError(
             f"The network never calls {', '.join(silent)}.",
             hint="Its family declares a cut point that the forward pass does not reach.",
         )
-    ordered = sorted(stops, key=lambda stop: calls[stop.module][0])
-    last = max(len(ordered) - 1, 1)
-    return tuple(
-        CutPoint(
-            index=index,
-            name=stop.name,
-            module=stop.module,
-            part=stop.part,
-            width=pooled_width(calls[stop.module][1].shape),
-            pooling=pooling_of(calls[stop.module][1].shape),
-            depth=index / last,
-        )
-        for index, stop in enumerate(ordered)
-    )
+    ordered = sorted(stops, key=lambda stop: by_module[stop.module][0])
+    return numbered([_cut_point(stop, by_module[stop.module][1]) for stop in ordered])
 
 
-def select_cuts(cuts: Sequence[CutPoint], patterns: str | None) -> tuple[CutPoint, ...]:
-    """Return the cut points that a comma list of names and globs chooses, in call order.
+def numbered(cuts: Sequence[CutPoint]) -> tuple[CutPoint, ...]:
+    """Return the cut points with the index and depth of their places in this order."""
+    last = max(len(cuts) - 1, 1)
+    return tuple(replace(cut, index=i, depth=i / last) for i, cut in enumerate(cuts))
 
-    A cut point keeps its index and depth whichever others are chosen beside it.
 
-    Args:
-        cuts: All cut points of a network.
-        patterns: Such as ``layer4.*,head.*``; None chooses all.
+def layout_of(shape: tuple[int, ...], channels_last: bool = False) -> Layout:
+    """Return what the axes of an output are.
 
     Raises:
-        UnknownNameError: A pattern matches no cut point.
-
-    Examples:
-        >>> from layerscope.nouns import CutPoint
-        >>> stem = CutPoint(0, "stem", "trunk.maxpool", "trunk", 64, "mean", 0.0)
-        >>> [cut.name for cut in select_cuts([stem], "st*")]
-        ['stem']
+        CheckpointError: The output is neither a vector, a map nor tokens.
     """
-    if patterns is None:
-        return tuple(cuts)
-    chosen: set[str] = set()
-    for pattern in (part.strip() for part in patterns.split(",")):
-        names = {cut.name for cut in cuts if fnmatch.fnmatchcase(cut.name, pattern)}
-        if not names:
-            raise UnknownNameError("layer", pattern, [cut.name for cut in cuts])
-        chosen |= names
-    return tuple(cut for cut in cuts if cut.name in chosen)
+    layouts: dict[int, Layout] = {
+        2: "vector",
+        3: "tokens",
+        4: "map-last" if channels_last else "map",
+    }
+    if len(shape) not in layouts:
+        raise CheckpointError(
+            f"A layer's output has shape {shape}, which is neither a map, tokens nor a vector.",
+            hint="Choose cut points whose outputs are (b, c), (b, c, h, w) or (b, n, d).",
+        )
+    return layouts[len(shape)]
+
+
+def _cut_point(stop: Stop, call: Call) -> CutPoint:
+    if call.shape[0] != IMAGES:
+        raise CheckpointError(
+            f"The output of {stop.module} has shape {call.shape} for {IMAGES} images, so its first "
+            "axis does not count them.",
+            hint="Choose cut points whose outputs are (b, c), (b, c, h, w) or (b, n, d).",
+        )
+    layout = layout_of(call.shape, stop.channels_last)
+    prefix = stop.tokens or 0
+    possible = poolings_of(layout, prefix, stop.class_token)
+    pooling = stop.pooling if stop.pooling in possible else possible[0]
+    return CutPoint(
+        index=0,
+        name=stop.name,
+        module=stop.module,
+        part=stop.part,
+        width=pooled_width(call.shape, layout, pooling, prefix),
+        pooling=pooling,
+        depth=0.0,
+        layout=layout,
+        prefix_tokens=prefix,
+        class_token=stop.class_token,
+    )

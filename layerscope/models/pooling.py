@@ -2,40 +2,109 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from layerscope.errors import CheckpointError
+from layerscope.nouns import Layout, Pooling
+
+_FLAT_WIDTH = 9216
+
+_POOLINGS: dict[Layout, tuple[Pooling, ...]] = {
+    "vector": ("none",),
+    "map": ("mean", "max", "flat:9k", "none"),
+    "map-last": ("mean", "max", "flat:9k", "none"),
+    "tokens": ("mean", "cls", "cls+mean", "max", "flat:9k", "none"),
+}
 
 
-def pooling_of(shape: tuple[int, ...]) -> str:
-    """Return how an output of this shape (b, …) is pooled: ``mean`` for maps, else ``none``."""
-    return "mean" if len(shape) == 4 else "none"
-
-
-def pooled_width(shape: tuple[int, ...]) -> int:
-    """Return the number of pooled features of an output of shape (b, c, h, w) or (b, c).
-
-    Raises:
-        CheckpointError: The output is neither a map nor a vector per image.
-    """
-    if len(shape) not in (2, 4):
-        raise CheckpointError(
-            f"A layer's output has shape {shape}, which is neither a map nor a vector per image.",
-            hint="Choose cut points whose outputs are (batch, channels[, height, width]).",
-        )
-    return shape[1]
-
-
-def pool(output: Tensor, pooling: str) -> Tensor:
-    """Return (b, c) float32 features that no later operation can change.
-
-    A captured tensor is not ours: an in-place ReLU behind the tapped layer overwrites it. The mean
-    makes new memory by itself; a vector is copied.
+def poolings_of(
+    layout: Layout, prefix_tokens: int = 0, class_token: bool = True
+) -> tuple[Pooling, ...]:
+    """Return the poolings that an output of this layout can have, the usual one first.
 
     Args:
-        output: (b, c, h, w) for ``mean``, (b, c) for ``none``.
-        pooling: ``mean`` over height and width, or ``none``.
+        layout: Of the output.
+        prefix_tokens: Of tokens: how many leading ones are no patches; without any there is no
+            class token to take.
+        class_token: Of leading tokens: whether the first is one; registers alone are none.
     """
-    if pooling == "mean":
-        return output.float().mean(dim=(2, 3))
-    return output.detach().float().clone()
+    known = _POOLINGS[layout]
+    if layout == "tokens" and not (prefix_tokens and class_token):
+        return tuple(pooling for pooling in known if "cls" not in pooling)
+    return known
+
+
+def pooled_width(
+    shape: tuple[int, ...], layout: Layout, pooling: Pooling, prefix_tokens: int = 0
+) -> int:
+    """Return the number of pooled features of an output of this shape.
+
+    Args:
+        shape: Of the output, the batch first.
+        layout: What its axes are.
+        pooling: One of :func:`poolings_of`.
+        prefix_tokens: Of tokens: how many leading ones are no patches.
+    """
+    with torch.device("meta"):
+        return pool(torch.empty(shape), layout, pooling, prefix_tokens).shape[1]
+
+
+def pool(output: Tensor, layout: Layout, pooling: Pooling, prefix_tokens: int = 0) -> Tensor:
+    """Return (b, width) float32 features that no later operation can change.
+
+    A captured tensor is not ours: an in-place ReLU behind the tapped layer overwrites it. A mean
+    or a maximum makes new memory by itself; what is only taken or flattened is copied.
+
+    Args:
+        output: (b, c), (b, c, h, w), (b, h, w, c) or (b, n, d), as the layout says.
+        layout: What its axes are.
+        pooling: ``mean`` and ``max`` over positions (tokens: over patches), ``cls``, ``cls+mean``,
+            ``flat:9k`` (a grid of means of about 9,000 numbers, the fixed size at which VISSL
+            compares layers, Goyal et al. 2019, appendix; no finer than the map), or ``none``:
+            everything, flattened.
+        prefix_tokens: Of tokens: how many leading ones are no patches.
+
+    Raises:
+        CheckpointError: ``flat:9k`` of patches that form no square.
+    """
+    values = output.detach().float()
+    if pooling == "none":
+        return values.flatten(1).clone()
+    if layout == "tokens" and pooling == "cls":
+        return values[:, 0].clone()
+    if layout == "tokens" and pooling == "cls+mean":
+        return torch.cat([values[:, 0], values[:, prefix_tokens:].mean(1)], dim=1)
+    if pooling == "flat:9k":
+        return _fixed_size(_as_map(values, layout, prefix_tokens))
+    patches = values[:, prefix_tokens:] if layout == "tokens" else values
+    axes = _AXES[layout]
+    return patches.mean(axes) if pooling == "mean" else patches.amax(axes)
+
+
+_AXES: dict[Layout, tuple[int, ...]] = {"map": (2, 3), "map-last": (1, 2), "tokens": (1,)}
+
+
+def _as_map(values: Tensor, layout: Layout, prefix_tokens: int) -> Tensor:
+    if layout == "map":
+        return values
+    if layout == "map-last":
+        return values.permute(0, 3, 1, 2)
+    patches = values[:, prefix_tokens:]
+    side = math.isqrt(patches.shape[1])
+    if side**2 != patches.shape[1]:
+        raise CheckpointError(
+            f"{patches.shape[1]} patches form no square, so flat:9k cannot lay a grid over them.",
+            hint="Choose the pooling mean or none.",
+        )
+    return patches.transpose(1, 2).reshape(len(patches), -1, side, side)
+
+
+def _fixed_size(maps: Tensor) -> Tensor:
+    side = max(math.isqrt(_FLAT_WIDTH // maps.shape[1]), 1)
+    # A grid finer than the map would repeat its positions.
+    grid = min(side, maps.shape[2]), min(side, maps.shape[3])
+    return functional.adaptive_avg_pool2d(maps, grid).flatten(1).clone()

@@ -11,14 +11,25 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from layerscope.errors import CheckpointError
+from layerscope.models.calibration import forget
+from layerscope.models.contents import Keyed
+from layerscope.models.cuts import Stop
+from layerscope.models.trunks import Known, Trunk
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 _BLOCK = re.compile(r"layer([1-4])\.(\d+)\.")
+_PLAIN = re.compile(
+    r"(layer[1-4]\.\d+\.)?(conv[123]\.weight"
+    r"|bn[123]\.(weight|bias|running_mean|running_var|num_batches_tracked))$"
+    r"|layer[1-4]\.\d+\.downsample\.(0\.weight"
+    r"|1\.(weight|bias|running_mean|running_var|num_batches_tracked))$"
+)
 _STANDARD_WIDTH = 64
 _DEPTHS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
     "resnet18": (BasicBlock, [2, 2, 2, 2]),
@@ -26,6 +37,7 @@ _DEPTHS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
     "resnet50": (Bottleneck, [3, 4, 6, 3]),
     "resnet101": (Bottleneck, [3, 4, 23, 3]),
     "resnet152": (Bottleneck, [3, 8, 36, 3]),
+    "resnet200": (Bottleneck, [3, 24, 36, 3]),
 }
 
 
@@ -81,8 +93,80 @@ def _first_block(shapes: Shapes, bottleneck: bool) -> tuple[int, int]:
     return (width, per_group) if bottleneck else (width, width)
 
 
+def fits(shapes: Shapes) -> bool:
+    """Return whether every name is one that a ResNet of torchvision has."""
+    return {"conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight"} <= set(
+        shapes
+    ) and all(map(_PLAIN.match, shapes))
+
+
+def build(tensors: Keyed, known: Known) -> Trunk:
+    """Return the ResNet whose tensors these are, at any width.
+
+    Args:
+        tensors: By torchvision's keys, without a classifier.
+        known: What the family knows, with what the user declared: a 3 × 3 stem may have stride 1
+            and no max pooling (CIFAR's), stride 1 and one (STL-10's), or stride 2 and one.
+
+    Raises:
+        CheckpointError: The shapes are not those of a ResNet, or its stem has to be declared.
+    """
+    shapes = tensors.shapes
+    module = trunk_from_shapes(shapes)
+    stem = _stem(shapes, known)
+    if stem != "imagenet":
+        module.conv1.stride = (1, 1)
+    if stem == "cifar":
+        module.maxpool = nn.Identity()
+    if not known.statistics:
+        norms = [name for name, m in module.named_modules() if isinstance(m, nn.BatchNorm2d)]
+        forget(module, norms)
+    if known.stem_padding is not None:
+        module.conv1.padding = (known.stem_padding, known.stem_padding)
+    return Trunk(
+        module=module,
+        weights=tensors,
+        stops=stops(shapes),
+        name=outline(shapes).name,
+        details={"width": shapes["conv1.weight"][0]}
+        | ({"stem": stem} if stem != "imagenet" else {}),
+    )
+
+
+def _stem(shapes: Shapes, known: Known) -> str:
+    if known.stem is not None:
+        return known.stem
+    if shapes["conv1.weight"][-1] == 3:
+        raise CheckpointError(
+            "The stem's kernel is 3 × 3, and the weights do not tell its stride.",
+            hint="Declare it: --stem cifar (stride 1, no pooling), stl10 (stride 1) or imagenet.",
+        )
+    return "imagenet"
+
+
+def stops(shapes: Shapes) -> tuple[Stop, ...]:
+    """Return the canonical stops of a ResNet trunk: stem, every block, the pooled end.
+
+    A residual block is one layer: nothing inside of it is a cut point, since a skip connection
+    would cross the cut (Guillotine Regularization, footnote 3).
+
+    Args:
+        shapes: Shape of every tensor of the trunk, by torchvision's key.
+    """
+    blocks = [
+        f"layer{stage}.{block}"
+        for stage, count in enumerate(outline(shapes).blocks, start=1)
+        for block in range(count)
+    ]
+    return (
+        Stop("stem", "maxpool", "trunk"),
+        *(Stop(name, name, "trunk") for name in blocks),
+        Stop("trunk", "avgpool", "trunk"),
+    )
+
+
 def trunk_from_shapes(shapes: Shapes) -> ResNet:
-    """Build the trunk (no classifier) whose tensors have just these shapes.
+    """Build the trunk (no classifier) whose tensors have just these shapes, yet to be filled.
 
     Raises:
         CheckpointError: The shapes are not those of a ResNet.
@@ -90,9 +174,14 @@ def trunk_from_shapes(shapes: Shapes) -> ResNet:
     plan = outline(shapes)
     block = Bottleneck if plan.bottleneck else BasicBlock
     wide = {"groups": plan.groups, "width_per_group": plan.width_per_group}
-    network = ResNet(block, list(plan.blocks), **(wide if plan.bottleneck else {}))
-    network.fc = nn.Identity()
-    fit_to_shapes(network, shapes)
+    with torch.device("meta"):  # initialising what a file fills anyway costs most of the time
+        network = ResNet(block, list(plan.blocks), **(wide if plan.bottleneck else {}))
+        network.fc = nn.Identity()
+        fit_to_shapes(network, shapes)
+    network.to_empty(device="cpu")
+    for name, counter in network.named_buffers():
+        if name.endswith("num_batches_tracked"):  # which a file need not hold
+            counter.zero_()
     return network
 
 

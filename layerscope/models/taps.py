@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,12 +20,15 @@ class Taps:
 
     Args:
         module: The network.
-        cuts: The cut points to capture.
+        cuts: The cut points to capture, a cut point once for each of its poolings.
     """
 
     def __init__(self, module: nn.Module, cuts: Sequence[CutPoint]) -> None:
         self._module = module
-        self._cuts = {cut.module: cut for cut in cuts}
+        self._chosen = tuple(cuts)
+        self._cuts: dict[str, list[CutPoint]] = defaultdict(list)
+        for cut in cuts:
+            self._cuts[cut.module].append(cut)
         self._counts: Counter[str] = Counter()
         self._captured: dict[str, Tensor] = {}
         names = dict.fromkeys(cut.module.partition("#")[0] for cut in cuts)
@@ -36,14 +39,13 @@ class Taps:
     def _hook(self, name: str) -> Any:
         def capture(_module: nn.Module, _inputs: Any, output: Any) -> None:
             self._counts[name] += 1
-            cut = self._cuts.get(call_name(name, self._counts[name]))
-            if cut is not None:
-                self._captured[cut.name] = pool(output, cut.pooling)
+            for cut in self._cuts.get(call_name(name, self._counts[name]), ()):
+                self._captured[cut.key] = pool(output, cut.layout, cut.pooling, cut.prefix_tokens)
 
         return capture
 
     def run(self, batch: Tensor) -> dict[str, Tensor]:
-        """Run one forward and return the pooled features of every chosen cut point.
+        """Run one forward and return the features of cut points that have one pooling each.
 
         Args:
             batch: (b, 3, h, w) preprocessed images.
@@ -52,19 +54,41 @@ class Taps:
             By cut name: (b, width) float32, in memory that nothing else writes to.
 
         Raises:
+            CheckpointError: As :meth:`run_poolings`, or a cut point has several poolings.
+        """
+        names = Counter(cut.name for cut in self._chosen)
+        twice = [name for name, count in names.items() if count > 1]
+        if twice:
+            raise CheckpointError(
+                f"{twice[0]} is captured in several poolings.", hint="Call run_poolings."
+            )
+        captured = self.run_poolings(batch)
+        return {cut.name: captured[cut.key] for cut in self._chosen}
+
+    def run_poolings(self, batch: Tensor) -> dict[str, Tensor]:
+        """Run one forward and return the features of every chosen cut point and pooling.
+
+        Args:
+            batch: (b, 3, h, w) preprocessed images.
+
+        Returns:
+            By cut and pooling, ``blocks.3@cls``: (b, width) float32, in memory that nothing else
+            writes to.
+
+        Raises:
             CheckpointError: A cut point was not reached, as happens to hooks of a network that
                 was compiled before they were set.
         """
         self._counts.clear()
         self._captured = {}
         self._module(batch)
-        missing = [cut.name for cut in self._cuts.values() if cut.name not in self._captured]
+        missing = [cut.name for cut in self._chosen if cut.key not in self._captured]
         if missing:
             raise CheckpointError(
-                f"The forward pass did not reach {', '.join(missing)}.",
+                f"The forward pass did not reach {', '.join(dict.fromkeys(missing))}.",
                 hint="Extract before compiling the network, and with a fixed call order.",
             )
-        return {cut.name: self._captured[cut.name] for cut in self._cuts.values()}
+        return {cut.key: self._captured[cut.key] for cut in self._chosen}
 
     def close(self) -> None:
         """Remove every hook."""

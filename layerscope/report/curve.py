@@ -170,8 +170,8 @@ def _chosen(rows: Sequence[Score]) -> list[Score]:
     for row in filter(_worked, rows):
         poolings[row.pooling].append(row)
     sign = 1 if rows[0].direction == "maximise" else -1
-    ranked = sorted(poolings.values(), key=lambda group: sign * fmean(r.val for r in group))
-    return ranked[-1] if ranked else []
+    # Of equal ones the first, as in a verdict.
+    return max(poolings.values(), key=lambda group: sign * fmean(r.val for r in group), default=[])
 
 
 def _worked(score: Score) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def write_report(results: Path, output: Path) -> Report:
     report = Report(output / "index.html", scores, found, sentences)
     output.mkdir(parents=True, exist_ok=True)
     _write_tables(report, output)
-    _write_page(report, titles, settings)
+    _write_page(report, titles, settings, stored.current(scores))
     return report
 
 
@@ -75,12 +75,17 @@ def _write_tables(report: Report, output: Path) -> None:
         (output / name).write_text(text, encoding="utf-8")
 
 
-def _write_page(report: Report, titles: Mapping[str, str], settings: Mapping[str, Any]) -> None:
+def _write_page(
+    report: Report,
+    titles: Mapping[str, str],
+    settings: Mapping[str, Any],
+    current: Sequence[Score],
+) -> None:
     # Here, so that reading results does not load matplotlib.
     from layerscope.report.figures import figures, write
     from layerscope.report.page import Content, page
 
-    drawn = figures(report.scores, report.verdicts, titles)
+    drawn = figures(current, report.verdicts, titles)
     paths = write(drawn, report.page.parent / "figures")
     images = {path.stem: path for path in paths if path.suffix == ".svg"}
     content = Content(report.scores, report.verdicts, report.sentences, images, settings)

@@ -6,7 +6,8 @@
       scores.jsonl                               one row per line; the last of a cell counts
       tasks.json                                 titles, units and encodings of the tasks
       losses/<checkpoint>@<source>/groups.npz    group of every test row
-      losses/<checkpoint>@<source>/<cut>.<task>.<estimator>.npz    loss of every val and test row
+      losses/<checkpoint>@<source>/<cut>@<pooling>.<task>.<estimator>.npz    loss of every val and
+                                                 test row
 
 Losses are in place before their row is appended, and the row of a task's primary metric is its
 last, so that a primary row implies all the rest of its cell. A line that a killed writer left
@@ -64,6 +65,18 @@ class Results:
             for place, it in latest.items()
             if it.primary or whole.get(place[:-1]) == it.fingerprint
         ]
+
+    def current(self, scores: Sequence[Score]) -> list[Score]:
+        """Return the scores from the caches that were probed last, leaving out older ones.
+
+        A cut or pooling that is in an older cache only has a row that nothing replaced.
+
+        Raises:
+            LayerScopeError: The record of the caches is missing.
+        """
+        caches = {(score.checkpoint, score.source) for score in scores}
+        latest = {cache: self.groups(*cache)[1] for cache in caches}
+        return [it for it in scores if it.fingerprint == latest[it.checkpoint, it.source]]
 
     def append(self, scores: Sequence[Score]) -> None:
         """Add the rows of one cell and wait until the disk has them.
@@ -142,7 +155,7 @@ class Results:
         return self.folder / "losses" / _safe(f"{checkpoint}@{source}")
 
     def _losses_path(self, score: Score) -> Path:
-        name = _safe(f"{score.cut}.{score.task}.{score.estimator}.npz")
+        name = _safe(f"{score.cut}@{score.pooling}.{score.task}.{score.estimator}.npz")
         return self._home(score.checkpoint, score.source) / name
 
     def _keep_losses(self, score: Score, losses: Losses) -> None:

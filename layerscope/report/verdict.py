@@ -15,9 +15,10 @@ independently, which can only make layers harder to tell apart.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +47,7 @@ class Contest:
     """The cuts of one checkpoint, task and estimator, with all that is needed to compare them."""
 
     scores: tuple[Score, ...]
-    """Primary scores that are done, in depth order."""
+    """Primary scores that are done, in depth order, one for each cut."""
     losses: tuple[Losses, ...]
     """One for each score."""
     groups: npt.NDArray[np.str_]
@@ -67,7 +68,8 @@ def verdict(
         resamples: Number of them.
 
     Raises:
-        EstimatorError: No cut, fewer than two groups, or losses of another number of rows.
+        EstimatorError: No cut, a cut twice, fewer than two groups, or losses of another number of
+            rows.
     """
     _check(contest)
     first, names = contest.scores[0], [score.cut for score in contest.scores]
@@ -95,6 +97,7 @@ def verdict(
         n_groups=test.groups,
         agrees=accepted[best],
         note=note,
+        pooling=contest.scores[best].pooling,
     )
 
 
@@ -107,21 +110,56 @@ def verdicts(results: Results, *, level: float = 0.95, seed: int = 0) -> list[Ve
 def contest(results: Results, scores: Sequence[Score]) -> Contest:
     """Gather the cuts of one task, leaving out those that failed or belong to an older cache.
 
+    Of a cut in several poolings, the one that validation prefers stands for it.
+
     Args:
         results: Where their losses and groups are kept.
         scores: Primary scores of one checkpoint, source, task and estimator.
     """
     groups, fingerprint = results.groups(scores[0].checkpoint, scores[0].source)
     ordered = sorted(scores, key=lambda score: score.index)
-    broken = [score.cut for score in ordered if score.status == "failed"]
-    stale = [score.cut for score in ordered if score.fingerprint != fingerprint]
-    kept = tuple(score for score in ordered if score.cut not in {*broken, *stale})
-    notes = [
-        f"Left out, {reason}: {', '.join(cuts)}."
-        for reason, cuts in (("failed", broken), ("from another cache", stale))
-        if cuts
+    names = _labels(ordered)
+    broken = [score.status == "failed" for score in ordered]
+    stale = [score.fingerprint != fingerprint for score in ordered]
+    kept = [score for score, *wrong in zip(ordered, broken, stale, strict=True) if not any(wrong)]
+    chosen, choice = _in_one_pooling([(score, results.losses(score)) for score in kept])
+    left_out = [
+        f"Left out, {reason}: {', '.join(compress(names, which))}."
+        for reason, which in (("failed", broken), ("from another cache", stale))
+        if any(which)
     ]
-    return Contest(kept, tuple(results.losses(score) for score in kept), groups, " ".join(notes))
+    return Contest(
+        tuple(score for score, _ in chosen),
+        tuple(losses for _, losses in chosen),
+        groups,
+        " ".join([*left_out, *choice]),
+    )
+
+
+def _labels(scores: Sequence[Score]) -> list[str]:
+    """Return the name of each score's cut, with the pooling where the cut has several."""
+    counts = Counter(score.cut for score in scores)
+    return [f"{s.cut}@{s.pooling}" if counts[s.cut] > 1 else s.cut for s in scores]
+
+
+def _in_one_pooling(
+    entries: Sequence[tuple[Score, Losses]],
+) -> tuple[list[tuple[Score, Losses]], list[str]]:
+    """Keep of each cut the pooling of least validation loss, and say which where it had several.
+
+    A cut is one cut however it is pooled: counted once for each pooling, it would be tied with
+    itself, and the correction for having looked at many layers would be wrong.
+    """
+    by_cut: dict[str, list[tuple[Score, Losses]]] = defaultdict(list)
+    for score, losses in entries:
+        by_cut[score.cut].append((score, losses))
+    kept = [group[_best([losses.val for _, losses in group])] for group in by_cut.values()]
+    by_pooling: dict[str, list[str]] = defaultdict(list)
+    for score, _ in kept:
+        if len(by_cut[score.cut]) > 1:
+            by_pooling[score.pooling].append(score.cut)
+    named = [f"{p} at {in_runs(cuts, list(by_cut))}" for p, cuts in by_pooling.items()]
+    return kept, [f"Pooling chosen on validation: {'; '.join(named)}."] if named else []
 
 
 def oracle(contest: Contest) -> str:
@@ -185,6 +223,12 @@ def _check(contest: Contest) -> None:
         raise EstimatorError(
             "There is no cut to give a verdict on.",
             hint="All cells of the task failed; see their notes in the table of scores.",
+        )
+    names = [score.cut for score in contest.scores]
+    if len(set(names)) < len(names):
+        raise EstimatorError(
+            f"{Counter(names).most_common(1)[0][0]!r} stands in the contest more than once.",
+            hint="Give each cut in one pooling.",
         )
     for score, losses in zip(contest.scores, contest.losses, strict=True):
         if len(losses.test) != len(contest.groups):

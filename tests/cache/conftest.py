@@ -56,7 +56,7 @@ def make_header(sha256: str = "a" * 64, precision: str = "float32", rows: int = 
 def make_features(rows: int = ROWS) -> dict[str, np.ndarray]:
     """Every number tells its row, its column and its cut."""
     return {
-        cut.name: (1000 * cut.index + np.arange(rows)[:, None] + np.arange(cut.width) / 16).astype(
+        cut.key: (1000 * cut.index + np.arange(rows)[:, None] + np.arange(cut.width) / 16).astype(
             np.float32
         )
         for cut in CUTS

@@ -29,6 +29,8 @@ def recorded(header, **changes):
         ({"decoder": "ffcv"}, "decoder"),
         ({"precision": "bfloat16"}, "precision"),
         ({"limit": 5}, "limit"),
+        ({"checkpoint": {"declared": {"branch": "momentum"}}}, "declared"),
+        ({"checkpoint": {"declared": {"head_act": "gelu"}}}, "declared"),
     ],
 )
 def test_each_ingredient_changes_the_fingerprint_and_is_named(header, change, named):
@@ -46,6 +48,19 @@ def test_preprocessing_and_cuts_are_ingredients(header):
     assert differences(there, recorded(header, cuts=header.cuts[:2])) == ("cuts",)
     renamed = (replace(header.cuts[0], module="trunk.layer1.1"), *header.cuts[1:])
     assert differences(there, recorded(header, cuts=renamed)) == ("cuts",)
+
+
+@pytest.mark.parametrize(
+    "change", [{"pooling": "max"}, {"layout": "map-last"}, {"prefix_tokens": 1}, {"width": 9}]
+)
+def test_how_a_cut_is_pooled_is_an_ingredient(header, change):
+    changed = (replace(header.cuts[0], **change), *header.cuts[1:])
+    assert differences(recorded(header), recorded(header, cuts=changed)) == ("cuts",)
+
+
+def test_naming_the_family_that_would_have_been_found_changes_nothing(header):
+    named = {"declared": {"family": "toy"}}
+    assert fingerprint_of(recorded(header)) == fingerprint_of(recorded(header, checkpoint=named))
 
 
 def test_where_a_checkpoint_lies_and_what_is_said_of_it_do_not_matter(header):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -23,7 +24,7 @@ def test_every_split_of_every_cut_comes_back_in_source_order(complete, header, f
             view = cache.view(cut.name)
             for split in SPLITS:
                 rows = np.flatnonzero(source.splits == split)
-                np.testing.assert_array_equal(view.features(split), features[cut.name][rows])
+                np.testing.assert_array_equal(view.features(split), features[cut.key][rows])
                 np.testing.assert_array_equal(view.groups(split), source.groups[rows])
                 np.testing.assert_array_equal(view.ids(split), np.array(source.ids)[rows])
                 for task in source.tasks:
@@ -64,7 +65,9 @@ def test_scattered_rows_are_read_right_across_blocks(complete, features, monkeyp
     monkeypatch.setattr(reader, "_BLOCK", 4)
     with open_cache(complete) as cache:
         rows = cache.rows_of("val")
-        np.testing.assert_array_equal(cache.view("trunk").features("val"), features["trunk"][rows])
+        np.testing.assert_array_equal(
+            cache.view("trunk").features("val"), features["trunk@mean"][rows]
+        )
 
 
 def test_unreadable_images_are_left_out_everywhere(tmp_path, header, features):
@@ -77,7 +80,7 @@ def test_unreadable_images_are_left_out_everywhere(tmp_path, header, features):
     with open_cache(tmp_path / "a.h5") as cache:
         view = cache.view("head.1")
         rows = [6, 9, 12, 15, 18]
-        np.testing.assert_array_equal(view.features("train"), features["head.1"][rows])
+        np.testing.assert_array_equal(view.features("train"), features["head.1@none"][rows])
         np.testing.assert_array_equal(view.target("toy-kind", "train"), np.array(rows) % 2)
         assert list(view.groups("train")) == [f"object{row // 2}" for row in rows]
         assert sum(len(view.ids(split)) for split in SPLITS) == header.rows - 3
@@ -123,7 +126,7 @@ def test_other_files_are_refused_by_what_they_are(tmp_path):
         open_cache(tmp_path / "none.h5")
 
 
-@pytest.mark.parametrize("name", ["features/trunk", "rows/group", "targets/toy-pose"])
+@pytest.mark.parametrize("name", ["features/trunk@mean", "rows/group", "targets/toy-pose"])
 def test_a_missing_dataset_is_named(complete, name):
     with h5py.File(complete, "r+") as file:
         del file[name]
@@ -133,9 +136,17 @@ def test_a_missing_dataset_is_named(complete, name):
 
 def test_a_cache_of_a_later_schema_is_refused(complete):
     with h5py.File(complete, "r+") as file:
-        file.attrs["schema"] = "layerscope-cache/2"
-    with pytest.raises(CacheError, match="layerscope-cache/2"):
+        file.attrs["schema"] = "layerscope-cache/3"
+    with pytest.raises(CacheError, match="layerscope-cache/3"):
         open_cache(complete)
+
+
+def test_a_cache_of_an_older_schema_is_to_be_extracted_again(complete):
+    with h5py.File(complete, "r+") as file:
+        file.attrs["schema"] = "layerscope-cache/1"
+    with pytest.raises(CacheError, match="older schema 'layerscope-cache/1'") as caught:
+        open_cache(complete)
+    assert "Extract the features again" in caught.value.hint
 
 
 def test_a_cache_that_is_being_written_says_so(complete, held):
@@ -151,6 +162,26 @@ def test_unknown_layers_and_tasks_show_the_nearest(complete):
         with pytest.raises(UnknownNameError) as caught:
             cache.view("trunk").target("toy-poses", "train")
         assert caught.value.near[0] == "toy-pose"
+
+
+def test_a_cut_in_several_poolings_has_to_be_named_with_one(tmp_path, header, features):
+    other = replace(header.cuts[1], pooling="max", width=2)
+    maxima = np.arange(2 * header.rows, dtype=np.float32).reshape(-1, 2)
+    with CacheWriter(tmp_path / "a.h5", replace(header, cuts=(*header.cuts, other))) as writer:
+        writer.write(features | {other.key: maxima}, np.ones(header.rows, dtype=bool))
+        writer.finish()
+    with open_cache(tmp_path / "a.h5") as cache:
+        rows = cache.rows_of("test")
+        np.testing.assert_array_equal(cache.view("trunk", "max").features("test"), maxima[rows])
+        np.testing.assert_array_equal(
+            cache.view("trunk", "mean").features("test"), features["trunk@mean"][rows]
+        )
+        assert cache.view("head.1").cut == header.cuts[2]
+        with pytest.raises(CacheError, match="trunk in several poolings: mean, max") as caught:
+            cache.view("trunk")
+        assert 'view("trunk", "mean")' in caught.value.hint
+        with pytest.raises(UnknownNameError, match="no pooling of trunk called 'cls'"):
+            cache.view("trunk", "cls")
 
 
 def test_caches_are_found_by_file_or_folder(complete, tmp_path):
@@ -177,7 +208,7 @@ def test_the_documentation_reads_a_cache_with_plain_h5py(complete, header, featu
         code = code.replace("layer4.1", "trunk").replace("objects3d-rotation", "toy-pose")
         found = {"path": str(complete)}
         exec(code, found)
-        np.testing.assert_array_equal(found["features"], features["trunk"][train])
+        np.testing.assert_array_equal(found["features"], features["trunk@mean"][train])
         np.testing.assert_array_equal(found["angles"], header.source.targets["toy-pose"][train])
     assert len(snippet.strip().splitlines()) <= 6
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import namedtuple
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -43,7 +44,7 @@ with CacheWriter(path, header) as writer:
     while writer.rows_done < header.rows:
         rows = slice(writer.rows_done, writer.rows_done + 4)
         part = {name: values[rows] for name, values in features.items()}
-        writer.write(part, np.ones(len(part["trunk"]), dtype=bool))
+        writer.write(part, np.ones(len(part["trunk@mean"]), dtype=bool))
 """
 
 
@@ -198,7 +199,7 @@ def test_a_disk_that_fills_up_costs_no_finished_row(tmp_path, header, fill, comp
     write = h5py.Dataset.__setitem__
 
     def full(self, rows, values):
-        if self.name == "/features/trunk" and rows.start >= 8:
+        if self.name == "/features/trunk@mean" and rows.start >= 8:
             raise OSError(errno.ENOSPC, "No space left on device")
         write(self, rows, values)
 
@@ -239,3 +240,29 @@ def test_features_are_contiguous_and_allocated_before_the_first_row(tmp_path, he
         for name, dataset in file["features"].items():
             assert dataset.chunks is None, name
             assert dataset.id.get_offset() is not None, name
+
+
+@pytest.mark.parametrize("name", [NAME, NAME + ".part"])
+@pytest.mark.parametrize("existing", ["keep", "missing"])
+def test_a_cache_of_an_older_format_is_to_be_extracted_again(tmp_path, header, name, existing):
+    with h5py.File(tmp_path / name, "w") as file:
+        file.attrs["schema"] = "layerscope-cache/1"
+    match = "incomplete" if (name, existing) == (NAME + ".part", "keep") else "older format"
+    with pytest.raises(CacheError, match=match) as caught:
+        CacheWriter(tmp_path / NAME, header, existing)
+    assert "--existing replace" in caught.value.hint
+    assert standing(tmp_path / NAME, header, "replace").status == "new"
+
+
+def test_a_cut_in_two_poolings_has_two_datasets(tmp_path, headers, fill):
+    header = headers()
+    twice = (*header.cuts, replace(header.cuts[0], pooling="max", width=2))
+    values = {cut.key: np.full((21, cut.width), i, np.float32) for i, cut in enumerate(twice)}
+    with CacheWriter(tmp_path / NAME, replace(header, cuts=twice)) as writer:
+        writer.write(values, np.ones(21, dtype=bool))
+        writer.finish()
+    with h5py.File(tmp_path / NAME) as file:
+        assert set(file["features"]) == {
+            "layer1.0@mean", "layer1.0@max", "trunk@mean", "head.1@none"
+        }  # fmt: skip
+        assert file["features/layer1.0@max"].shape == (21, 2)

@@ -40,12 +40,12 @@ def source() -> Source:
 def features(of: Source, broken: bool) -> dict[str, np.ndarray]:
     """The pose is written into the first cut and fades with depth; the kind is in the trunk."""
     rng = np.random.default_rng(1)
-    rows = {cut.name: rng.standard_normal((ROWS, cut.width)).astype(np.float32) for cut in CUTS}
+    rows = {cut.key: rng.standard_normal((ROWS, cut.width)).astype(np.float32) for cut in CUTS}
     for cut, strength in zip(CUTS, (3.0, 1.0, 0.0), strict=True):
-        rows[cut.name][:, 0] += strength * of.targets[POSE.name][:, 0]
-    rows["trunk"][:, 1] += 5 * of.targets[KIND.name]
+        rows[cut.key][:, 0] += strength * of.targets[POSE.name][:, 0]
+    rows["trunk@mean"][:, 1] += 5 * of.targets[KIND.name]
     if broken:
-        rows["head.1"][7, 2] = np.inf
+        rows["head.1@none"][7, 2] = np.inf
     return rows
 
 

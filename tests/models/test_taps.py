@@ -8,7 +8,7 @@ from torch import nn
 
 from layerscope.errors import CheckpointError
 from layerscope.models import load, open_taps
-from layerscope.models.cuts import Stop, cut_points
+from layerscope.models.cuts import Stop, cut_points, trace
 from layerscope.nouns import CutPoint
 
 
@@ -41,7 +41,7 @@ def overwriting():
     torch.manual_seed(0)
     module = Overwriting().eval()
     stops = [Stop("norm", "norm", "trunk"), Stop("linear", "linear", "head")]
-    return Model(module, cut_points(module, stops, 8))
+    return Model(module, cut_points(trace(module, 8), stops))
 
 
 def test_a_later_in_place_operation_cannot_change_what_was_captured():
@@ -72,7 +72,7 @@ def test_every_call_of_a_reused_module_is_a_layer_of_its_own():
         Stop("outer", "layer1.0.relu#2", "trunk"),
         Stop("block", "layer1.0", "trunk"),
     ]
-    model = Model(network, cut_points(network, stops, 64))
+    model = Model(network, cut_points(trace(network, 64), stops))
     with torch.no_grad(), open_taps(model, model.cuts) as taps:
         captured = taps.run(torch.randn(2, 3, 64, 64))
     assert torch.equal(captured["outer"], captured["block"])
@@ -115,3 +115,52 @@ def test_wrappers_that_lose_features_are_refused():
         compiled = Model(torch.compile(model.module), model.cuts)
     with pytest.raises(CheckpointError, match="compiled"), open_taps(compiled, model.cuts):
         pass
+
+
+def test_a_cut_is_captured_in_several_poolings_in_one_pass():
+    model, images = overwriting(), torch.randn(2, 3, 8, 8)
+    norm = model.cuts[0]
+    chosen = [norm, replace(norm, pooling="max"), model.cuts[1]]
+    with torch.no_grad(), open_taps(model, chosen) as taps:
+        captured = taps.run_poolings(images)
+        expected = model.module.norm(model.module.conv(images))
+        with pytest.raises(CheckpointError, match="norm is captured in several poolings"):
+            taps.run(images)
+    assert list(captured) == ["norm@mean", "norm@max", "linear@none"]
+    torch.testing.assert_close(captured["norm@mean"], expected.mean((2, 3)))
+    torch.testing.assert_close(captured["norm@max"], expected.amax((2, 3)))
+    assert (expected.amax((2, 3)) < 100).all()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "cls+mean", "max", "flat:9k", "none"])
+def test_no_pooling_of_tokens_shares_memory_with_what_is_overwritten_later(pooling):
+    class Shifting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens = nn.Flatten(2)
+            self.after = nn.ReLU(inplace=True)
+
+        def forward(self, images):
+            tokens = self.tokens(images)
+            kept = tokens.clone()
+            self.after(tokens.sub_(1000))
+            self.kept = kept
+            return tokens
+
+    module = Shifting()
+    # The 3 channels are 3 tokens of 289 numbers; two patches would form no square.
+    prefix = 2 if pooling == "flat:9k" else 1
+    stop = Stop("tokens", "tokens", "trunk", tokens=prefix, pooling=pooling)
+    model = Model(module, cut_points(trace(module, 17), [stop]))
+    with torch.no_grad(), open_taps(model, model.cuts) as taps:
+        captured = taps.run(torch.randn(2, 3, 17, 17))["tokens"]
+    kept = module.kept
+    by_hand = {
+        "mean": lambda: kept[:, prefix:].mean(1),
+        "cls": lambda: kept[:, 0],
+        "cls+mean": lambda: torch.cat([kept[:, 0], kept[:, prefix:].mean(1)], 1),
+        "max": lambda: kept[:, prefix:].amax(1),
+        "flat:9k": lambda: kept[:, 2],
+        "none": lambda: kept.flatten(1),
+    }
+    torch.testing.assert_close(captured, by_hand[pooling]())

@@ -69,6 +69,7 @@ def test_the_json_schema_is_stable(scores, verdicts):
         "n_groups",
         "agrees",
         "note",
+        "pooling",
     ]
     assert set(document["verdicts"][0]["gain"]) == {"estimate", "low", "high"}
 

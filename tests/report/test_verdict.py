@@ -166,8 +166,10 @@ def test_a_stricter_level_ties_no_fewer_cuts_and_widens_the_interval():
 
 def test_no_cut_one_group_and_rows_that_do_not_match_are_refused():
     good = contest(CLEAR)
+    again = tuple(replace(row, cut="trunk") for row in good.scores)
     for bad, message in (
         (replace(good, scores=(), losses=()), "no cut"),
+        (replace(good, scores=again), "'trunk' stands in the contest more than once"),
         (replace(good, groups=np.full(N, "one")), "at least 2"),
         (replace(good, groups=good.groups[:-1]), "test losses"),
     ):

@@ -2,49 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from torch import Tensor, nn
-
-from layerscope.models.cuts import Stop
+from layerscope.errors import CheckpointError
+from layerscope.models.contents import Contents, Keyed
+from layerscope.models.declared import Branch, Declared
+from layerscope.models.heads import Operation
+from layerscope.models.preprocessing import IMAGENET
+from layerscope.models.side_by_side import Share
+from layerscope.models.trunks import Trunk
 from layerscope.nouns import Preprocessing
 from layerscope.registry import Registry
 
-IMAGENET = Preprocessing(
-    resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
-)
-"""What torchvision's classification networks were evaluated with."""
 
+@dataclass(frozen=True)
+class Parts:
+    """What a family makes of a file: its trunk, and the operations behind it."""
 
-@dataclass(frozen=True, slots=True)
-class Assembly:
-    """A network put together from a file's tensors, and what of them was used."""
-
-    module: nn.Module
-    stops: tuple[Stop, ...]
-    architecture: Mapping[str, Any]
-    head: str
-    keys: Mapping[str, str]
-    """By the file's key: the parameter or buffer that it filled."""
+    trunk: Trunk
+    tensors: Keyed = field(default_factory=Keyed)
+    """Those that the operations below name."""
+    head: Sequence[Operation] = ()
+    shares: Mapping[str, Share] = field(default_factory=dict)
+    """Instead of ``head``: several heads side by side, by name, each with a share of the trunk's
+    representation."""
+    predictor: Sequence[Operation] = ()
+    """Behind the head, of the online branch alone: cut points ``P1``, ``P2``, …, off by default."""
+    logits: Mapping[str, Sequence[Operation]] = field(default_factory=dict)
+    """By name (``Q``, or ``Q1``, …): prototypes or classifiers, off by default."""
+    output: Operation | None = None
+    """A read-out that the network returns; no cut point."""
     ignored: Mapping[str, str] = field(default_factory=dict)
-    """By the file's key: why it was not used."""
+    """By a regular expression for the file's full keys: why they are not needed."""
     preprocessing: Preprocessing = IMAGENET
+    notes: Sequence[str] = ()
+    """What a reader of the numbers should know."""
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    """What is to be recorded beside the trunk's own details."""
 
 
 class Family(Protocol):
-    """How one kind of checkpoint is recognised and put together."""
+    """How one kind of checkpoint is recognised and taken apart."""
 
     name: str
     title: str
+    """What it is, for people: ``MoCo v1 and v2``."""
+    layout: str
+    """One phrase: containers and prefixes, ``state_dict``, ``module.encoder_q.``."""
+    source: str
+    """Where the layout is written down: repository and file."""
+    branches: tuple[Branch, ...]
+    """Which weights the file holds, the family's usual ones first; empty where there is a choice
+    of one."""
+    general: bool
+    """Whether it stands back where a more specific family fits as well."""
 
-    def recognise(self, tensors: Mapping[str, Tensor]) -> str:
-        """Return why these tensors are of this family, or an empty string when they are not."""
+    def recognise(self, contents: Contents) -> str:
+        """Return why these contents are of this family, or an empty string when they are not."""
         ...
 
-    def assemble(self, tensors: Mapping[str, Tensor]) -> Assembly:
-        """Return the network with these tensors loaded, every parameter of the trunk covered."""
+    def parts(self, contents: Contents, declared: Declared) -> Parts:
+        """Return the file's trunk, built and with its tensors, and the operations behind it."""
         ...
 
 
@@ -52,3 +72,21 @@ families: Registry[Family] = Registry(
     "checkpoint family", package="layerscope.models.families", group="layerscope.families"
 )
 """Every known family by name."""
+
+
+def branch_of(family: Family, declared: Declared) -> Branch:
+    """Return the branch that was declared, or the family's usual one."""
+    return declared.branch or family.branches[0]
+
+
+def held(tensors: Keyed, branch: Branch) -> Keyed:
+    """Return a branch's tensors.
+
+    Raises:
+        CheckpointError: There are none: the file was saved by a method without such a branch.
+    """
+    if not tensors:
+        raise CheckpointError(
+            f"The file holds no {branch} weights.", hint="Leave --branch out to load what it holds."
+        )
+    return tensors

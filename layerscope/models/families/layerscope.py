@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models.cuts import Stop
-from layerscope.models.families import Assembly, families
-from layerscope.models.families.torchvision import trunk_stops
-from layerscope.models.heads import TrunkAndHead, mlp_head
-from layerscope.models.loading import fill
-from layerscope.models.resnet import outline, trunk_from_recipe, trunk_from_shapes
+from layerscope.models import resnet
+from layerscope.models.assembly import Assembly, head_stops, trunk_stops
+from layerscope.models.contents import Contents, Keyed
+from layerscope.models.declared import Branch, Declared
+from layerscope.models.families import Parts, families
+from layerscope.models.heads import Operation, TrunkAndHead, act, described, linear, mlp_head, norm
+from layerscope.models.preprocessing import IMAGENET
+from layerscope.models.trunks import Known, build_trunk
 
 _HEAD_LINEAR = re.compile(r"head\.(\d+)\.0\.weight$")
 
@@ -25,26 +27,50 @@ class LayerScope:
 
     name = "layerscope"
     title = "LayerScope's own (SimCLR, supervised latents)"
+    layout = "trunk., head.1.0, output."
+    source = "layerscope pretrain"
+    branches: tuple[Branch, ...] = ()
+    general = False
 
-    def recognise(self, tensors: Mapping[str, Tensor]) -> str:
-        """Return why these tensors are of this family, or an empty string."""
-        if "trunk.conv1.weight" in tensors and "head.1.0.weight" in tensors:
+    def recognise(self, contents: Contents) -> str:
+        """Return why these contents are of this family, or an empty string."""
+        if {"trunk.conv1.weight", "head.1.0.weight"} <= contents.names():
             return "trunk.conv1 and head.1.0"
         return ""
 
-    def assemble(self, tensors: Mapping[str, Tensor]) -> Assembly:
-        """Return the network that the tensors' shapes describe."""
-        shapes = {
-            key.removeprefix("trunk."): tuple(tensor.shape)
-            for key, tensor in tensors.items()
-            if key.startswith("trunk.")
-        }
+    def parts(self, contents: Contents, declared: Declared) -> Parts:
+        """Return the trunk, the MLP head and the read-out, if there is one."""
+        tensors = contents.table()
         widths = _head_widths(tensors)
-        network = TrunkAndHead(trunk_from_shapes(shapes), mlp_head(widths), _output(tensors))
-        fill(network, tensors)
-        return _assembly(
-            network, outline(shapes).name, shapes["conv1.weight"][0], {key: key for key in tensors}
+        output = tensors.get("output.weight")
+        return Parts(
+            trunk=build_trunk(tensors.under("trunk."), Known(stem="imagenet"), declared),
+            tensors=tensors.only("head.", "output."),
+            head=_operations(len(widths)),
+            output=None if output is None else linear("output"),
+            architecture={
+                "head": widths,
+                "output": 0 if output is None else output.shape[0],
+            },
         )
+
+
+def _head_widths(tensors: Keyed) -> list[int]:
+    layers = [
+        (int(match[1]), tensors[name].shape[0])
+        for name in tensors
+        if (match := _HEAD_LINEAR.match(name))
+    ]
+    return [width for _, width in sorted(layers)]
+
+
+def _operations(layers: int) -> tuple[Operation, ...]:
+    hidden = [
+        step
+        for number in range(1, layers)
+        for step in (linear(f"head.{number}.0"), norm(f"head.{number}.1"), act("relu"))
+    ]
+    return (*hidden, linear(f"head.{layers}.0"))
 
 
 def untrained(architecture: Mapping[str, Any], seed: int) -> TrunkAndHead:
@@ -68,7 +94,7 @@ def untrained(architecture: Mapping[str, Any], seed: int) -> TrunkAndHead:
         ) from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        trunk = trunk_from_recipe(depth, width)
+        trunk = resnet.trunk_from_recipe(depth, width)
         layers = mlp_head([_representation_width(trunk), *head])
         return TrunkAndHead(trunk, layers, nn.Linear(head[-1], output) if output else None)
 
@@ -76,43 +102,20 @@ def untrained(architecture: Mapping[str, Any], seed: int) -> TrunkAndHead:
 def assemble_untrained(architecture: Mapping[str, Any], seed: int) -> Assembly:
     """Return a network of this family with random weights, as an assembly."""
     network = untrained(architecture, seed)
-    return _assembly(network, str(architecture["trunk"]), int(architecture["width"]), {})
-
-
-def _assembly(network: TrunkAndHead, depth: str, width: int, keys: Mapping[str, str]) -> Assembly:
     shapes = {key: tuple(tensor.shape) for key, tensor in network.trunk.state_dict().items()}
-    widths = [layer[0].out_features for layer in network.head]  # type: ignore[index]
-    output = network.output.out_features if isinstance(network.output, nn.Linear) else 0
-    numbers = range(1, len(widths) + 1)
+    names = ("trunk", "width", "head", "output")
     return Assembly(
         module=network,
-        stops=(
-            *trunk_stops(shapes),
-            *(Stop(f"head.{number}", f"head.{number}", "head") for number in numbers),
-        ),
-        architecture={"trunk": depth, "width": width, "head": widths, "output": output},
-        head=f"{len(widths)}-layer MLP, {'-'.join(map(str, widths))}",
-        keys=keys,
+        stops=(*trunk_stops(resnet.stops(shapes)), *head_stops(network.head)),
+        architecture={name: architecture[name] for name in names},
+        head=described(network.head),
+        keys={},
+        preprocessing=IMAGENET,
     )
-
-
-def _head_widths(tensors: Mapping[str, Tensor]) -> list[int]:
-    layers = sorted(
-        (int(match[1]), tensor.shape)
-        for key, tensor in tensors.items()
-        if (match := _HEAD_LINEAR.match(key))
-    )
-    return [layers[0][1][1], *(shape[0] for _, shape in layers)]
-
-
-def _output(tensors: Mapping[str, Tensor]) -> nn.Linear | None:
-    weight = tensors.get("output.weight")
-    return None if weight is None else nn.Linear(weight.shape[1], weight.shape[0])
 
 
 def _representation_width(trunk: nn.Module) -> int:
-    shapes: Sequence[int] = [p.shape[0] for p in trunk.parameters()]
-    return shapes[-1]
+    return [parameter.shape[0] for parameter in trunk.parameters()][-1]
 
 
 families.add(LayerScope.name, LayerScope())

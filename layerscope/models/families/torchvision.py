@@ -1,91 +1,139 @@
-"""Plain torchvision ResNets: ``conv1``, ``layer1`` to ``layer4`` and, usually, ``fc``."""
+"""torchvision's networks for classification, with their classifier or without."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from dataclasses import replace
 
-from torch import Tensor, nn
+from layerscope.errors import CheckpointError
+from layerscope.models import resnet, zoo
+from layerscope.models.architectures import Architecture, all_names
+from layerscope.models.contents import Contents, Keyed
+from layerscope.models.declared import Branch, Declared
+from layerscope.models.families import Parts, families
+from layerscope.models.families.byol_deepmind import statistics_last
+from layerscope.models.families.simclr_v1 import CONVERSION, converted, untrained
+from layerscope.models.heads import linear
+from layerscope.models.preprocessing import IMAGENET
+from layerscope.models.published import Published, every, recognised
+from layerscope.models.trunks import Known, build_trunk
+from layerscope.nouns import Preprocessing
 
-from layerscope.models.cuts import Stop
-from layerscope.models.families import Assembly, families
-from layerscope.models.heads import Head, TrunkAndHead
-from layerscope.models.loading import fill
-from layerscope.models.resnet import Shapes, outline, trunk_from_shapes
-
-_CLASSIFIER = "fc."
-_SIGNATURE = (
-    "conv1.weight",
-    "bn1.running_mean",
-    "layer1.0.conv1.weight",
-    "layer4.0.conv1.weight",
-)
+_CLASSIFIER = frozenset({"fc.weight", "fc.bias"})
+_TIMM = ("state_dict_ema", "model_ema")
+_ANTIALIASED = re.compile(r"resnet(aa|blur)\d+$")
+_TRANSFORMING = ("googlenet", "inception_v3")
 
 
-def trunk_stops(shapes: Shapes, prefix: str = "trunk.") -> tuple[Stop, ...]:
-    """Return the canonical stops of a ResNet trunk: stem, every block, the pooled end.
+class Torchvision:
+    """The state dicts of torchvision's networks."""
 
-    A residual block is one layer: nothing inside of it is a cut point, since a skip connection
-    would cross the cut (Guillotine Regularization, footnote 3).
+    name = "torchvision"
+    title = "torchvision"
+    layout = "as torchvision's models name them: conv1., layer1., fc.; features., classifier."
+    source = "pytorch/vision torchvision/models"
+    branches: tuple[Branch, ...] = ()
+    general = True
 
-    Args:
-        shapes: Shape of every tensor of the trunk, by torchvision's key.
-        prefix: Of the trunk's modules within the network.
-    """
-    blocks = [
-        f"layer{stage}.{block}"
-        for stage, count in enumerate(outline(shapes).blocks, start=1)
-        for block in range(count)
-    ]
+    def recognise(self, contents: Contents) -> str:
+        """Return why these contents are of this family, or an empty string."""
+        weights = contents.state_dict
+        if _of_timm(contents) or converted(weights) or statistics_last(weights):
+            return ""
+        if _is_resnet(weights):
+            return "conv1, bn1 and layer1 to layer4, and nothing else but fc"
+        found = [a for a in zoo.candidates(weights.shapes) if a.library == "torchvision"]
+        return f"the names and shapes of {found[0].title}" if found else ""
+
+    def parts(self, contents: Contents, declared: Declared) -> Parts:
+        """Return the network, its classifier (if any) as the head."""
+        weights = contents.state_dict
+        published = recognised(contents.file, every("torchvision"))
+        parts = (
+            _resnet_parts(weights, declared, published)
+            if _is_resnet(weights)
+            else _parts(weights, declared, published)
+        )
+        return parts
+
+
+def _of_timm(contents: Contents) -> bool:
+    """Return whether the file says that it is of another library's architecture."""
+    if contents.names() & set(_TIMM):
+        return True
+    if "architecture" in contents.beside.get("config.json", {}):
+        return True
+    named = contents.value("arch")
+    return isinstance(named, str) and named not in all_names("torchvision")
+
+
+def _is_resnet(weights: Keyed) -> bool:
+    classifier = set(weights.only("fc."))
+    trunk = weights.without("fc.")
     return (
-        Stop("stem", f"{prefix}maxpool", "trunk"),
-        *(Stop(name, f"{prefix}{name}", "trunk") for name in blocks),
-        Stop("trunk", f"{prefix}avgpool", "trunk"),
+        classifier in (set(), _CLASSIFIER)
+        and "bn1.running_mean" in trunk
+        and resnet.fits(trunk.shapes)
     )
 
 
-class TorchvisionResNet:
-    """The state dict of any torchvision ResNet, ResNeXt or wide ResNet."""
-
-    name = "torchvision-resnet"
-    title = "torchvision ResNet, ResNeXt, wide ResNet"
-
-    def recognise(self, tensors: Mapping[str, Tensor]) -> str:
-        """Return why these tensors are of this family, or an empty string."""
-        if all(key in tensors for key in _SIGNATURE):
-            return "conv1, bn1 and layer1 to layer4 at the top level"
-        return ""
-
-    def assemble(self, tensors: Mapping[str, Tensor]) -> Assembly:
-        """Return the network, its classifier (if any) as the only head layer."""
-        shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-        trunk = trunk_from_shapes(shapes)
-        classifier = _classifier(tensors)
-        network = TrunkAndHead(trunk, Head([classifier] if classifier else []))
-        keys = {key: _home(key) for key in tensors}
-        fill(network, {keys[key]: tensor for key, tensor in tensors.items()})
-        stops = trunk_stops(shapes)
-        if classifier is not None:
-            stops = (*stops, Stop("head.1", "head.1", "head"))
-        return Assembly(
-            module=network,
-            stops=stops,
-            architecture={"trunk": outline(shapes).name, "width": shapes["conv1.weight"][0]},
-            head=f"classifier, {classifier.out_features} classes" if classifier else "none",
-            keys=keys,
+def _resnet_parts(weights: Keyed, declared: Declared, published: Published | None) -> Parts:
+    classifier = weights.only("fc.")
+    trunk = build_trunk(weights.without("fc."), Known(), declared)
+    notes = list(_notes(published))
+    if published is None and untrained(weights):
+        notes.append(CONVERSION)
+    others = [a for a in zoo.candidates(weights.shapes) if _ANTIALIASED.match(a.name)]
+    if published is None and others:
+        notes.append(
+            f"{' and '.join(a.title for a in others)}, which filter before they downsample, have "
+            f"the same tensors; if the file is of one of them, say --arch {others[0]}."
         )
+    return Parts(
+        trunk=trunk,
+        tensors=classifier,
+        head=(linear("fc"),) if classifier else (),
+        notes=notes,
+        preprocessing=_preprocessing(published),
+    )
 
 
-def _home(key: str) -> str:
-    if key.startswith(_CLASSIFIER):
-        return f"head.1.{key.removeprefix(_CLASSIFIER)}"
-    return f"trunk.{key}"
+def _parts(weights: Keyed, declared: Declared, published: Published | None) -> Parts:
+    named = None if published is None else _as_published(published.architecture)
+    found = zoo.network(weights, declared, named=named, prefer="torchvision")
+    if named is None and found.architecture.name in _TRANSFORMING:
+        raise CheckpointError(
+            f"The file does not tell whether its {found.architecture.name} normalises its images "
+            "itself (transform_input), as the weights that torchvision publishes do.",
+            hint="Name a factory that settles it: --arch package.module:factory.",
+        )
+    return Parts(
+        trunk=found.trunk,
+        tensors=found.classifier,
+        head=found.head,
+        ignored=found.ignored,
+        notes=_notes(published),
+        preprocessing=_preprocessing(published),
+    )
 
 
-def _classifier(tensors: Mapping[str, Tensor]) -> nn.Linear | None:
-    weight = tensors.get("fc.weight")
-    if weight is None or weight.dim() != 2:
-        return None
-    return nn.Linear(weight.shape[1], weight.shape[0], bias="fc.bias" in tensors)
+def _as_published(architecture: Architecture) -> Architecture:
+    if architecture.name not in _TRANSFORMING:
+        return architecture
+    return replace(architecture, settings={"transform_input": True})
 
 
-families.add(TorchvisionResNet.name, TorchvisionResNet())
+def _preprocessing(published: Published | None) -> Preprocessing:
+    return IMAGENET if published is None else published.preprocessing
+
+
+def _notes(published: Published | None) -> tuple[str, ...]:
+    if published is not None:
+        return (f"Its preprocessing is that of torchvision's {published.name}, which it is.",)
+    return (
+        "The file does not tell what its images looked like: resized to 256 and cropped to 224 "
+        "pixels is torchvision's usual preprocessing; a card states another.",
+    )
+
+
+families.add(Torchvision.name, Torchvision())

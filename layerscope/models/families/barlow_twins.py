@@ -1,0 +1,48 @@
+"""Barlow Twins: a backbone and a projector without biases; the loss has a BatchNorm of its own."""
+
+from __future__ import annotations
+
+from layerscope.models.contents import Contents
+from layerscope.models.declared import Branch, Declared
+from layerscope.models.families import Parts, families
+from layerscope.models.heads import sequential
+from layerscope.models.trunks import Known, build_trunk
+
+_TABLES = ("backbone.", "projector.", "bn.")
+
+
+class BarlowTwins:
+    """The full checkpoints of facebookresearch/barlowtwins; its bare trunks are torchvision's."""
+
+    name = "barlow-twins"
+    title = "Barlow Twins"
+    layout = "model: module.backbone., module.projector.{0,1,3,4,6}, module.bn."
+    source = "facebookresearch/barlowtwins main.py, evaluate.py"
+    branches: tuple[Branch, ...] = ()
+    general = False
+
+    def recognise(self, contents: Contents) -> str:
+        """Return why these contents are of this family, or an empty string."""
+        weights = contents.state_dict
+        found = (r"backbone\.conv1\.weight$", r"projector\.0\.weight$", r"bn\.running_mean$")
+        if not weights.has(*found) or weights.without(*_TABLES):
+            return ""
+        if weights.has(r"bn\.weight$") or weights.has(r"projector\.0\.bias$"):
+            return ""
+        return "backbone, a projector without biases and an affine-free bn"
+
+    def parts(self, contents: Contents, declared: Declared) -> Parts:
+        """Return the trunk and the projector."""
+        weights = contents.state_dict
+        projector = weights.only("projector.")
+        return Parts(
+            trunk=build_trunk(weights.under("backbone."), Known(), declared),
+            tensors=projector,
+            head=sequential(projector, "projector.", declared.head_act or "relu"),
+            ignored={
+                r"(.*[/.])?bn\.": "affine-free BatchNorm of the loss, behind the projector's output"
+            },
+        )
+
+
+families.add(BarlowTwins.name, BarlowTwins())

@@ -1,0 +1,91 @@
+"""DINOv2: transformers with a mask token and layer scale, alone or as a training's teacher."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from layerscope.models import vit
+from layerscope.models.contents import Contents, Keyed, unwrapped
+from layerscope.models.declared import Branch, Declared
+from layerscope.models.families import Parts, families
+from layerscope.models.families.dino import KNOWN, projector
+from layerscope.models.heads import weight_normed
+from layerscope.models.positions import bicubic
+from layerscope.models.preprocessing import IMAGENET_BICUBIC
+from layerscope.models.trunks import Known, build_trunk
+
+_NAMES = (
+    (r"^blocks\.\d+\.(\d+)\.mlp\.w12\.", r"blocks.\1.mlp.fc1."),
+    (r"^blocks\.\d+\.(\d+)\.mlp\.w3\.", r"blocks.\1.mlp.fc2."),
+    (r"\.mlp\.w12\.", ".mlp.fc1."),
+    (r"\.mlp\.w3\.", ".mlp.fc2."),
+    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),
+    (r"^register_tokens$", "reg_token"),
+)
+"""Blocks in chunks keep their number over all chunks, as ``blocks.<chunk>.<number>.``."""
+
+_EVALUATED = 224
+_WITH_REGISTERS = Known(resample=bicubic(antialias=True))
+
+
+class DINOv2:
+    """The releases and teacher checkpoints of facebookresearch/dinov2."""
+
+    name = "dinov2"
+    title = "DINOv2"
+    layout = "cls_token, mask_token, blocks.0.ls1. | teacher: backbone., dino_head., ibot_head."
+    source = (
+        "facebookresearch/dinov2 models/vision_transformer.py, hub/backbones.py, train/train.py"
+    )
+    branches: tuple[Branch, ...] = ()
+    general = False
+
+    def recognise(self, contents: Contents) -> str:
+        """Return why these contents are of this family, or an empty string."""
+        backbone = _backbone(contents)
+        if {"mask_token", "pos_embed"} <= set(backbone) and backbone.has(
+            r"blocks\.(\d+\.)?0\.ls1\.gamma$"
+        ):
+            return "a transformer with a mask token, position embeddings and layer scale"
+        return ""
+
+    def parts(self, contents: Contents, declared: Declared) -> Parts:
+        """Return the trunk and, from a training's file, the class token's head."""
+        backbone = _backbone(contents).without("mask_token").renamed(_NAMES)
+        head = _teacher(contents).under("dino_head.")
+        notes = () if head else ("DINOv2's releases hold no head; its training's files do.",)
+        return Parts(
+            trunk=build_trunk(backbone, _known(backbone), declared),
+            tensors=head,
+            head=projector(head, declared.head_act or "gelu") if head else (),
+            logits={"Q": (weight_normed("last_layer"),)} if head else {},
+            ignored={
+                r".*\bmask_token$": "stands for the masked patches",
+                r".*\bibot_head\.": "reads masked patches, not the representation",
+            },
+            preprocessing=IMAGENET_BICUBIC,
+            notes=notes,
+        )
+
+
+def _teacher(contents: Contents) -> Keyed:
+    return unwrapped(contents.table("teacher"))
+
+
+def _backbone(contents: Contents) -> Keyed:
+    teacher = _teacher(contents)
+    return teacher.under("backbone.") if teacher else contents.state_dict
+
+
+def _known(backbone: Keyed) -> Known:
+    # Trained last at 518 pixels, the releases are evaluated at 224 as they are in its own code.
+    known = _WITH_REGISTERS if "reg_token" in backbone else KNOWN
+    patch = vit.outline(backbone.shapes).patch
+    positions = backbone.shapes["pos_embed"]
+    trained = patch * math.isqrt(max(math.prod(positions[1:2]) - 1, 0))
+    shrinks = trained > _EVALUATED and not _EVALUATED % patch
+    return replace(known, image_size=_EVALUATED) if shrinks else known
+
+
+families.add(DINOv2.name, DINOv2())

@@ -1,0 +1,90 @@
+"""iBOT: DINO's student and teacher with a second head for masked patches."""
+
+from __future__ import annotations
+
+from layerscope.errors import CheckpointError
+from layerscope.models.contents import Contents, Keyed, unwrapped
+from layerscope.models.declared import Branch, Declared
+from layerscope.models.families import Parts, branch_of, families
+from layerscope.models.families.dino import (
+    KNOWN,
+    branch_weights,
+    ignored_beside,
+    projector,
+)
+from layerscope.models.heads import weight_normed
+from layerscope.models.preprocessing import IMAGENET_BICUBIC
+from layerscope.models.trunks import build_trunk
+
+_MASK = "masked_embed"
+_IGNORED = {
+    rf".*\b{_MASK}$": "stands for the masked patches",
+    r".*\bhead\.last_layer2\.": "logits of the masked patches",
+}
+
+
+class IBOT:
+    """The checkpoints of bytedance/ibot, whole or extracted by its script."""
+
+    name = "ibot"
+    title = "iBOT"
+    layout = "student, teacher: backbone., head.mlp., head.last_layer., head.last_layer2."
+    source = "bytedance/ibot main_ibot.py, models/head.py, extract_backbone_weights.py"
+    branches: tuple[Branch, ...] = ("momentum", "online")
+    general = False
+
+    def recognise(self, contents: Contents) -> str:
+        """Return why these contents are of this family, or an empty string."""
+        if {"student", "teacher"} <= contents.names():
+            teacher = unwrapped(contents.table("teacher"))
+            if teacher.has(r"backbone\.", r"head\.mlp\.", r"head\.last_layer2\."):
+                return "student and teacher with a second last layer, for patches"
+            return ""
+        extracted = _extracted(contents)
+        if not extracted.has(r"blocks\.0\.attn\.qkv\.weight$"):
+            return ""
+        if _MASK in extracted:
+            return "a transformer with masked_embed, the student's"
+        if extracted.has(r"head\.mlp\.", r"head\.last_layer2\."):
+            return "a transformer beside a head with a second last layer, for patches"
+        return ""
+
+    def parts(self, contents: Contents, declared: Declared) -> Parts:
+        """Return the trunk, the MLP with its L2 norm, and the class token's logits."""
+        if "teacher" not in contents.names():
+            return self._extracted_parts(contents, declared)
+        branch = branch_of(self, declared)
+        weights = branch_weights(contents, branch)
+        trunk, head = weights.under("backbone."), weights.under("head.")
+        return self._parts(trunk, head, declared, ignored_beside(branch))
+
+    def _extracted_parts(self, contents: Contents, declared: Declared) -> Parts:
+        extracted = _extracted(contents)
+        branch: Branch = "online" if _MASK in extracted else "momentum"
+        if declared.branch not in (None, branch):
+            raise CheckpointError(
+                f"{contents.title} holds {branch} weights alone, extracted from their checkpoint.",
+                hint="Leave --branch out, or give the whole checkpoint.",
+            )
+        return self._parts(extracted.without("head."), extracted.under("head."), declared, {})
+
+    def _parts(
+        self, trunk: Keyed, head: Keyed, declared: Declared, ignored: dict[str, str]
+    ) -> Parts:
+        head = head.without("last_layer2.")
+        return Parts(
+            trunk=build_trunk(trunk.without(_MASK), KNOWN, declared),
+            tensors=head,
+            head=projector(head, declared.head_act or "gelu") if head else (),
+            logits={"Q": (weight_normed("last_layer"),)} if head else {},
+            ignored=ignored | _IGNORED,
+            preprocessing=IMAGENET_BICUBIC,
+        )
+
+
+def _extracted(contents: Contents) -> Keyed:
+    # The script shortens the trunk's keys alone; those of the student's head keep their wrapper.
+    return contents.state_dict.renamed([(r"^module\.", "")])
+
+
+families.add(IBOT.name, IBOT())

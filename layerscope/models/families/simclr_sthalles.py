@@ -1,0 +1,52 @@
+"""SimCLR by sthalles: a torchvision ResNet whose ``fc`` is the two-layer head."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from layerscope.models.contents import Contents
+from layerscope.models.declared import Branch, Declared
+from layerscope.models.families import Parts, families
+from layerscope.models.heads import sequential
+from layerscope.models.preprocessing import UNNORMALISED
+from layerscope.models.trunks import Known, build_trunk
+
+_STL10 = replace(UNNORMALISED, resize=96, crop=96)
+_HEAD = {"fc.0.weight", "fc.0.bias", "fc.2.weight", "fc.2.bias"}
+
+
+class SimCLRSthalles:
+    """The checkpoints of sthalles/SimCLR."""
+
+    name = "simclr-sthalles"
+    title = "SimCLR (sthalles)"
+    layout = "state_dict: backbone.conv1, backbone.fc.0, backbone.fc.2"
+    source = "sthalles/SimCLR simclr.py, models/resnet_simclr.py"
+    branches: tuple[Branch, ...] = ()
+    general = False
+
+    def recognise(self, contents: Contents) -> str:
+        """Return why these contents are of this family, or an empty string."""
+        weights = contents.state_dict
+        if not weights.has(r"backbone\.conv1\.weight$") or weights.without("backbone."):
+            return ""
+        head = weights.under("backbone.").only("fc.")
+        return "backbone alone, its fc two layers: fc.0 and fc.2" if set(head) == _HEAD else ""
+
+    def parts(self, contents: Contents, declared: Declared) -> Parts:
+        """Return the trunk and the two layers of its fc."""
+        network = contents.state_dict.under("backbone.")
+        head = network.only("fc.")
+        return Parts(
+            trunk=build_trunk(network.without("fc."), Known(stem="imagenet"), declared),
+            tensors=head,
+            head=sequential(head, "fc.", declared.head_act or "relu"),
+            preprocessing=_STL10,
+            notes=(
+                "Trained on images in [0, 1] as they are, of 96 pixels (STL-10, the default) or 32 "
+                "(CIFAR-10, --image-size 32).",
+            ),
+        )
+
+
+families.add(SimCLRSthalles.name, SimCLRSthalles())

@@ -1,0 +1,57 @@
+"""VICReg: a backbone of any width and a projector whose hidden layers have biases.
+
+Its own ResNet pads the image by one pixel and its stem by two: together torchvision's three.
+"""
+
+from __future__ import annotations
+
+from layerscope.models.contents import Contents, Keyed
+from layerscope.models.declared import Branch, Declared
+from layerscope.models.families import Parts, families
+from layerscope.models.heads import sequential
+from layerscope.models.trunks import Known, build_trunk
+
+
+class VICReg:
+    """The full checkpoints of facebookresearch/vicreg; its bare trunks are torchvision's."""
+
+    name = "vicreg"
+    title = "VICReg"
+    layout = "model: module.backbone., module.projector.{0,1,3,4,6}"
+    source = "facebookresearch/vicreg main_vicreg.py, resnet.py, evaluate.py"
+    branches: tuple[Branch, ...] = ()
+    general = False
+
+    def recognise(self, contents: Contents) -> str:
+        """Return why these contents are of this family, or an empty string."""
+        weights = contents.state_dict
+        if not weights.has(r"backbone\.conv1\.weight$", r"projector\.0\.weight$"):
+            return ""
+        if weights.without("backbone.", "projector.") or weights.has(r"backbone\.fc\."):
+            return ""
+        if _biased(weights.under("projector.")):
+            return "backbone and a projector with biases in all its layers but the last"
+        return ""
+
+    def parts(self, contents: Contents, declared: Declared) -> Parts:
+        """Return the trunk and the projector."""
+        weights = contents.state_dict
+        projector = weights.only("projector.")
+        return Parts(
+            trunk=build_trunk(weights.under("backbone."), Known(), declared),
+            tensors=projector,
+            head=sequential(projector, "projector.", declared.head_act or "relu"),
+        )
+
+
+def _biased(projector: Keyed) -> bool:
+    """Return whether the hidden Linears have biases, and the last one, at the end, has none."""
+    layers = sorted(
+        int(name.removesuffix(".weight")) for name in projector if projector[name].dim() == 2
+    )
+    indices = {int(name.partition(".")[0]) for name in projector}
+    hidden = all(f"{layer}.bias" in projector for layer in layers[:-1])
+    return hidden and layers[-1] == max(indices) and f"{layers[-1]}.bias" not in projector
+
+
+families.add(VICReg.name, VICReg())

@@ -1,0 +1,247 @@
+"""Tensors over the storages of a file, each claim checked against the bytes that are there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layerscope.models.pickles import Global, Malformed
+
+DTYPES: Mapping[str, torch.dtype] = {
+    "Double": torch.float64,
+    "Float": torch.float32,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+    "Untyped": torch.uint8,
+}
+"""By the name that torch gives a storage of that type."""
+
+NAMED = {str(dtype): dtype for dtype in DTYPES.values()} | {
+    str(dtype): dtype for dtype in (torch.uint16, torch.uint32, torch.uint64)
+}
+"""Every type of which plain weights are, by the name that torch gives it."""
+
+_UNUSABLE = {
+    "Complex": "complex numbers",
+    "QInt": "quantised values",
+    "QUInt": "quantised values",
+    "torch.complex": "complex numbers",
+    "torch.float": "float8 or narrower values, whose scales a file of weights does not tell",
+    "torch.q": "quantised values",
+}
+_MOST_DIMENSIONS = 64
+_LARGEST_SIZE = 1 << 48
+_ALIGNMENT = 8
+_SHARED = 8
+_SPARE = 1 << 20
+"""Values of all tensors that lie over one another: so many times what the file holds, and these."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """What a pickle says of a storage: its key, its type, and how many values it holds."""
+
+    key: str
+    dtype: torch.dtype
+    values: int
+    first: int = 0
+    """Of the storage's values, the first that is meant; a view of another storage has one."""
+
+    @property
+    def bytes(self) -> int:
+        """Number of bytes from the storage's beginning to the end of what is meant."""
+        return (self.first + self.values) * self.dtype.itemsize
+
+
+Find = Callable[[Span], torch.UntypedStorage]
+"""Returns the bytes that a span means, or raises where the file does not hold them."""
+
+
+class Tensors:
+    """Makes the tensors of one file, over its bytes.
+
+    Args:
+        find: The bytes of a storage.
+        values: How many values the file can hold at most.
+    """
+
+    def __init__(self, find: Find, values: int) -> None:
+        self._find = find
+        self._left = _SHARED * values + _SPARE
+        self._storages: dict[Span, torch.UntypedStorage] = {}
+
+    def over(
+        self, span: Span, layout: tuple[Any, Any, Any], dtype: torch.dtype, name: str
+    ) -> Tensor:
+        """Return a tensor over a storage.
+
+        Args:
+            span: The storage.
+            layout: First value, size and strides, as the file claims them.
+            dtype: Of the tensor.
+            name: Of the tensor, for messages.
+
+        Raises:
+            Malformed: The claims do not fit each other or the storage.
+        """
+        first, size, stride = _layout(layout, name)
+        count = math.prod(size)
+        room = span.values * span.dtype.itemsize // dtype.itemsize
+        last = first + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        if count and last >= room:
+            raise Malformed(
+                f"is damaged: its tensor {name} of size {_by(size)} needs {last + 1} values and "
+                f"its storage has {room}"
+            )
+        if not count:
+            return torch.empty(size, dtype=dtype)
+        storage = self._storage(span, name)
+        self._left -= count
+        if self._left < 0:
+            raise Malformed(
+                f"is not believable: its tensor {name} of size {_by(size)} unfolds to far more "
+                "values than the file holds",
+                hint="Save a copy in which every tensor is contiguous.",
+            )
+        return torch.empty(0, dtype=dtype).set_(storage, first, size, stride)
+
+    def _storage(self, span: Span, name: str) -> torch.UntypedStorage:
+        if span not in self._storages:
+            try:
+                storage = self._find(span)
+            except Malformed as error:
+                raise Malformed(f"{error.phrase}, which its tensor {name} needs") from error
+            aligned = storage.data_ptr() % _ALIGNMENT == 0
+            self._storages[span] = storage if aligned else _copied(storage)
+        return self._storages[span]
+
+
+def _copied(storage: torch.UntypedStorage) -> torch.UntypedStorage:
+    # Vector instructions fault on values that do not lie where their type demands.
+    return torch.empty(0, dtype=torch.uint8).set_(storage).clone().untyped_storage()
+
+
+def span_of(identity: Any, name: str) -> Span:
+    """Return what a reference to a storage says.
+
+    Args:
+        identity: As the pickle has it.
+        name: Of the tensor that needs it, for messages.
+
+    Raises:
+        Malformed: It is no reference to a storage of plain numbers.
+    """
+    if not (isinstance(identity, tuple) and len(identity) in {5, 6} and identity[0] == "storage"):
+        raise Malformed(f"is damaged: its tensor {name} lies in no storage")
+    _, kind, key, _, values, *view = identity
+    if not (isinstance(kind, Global) and _is_key(key) and _is_count(values)):
+        raise Malformed(f"is damaged: the storage of its tensor {name} is described wrongly")
+    dtype = storage_dtype(kind.name, name)
+    if view and view[0] is not None:
+        first, values = _view(view[0], values, name)
+        return Span(str(key), dtype, values, first)
+    return Span(str(key), dtype, values)
+
+
+def storage_dtype(kind: str, name: str) -> torch.dtype:
+    """Return the type of a storage's values, by the dotted name of its class.
+
+    Args:
+        kind: Dotted name.
+        name: Of the tensor that needs it, for messages.
+
+    Raises:
+        Malformed: It holds no plain numbers.
+    """
+    short = kind.rpartition(".")[2].removesuffix("Storage")
+    if short in DTYPES:
+        return DTYPES[short]
+    raise unusable(short, name)
+
+
+def named_dtype(kind: Any, name: str) -> torch.dtype:
+    """Return the type of a tensor's values, by a reference such as to ``torch.uint16``.
+
+    Args:
+        kind: As the pickle has it.
+        name: Of the tensor, for messages.
+
+    Raises:
+        Malformed: It is no type of plain numbers.
+    """
+    known = kind.name if isinstance(kind, Global) else "unknown"
+    if known in NAMED:
+        return NAMED[known]
+    raise unusable(known, name)
+
+
+def unusable(kind: str, name: str) -> Malformed:
+    """Return why a tensor of a type other than plain numbers is refused.
+
+    Args:
+        kind: As the file calls it.
+        name: Of the tensor, for messages.
+    """
+    named = f"values of the type {kind[:24]!a}"
+    what = next((text for start, text in _UNUSABLE.items() if kind.startswith(start)), named)
+    return Malformed(
+        f"cannot be used: its tensor {name} holds {what}",
+        hint="Convert it to float32 where it was made, and save that.",
+    )
+
+
+def _layout(
+    layout: tuple[Any, Any, Any], name: str
+) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    first, size, stride = layout
+    whole = (
+        _is_count(first)
+        and all(isinstance(part, tuple | list) for part in (size, stride))
+        and len(size) == len(stride) <= _MOST_DIMENSIONS
+        and all(map(_is_count, (*size, *stride)))
+    )
+    if not whole or math.prod(n for n in size if n) > _LARGEST_SIZE:
+        raise Malformed(
+            f"is damaged: its tensor {name} has an impossible size, stride or offset "
+            f"({_shown(size)}, {_shown(stride)}, {_shown(first)})"
+        )
+    return first, tuple(size), tuple(stride)
+
+
+def _view(view: Any, values: int, name: str) -> tuple[int, int]:
+    if isinstance(view, tuple) and len(view) == 3 and all(map(_is_count, view[1:])):
+        first, count = view[1:]
+        if first + count <= values:
+            return first, count
+    raise Malformed(f"is damaged: the storage of its tensor {name} is a view outside of another")
+
+
+def _is_key(value: Any) -> bool:
+    return isinstance(value, str) or _is_count(value)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 62
+
+
+def _by(size: tuple[int, ...]) -> str:
+    return "×".join(map(str, size)) or "1"
+
+
+def _shown(claim: Any) -> str:
+    if isinstance(claim, tuple | list):
+        return "×".join(_shown(part) for part in claim[:8]) or "none"
+    if type(claim) is int:
+        return str(claim) if abs(claim) < 1 << 63 else "a huge number"
+    return type(claim).__name__

@@ -1,0 +1,203 @@
+"""Conformance checks for whoever adds a piece of their own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layerscope.errors import CheckpointError, LayerScopeError
+from layerscope.models.assembly import UNEXPLAINED, Assembly
+from layerscope.models.checkpoint import assemble, recognise
+from layerscope.models.contents import Contents
+from layerscope.models.cuts import cut_points, trace
+from layerscope.models.declared import Branch, Declared
+from layerscope.models.families import families
+from layerscope.models.taps import Taps
+from layerscope.nouns import CutPoint
+
+TOLERANCE = 1e-5
+"""Largest difference to an independent forward, relative to its largest value."""
+
+
+@dataclass(frozen=True)
+class FamilyExample:
+    """A small checkpoint in a family's own layout, and the truth about its features."""
+
+    contents: Mapping[str, Any]
+    """What ``torch.save`` would write."""
+    forward: Callable[[Tensor], Mapping[str, Tensor]]
+    """Images (b, 3, side, side) to pooled features (b, width) by cut name, in call order, by code
+    that shares nothing with the family: every canonical cut, and those that are off by default."""
+    side: int = 64
+    """Of the images, in pixels."""
+    declared: Declared = field(default_factory=Declared)
+    """What this example needs declared."""
+    branches: tuple[Branch, ...] | None = None
+    """Those that this example holds; None for all of the family's."""
+    beside: Mapping[str, Any] = field(default_factory=dict)
+    """By file name: the JSON files beside it, parsed."""
+
+
+def check_family(name: str, example: FamilyExample) -> list[str]:
+    """Return what is wrong with a family, one sentence each; an empty list when it conforms.
+
+    The example has to be recognised as this family alone; every cut's features have to equal the
+    independent forward in call order; no other family may load it; every tensor of the file is
+    used or ignored for a reason; a trunk with a tensor missing, misshapen or not finite is refused;
+    and each branch loads, with weights of its own.
+
+    Args:
+        name: Of a registered family.
+        example: In its layout.
+
+    Raises:
+        UnknownNameError: There is no family of that name.
+    """
+    findings: list[str] = []
+    contents = Contents(example.contents, f"the example of {name}", example.beside)
+    try:
+        found, _ = recognise(contents)
+        if found != name:
+            findings.append(f"The example is taken for {found}.")
+        declared = replace(example.declared, family=name)
+        assembly = assemble(contents, declared)[2]
+    except LayerScopeError as error:
+        return [*findings, f"The example does not load: {error}"]
+    findings += _features(assembly, example)
+    findings += _accounts(contents, assembly)
+    findings += _strangers(name, contents, example.declared)
+    findings += _damage(contents, assembly, declared)
+    findings += _branches(name, contents, assembly, declared, example.branches)
+    return findings
+
+
+def _features(assembly: Assembly, example: FamilyExample) -> Iterator[str]:
+    images = torch.randn(
+        3, 3, example.side, example.side, generator=torch.Generator().manual_seed(0)
+    )
+    module = assembly.module.eval()
+    with torch.no_grad():
+        expected = example.forward(images)
+        cuts = _cuts(assembly, example.side)
+        found = _captured(assembly, cuts, images)
+        fewer = _captured(assembly, cuts, images[:2])
+    names = [cut.name for cut in cuts]
+    if names != list(expected):
+        yield f"The cuts are {', '.join(names)}; the forward gives {', '.join(expected)}."
+    for cut in names:
+        if cut not in expected:
+            continue
+        gap = _gap(found[cut], expected[cut])
+        if not gap <= TOLERANCE:
+            yield f"The features of {cut} differ from the forward's by {gap:.1e} of their largest."
+        if not _gap(fewer[cut], found[cut][:2]) <= 10 * TOLERANCE:
+            yield f"The features of {cut} depend on the other images of the batch."
+    if module.training:
+        yield "The network is not in eval mode."
+
+
+def _cuts(assembly: Assembly, side: int) -> tuple[CutPoint, ...]:
+    return cut_points(trace(assembly.module, side), assembly.stops)
+
+
+def _captured(assembly: Assembly, cuts: tuple[CutPoint, ...], images: Tensor) -> dict[str, Tensor]:
+    taps = Taps(assembly.module, cuts)
+    try:
+        return taps.run(images)
+    finally:
+        taps.close()
+
+
+def _gap(found: Tensor, expected: Tensor) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    scale = expected.abs().max().clamp_min(torch.finfo(torch.float32).tiny)
+    return float((found - expected).abs().max() / scale)
+
+
+def _accounts(contents: Contents, assembly: Assembly) -> Iterator[str]:
+    for key in contents.tensors:
+        if (key in assembly.keys) == (key in assembly.ignored):
+            yield f"{key} is neither used nor ignored, or both."
+        elif assembly.ignored.get(key) == UNEXPLAINED:
+            yield f"{key} is ignored without a reason: name one in Parts.ignored."
+    for key in assembly.keys:
+        if key not in contents.tensors:
+            yield f"The family says that it used {key}, which the file does not hold."
+
+
+def _strangers(name: str, contents: Contents, declared: Declared) -> Iterator[str]:
+    for other in families:
+        if other == name:
+            continue
+        try:
+            assemble(contents, replace(declared, family=other, branch=None))
+        except CheckpointError:
+            continue
+        yield f"It loads as {other} as well."
+
+
+def _damage(contents: Contents, assembly: Assembly, declared: Declared) -> Iterator[str]:
+    trunk = [key for key, own in assembly.keys.items() if own.startswith("trunk.")]
+    trunk = [key for key in trunk if not key.endswith("num_batches_tracked")]
+    for key in {trunk[0], trunk[len(trunk) // 2], trunk[-1]}:
+        for damage, value in (
+            ("missing", None),
+            ("misshapen", torch.zeros(7, 7, 7)),
+            ("not finite", torch.full_like(contents.tensors[key].float(), torch.nan)),
+        ):
+            damaged = Contents(_with(contents.root, key, value), contents.title, contents.beside)
+            try:
+                assemble(damaged, declared)
+            except CheckpointError:
+                continue
+            except Exception as error:  # noqa: BLE001  whatever it is, it is the finding
+                yield f"With {key} {damage} it raises {type(error).__name__}: {error}"
+                continue
+            yield f"It loads although {key} is {damage}."
+
+
+def _with(root: Mapping[str, Any], key: str, value: Tensor | None) -> dict[str, Any]:
+    changed: Any = copy.copy(dict(root))
+    node, path = changed, key.split("/")
+    for name in path[:-1]:
+        node[name] = dict(node[name])
+        node = node[name]
+    if value is None:
+        del node[path[-1]]
+    else:
+        node[path[-1]] = value
+    return dict(changed)
+
+
+def _own_keys(assembly: Assembly) -> set[str]:
+    # Prototypes may serve both branches: MSN's do.
+    return {key for key, own in assembly.keys.items() if own.startswith(("trunk.", "head."))}
+
+
+def _branches(
+    name: str,
+    contents: Contents,
+    assembly: Assembly,
+    declared: Declared,
+    held: tuple[Branch, ...] | None,
+) -> Iterator[str]:
+    for branch in families[name].branches[1:]:
+        try:
+            other = assemble(contents, replace(declared, branch=branch, width=None))[2]
+        except CheckpointError as error:
+            if held is None or branch in held:
+                yield f"Its {branch} branch does not load: {error}"
+            continue
+        if held is not None and branch not in held:
+            yield f"It loads a {branch} branch that the file does not hold."
+        if declared.branch is None and _own_keys(other) & _own_keys(assembly):
+            yield f"Its {branch} branch shares tensors with the usual one."
+
+
+__all__ = ["FamilyExample", "check_family"]
