@@ -20,6 +20,7 @@ import torchvision
 
 from layerscope.device import choose_device
 from layerscope.models import load, open_taps
+from layerscope.models.taps import on_host
 
 NETWORKS = {
     "ResNet-50": lambda: torchvision.models.resnet50(),
@@ -52,7 +53,7 @@ def compare(model, device, batches, batch_size):
 
     def tapped(batch):
         with open_taps(model, model.cuts) as taps:
-            return {name: rows.cpu() for name, rows in taps.run(batch).items()}
+            return on_host(taps.run(batch))
 
     plain_seconds, tapped_seconds = [], []
     with torch.inference_mode():

@@ -29,7 +29,7 @@ from layerscope.device import choose_device
 from layerscope.errors import CheckpointError
 from layerscope.models import open_taps
 from layerscope.models.calibration import calibrate, forget, without_statistics
-from layerscope.models.taps import Taps
+from layerscope.models.taps import Taps, on_host
 from layerscope.models.weights import sha256_of_tensors
 from layerscope.nouns import CutModel, CutPoint, Existing, Source
 
@@ -342,7 +342,7 @@ class _Network:
         half = precision == "bfloat16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
             pooled = self._taps.run_poolings(batch)
-        return {name: tensor.float().cpu().numpy() for name, tensor in pooled.items()}
+        return on_host(pooled)
 
     def _inspect(self, batch: Tensor, pooled: Features) -> None:
         # After one batch rather than after an hour: most networks that drift do so at once.

@@ -71,18 +71,19 @@ def pool(output: Tensor, layout: Layout, pooling: Pooling, prefix_tokens: int = 
     Raises:
         CheckpointError: ``flat:9k`` of patches that form no square.
     """
-    values = output.detach().float()
+    values = output.detach()
     if pooling == "none":
-        return values.flatten(1).clone()
+        return values.flatten(1).float().clone()
     if layout == "tokens" and pooling == "cls":
-        return values[:, 0].clone()
-    if layout == "tokens" and pooling == "cls+mean":
-        return torch.cat([values[:, 0], values[:, prefix_tokens:].mean(1)], dim=1)
+        return values[:, 0].float().clone()
     if pooling == "flat:9k":
-        return _fixed_size(_as_map(values, layout, prefix_tokens))
+        return _fixed_size(_as_map(values.float(), layout, prefix_tokens))
     patches = values[:, prefix_tokens:] if layout == "tokens" else values
-    axes = _AXES[layout]
-    return patches.mean(axes) if pooling == "mean" else patches.amax(axes)
+    if pooling == "max":
+        return patches.amax(_AXES[layout]).float()
+    # Summed in float32 without a float32 copy of the whole map.
+    mean = patches.mean(_AXES[layout], dtype=torch.float32)
+    return mean if pooling == "mean" else torch.cat([values[:, 0].float(), mean], dim=1)
 
 
 _AXES: dict[Layout, tuple[int, ...]] = {"map": (2, 3), "map-last": (1, 2), "tokens": (1,)}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from layerscope.errors import CheckpointError
@@ -95,6 +98,20 @@ class Taps:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+
+def on_host(features: Mapping[str, Tensor]) -> dict[str, npt.NDArray[np.float32]]:
+    """Return features as arrays in the host's memory, moved there in one transfer.
+
+    Args:
+        features: By name: (b, width), all of one batch and device.
+    """
+    widths = [rows.shape[1] for rows in features.values()]
+    if all(rows.device.type == "cpu" for rows in features.values()):
+        return {name: rows.float().numpy() for name, rows in features.items()}
+    together = torch.cat([rows.float() for rows in features.values()], dim=1).cpu()
+    moved = torch.split(together, widths, dim=1)
+    return {name: rows.numpy() for name, rows in zip(features, moved, strict=True)}
 
 
 @contextmanager

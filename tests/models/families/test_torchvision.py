@@ -91,7 +91,7 @@ NETWORKS = {
 }
 """By architecture: the side of the images, the classifier's layers as pairs of modules (what reads
 their input, what gives their output), and the cuts before ``trunk``."""
-SLOW = ("vgg11", "wide_resnet50_2")
+SLOW = ("vgg11", "wide_resnet50_2", "resnext50_32x4d")
 CHECKED_FOR_CROSSINGS = 6
 
 
