@@ -29,8 +29,8 @@ from layerscope.device import choose_device
 from layerscope.errors import CheckpointError
 from layerscope.models import open_taps
 from layerscope.models.calibration import calibrate, forget, without_statistics
+from layerscope.models.files.weights import sha256_of_tensors
 from layerscope.models.taps import Taps, on_host
-from layerscope.models.weights import sha256_of_tensors
 from layerscope.nouns import CutModel, CutPoint, Existing, Source
 
 Precision = Literal["float32", "bfloat16"]

@@ -18,8 +18,8 @@ from layerscope.models.cuts import Call, cut_points, numbered, trace
 from layerscope.models.declared import Declared
 from layerscope.models.families import Family, families
 from layerscope.models.families.layerscope import assemble_untrained
+from layerscope.models.files.weights import read_contents, sha256_of_file, sha256_of_tensors
 from layerscope.models.preprocessing import at_size
-from layerscope.models.weights import read_contents, sha256_of_file, sha256_of_tensors
 from layerscope.nouns import Checkpoint, CutPoint, Preprocessing
 
 _TRACE_SIDE = 64
@@ -70,7 +70,7 @@ def load(
     """
     asked = declared or Declared()
     if str(name).startswith("hf://"):
-        from layerscope.models.hub import downloaded
+        from layerscope.models.files.hub import downloaded
 
         return _from_file(downloaded(str(name)), asked, trust)
     path = Path(name)

@@ -25,8 +25,6 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from layerscope.errors import CheckpointError, UnknownNameError
-from layerscope.models import zoo
-from layerscope.models.architectures import Architecture, Library, by_name
 from layerscope.models.assembly import Assembly, ignored_keys, origins_of, put_together
 from layerscope.models.axes import map_layouts, wide_shapes
 from layerscope.models.calibration import without_statistics
@@ -36,7 +34,9 @@ from layerscope.models.declared import Declared
 from layerscope.models.families import Parts
 from layerscope.models.loading import fill
 from layerscope.models.preprocessing import IMAGENET, at_size
-from layerscope.models.published import of_configuration
+from layerscope.models.trunks import zoo
+from layerscope.models.trunks.architectures import Architecture, Library, by_name
+from layerscope.models.trunks.published import of_configuration
 from layerscope.nouns import Layout, Part
 
 ASSUMED = (

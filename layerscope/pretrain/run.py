@@ -17,8 +17,8 @@ from torch import Tensor
 from layerscope import __version__
 from layerscope.errors import TrainingError
 from layerscope.models import untrained
+from layerscope.models.files.weights import sha256_of_file
 from layerscope.models.heads import TrunkAndHead
-from layerscope.models.weights import sha256_of_file
 from layerscope.nouns import Source
 from layerscope.pretrain.card import toml
 from layerscope.pretrain.images import Views, decode

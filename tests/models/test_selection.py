@@ -12,7 +12,7 @@ from layerscope.errors import CheckpointError, UnknownNameError
 from layerscope.models import LoadedModel, open_taps, select_cuts
 from layerscope.models.cuts import Stop, cut_points, numbered, trace
 from layerscope.models.heads import Head, L2Norm, TrunkAndHead
-from layerscope.models.resnet import stops as resnet_stops
+from layerscope.models.trunks.resnet import stops as resnet_stops
 
 SIDE = 64
 

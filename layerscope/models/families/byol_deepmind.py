@@ -6,13 +6,12 @@ from timm.layers import Conv2dSame
 from timm.layers.pool2d_same import MaxPool2dSame
 from torch import nn
 
-from layerscope.models import resnet
 from layerscope.models.contents import Contents, Keyed
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import Known, build_trunk, resnet
 
 _CLASSIFIER = "fc is the classifier that was trained beside BYOL; it is no head."
 _PADDING = (

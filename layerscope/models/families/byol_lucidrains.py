@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from layerscope.errors import CheckpointError
-from layerscope.models import resnet
 from layerscope.models.contents import Contents, Keyed, unwrapped
 from layerscope.models.declared import Activation, Branch, Declared
 from layerscope.models.families import Parts, branch_of, families, held
 from layerscope.models.heads import Operation, linear, norm, sequential
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import Known, build_trunk, resnet
 
 _ENCODERS: dict[Branch, str] = {"online": "online_encoder.", "momentum": "target_encoder."}
 _SIMPLICIAL = "projector.0.0.weight"

@@ -8,9 +8,9 @@ from layerscope.models.contents import Contents, Keyed, unwrapped
 from layerscope.models.declared import Activation, Branch, Declared
 from layerscope.models.families import Parts, branch_of, families, held
 from layerscope.models.heads import Operation, l2, linear, sequential, weight_normed
-from layerscope.models.positions import bicubic
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
 from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks.positions import bicubic
 
 KNOWN = Known(resample=bicubic(offset=0.1))
 """DINO's transformers have one attention head every 64 features; so have iBOT's and DINOv2's."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from layerscope.models import vit
 from layerscope.models.contents import Contents, Keyed, unwrapped
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.families.dino import KNOWN, projector
 from layerscope.models.heads import weight_normed
-from layerscope.models.positions import bicubic
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import Known, build_trunk, vit
+from layerscope.models.trunks.positions import bicubic
 
 _NAMES = (
     (r"^blocks\.\d+\.(\d+)\.mlp\.w12\.", r"blocks.\1.mlp.fc1."),

@@ -10,15 +10,14 @@ from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models import vit
 from layerscope.models.contents import Contents, Keyed, unwrapped
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.families.dino import projector
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
-from layerscope.models.resnet import Shapes
-from layerscope.models.trunks import Known, Trunk, build_trunk
+from layerscope.models.trunks import Known, Trunk, build_trunk, vit
+from layerscope.models.trunks.resnet import Shapes
 
 _NAMES = (
     (r"^storage_tokens$", "reg_token"),

@@ -10,14 +10,13 @@ import torch
 from torch import nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models import resnet
 from layerscope.models.assembly import Assembly, head_stops, trunk_stops
 from layerscope.models.contents import Contents, Keyed
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import Operation, TrunkAndHead, act, described, linear, mlp_head, norm
 from layerscope.models.preprocessing import IMAGENET
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import Known, build_trunk, resnet
 
 _HEAD_LINEAR = re.compile(r"head\.(\d+)\.0\.weight$")
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from layerscope.models import vit
 from layerscope.models.contents import Contents, Keyed
 from layerscope.models.declared import Activation, Branch, Declared
 from layerscope.models.families import Parts, families, held
 from layerscope.models.heads import Operation, l2, linear, sequential, weight_normed
 from layerscope.models.preprocessing import IMAGENET
-from layerscope.models.trunks import Known, Trunk, build_trunk
+from layerscope.models.trunks import Known, Trunk, build_trunk, vit
 
 _SEQUENTIAL = (  # torchvision's children: conv1, bn1, relu, maxpool, layer1 to layer4
     (r"^0\.", "conv1."),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from layerscope.models import vit
 from layerscope.models.contents import Contents
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import Operation, linear, norm
-from layerscope.models.positions import bicubic, is_sine_cosine
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import Known, build_trunk, vit
+from layerscope.models.trunks.positions import bicubic, is_sine_cosine
 
 _DECODER = ("decoder_", "mask_token")
 _KNOWN = Known(attention_heads={768: 12, 1024: 16, 1280: 16}, resample=bicubic())

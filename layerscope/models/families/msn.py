@@ -8,8 +8,8 @@ from layerscope.models.contents import Contents, Keyed, unwrapped
 from layerscope.models.declared import Activation, Branch, Declared
 from layerscope.models.families import Parts, branch_of, families, held
 from layerscope.models.heads import Operation, act, l2, linear, norm
-from layerscope.models.positions import bicubic
 from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks.positions import bicubic
 
 _TABLES: dict[Branch, str] = {"momentum": "target_encoder", "online": "encoder"}
 _KNOWN = Known(attention_heads={192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}, resample=bicubic())

@@ -10,15 +10,14 @@ from typing import Any
 import torch
 
 from layerscope.errors import CheckpointError
-from layerscope.models import clip, vit, zoo
-from layerscope.models.architectures import Architecture, by_name
-from layerscope.models.clip import Tower
 from layerscope.models.contents import Contents, Keyed
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import Operation, act, linear
 from layerscope.models.preprocessing import CLIP
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import Known, build_trunk, clip, vit, zoo
+from layerscope.models.trunks.architectures import Architecture, by_name
+from layerscope.models.trunks.clip import Tower
 from layerscope.nouns import Pooling, Preprocessing
 
 _CONFIG = "open_clip_config.json"

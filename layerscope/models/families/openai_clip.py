@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from layerscope.models import clip
 from layerscope.models.contents import Contents
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.preprocessing import CLIP
+from layerscope.models.trunks import clip
 
 _SETTINGS = ("input_resolution", "context_length", "vocab_size")
 

@@ -7,13 +7,12 @@ from typing import Any
 from torch import nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models import resnet
 from layerscope.models.contents import Contents, Keyed
 from layerscope.models.declared import Activation, Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import sequential
 from layerscope.models.side_by_side import Share
-from layerscope.models.trunks import Trunk
+from layerscope.models.trunks import Trunk, resnet
 from layerscope.nouns import Preprocessing
 
 _3DIEBENCH = Preprocessing(

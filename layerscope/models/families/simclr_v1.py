@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from layerscope.models import resnet
 from layerscope.models.contents import Contents, Keyed
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import UNNORMALISED
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import Known, build_trunk, resnet
 
 _FIRST = "layer1.0."
 _NO_HEAD = (

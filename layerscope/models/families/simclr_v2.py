@@ -10,13 +10,12 @@ from timm.layers.selective_kernel import SelectiveKernel
 from torch import nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models import resnet
 from layerscope.models.contents import Contents, Keyed, unwrapped
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import sequential
 from layerscope.models.preprocessing import UNNORMALISED
-from layerscope.models.trunks import Known, Trunk, build_trunk
+from layerscope.models.trunks import Known, Trunk, build_trunk, resnet
 
 _STEM = (
     (r"^net\.0\.0\.", "conv1."),

@@ -10,13 +10,13 @@ import timm
 from timm.models import PretrainedCfg
 
 from layerscope.errors import CheckpointError
-from layerscope.models import vit, zoo
-from layerscope.models.architectures import Architecture, by_name
 from layerscope.models.contents import Contents, Keyed, unwrapped
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, branch_of, families, held
-from layerscope.models.published import Published, of_configuration, recognised
-from layerscope.models.zoo import Network
+from layerscope.models.trunks import vit, zoo
+from layerscope.models.trunks.architectures import Architecture, by_name
+from layerscope.models.trunks.published import Published, of_configuration, recognised
+from layerscope.models.trunks.zoo import Network
 from layerscope.nouns import Preprocessing
 
 _CONFIG = "config.json"

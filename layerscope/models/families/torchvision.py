@@ -6,8 +6,6 @@ import re
 from dataclasses import replace
 
 from layerscope.errors import CheckpointError
-from layerscope.models import resnet, zoo
-from layerscope.models.architectures import Architecture, all_names
 from layerscope.models.contents import Contents, Keyed
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
@@ -15,8 +13,9 @@ from layerscope.models.families.byol_deepmind import statistics_last
 from layerscope.models.families.simclr_v1 import CONVERSION, converted, untrained
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import IMAGENET
-from layerscope.models.published import Published, every, recognised
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import Known, build_trunk, resnet, zoo
+from layerscope.models.trunks.architectures import Architecture, all_names
+from layerscope.models.trunks.published import Published, every, recognised
 from layerscope.nouns import Preprocessing
 
 _CLASSIFIER = frozenset({"fc.weight", "fc.bias"})

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from layerscope.models import vit
 from layerscope.models.contents import Contents, Keyed
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import linear
-from layerscope.models.positions import is_sine_cosine
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
-from layerscope.models.trunks import Known, Trunk, build_trunk
+from layerscope.models.trunks import Known, Trunk, build_trunk, vit
+from layerscope.models.trunks.positions import is_sine_cosine
 
 _HEADS = {
     192: 3,

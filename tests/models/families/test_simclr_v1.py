@@ -10,7 +10,7 @@ from layerscope.errors import CheckpointError
 from layerscope.models.checkpoint import assemble, recognise
 from layerscope.models.contents import Contents
 from layerscope.models.declared import Declared
-from layerscope.models.resnet import fit_to_shapes
+from layerscope.models.trunks.resnet import fit_to_shapes
 from layerscope.testing import FamilyExample, check_family
 from tests.models.families.truth import randomised, resnet_features
 

@@ -7,9 +7,10 @@ import torch
 from torchvision import models
 
 from layerscope.errors import CheckpointError
-from layerscope.models import load, published
+from layerscope.models import load
 from layerscope.models.contents import Contents
 from layerscope.models.families import families
+from layerscope.models.trunks import published
 from layerscope.testing import FamilyExample, check_family
 from tests.models.families.truth import randomised, resnet_features
 from tests.models.families.zoo_truth import (

@@ -13,7 +13,7 @@ from layerscope.models.checkpoint import assemble, recognise
 from layerscope.models.contents import Contents
 from layerscope.models.declared import Declared
 from layerscope.models.families import families
-from layerscope.models.positions import sine_cosine
+from layerscope.models.trunks.positions import sine_cosine
 from layerscope.testing import FamilyExample, check_family
 from tests.models.families.truth import randomised, vit_features
 

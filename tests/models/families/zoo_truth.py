@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from layerscope.models import LoadedModel, open_taps
+from layerscope.models.files.weights import sha256_of_tensors
 from layerscope.models.pooling import poolings_of
-from layerscope.models.weights import sha256_of_tensors
 
 TOLERANCE = 1e-5
 

@@ -12,12 +12,18 @@ import torch
 from torch import Tensor
 
 from layerscope.errors import CheckpointError
-from layerscope.models.archives import read_archive
-from layerscope.models.beside import read_beside
 from layerscope.models.contents import Contents
-from layerscope.models.legacy import read_legacy
-from layerscope.models.pickles import Malformed
-from layerscope.models.shards import INDEX, is_safetensors, merged, read_safetensors, shards_of
+from layerscope.models.files.archives import read_archive
+from layerscope.models.files.beside import read_beside
+from layerscope.models.files.legacy import read_legacy
+from layerscope.models.files.pickles import Malformed
+from layerscope.models.files.shards import (
+    INDEX,
+    is_safetensors,
+    merged,
+    read_safetensors,
+    shards_of,
+)
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".bin", ".safetensors", INDEX)
 """Of files that usually are checkpoints; what a file is, its first bytes tell."""

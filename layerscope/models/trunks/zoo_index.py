@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from layerscope.errors import CheckpointError
-from layerscope.models.architectures import (
+from layerscope.models.trunks.architectures import (
     Architecture,
     Library,
     all_names,

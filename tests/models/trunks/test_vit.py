@@ -10,13 +10,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models import vit
 from layerscope.models.contents import Keyed
 from layerscope.models.cuts import cut_points, trace
 from layerscope.models.loading import fill
-from layerscope.models.positions import bicubic, is_sine_cosine, sine_cosine
 from layerscope.models.taps import Taps
-from layerscope.models.trunks import Known
+from layerscope.models.trunks import Known, vit
+from layerscope.models.trunks.positions import bicubic, is_sine_cosine, sine_cosine
 from tests.models.families.truth import randomised, vit_features
 
 SIDE = 64

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from layerscope.errors import CheckpointError, UnknownNameError
-from layerscope.models import chain, zoo, zoo_index
-from layerscope.models.architectures import (
+from layerscope.models.contents import Keyed
+from layerscope.models.declared import Declared
+from layerscope.models.trunks import Known, build_trunk, chain, zoo, zoo_index
+from layerscope.models.trunks.architectures import (
     Architecture,
     all_names,
     by_name,
@@ -19,10 +21,7 @@ from layerscope.models.architectures import (
     split,
     versions,
 )
-from layerscope.models.contents import Keyed
-from layerscope.models.declared import Declared
-from layerscope.models.likeness import same_features, signature
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks.likeness import same_features, signature
 from tests.models.families.truth import randomised
 from tests.models.families.zoo_truth import TOLERANCE, gap
 

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from layerscope.models.contents import SEPARATOR
-from layerscope.models.pickles import Global, Made, Malformed, Outside, Pairs, Pickle
-from layerscope.models.storages import NAMED, Tensors, named_dtype, span_of
+from layerscope.models.files.pickles import Global, Made, Malformed, Outside, Pairs, Pickle
+from layerscope.models.files.storages import NAMED, Tensors, named_dtype, span_of
 
 _DEEPEST = 64
 _LONGEST_KEY = 1024

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from layerscope.models.pickles import Malformed, Outside, Pairs, Pickle, read_pickle
-from layerscope.models.records import Meaning, require_trust
-from layerscope.models.storages import Span, Tensors, span_of
+from layerscope.models.files.pickles import Malformed, Outside, Pairs, Pickle, read_pickle
+from layerscope.models.files.records import Meaning, require_trust
+from layerscope.models.files.storages import Span, Tensors, span_of
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001

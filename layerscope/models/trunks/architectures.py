@@ -16,10 +16,10 @@ from torchvision import models as torchvision_models
 from torchvision.models.squeezenet import SqueezeNet
 
 from layerscope.errors import CheckpointError, UnknownNameError
-from layerscope.models import chain
 from layerscope.models.declared import Activation
 from layerscope.models.heads import Operation, act, layer_norm, linear, norm
-from layerscope.models.resnet import Shapes
+from layerscope.models.trunks import chain
+from layerscope.models.trunks.resnet import Shapes
 
 Library = Literal["timm", "torchvision"]
 

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from layerscope.models.pickles import Malformed
-from layerscope.models.storages import unusable
+from layerscope.models.files.pickles import Malformed
+from layerscope.models.files.storages import unusable
 
 INDEX = ".index.json"
 """How the name of an index ends: ``model.safetensors.index.json``."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layerscope.models.pickles import Global, Malformed
+from layerscope.models.files.pickles import Global, Malformed
 
 DTYPES: Mapping[str, torch.dtype] = {
     "Double": torch.float64,

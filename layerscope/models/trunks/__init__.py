@@ -83,7 +83,7 @@ def build_trunk(tensors: Keyed, known: Known, declared: Declared) -> Trunk:
         CheckpointError: No architecture has these names and shapes, or something that the weights
             cannot tell has to be declared.
     """
-    from layerscope.models import resnet, vit, zoo
+    from layerscope.models.trunks import resnet, vit, zoo
 
     known = known.with_declared(declared)
     if resnet.fits(tensors.shapes):

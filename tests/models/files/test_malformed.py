@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from layerscope.cli.main import app
 from layerscope.errors import CheckpointError
 from layerscope.models import untrained
-from layerscope.models.weights import read_contents
+from layerscope.models.files.weights import read_contents
 
 SEED = 20
 RUNNER = CliRunner()

@@ -20,10 +20,10 @@ from torch import nn
 
 from layerscope.errors import CheckpointError
 from layerscope.models import load
-from layerscope.models.hub import downloaded
-from layerscope.models.pickles import Made, read_pickle
-from layerscope.models.records import Record
-from layerscope.models.weights import read_contents, sha256_of_file
+from layerscope.models.files.hub import downloaded
+from layerscope.models.files.pickles import Made, read_pickle
+from layerscope.models.files.records import Record
+from layerscope.models.files.weights import read_contents, sha256_of_file
 
 DTYPES = [
     torch.float64,
@@ -595,7 +595,7 @@ def test_a_lie_in_a_header_costs_no_memory(tmp_path):
         "import resource, sys\n"
         "from pathlib import Path\n"
         "from layerscope.errors import CheckpointError\n"
-        "from layerscope.models.weights import read_contents\n"
+        "from layerscope.models.files.weights import read_contents\n"
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for name in sys.argv[1:]:\n"
         "    before = peak()\n"

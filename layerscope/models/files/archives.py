@@ -13,9 +13,9 @@ from typing import Any, cast
 
 import torch
 
-from layerscope.models.pickles import Malformed, read_pickle
-from layerscope.models.records import Meaning, require_trust
-from layerscope.models.storages import Span, Tensors
+from layerscope.models.files.pickles import Malformed, read_pickle
+from layerscope.models.files.records import Meaning, require_trust
+from layerscope.models.files.storages import Span, Tensors
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _LOCAL_SIGNATURE = b"PK\x03\x04"

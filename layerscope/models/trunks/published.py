@@ -14,9 +14,9 @@ import timm
 from torchvision import models as torchvision_models
 
 from layerscope.errors import CheckpointError
-from layerscope.models.architectures import Architecture, all_names
+from layerscope.models.files.weights import sha256_of_file
 from layerscope.models.preprocessing import IMAGENET
-from layerscope.models.weights import sha256_of_file
+from layerscope.models.trunks.architectures import Architecture, all_names
 from layerscope.nouns import Preprocessing
 
 _DIGITS = re.compile(r"-([0-9a-f]{8})[0-9a-f]*\.\w+$")

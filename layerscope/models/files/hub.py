@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from layerscope.errors import CheckpointError
-from layerscope.models.beside import NAMES
-from layerscope.models.pickles import Malformed
-from layerscope.models.shards import INDEX, shards_of
+from layerscope.models.files.beside import NAMES
+from layerscope.models.files.pickles import Malformed
+from layerscope.models.files.shards import INDEX, shards_of
 
 SCHEME = "hf://"
 

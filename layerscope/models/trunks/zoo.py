@@ -14,8 +14,14 @@ from typing import Any
 from torch import nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models import chain
-from layerscope.models.architectures import (
+from layerscope.models.axes import map_layouts
+from layerscope.models.contents import Keyed
+from layerscope.models.cuts import Stop, trace
+from layerscope.models.declared import Declared
+from layerscope.models.heads import Operation
+from layerscope.models.loading import fill
+from layerscope.models.trunks import Trunk, chain
+from layerscope.models.trunks.architectures import (
     Architecture,
     Library,
     Split,
@@ -28,15 +34,8 @@ from layerscope.models.architectures import (
     training_only,
     without_classifier,
 )
-from layerscope.models.axes import map_layouts
-from layerscope.models.contents import Keyed
-from layerscope.models.cuts import Stop, trace
-from layerscope.models.declared import Declared
-from layerscope.models.heads import Operation
-from layerscope.models.likeness import same_features, signature
-from layerscope.models.loading import fill
-from layerscope.models.resnet import Shapes
-from layerscope.models.trunks import Trunk
+from layerscope.models.trunks.likeness import same_features, signature
+from layerscope.models.trunks.resnet import Shapes
 from layerscope.nouns import Pooling
 
 _PATH = Path(__file__).with_name("zoo.json")

@@ -1,0 +1,1 @@
+"""Reading checkpoint files of any container, without running anything that they hold."""
