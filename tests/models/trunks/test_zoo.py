@@ -91,7 +91,7 @@ def test_a_network_that_returns_several_tensors_is_refused():
 
 SAMPLE = [
     Architecture("timm", name)
-    for name in ("test_vit", "test_convnext", "test_maxvit", "test_nfnet", "xcit_nano_12_p16_224")
+    for name in ("test_vit", "test_convnext", "test_nfnet", "xcit_nano_12_p16_224")
 ] + [Architecture("torchvision", name) for name in ("regnet_y_400mf", "squeezenet1_0", "vgg11")]
 
 
@@ -127,7 +127,7 @@ def test_the_script_writes_what_zoo_reads(tmp_path, monkeypatch):
     assert sum(map(len, written["names"].values())) >= 2
 
 
-@pytest.mark.parametrize("name", ["test_convnext", "test_maxvit", "test_nfnet"])
+@pytest.mark.parametrize("name", ["test_convnext", "test_nfnet"])
 @pytest.mark.parametrize("bare", [True, False])
 def test_a_trunk_without_classifier_is_found(name, bare):
     settings = {"num_classes": 0} if bare else {}
@@ -226,6 +226,7 @@ def test_a_stage_whose_blocks_are_crossed_is_one_layer():
     assert names == ["stem", "stages.0", "stages.1", "stages.2", "stages.3", "trunk"]
 
 
+@pytest.mark.skipif(not timm.is_model("efficientvim_m1"), reason="this timm has no EfficientViM")
 def test_classifiers_of_several_widths_cannot_be_joined():
     with pytest.raises(CheckpointError, match="cannot be run without its classifier"):
         cuts_of("efficientvim_m1")
