@@ -52,7 +52,7 @@ def select_cuts(
             Python slices (``-4:``), points that are off by default (``P*``, ``Q``), and module
             calls (``layer1.0.relu#2``, ``layer3.*.conv2``); None for all canonical ones.
         poolings: Such as ``mean,cls``: each cut point is captured in all that fit its output, and
-            a vector as it is; None for the usual pooling of each.
+            a vector as it is, one that none fits as usual; None for the usual pooling of each.
 
     Raises:
         UnknownNameError: A pattern matches nothing, or there is no such pooling.
@@ -191,7 +191,7 @@ class _Selection:
     def pooled(
         self, chosen: Sequence[CutPoint], poolings: Sequence[Pooling]
     ) -> tuple[CutPoint, ...]:
-        """Return the cut points once for each of the poolings that fits."""
+        """Return the cut points once for each pooling that fits, or in their usual one."""
         for pooling in poolings:
             if not any(pooling in _possible(cut) for cut in chosen):
                 raise CheckpointError(
@@ -202,13 +202,8 @@ class _Selection:
 
     def _in_each(self, cut: CutPoint, poolings: Sequence[Pooling]) -> list[CutPoint]:
         fitting = [pooling for pooling in poolings if pooling in _possible(cut)]
-        if cut.layout == "vector" or (fitting and self._is_one_position(cut)):
+        if cut.layout == "vector" or not fitting or self._is_one_position(cut):
             return [cut]
-        if not fitting:
-            raise CheckpointError(
-                f"None of the poolings {', '.join(poolings)} fits {_kinds([cut])}.",
-                hint=f"Add one of {_listed([cut])} to --pooling, or leave the cut out.",
-            )
         shape = self._shape(cut)
         return [
             replace(

@@ -293,3 +293,14 @@ def test_a_square_that_could_be_either_is_refused():
     assert select_cuts(model, "conv")[0].layout == "map"
     with pytest.raises(CheckpointError, match="mystery cannot be a cut"):
         select_cuts(model, "mystery")
+
+
+def test_the_class_token_is_no_pooling_before_it_has_seen_an_image():
+    model = vit()
+    stops = [
+        Stop("embed", "norm_pre", "trunk", tokens=1, pooling="mean", class_token=False),
+        Stop("blocks.0", "blocks.0", "trunk", tokens=1, pooling="cls"),
+    ]
+    model = loaded(model.module, stops)
+    chosen = {(cut.name, cut.pooling) for cut in select_cuts(model, None, "cls")}
+    assert chosen == {("embed", "mean"), ("blocks.0", "cls")}

@@ -349,7 +349,7 @@ def stops(plan: Outline, pooling: str, last: str = "norm") -> tuple[Stop, ...]:
     usual: Pooling = "mean" if pooling == "mean" else "cls"
     tokens = Stop("", "", "trunk", plan.prefix, class_token=bool(plan.classes), pooling=usual)
     # The class token is the same for every image until the first block has mixed the patches in.
-    embed = replace(tokens, name="embed", module="norm_pre", pooling="mean")
+    embed = replace(tokens, name="embed", module="norm_pre", pooling="mean", class_token=False)
     blocks = [f"blocks.{i}" for i in range(plan.depth)]
     return (
         embed,
