@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,11 +24,11 @@ from layerscope.cache import (
     ingredients,
     standing,
 )
+from layerscope.calibration import calibrated, statistics
 from layerscope.data import DECODER, BadImage, Loader, image_transform, thin
 from layerscope.device import choose_device
 from layerscope.errors import CheckpointError
 from layerscope.models import open_taps
-from layerscope.models.calibration import calibrate, forget, without_statistics
 from layerscope.models.files.weights import sha256_of_tensors
 from layerscope.models.taps import Taps, on_host
 from layerscope.nouns import CutModel, CutPoint, Existing, Source
@@ -39,8 +39,6 @@ Progress = Callable[[int], None]
 
 Features = dict[str, npt.NDArray[np.float32]]
 
-_CALIBRATION_IMAGES = 4096
-_CALIBRATION_SEED = 0
 _EARLIER = "It could not be read when this cache was begun."
 
 
@@ -125,7 +123,7 @@ def plan(
             precision=precision,
             limit=limit,
         )
-        | _statistics(model, thinned, batch_size),
+        | statistics(model, thinned, batch_size),
         settings={"precision": precision, "decoder": DECODER, "versions": versions()},
     )
     path = out / cache_name(model.checkpoint.name, source.name, limit)
@@ -216,7 +214,7 @@ def _run(
     cuts = planned.header.cuts
     with (
         _evaluating(model.module, device),
-        _calibrated(model, loader, device),
+        calibrated(model, loader, device),
         open_taps(model, cuts) as taps,
         torch.inference_mode(),
     ):
@@ -233,62 +231,6 @@ def _run(
             raise _drift(model, "Its rows were thrown away")
     writer.finish({**planned.header.settings, **network.settings(), **_loading(loader)})
     return network
-
-
-def _statistics(model: CutModel, source: Source, batch_size: int) -> dict[str, Any]:
-    """Return what determines the statistics of BatchNorms that have none; nothing if all have."""
-    mode = model.checkpoint.declared.get("batch_norm")
-    if not without_statistics(model.module):
-        if mode is not None:
-            raise CheckpointError(
-                f"{model.checkpoint.name} holds its BatchNorms' statistics; nothing stands in.",
-                hint=f"Leave --batch-norm {mode} out.",
-            )
-        return {}
-    if mode is None:
-        raise CheckpointError(
-            f"{model.checkpoint.name} holds no statistics for its BatchNorms.",
-            hint="Choose --batch-norm recalibrate (over training images) or --batch-norm batch.",
-        )
-    if mode == "batch" and len(source.ids) % batch_size == 1:
-        raise CheckpointError(
-            f"With batches of {batch_size} the last one holds a single image, which has no "
-            "statistics.",
-            hint="Choose another --batch-size.",
-        )
-    return {"batch_norm": {"statistics": mode, "batch_size": batch_size}}
-
-
-@contextmanager
-def _calibrated(model: CutModel, loader: Loader, device: torch.device) -> Iterator[None]:
-    """Give BatchNorms without statistics those of training images, and take them away again."""
-    names = without_statistics(model.module)
-    if model.checkpoint.declared.get("batch_norm") != "recalibrate":
-        yield
-        return
-    train = np.flatnonzero(loader.source.splits == "train")
-    chosen = np.random.default_rng(_CALIBRATION_SEED).permutation(train)[:_CALIBRATION_IMAGES]
-    images = Loader(
-        loader.source,
-        loader.transform,
-        loader.batch_size,
-        rows=chosen,
-        workers=loader.workers,
-        skip_bad=loader.skip_bad,
-    )
-    try:
-        with closing(_readable(images, device)) as batches:
-            calibrate(model.module, names, batches)
-        yield
-    finally:
-        forget(model.module, names)
-
-
-def _readable(images: Loader, device: torch.device) -> Generator[Tensor, None, None]:
-    for rows, batch in images:
-        valid = torch.from_numpy(~np.isin(rows, [bad.row for bad in images.bad]))
-        if int(valid.sum()) > 1:  # a single image has no variance
-            yield batch[valid].to(device)
 
 
 class _Network:
