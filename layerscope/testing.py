@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerscope.errors import CheckpointError, LayerScopeError
 from layerscope.models.assembly import UNEXPLAINED, Assembly
@@ -76,6 +76,55 @@ def check_family(name: str, example: FamilyExample) -> list[str]:
     return findings
 
 
+def check_capture(module: nn.Module, cuts: Sequence[CutPoint], images: Tensor) -> list[str]:
+    """Return how captured features or the network could still change; empty if neither can.
+
+    Right behind the taps each tapped output is overwritten in place, as an in-place activation
+    would, while the network goes on with a copy of it: the captured features have to stay. And a
+    run has to leave every parameter and buffer as it was.
+
+    Args:
+        module: A network in eval mode.
+        cuts: Its cut points.
+        images: (b, 3, h, w).
+    """
+    names = dict.fromkeys(cut.module.partition("#")[0] for cut in cuts)
+    before = {name: tensor.clone() for name, tensor in _state(module)}
+    taps = Taps(module, cuts)
+    with torch.no_grad():
+        expected = taps.run(images)
+        handles = [module.get_submodule(n).register_forward_hook(_overwrite) for n in names]
+        found = taps.run(images)
+    for handle in handles:
+        handle.remove()
+    taps.close()
+    return [
+        *(
+            f"The captured features of {cut} change when the layer's output is overwritten."
+            for cut, features in expected.items()
+            if not torch.equal(found[cut], features)
+        ),
+        *(
+            f"A run changes {name}."
+            for name, tensor in _state(module)
+            if not torch.equal(tensor, before[name])
+        ),
+    ]
+
+
+def _overwrite(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+    if output.untyped_storage().nbytes() > output.numel() * output.element_size():
+        return output  # a part of a tensor that other layers read as well
+    copy = output.clone()
+    output.fill_(torch.nan)
+    return copy
+
+
+def _state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
 def _features(assembly: Assembly, example: FamilyExample) -> Iterator[str]:
     images = torch.randn(
         3, 3, example.side, example.side, generator=torch.Generator().manual_seed(0)
@@ -99,6 +148,7 @@ def _features(assembly: Assembly, example: FamilyExample) -> Iterator[str]:
             yield f"The features of {cut} depend on the other images of the batch."
     if module.training:
         yield "The network is not in eval mode."
+    yield from check_capture(module, cuts, images)
 
 
 def _cuts(assembly: Assembly, side: int) -> tuple[CutPoint, ...]:
@@ -200,4 +250,4 @@ def _branches(
             yield f"Its {branch} branch shares tensors with the usual one."
 
 
-__all__ = ["FamilyExample", "check_family"]
+__all__ = ["FamilyExample", "check_capture", "check_family"]

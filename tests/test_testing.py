@@ -107,3 +107,9 @@ def test_the_command_tells_a_conforming_family_from_a_faulty_one(tmp_path, capsy
             app(["check", "family", str(tmp_path / f"{name}.py")])
         assert ended.value.code == 2
         assert said in capsys.readouterr().err
+
+
+def test_features_that_share_memory_with_the_network_are_found(monkeypatch):
+    monkeypatch.setattr("layerscope.models.taps.pool", lambda output, *_: output.flatten(1))
+    findings = check_family("moco", example())
+    assert any("change when the layer's output is overwritten" in found for found in findings)

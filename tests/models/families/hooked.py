@@ -10,6 +10,7 @@ from layerscope.models import load
 from layerscope.models.checkpoint import LoadedModel
 from layerscope.models.declared import Declared
 from layerscope.models.taps import open_taps
+from layerscope.testing import check_capture
 
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     "cls": lambda x: x[:, 0],
@@ -78,6 +79,7 @@ def loaded_like(
     for name, features in found.items():
         gap = (features - expected[name]).abs().max() / expected[name].abs().max()
         assert gap <= 1e-5, f"{name} differs by {gap:.1e}"
+    assert check_capture(model.module, cuts, images(side)) == []
     return model
 
 
