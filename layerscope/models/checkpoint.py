@@ -78,8 +78,8 @@ def load(
         return _from_card(read_card(path), asked, trust)
     folder = path.is_dir() and str(name) not in card_names()
     if folder or path.is_file() or path.suffix or len(path.parts) > 1:
-        beside = path.with_suffix(".toml")
-        if beside.is_file():
+        beside = path.with_suffix(".toml") if path.name else None
+        if beside is not None and beside.is_file():
             return _from_card(_card_of(path, beside), asked, trust)
         return _from_file(path, asked, trust)
     return _from_card(find_card(str(name)), asked, trust)
@@ -173,11 +173,15 @@ def assemble(contents: Contents, declared: Declared) -> tuple[str, str, Assembly
     """
     with torch.random.fork_rng(devices=[]):  # a network is initialised before it is filled
         if declared.arch is not None:
-            return "own", f"--arch {declared.arch}", own.assemble(contents, declared)
+            assembly = own.assemble(contents, declared)
+            _check_width(assembly, declared)
+            return "own", f"--arch {declared.arch}", assembly
+        _check_own(declared)
         name, reason = recognise(contents, declared.family)
         family = families[name]
         _check_branch(family, declared)
         assembly = put_together(family.parts(contents, declared), contents, declared)
+        _check_width(assembly, declared)
         return name, reason, assembly
 
 
@@ -229,6 +233,24 @@ def _check_branch(family: Family, declared: Declared) -> None:
         raise CheckpointError(
             f"A {family.title} file has no {declared.branch} weights to choose.",
             hint=f"It holds {known}; leave --branch out.",
+        )
+
+
+def _check_own(declared: Declared) -> None:
+    for name in ("head_from", "prefix_tokens", "map_axes"):
+        if name in declared.given():
+            raise CheckpointError(
+                f"--{name.replace('_', '-')} describes a network of your own, and none is named.",
+                hint="Name it with --arch package.module:factory, or leave the option out.",
+            )
+
+
+def _check_width(assembly: Assembly, declared: Declared) -> None:
+    # The width becomes part of the checkpoint's name, under which its numbers are kept.
+    if declared.width is not None and "width_multiplier" not in assembly.architecture:
+        raise CheckpointError(
+            f"The network has one width, so --width {declared.width:g} chooses nothing.",
+            hint="Leave --width out: it is for slimmable networks, such as US3L's.",
         )
 
 

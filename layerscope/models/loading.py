@@ -24,7 +24,8 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         tensors: By the network's own key.
 
     Raises:
-        CheckpointError: A key is missing or unknown, a shape differs or a value is not finite.
+        CheckpointError: A key is missing or unknown, a shape differs, or a value is no
+            number or not finite.
     """
     wanted = module.state_dict()
     missing = [k for k in wanted if k not in tensors and not k.endswith(_COUNTER)]
@@ -49,6 +50,11 @@ def _check_values(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -
                 f"{key} has shape {tuple(tensor.shape)} where the network has "
                 f"{tuple(wanted[key].shape)}.",
                 hint="The weights are of another architecture.",
+            )
+        if wanted[key].is_floating_point() and not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{key} holds {str(tensor.dtype).removeprefix('torch.')} where weights are.",
+                hint="Its weights are quantised: convert them to float32 where they were made.",
             )
         if not torch.isfinite(tensor).all():
             raise CheckpointError(

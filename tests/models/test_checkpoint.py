@@ -136,7 +136,7 @@ def test_state_dicts_of_other_architectures_are_refused(tmp_path):
         load(tmp_path / "lstm.pth")
 
 
-@pytest.mark.parametrize("change", ["missing", "extra", "shape", "nan"])
+@pytest.mark.parametrize("change", ["missing", "extra", "shape", "nan", "int8"])
 def test_nothing_is_ever_filled_with_random_values(tmp_path, change):
     state = torchvision.models.resnet18().state_dict()
     key = "layer3.1.conv2.weight"
@@ -146,11 +146,35 @@ def test_nothing_is_ever_filled_with_random_values(tmp_path, change):
         state["layer9.weight"] = torch.zeros(3)
     elif change == "shape":
         state["layer3.1.bn2.bias"] = torch.zeros(3)
+    elif change == "int8":
+        state[key] = (state[key] * 100).to(torch.int8)
     else:
         state[key][0] = torch.nan
     torch.save(state, tmp_path / "bad.pth")
     with pytest.raises(CheckpointError, match=r"layer3\.1|layer9|fits no known family"):
         load(tmp_path / "bad.pth")
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (Declared(width=0.5), "--width 0.5 chooses nothing"),
+        (Declared(width=0.5, arch="torchvision.models:resnet18"), "--width 0.5 chooses nothing"),
+        (Declared(head_from="fc"), "--head-from describes a network of your own"),
+        (Declared(prefix_tokens=0), "--prefix-tokens describes"),
+        (Declared(map_axes="nhwc"), "--map-axes describes"),
+    ],
+)
+def test_what_is_declared_and_has_no_use_is_refused(tmp_path, answers, message):
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "plain.pth")
+    with pytest.raises(CheckpointError, match=message):
+        load(tmp_path / "plain.pth", answers)
+
+
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_a_path_without_a_name_is_a_folder(name):
+    with pytest.raises(CheckpointError, match="is a folder"):
+        load(name)
 
 
 def test_a_file_that_is_no_state_dict_is_refused(tmp_path):

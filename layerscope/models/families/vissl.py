@@ -137,7 +137,7 @@ def _tables(contents: Contents) -> tuple[Keyed, Keyed]:
 
 def _require_whole(contents: Contents, trunk: Keyed, heads: Keyed) -> None:
     kind = contents.value("type")
-    if kind in _PIECES:
+    if isinstance(kind, str) and kind in _PIECES:
         raise CheckpointError(
             f"{contents.title} is one piece of a VISSL checkpoint in several files (type {kind}).",
             hint="Consolidate them first: VISSL's extra_scripts/convert_sharded_checkpoint.py "

@@ -95,10 +95,11 @@ def outline(shapes: Shapes, first: str = "fc1") -> Outline:
 
 def _depth(shapes: Shapes) -> int:
     found = {int(match[1]) for match in map(_BLOCK.match, shapes) if match}
-    missing = sorted(set(range(max(found) + 1)) - found)
-    if missing:
+    # A name may claim any number: what is counted is what the file holds.
+    missing = next((number for number in range(len(found)) if number not in found), None)
+    if missing is not None:
         raise CheckpointError(
-            f"The transformer lacks block {missing[0]} of {max(found) + 1}.",
+            f"The transformer lacks block {missing} of {max(found) + 1}.",
             hint="The file is incomplete.",
         )
     return len(found)
@@ -148,31 +149,33 @@ def _transformer(
     shapes: Shapes, plan: Outline, side: int, heads: int, pooling: str, known: Known
 ) -> VisionTransformer:
     patches = (side // plan.patch) ** 2
-    return VisionTransformer(
-        img_size=side,
-        patch_size=plan.patch,
-        num_classes=0,
-        global_pool="avg" if pooling == "mean" else "token",
-        embed_dim=plan.width,
-        depth=plan.depth,
-        num_heads=heads,
-        # timm truncates the product, which half a unit protects from rounding.
-        mlp_ratio=(plan.hidden + 0.5) / plan.width,
-        qkv_bias="blocks.0.attn.qkv.bias" in shapes,
-        proj_bias="blocks.0.attn.proj.bias" in shapes,
-        qk_norm=_Q_NORM in shapes,
-        init_values=1.0 if "blocks.0.ls1.gamma" in shapes else None,
-        class_token=bool(plan.classes),
-        no_embed_class="pos_embed" in shapes and shapes["pos_embed"][1] == patches,
-        pos_embed="learn" if "pos_embed" in shapes else "none",
-        reg_tokens=plan.registers,
-        pre_norm="norm_pre.weight" in shapes,
-        final_norm="norm.weight" in shapes or "fc_norm.weight" in shapes,
-        fc_norm="fc_norm.weight" in shapes,
-        norm_layer=partial(nn.LayerNorm, eps=known.eps),
-        weight_init="skip",
-        **_mlp(plan, known),
-    )
+    with torch.device("meta"):  # initialising what a file fills anyway takes seconds
+        network = VisionTransformer(
+            img_size=side,
+            patch_size=plan.patch,
+            num_classes=0,
+            global_pool="avg" if pooling == "mean" else "token",
+            embed_dim=plan.width,
+            depth=plan.depth,
+            num_heads=heads,
+            # timm truncates the product, which half a unit protects from rounding.
+            mlp_ratio=(plan.hidden + 0.5) / plan.width,
+            qkv_bias="blocks.0.attn.qkv.bias" in shapes,
+            proj_bias="blocks.0.attn.proj.bias" in shapes,
+            qk_norm=_Q_NORM in shapes,
+            init_values=1.0 if "blocks.0.ls1.gamma" in shapes else None,
+            class_token=bool(plan.classes),
+            no_embed_class="pos_embed" in shapes and shapes["pos_embed"][1] == patches,
+            pos_embed="learn" if "pos_embed" in shapes else "none",
+            reg_tokens=plan.registers,
+            pre_norm="norm_pre.weight" in shapes,
+            final_norm="norm.weight" in shapes or "fc_norm.weight" in shapes,
+            fc_norm="fc_norm.weight" in shapes,
+            norm_layer=partial(nn.LayerNorm, eps=known.eps),
+            weight_init="skip",
+            **_mlp(plan, known),
+        )
+    return network.to_empty(device="cpu")
 
 
 def _mlp(plan: Outline, known: Known) -> dict[str, Any]:

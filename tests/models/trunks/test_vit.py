@@ -224,6 +224,12 @@ def test_a_missing_block_is_named():
         vit.build(tensors, QK)
 
 
+def test_a_block_of_a_huge_number_is_no_reason_to_count_so_far():
+    tensors = state(plain()).renamed([(r"^blocks\.2\.", "blocks.99999999999999."),])
+    with pytest.raises(CheckpointError, match="lacks block 2 of 100000000000000"):
+        vit.build(tensors, QK)
+
+
 @pytest.mark.parametrize("heads", [3, -1, 0, {192: 3}])
 def test_a_number_of_heads_that_cannot_be_is_refused(heads):
     with pytest.raises(CheckpointError, match="attention heads") as caught:
