@@ -173,6 +173,7 @@ def assemble(contents: Contents, declared: Declared) -> tuple[str, str, Assembly
     """
     with torch.random.fork_rng(devices=[]):  # a network is initialised before it is filled
         if declared.arch is not None:
+            _check_no_family(declared)
             assembly = own.assemble(contents, declared)
             _check_width(assembly, declared)
             return "own", f"--arch {declared.arch}", assembly
@@ -242,6 +243,16 @@ def _check_own(declared: Declared) -> None:
             raise CheckpointError(
                 f"--{name.replace('_', '-')} describes a network of your own, and none is named.",
                 hint="Name it with --arch package.module:factory, or leave the option out.",
+            )
+
+
+def _check_no_family(declared: Declared) -> None:
+    for name in ("family", "branch"):
+        # A card of such a network says that its family is "own".
+        if declared.given().get(name, "own") != "own":
+            raise CheckpointError(
+                f"--{name} {declared.given()[name]} and --arch cannot both be true of a file.",
+                hint=f"Leave --{name} out: --arch takes the file's state dict as it is.",
             )
 
 

@@ -9,6 +9,9 @@ from safetensors.torch import save_file
 
 from layerscope.errors import CheckpointError, UnknownNameError
 from layerscope.models import load, untrained
+from layerscope.models.contents import Keyed
+from layerscope.models.declared import Declared
+from layerscope.models.trunks.resnet import trunk_from_shapes
 
 ARCHITECTURE = {"trunk": "resnet18", "width": 8, "head": [64, 64, 64], "output": 4}
 
@@ -156,10 +159,27 @@ def test_nothing_is_ever_filled_with_random_values(tmp_path, change):
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("layer1.0.conv1.weight", torch.zeros(7, 7, 7), "misshapen"),
+        ("layer1.0.conv1.weight", torch.zeros(0, 8, 1, 1), "misshapen"),
+        ("layer1.0.conv2.weight", torch.zeros(8), "misshapen"),
+        ("layer1.0.conv1.weight", torch.zeros(7, 8, 1, 1), "reads 64 channels"),
+        ("layer1.0.conv2.weight", torch.zeros(3, 16, 3, 3), "no Conv2d can take"),
+    ],
+)
+def test_a_first_block_that_tells_no_width_is_refused(key, value, message):
+    shapes = Keyed(torchvision.models.resnet50().state_dict() | {key: value}).shapes
+    with pytest.raises(CheckpointError, match=message):
+        trunk_from_shapes(shapes)
+
+
+@pytest.mark.parametrize(
     ("answers", "message"),
     [
         (Declared(width=0.5), "--width 0.5 chooses nothing"),
         (Declared(width=0.5, arch="torchvision.models:resnet18"), "--width 0.5 chooses nothing"),
+        (Declared(branch="momentum", arch="torchvision.models:resnet18"), "--arch cannot both"),
         (Declared(head_from="fc"), "--head-from describes a network of your own"),
         (Declared(prefix_tokens=0), "--prefix-tokens describes"),
         (Declared(map_axes="nhwc"), "--map-axes describes"),

@@ -170,7 +170,8 @@ def _one_split(own: Keyed) -> Keyed:
         weight = own.shapes.get(f"{owner}.weight", shape)
         if kind not in _STATISTICS or not len(shape) == len(weight) == 1:
             continue
-        if shape[0] > weight[0] > 0 and shape[0] % weight[0] == 0:
+        several = shape[0] > weight[0] > 0 and shape[0] % weight[0] == 0
+        if several and own[name].is_floating_point():
             averaged = own[name].reshape(-1, weight[0]).mean(0)
             own = own.with_tensor(name, averaged, [name])
     return own
@@ -194,7 +195,8 @@ def _activation(trunk: Trunk, behind: Keyed, weights: Keyed) -> Activation | Non
 
 
 def _ends_in_norm(behind: Keyed) -> bool:
-    last = max(int(name.split(".")[2]) for name in behind.only("head.layers."))
+    matches = (re.match(r"head\.layers\.(\d+)\.", name) for name in behind)
+    last = max((int(match[1]) for match in matches if match), default=None)
     return f"head.layers.{last}.running_mean" in behind
 
 

@@ -16,7 +16,8 @@ from layerscope.nouns import Preprocessing
 
 _PREFIXES: dict[Branch, str] = {"online": "", "momentum": "momentum_"}
 _WHITENING = "projector.7.running_wm"
-_ATTENTION_HEADS_OF_MOCO_V3 = {192: 12, 384: 12, 768: 12, 1024: 16}
+_MORE_ATTENTION_HEADS = {192: 12, 384: 12, 768: 12, 1024: 16}
+"""Of the transformers that MoCo v3 and MAE have to themselves."""
 _PREPROCESSING = {
     "cifar10": CIFAR10,
     "cifar100": replace(CIFAR10, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)),
@@ -110,7 +111,9 @@ def _has_small_stem(own: Keyed) -> bool:
 
 def _attention_heads(weights: Keyed, contents: Contents) -> Mapping[int, int] | None:
     method = _method(contents)
-    # Only MoCo v3, which has transformers of its own, leaves every Linear without a bias.
+    if method == "mae" or weights.has(_BEHIND["decoder"]):
+        return _MORE_ATTENTION_HEADS
+    # Only MoCo v3 leaves every Linear without a bias.
     behind = weights.only("projector.", "predictor.")
     biased = any(
         name.removesuffix("weight") + "bias" in behind
@@ -118,7 +121,7 @@ def _attention_heads(weights: Keyed, contents: Contents) -> Mapping[int, int] | 
         if len(shape) == 2
     )
     if method == "mocov3" or (not method and behind.has(r"predictor\.") and not biased):
-        return _ATTENTION_HEADS_OF_MOCO_V3
+        return _MORE_ATTENTION_HEADS
     return None
 
 

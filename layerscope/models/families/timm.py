@@ -101,13 +101,46 @@ def _named(contents: Contents, tensors: Keyed) -> tuple[Architecture | None, Pub
 
 def _configured(name: str, settings: Mapping[str, Any]) -> Architecture:
     """Return the architecture of a hub's configuration, with all that it says of it."""
-    arguments = dict(settings.get("model_args") or {})
+    arguments = dict(_table(settings, "model_args"))
     known = {field.name for field in fields(PretrainedCfg)}
-    own = {key: v for key, v in (settings.get("pretrained_cfg") or {}).items() if key in known}
+    own = {key: v for key, v in _table(settings, "pretrained_cfg").items() if key in known}
     if own:
         arguments["pretrained_cfg"] = own
-    architecture = by_name("timm", name)
-    return Architecture("timm", architecture.name, arguments)
+    architecture = Architecture("timm", by_name("timm", name).name, arguments)
+    if own:
+        _require_size(own.get("input_size"))
+    _require_made(architecture)
+    return architecture
+
+
+def _require_size(size: Any) -> None:
+    sized = isinstance(size, list | tuple) and len(size) == 3
+    if not sized or not all(type(n) is int and n > 0 for n in size):
+        raise CheckpointError(
+            f"The {_CONFIG} beside the file has the input_size {size!r}.",
+            hint="It needs channels, height and width, as timm writes them.",
+        )
+
+
+def _require_made(architecture: Architecture) -> None:
+    try:
+        architecture.outline()
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        reason = str(error).split("\n", 1)[0].rstrip(".") or type(error).__name__
+        raise CheckpointError(
+            f"timm makes no {architecture.name} of what {_CONFIG} says: {reason}.",
+            hint="Mend the file's model_args, or take it away.",
+        ) from error
+
+
+def _table(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table = settings.get(name) or {}
+    if isinstance(table, Mapping):
+        return table
+    raise CheckpointError(
+        f"The {_CONFIG} beside the file has {name} {table!r}, which is no table.",
+        hint="Mend it, or take it away.",
+    )
 
 
 def _preprocessing(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from layerscope.errors import CheckpointError
@@ -60,7 +62,8 @@ class US3L:
         weights = contents.state_dict
         encoder = weights.under(_ENCODERS[branch])
         slimmable = "bn1.running_mean" not in encoder
-        width = _width(declared, branch, slimmable)
+        trained = _trained(encoder.without("fc."))
+        width = _width(declared, branch, slimmable, trained)
         trunk = build_trunk(
             _slimmed(encoder.without("fc."), width),
             Known(stem=_stem(encoder), statistics=not slimmable),
@@ -87,22 +90,50 @@ class US3L:
                 r".*\bproj_conv\.": "maps between features for the distillation",
             },
             preprocessing=IMAGENET if _stem(encoder) == "imagenet" else _CIFAR,
-            notes=_notes(slimmable, width),
+            notes=_notes(slimmable, width) or _mixed(encoder),
             architecture={"width_multiplier": width, "slimmable": slimmable},
         )
 
 
-def _width(declared: Declared, branch: Branch, slimmable: bool) -> float:
+def _trained(trunk: Keyed) -> Mapping[int, int]:
+    """Return, by a BatchNorm's channels, how many were trained; nothing where all were.
+
+    A network that was trained at one width below 1 keeps all its channels in the file. The bias of
+    a BatchNorm begins at zero and leaves it with the first step, save in channels that never ran.
+    """
+    trained: dict[int, int] = {}
+    for name in trunk:
+        if name.endswith(".bias") and trunk[name].dim() == 1:
+            channels, ran = len(trunk[name]), trunk[name].nonzero()
+            last = int(ran[-1]) + 1 if len(ran) else 0
+            trained[channels] = max(last, trained.get(channels, 0))
+    partly = all(0 < ran < channels for channels, ran in trained.items())
+    return trained if partly else {}
+
+
+def _width(
+    declared: Declared, branch: Branch, slimmable: bool, trained: Mapping[int, int]
+) -> float:
     width = 1.0 if declared.width is None else float(declared.width)
     if not 0 < width <= 1:
         raise CheckpointError(
             f"The width {width:g} is not a share of the network's channels.",
             hint="Choose one in (0, 1]; US3L trains from 0.25 to 1.",
         )
-    if width < 1 and not slimmable:
+    used = {channels: _divisible(channels * width) for channels in trained}
+    if any(used[channels] > ran for channels, ran in trained.items()):
+        widest = max(trained)
+        raise CheckpointError(
+            f"At width {width:g} the network has channels that were never trained: only the first "
+            f"{trained[widest]} of {widest} were.",
+            hint=f"Choose the width that it was trained at: --width {trained[widest] / widest:g}, "
+            "or near it.",
+        )
+    if width < 1 and not slimmable and (not trained or used != trained):
         raise CheckpointError(
             f"The network was trained at one width only, so it has no width {width:g}.",
-            hint="Leave --width out: its BatchNorms hold the statistics of the full width.",
+            hint="Its BatchNorms hold the statistics of that width alone: leave --width out, or "
+            "state the width that it was trained at.",
         )
     if width < 1 and branch == "momentum":
         raise CheckpointError(
@@ -146,6 +177,20 @@ def _notes(slimmable: bool, width: float) -> tuple[str, ...]:
     return (
         f"Slimmable, at width {width:g}. The file holds no BatchNorm statistics for it: choose "
         "--batch-norm recalibrate (over training images) or batch when extracting.",
+    )
+
+
+def _mixed(encoder: Keyed) -> tuple[str, ...]:
+    """Return a note about SimSiam, whose slimmable BatchNorms keep statistics at any widths.
+
+    They never count their batches, unlike PyTorch's own; and the head's last one marks SimSiam.
+    """
+    counted = encoder.get("bn1.num_batches_tracked")
+    if counted is None or counted.any() or "fc.7.running_mean" not in encoder:
+        return ()
+    return (
+        "If it was trained at several widths, which the file does not say, its BatchNorm "
+        "statistics mix them all.",
     )
 
 

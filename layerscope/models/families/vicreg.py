@@ -46,12 +46,18 @@ class VICReg:
 
 def _biased(projector: Keyed) -> bool:
     """Return whether the hidden Linears have biases, and the last one, at the end, has none."""
-    layers = sorted(
-        int(name.removesuffix(".weight")) for name in projector if projector[name].dim() == 2
-    )
-    indices = {int(name.partition(".")[0]) for name in projector}
+    numbers = [name.partition(".")[0] for name in projector]
+    if not all(map(str.isdecimal, numbers)):
+        return False
+    indices = set(map(int, numbers))
+    layers = [n for n in sorted(indices) if len(projector.shapes.get(f"{n}.weight", ())) == 2]
     hidden = all(f"{layer}.bias" in projector for layer in layers[:-1])
-    return hidden and layers[-1] == max(indices) and f"{layers[-1]}.bias" not in projector
+    return (
+        bool(layers)
+        and hidden
+        and layers[-1] == max(indices)
+        and f"{layers[-1]}.bias" not in projector
+    )
 
 
 families.add(VICReg.name, VICReg())

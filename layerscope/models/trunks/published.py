@@ -113,7 +113,8 @@ def of_configuration(settings: Mapping[str, Any]) -> Preprocessing:
     try:
         height, width = (int(side) for side in settings["input_size"][1:])
         mean, std = (tuple(map(float, settings[name])) for name in ("mean", "std"))
-    except (KeyError, TypeError, ValueError) as error:
+        resize = math.floor(height / float(settings.get("crop_pct") or _CROP))
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(
             f"The configuration of the weights is incomplete: {error}.",
             hint="It needs input_size, mean and std, as timm writes them.",
@@ -129,7 +130,6 @@ def of_configuration(settings: Mapping[str, Any]) -> Preprocessing:
             f"The configuration of the weights crops images by the mode {mode!r}.",
             hint="Write a card with the preprocessing that you want.",
         )
-    resize = math.floor(height / float(settings.get("crop_pct") or _CROP))
     return Preprocessing(
         resize=(resize, resize) if mode == "squash" else resize,
         crop=height,

@@ -82,14 +82,18 @@ def outline(shapes: Shapes) -> Outline:
 
 
 def _first_block(shapes: Shapes, bottleneck: bool) -> tuple[int, int]:
-    try:
-        width = shapes["layer1.0.conv1.weight"][0]
-        per_group = shapes["layer1.0.conv2.weight"][1]
-    except (KeyError, IndexError):
+    first, second = (shapes.get(f"layer1.0.conv{n}.weight", ()) for n in (1, 2))
+    if len(first) != 4 or len(second) != 4 or 0 in (*first, *second):
         raise CheckpointError(
-            "The first block's convolutions are missing from the weights.",
+            "The first block's convolutions are missing from the weights, or misshapen.",
             hint="Expected layer1.0.conv1.weight and layer1.0.conv2.weight.",
-        ) from None
+        )
+    width, per_group = first[0], second[1]
+    if width < per_group:
+        raise CheckpointError(
+            f"layer1.0.conv2.weight reads {per_group} channels, and conv1 before it makes {width}.",
+            hint="The weights are of another architecture.",
+        )
     return (width, per_group) if bottleneck else (width, width)
 
 
@@ -231,7 +235,7 @@ def fit_to_shapes(network: nn.Module, shapes: Shapes) -> None:
 
 
 def _resized(module: nn.Module, shape: tuple[int, ...], name: str) -> nn.Module:
-    if isinstance(module, nn.Conv2d) and len(shape) == 4:
+    if isinstance(module, nn.Conv2d) and len(shape) == 4 and shape[0] % module.groups == 0:
         out, inputs, kernel, _ = shape
         return nn.Conv2d(
             inputs * module.groups,

@@ -419,3 +419,13 @@ def test_a_momentum_branch_that_is_not_there_is_refused():
     network = Net(children(resnet()), heads.SimCLRProjectionHead(64, 24, 12))
     with pytest.raises(CheckpointError, match="no momentum weights"):
         assemble(Contents(network.state_dict()), Declared(branch="momentum"))
+
+
+@pytest.mark.parametrize("statistic", [torch.ones(48, dtype=torch.int64), torch.ones(48) > 0])
+def test_a_statistic_that_is_no_number_is_refused(statistic):
+    network = Net(children(resnet()), heads.SimCLRProjectionHead(64, 24, 12))
+    state = dict(network.state_dict())
+    name = next(name for name in state if name.startswith("projection_head.layers.1.running_mean"))
+    state[name] = statistic
+    with pytest.raises(CheckpointError, match=r"head|norm"):
+        assemble(Contents(state), Declared())

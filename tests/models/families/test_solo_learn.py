@@ -271,11 +271,12 @@ def test_dino(norm, branch):
     assert check_family("solo-learn", file) == []
 
 
-def test_mae_has_no_head():
+@pytest.mark.parametrize("width", [192, 384])
+def test_mae_has_no_head_and_transformers_of_12_attention_heads(width):
     network = nn.Module()
-    network.backbone, network.classifier = transformer(), nn.Linear(192, 10)
+    network.backbone, network.classifier = transformer(width, 12), nn.Linear(width, 10)
     network.decoder = nn.Module()
-    network.decoder.decoder_embed = nn.Linear(192, 8)
+    network.decoder.decoder_embed = nn.Linear(width, 8)
     network = randomised(network)
     file = FamilyExample(
         saved(network),

@@ -9,6 +9,8 @@ from safetensors.torch import save_file
 
 from layerscope.errors import CheckpointError
 from layerscope.models import load
+from layerscope.models.checkpoint import assemble
+from layerscope.models.contents import Contents
 from layerscope.models.declared import Declared
 from layerscope.testing import FamilyExample, check_family
 from tests.models.families.truth import randomised, trained
@@ -272,3 +274,31 @@ def test_two_classifiers_side_by_side_are_left_out_for_a_reason(tmp_path):
     assert gap(captured(model, images, model.cuts)["trunk"], expected) <= TOLERANCE
     with pytest.raises(CheckpointError, match="takes images of 64 pixels, not of 128"):
         load(tmp_path / "weights.pth", Declared(image_size=128))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_args": {"nonsense": 1}}, "makes no resnet18"),
+        ({"model_args": "x"}, "no table"),
+        ({"pretrained_cfg": 5}, "no table"),
+        ({"pretrained_cfg": {"input_size": 5}}, "input_size 5"),
+        ({"pretrained_cfg": {"input_size": [3, 0, 0]}}, "input_size"),
+        (
+            {
+                "pretrained_cfg": {
+                    "input_size": [3, 64, 64],
+                    "mean": [0.5] * 3,
+                    "std": [0.5] * 3,
+                    "crop_pct": "x",
+                }
+            },
+            "incomplete",
+        ),
+    ],
+)
+def test_a_damaged_configuration_is_refused(change, message):
+    state = timm.create_model("resnet18", num_classes=3).state_dict()
+    config = {"architecture": "resnet18", "num_classes": 3} | change
+    with pytest.raises(CheckpointError, match=message):
+        assemble(Contents(state, "f", {"config.json": config}), Declared())

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import torch
 from torch import nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock, ResNet
@@ -98,8 +99,21 @@ def method() -> nn.Module:
     return randomised(both)
 
 
-def example(tracked: bool, width: float = 1.0, branch: str | None = None) -> FamilyExample:
+def only_trained_at(width: float, network: nn.Module) -> None:
+    """Undo what training did to the channels that a network of this width does not run."""
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            ran = divisible(layer.num_features * width)
+            for tensor in (layer.bias.data, layer.running_mean):
+                tensor[ran:] = 0
+            layer.running_var[ran:] = 1
+
+
+def example(
+    tracked: bool, width: float = 1.0, branch: str | None = None, trained: float = 1.0
+) -> FamilyExample:
     network = method()
+    only_trained_at(trained, network.encoder_q)
     state = {
         f"module.{key}": value
         for key, value in network.state_dict().items()
@@ -127,6 +141,26 @@ def example(tracked: bool, width: float = 1.0, branch: str | None = None) -> Fam
 @pytest.mark.parametrize("branch", [None, "momentum"])
 def test_with_statistics_every_cut_equals_a_plain_forward(branch):
     assert check_family("us3l", example(tracked=True, branch=branch)) == []
+
+
+@pytest.mark.parametrize("width", [0.5, 0.3])
+def test_trained_at_one_width_below_the_full_one_it_loads_at_that_width(width):
+    assert check_family("us3l", example(tracked=True, width=width, trained=width)) == []
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_channels_that_were_never_trained_are_refused(tracked):
+    contents = Contents(example(tracked, trained=0.5).contents)
+    with pytest.raises(CheckpointError, match="never trained: only the first 256 of 512"):
+        assemble(contents, Declared())
+    with pytest.raises(CheckpointError, match="never trained"):
+        assemble(contents, Declared(width=0.75))
+
+
+def test_statistics_of_one_width_serve_no_smaller_one():
+    contents = Contents(example(tracked=True, trained=0.5).contents)
+    with pytest.raises(CheckpointError, match="trained at one width only"):
+        assemble(contents, Declared(width=0.25))
 
 
 @pytest.mark.parametrize("width", [1.0, 0.7, 0.25])
@@ -158,3 +192,14 @@ def test_a_width_has_the_leading_channels_rounded_to_eights():
 def test_a_width_that_was_never_trained_is_refused(tracked, declared, match):
     with pytest.raises(CheckpointError, match=match):
         assemble(Contents(copy.copy(example(tracked).contents)), declared)
+
+
+def test_statistics_that_may_mix_several_widths_are_noted():
+    state = example(tracked=True).contents["state_dict"]
+    counts = {key: tensor.new_tensor(0) for key, tensor in state.items() if "num_batches" in key}
+    last = {"module.encoder_q.fc.7.running_mean": torch.zeros(16)}
+    last["module.encoder_q.fc.7.running_var"] = torch.ones(16)
+    plain = {key: count + 5 for key, count in counts.items()}
+    for changes, noted in ((counts | last, True), (plain | last, False), (counts, False)):
+        notes = assemble(Contents({"state_dict": {**state, **changes}}), Declared())[2].notes
+        assert any("several widths" in note for note in notes) == noted

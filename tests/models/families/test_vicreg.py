@@ -3,9 +3,12 @@
 from itertools import pairwise
 
 import pytest
+import torch
 from torch import nn
 from torch.nn import functional
 
+from layerscope.models.contents import Contents
+from layerscope.models.families import families
 from layerscope.testing import FamilyExample, check_family
 from tests.models.families.truth import randomised, resnet_features, small_resnet, trained
 
@@ -54,3 +57,10 @@ def test_every_cut_equals_a_plain_forward_at_any_width_and_depth(width, blocks):
 @pytest.mark.parametrize("prefix", ["module.", "module._orig_mod.", ""])
 def test_projectors_of_other_lengths_and_wrappers(sizes, prefix):
     assert check_family("vicreg", example(sizes=sizes, prefix=prefix)) == []
+
+
+@pytest.mark.parametrize("name", ["norm.weight", "0.bias", "2.extra"])
+def test_a_projector_of_another_structure_is_no_reason_to_fail(name):
+    state = {"backbone.conv1.weight": torch.zeros(8, 3, 7, 7), f"projector.{name}": torch.zeros(3)}
+    state["projector.0.weight"] = torch.zeros(4, 3) if name != "0.bias" else torch.zeros(4)
+    assert families["vicreg"].recognise(Contents(state)) == ""

@@ -382,6 +382,11 @@ def test_flattened_parameters_are_refused(name):
         assemble(Contents(contents), Declared())
 
 
+def test_a_type_that_is_no_text_is_no_reason_to_refuse():
+    whole = mlp_example("one").contents | {"type": ["consolidated"]}
+    assert assemble(Contents(whole), Declared(family="vissl"))[0] == "vissl"
+
+
 def test_the_metadata_of_fsdp_is_refused():
     contents = mlp_example("simclr").contents
     contents["classy_state_dict"]["base_model"]["meta"]["trunk"] = {"param_metadata": []}

@@ -225,7 +225,11 @@ def test_a_missing_block_is_named():
 
 
 def test_a_block_of_a_huge_number_is_no_reason_to_count_so_far():
-    tensors = state(plain()).renamed([(r"^blocks\.2\.", "blocks.99999999999999."),])
+    tensors = state(plain()).renamed(
+        [
+            (r"^blocks\.2\.", "blocks.99999999999999."),
+        ]
+    )
     with pytest.raises(CheckpointError, match="lacks block 2 of 100000000000000"):
         vit.build(tensors, QK)
 
