@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from layerscope.errors import CheckpointError
@@ -47,6 +46,7 @@ class Keyed(Mapping[str, Tensor]):
             there is its own key.
 
     Examples:
+        >>> import torch
         >>> weights = Keyed({"module.fc.0.weight": torch.zeros(2, 3)})
         >>> head = weights.under("module.fc.")
         >>> list(head), head.origins["0.weight"]
@@ -220,6 +220,7 @@ def unwrapped(table: Keyed, wrappers: Sequence[str] = WRAPPERS) -> Keyed:
     """Return the table without wrappers' prefixes, as long as every name begins with one.
 
     Examples:
+        >>> import torch
         >>> list(unwrapped(Keyed({"module._orig_mod.fc.weight": torch.zeros(1)})))
         ['fc.weight']
     """
@@ -239,8 +240,3 @@ def _tensors_below(node: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, 
             yield from _tensors_below(value, f"{prefix}{name}{SEPARATOR}")
         elif isinstance(value, list | tuple):
             yield from _tensors_below(dict(enumerate(value)), f"{prefix}{name}{SEPARATOR}")
-
-
-def contiguous_float(tensor: Tensor) -> Tensor:
-    """Return the tensor as float32, or as it is where it holds integers."""
-    return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
