@@ -107,8 +107,6 @@ def on_host(features: Mapping[str, Tensor]) -> dict[str, npt.NDArray[np.float32]
         features: By name: (b, width), all of one batch and device.
     """
     widths = [rows.shape[1] for rows in features.values()]
-    if all(rows.device.type == "cpu" for rows in features.values()):
-        return {name: rows.float().numpy() for name, rows in features.items()}
     together = torch.cat([rows.float() for rows in features.values()], dim=1).cpu()
     moved = torch.split(together, widths, dim=1)
     return {name: rows.numpy() for name, rows in zip(features, moved, strict=True)}

@@ -5,6 +5,9 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
+from layerscope.errors import CheckpointError
+from layerscope.models.checkpoint import assemble
+from layerscope.models.contents import Contents
 from layerscope.models.declared import Declared
 from layerscope.testing import FamilyExample, check_family
 from tests.models.families.truth import randomised, resnet_features, trained
@@ -45,3 +48,10 @@ def example(mlp: bool = True, branch: str | None = None) -> FamilyExample:
 @pytest.mark.parametrize("branch", [None, "momentum"])
 def test_every_cut_equals_a_plain_forward(mlp, branch):
     assert check_family("moco", example(mlp, branch)) == []
+
+
+def test_a_tensor_of_the_head_that_no_operation_uses_is_refused():
+    contents = dict(example().contents)
+    contents["state_dict"] = contents["state_dict"] | {"module.encoder_q.fc.scale": torch.ones(1)}
+    with pytest.raises(CheckpointError, match=r"does not account for: fc\.scale"):
+        assemble(Contents(contents), Declared())
