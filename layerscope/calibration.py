@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from layerscope.data import Loader
+from layerscope.data import Loader, Preparation
 from layerscope.errors import CheckpointError
 from layerscope.models.calibration import calibrate, forget, without_statistics
 from layerscope.nouns import CutModel, Source
@@ -50,7 +51,9 @@ def statistics(model: CutModel, source: Source, batch_size: int) -> dict[str, An
             "statistics.",
             hint="Choose another --batch-size.",
         )
-    return {"batch_norm": {"statistics": mode, "batch_size": batch_size}}
+    # Which images train decides the statistics, and with them the features.
+    seen = {"images": source.annotations} if mode == "recalibrate" else {}
+    return {"batch_norm": {"statistics": mode, "batch_size": batch_size, **seen}}
 
 
 @contextmanager
@@ -66,16 +69,9 @@ def calibrated(model: CutModel, loader: Loader, device: torch.device) -> Iterato
     if model.checkpoint.declared.get("batch_norm") != "recalibrate":
         yield
         return
-    train = np.flatnonzero(loader.source.splits == "train")
+    train = np.flatnonzero(loader.reading.source.splits == "train")
     chosen = np.random.default_rng(_SEED).permutation(train)[:_IMAGES]
-    images = Loader(
-        loader.source,
-        loader.transform,
-        loader.batch_size,
-        rows=chosen,
-        workers=loader.workers,
-        skip_bad=loader.skip_bad,
-    )
+    images = type(loader)(replace(loader.reading, rows=chosen))
     try:
         with closing(_readable(images, device)) as batches:
             calibrate(model.module, names, batches)
@@ -85,7 +81,8 @@ def calibrated(model: CutModel, loader: Loader, device: torch.device) -> Iterato
 
 
 def _readable(images: Loader, device: torch.device) -> Generator[Tensor, None, None]:
+    preparation = Preparation(images.reading.preprocessing)
     for rows, batch in images:
         valid = torch.from_numpy(~np.isin(rows, [bad.row for bad in images.bad]))
         if int(valid.sum()) > 1:  # a single image has no variance
-            yield batch[valid].to(device)
+            yield preparation.placed(batch[valid], device)

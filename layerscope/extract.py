@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -25,17 +24,18 @@ from layerscope.cache import (
     standing,
 )
 from layerscope.calibration import calibrated, statistics
-from layerscope.data import DECODER, BadImage, Loader, image_transform, thin
+from layerscope.data import BadImage, Loader, Preparation, Reading, framed, loaders, thin
 from layerscope.device import choose_device
 from layerscope.errors import CheckpointError
 from layerscope.models import open_taps
 from layerscope.models.files.weights import sha256_of_tensors
 from layerscope.models.taps import Taps, on_host
 from layerscope.nouns import CutModel, CutPoint, Existing, Source
+from layerscope.stopwatch import Stopwatch
 
 Precision = Literal["float32", "bfloat16"]
-Progress = Callable[[int], None]
-"""Called with the number of rows that were just stored."""
+Progress = Callable[..., None]
+"""``progress(n, note="")``: so many rows were just stored, and what slows them down."""
 
 Features = dict[str, npt.NDArray[np.float32]]
 
@@ -49,6 +49,8 @@ class Plan:
     path: Path
     header: Header
     standing: Standing
+    loader: Loader
+    """What reads the rows that are left."""
 
     @property
     def bytes(self) -> int:
@@ -74,6 +76,8 @@ class ExtractReport:
     seconds: float
     images_per_second: float
     """Of the rows that this run computed; 0 when there were none."""
+    waiting: float
+    """Share of the time in which the network waited for images."""
     bad: tuple[BadImage, ...]
     """Images that could not be read, by their row in the cache."""
     bfloat16_difference: Mapping[str, float] | None
@@ -88,9 +92,13 @@ def plan(
     *,
     cuts: Sequence[CutPoint] | None = None,
     batch_size: int = 64,
+    device: str = "auto",
     precision: Precision = "float32",
     existing: Existing = "missing",
     limit: int | None = None,
+    loader: str = "threads",
+    workers: int | None = None,
+    skip_bad: bool = False,
 ) -> Plan:
     """Return what :func:`extract` would do, without touching the network or writing anything.
 
@@ -101,16 +109,32 @@ def plan(
         cuts: Some of the network's cut points, a cut once for each of its poolings; all in their
             usual pooling by default.
         batch_size: Images per forward pass; it matters to a network without BatchNorm statistics.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: In which the network computes; features are stored in float32 either way.
         existing: What to do with a cache that is there.
         limit: At most this many rows, an equal share of every split, for a smoke run.
+        loader: The name of a registered loader.
+        workers: Its threads or processes; one for each processor by default.
+        skip_bad: Leave out images that cannot be read, instead of stopping at the first.
 
     Raises:
         CheckpointError: The network lacks BatchNorm statistics and nothing was declared about it.
         CacheError: A cache is in the way that may not be touched.
+        UnknownNameError: No loader has this name.
+        DeviceError: The device is not there.
     """
     chosen = tuple(model.cuts if cuts is None else cuts)
     thinned = source if limit is None else thin(source, limit)
+    reading = Reading(
+        source=thinned,
+        preprocessing=framed(model.checkpoint.preprocessing, source.framing),
+        batch_size=batch_size,
+        workers=workers,
+        skip_bad=skip_bad,
+        # Bytes are a quarter of what would have to travel, and a GPU normalises for nothing.
+        normalised=choose_device(device).type == "cpu",
+    )
+    images = loaders[loader](reading)
     header = Header(
         checkpoint=model.checkpoint,
         cuts=chosen,
@@ -118,16 +142,19 @@ def plan(
         ingredients=ingredients(
             model.checkpoint,
             chosen,
-            source.manifest,
-            decoder=DECODER,
+            source,
+            reading.preprocessing,
+            decoder=images.decoder,
             precision=precision,
             limit=limit,
         )
         | statistics(model, thinned, batch_size),
-        settings={"precision": precision, "decoder": DECODER, "versions": versions()},
+        settings={"precision": precision, "loader": loader, "versions": versions()},
     )
     path = out / cache_name(model.checkpoint.name, source.name, limit)
-    return Plan(path, header, standing(path, header, existing))
+    found = standing(path, header, existing)
+    rest = replace(reading, rows=range(found.rows_done, header.rows))
+    return Plan(path, header, found, type(images)(rest))
 
 
 def extract(
@@ -141,9 +168,10 @@ def extract(
     precision: Precision = "float32",
     existing: Existing = "missing",
     limit: int | None = None,
+    loader: str = "threads",
     workers: int | None = None,
     skip_bad: bool = False,
-    progress: Progress = lambda rows: None,
+    progress: Progress = lambda rows, note="": None,
 ) -> ExtractReport:
     """Write the pooled features of every cut over every image, going on where a run stopped.
 
@@ -161,9 +189,10 @@ def extract(
         precision: ``bfloat16`` computes under autocast and measures what that changes.
         existing: What to do with a cache that is there: keep, missing (go on) or replace.
         limit: At most this many rows, an equal share of every split, for a smoke run.
-        workers: Decoding threads; one for each processor by default, at most 8.
+        loader: The name of a registered loader.
+        workers: Its threads or processes; one for each processor by default.
         skip_bad: Leave out images that cannot be read, instead of stopping at the first.
-        progress: Called after every batch with its number of rows.
+        progress: Called after every batch with its number of rows and what slows them down.
 
     Raises:
         SourceError: An image cannot be read.
@@ -171,6 +200,7 @@ def extract(
         CacheError: A cache is in the way, or another process is writing it.
         DiskError: The disk is full; finished rows are kept.
         DeviceError: The device is not there.
+        UnknownNameError: No loader has this name.
     """
     target = choose_device(device)
     planned = plan(
@@ -179,57 +209,54 @@ def extract(
         out,
         cuts=cuts,
         batch_size=batch_size,
+        device=device,
         precision=precision,
         existing=existing,
         limit=limit,
-    )
-    if planned.standing.status == "there":
-        return _report(planned, "there", 0.0, _earlier(planned), None)
-    loader = Loader(
-        planned.header.source,
-        image_transform(model.checkpoint.preprocessing),
-        batch_size,
-        rows=range(planned.standing.rows_done, planned.header.rows),
+        loader=loader,
         workers=workers,
         skip_bad=skip_bad,
     )
-    start = time.perf_counter()
+    if planned.standing.status == "there":
+        return _report(planned, "there", Stopwatch(), None)
+    watch = Stopwatch()
     with CacheWriter(planned.path, planned.header, existing) as writer:
-        run = _run(model, planned, loader, writer, target, precision, progress)
-    seconds = time.perf_counter() - start
-    bad = (*_earlier(planned), *loader.bad)
-    return _report(planned, "written", seconds, bad, run.difference)
+        run = _run(model, planned, writer, target, precision, watch, progress)
+    return _report(planned, "written", watch, run.difference)
 
 
 def _run(
     model: CutModel,
     planned: Plan,
-    loader: Loader,
     writer: CacheWriter,
     device: torch.device,
     precision: Precision,
+    watch: Stopwatch,
     progress: Progress,
 ) -> _Network:
     """Fill the open cache and finish it."""
-    cuts = planned.header.cuts
+    cuts, loader = planned.header.cuts, planned.loader
+    source = loader.reading.source
     with (
         _evaluating(model.module, device),
         calibrated(model, loader, device),
         open_taps(model, cuts) as taps,
         torch.inference_mode(),
     ):
-        network = _Network(model, cuts, taps, device, precision)
+        network = _Network(model, cuts, taps, device, precision, loader)
         with closing(iter(loader)) as batches:
-            for rows, images in batches:
+            for rows, images in watch.waiting_for(batches):
                 valid = ~np.isin(rows, [bad.row for bad in loader.bad])
                 features = network.features(images, valid)
-                _require_finite(features, valid, [loader.source.ids[row] for row in rows])
+                _require_finite(features, valid, [source.ids[row] for row in rows])
                 writer.write(features, valid)
-                progress(len(rows))
+                progress(len(rows), note=watch.note())
         if network.changed():
             writer.discard()
             raise _drift(model, "Its rows were thrown away")
-    writer.finish({**planned.header.settings, **network.settings(), **_loading(loader)})
+    watch.stop()
+    loading = {"batch_size": loader.reading.batch_size, "workers": loader.reading.crew}
+    writer.finish({**planned.header.settings, **network.settings(), **loading})
     return network
 
 
@@ -243,8 +270,10 @@ class _Network:
         taps: Taps,
         device: torch.device,
         precision: Precision,
+        loader: Loader,
     ) -> None:
         self.difference: dict[str, float] | None = None
+        self._preparation = Preparation(loader.reading.preprocessing)
         self._model = model
         self._cuts = cuts
         self._taps = taps
@@ -276,9 +305,10 @@ class _Network:
         }
 
     def _placed(self, images: Tensor) -> Tensor:
+        placed = self._preparation.placed(images, self._device)
         if self._device.type == "cpu":  # the layout in which convolutions on a CPU are fastest
-            return images.contiguous(memory_format=torch.channels_last)
-        return images.to(self._device)
+            return placed.contiguous(memory_format=torch.channels_last)
+        return placed
 
     def _forward(self, batch: Tensor, precision: Precision) -> dict[str, npt.NDArray[np.float32]]:
         half = precision == "bfloat16"
@@ -378,10 +408,6 @@ def versions() -> dict[str, str]:
     }
 
 
-def _loading(loader: Loader) -> dict[str, Any]:
-    return {"batch_size": loader.batch_size, "workers": loader.workers}
-
-
 def _earlier(planned: Plan) -> tuple[BadImage, ...]:
     ids = planned.header.source.ids
     return tuple(BadImage(row, ids[row], _EARLIER) for row in planned.standing.skipped)
@@ -390,8 +416,7 @@ def _earlier(planned: Plan) -> tuple[BadImage, ...]:
 def _report(
     planned: Plan,
     status: Literal["written", "there"],
-    seconds: float,
-    bad: tuple[BadImage, ...],
+    watch: Stopwatch,
     difference: Mapping[str, float] | None,
 ) -> ExtractReport:
     computed = planned.remaining
@@ -400,9 +425,10 @@ def _report(
         status=status,
         rows=planned.header.rows,
         resumed_from=planned.standing.rows_done if status == "written" else 0,
-        seconds=seconds,
-        images_per_second=computed / seconds if seconds else 0.0,
-        bad=bad,
+        seconds=watch.seconds,
+        images_per_second=computed / watch.seconds if watch.seconds else 0.0,
+        waiting=watch.share,
+        bad=(*_earlier(planned), *planned.loader.bad),
         bfloat16_difference=difference,
         fingerprint=planned.header.fingerprint,
     )

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 Part = Literal["trunk", "head"]
 Split = Literal["train", "val", "test"]
-Kind = Literal["classes", "latents", "none"]
+Kind = Literal["classes", "multilabel", "latents", "none"]
+"""Of targets: one class a row, any number of labels, continuous values, or nothing."""
 Encoding = Literal["raw", "circular", "quaternion"]
 Direction = Literal["maximise", "minimise"]
 Pooling = Literal["mean", "cls", "cls+mean", "max", "flat:9k", "none"]
@@ -31,6 +32,9 @@ Branch = Literal["online", "momentum"]
 Activation = Literal["relu", "gelu", "quick_gelu", "silu", "hardswish", "tanh", "none"]
 Stem = Literal["imagenet", "cifar", "stl10"]
 """Of a ResNet: stride 2 and max pooling, stride 1 and none, or stride 1 and max pooling."""
+Framing = Literal["checkpoint", "whole", "crop"]
+"""What a source lets happen to its images: the checkpoint's own resizing and cropping; resizing
+alone, because a crop would cut off what is asked about; or the crop alone, without resampling."""
 Statistics = Literal["batch", "recalibrate"]
 """What stands in for BatchNorm statistics that a file does not hold."""
 Axes = Literal["nchw", "nhwc"]
@@ -142,16 +146,38 @@ class Task:
     """Length of a full turn of a circular latent, in the target's own unit."""
     unit: str = ""
     classes: tuple[str, ...] = ()
+    """Their names by label, or the names of the labels; empty before a folder is opened."""
+    class_count: int = 0
+    """How many there are, where that is known before a folder is opened."""
+    split: str = ""
+    """Where train, val and test come from, in one sentence."""
     licence: str = ""
     citation: str = ""
+
+
+@runtime_checkable
+class Images(Protocol):
+    """Where the images of a source are read from, by row."""
+
+    def read(self, row: int) -> bytes | npt.NDArray[np.uint8]:
+        """Return an image file's bytes, or (h, w, 3) pixels that need no decoding."""
+        ...
+
+    def place(self, row: int) -> str:
+        """Return where a person finds the image: its path, or its file and its name in there."""
+        ...
+
+    def select(self, rows: npt.NDArray[np.int64]) -> Images:
+        """Return some of the rows, in the order given."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """Images and ids in a fixed order, with their splits, groups and targets by task.
 
-    The images themselves are read through :class:`Images`; this record is what is stored beside
-    the features, so that a cache is self-contained.
+    The images themselves are read through :class:`Images`; everything else is stored beside the
+    features, so that a cache is self-contained.
     """
 
     name: str
@@ -163,10 +189,23 @@ class Source:
     """(n,) what a row shares with others that are not independent of it: its object."""
     tasks: tuple[Task, ...]
     targets: Mapping[str, npt.NDArray[Any]]
-    """By task name: (n,) int64 classes or (n, k) float64 latents in their own units."""
+    """By task name: (n,) int64 classes, (n, k) int64 labels of 0 and 1, or (n, k) float64 latents
+    in their own units. Rows that the task's split leaves out hold anything."""
     manifest: str
-    """sha256 over ids, file sizes, splits, groups and targets."""
+    """sha256 over what the features depend on: ids and file sizes."""
+    annotations: str
+    """sha256 over the rest: splits, groups and targets."""
     root: Path
+    images: Images | None = None
+    """What reads them; None where they are files at ``root / id``."""
+    framing: Framing = "checkpoint"
+    task_splits: Mapping[str, npt.NDArray[np.int8]] = field(default_factory=dict)
+    """By name, of tasks that divide the rows otherwise: (n,) places in ``SPLITS``, or -1 for a row
+    that the task leaves out."""
+    missing: Mapping[int, str] = field(default_factory=dict)
+    """Of rows whose image is known to be absent before it is read: what is wrong with it."""
+    notes: tuple[str, ...] = ()
+    """What whoever uses the source should know: seeds, counts that differ from the published."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,7 @@ def toy_source(root):
         tasks=(NUMBER,),
         targets={"toy-number": index[:, None] / 10},
         manifest="m",
+        annotations="a",
         root=root,
     )
 
@@ -247,7 +248,7 @@ def kill_after(images, out, batches):
     """Run in a process of its own: extract, and die by SIGKILL after some batches."""
     left = [batches]
 
-    def deadly(rows):
+    def deadly(rows, note=""):
         left[0] -= 1
         if not left[0]:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -280,7 +281,7 @@ def test_a_killed_extraction_resumes_to_the_same_bits(model, source, out, tmp_pa
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_an_interruption_keeps_finished_rows_and_stops_the_threads(model, source, out, error):
-    def interrupt(rows):
+    def interrupt(rows, note=""):
         raise error
 
     with pytest.raises(error):
@@ -345,7 +346,7 @@ def test_skipped_images_are_reported_and_move_no_other_row(model, source, out):
 
 
 def test_skipped_images_of_an_earlier_run_are_still_reported_after_resuming(model, source, out):
-    def interrupt(rows):
+    def interrupt(rows, note=""):
         raise KeyboardInterrupt
 
     for row in (1, 12):

@@ -8,13 +8,14 @@ from typing import Any
 
 from layerscope.cache.layout import SCHEMA, STORAGE
 from layerscope.cache.records import plain, to_json
-from layerscope.nouns import Checkpoint, CutPoint
+from layerscope.nouns import Checkpoint, CutPoint, Preprocessing, Source
 
 
 def ingredients(
     checkpoint: Checkpoint,
     cuts: Sequence[CutPoint],
-    manifest: str,
+    source: Source,
+    preprocessing: Preprocessing,
     *,
     decoder: str,
     precision: str,
@@ -28,7 +29,8 @@ def ingredients(
     Args:
         checkpoint: The network's card.
         cuts: The cut points that are captured.
-        manifest: The source's.
+        source: The images, all of them, and what is known about them.
+        preprocessing: The checkpoint's, as the source frames it.
         decoder: What decodes and resamples the images.
         precision: In which the network computes.
         limit: Rows of a smoke run, or None for all.
@@ -44,9 +46,10 @@ def ingredients(
                 [cut.name, cut.module, cut.pooling, cut.width, cut.layout, cut.prefix_tokens]
                 for cut in cuts
             ],
-            "preprocessing": checkpoint.preprocessing,
+            "preprocessing": plain(preprocessing) | {"antialias": True},
             "decoder": decoder,
-            "images": manifest,
+            "images": source.manifest,
+            "annotations": source.annotations,
             "precision": precision,
             "storage": STORAGE,
             "limit": limit,

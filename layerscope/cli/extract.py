@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from layerscope.cli import checkpoint as options
-from layerscope.cli import settings, terminal
-from layerscope.cli.sources import open_pair
+from layerscope.cli import settings, sources, terminal
 from layerscope.errors import FINDINGS, WRONG_USE, LayerScopeError
 from layerscope.nouns import Existing
 
@@ -32,10 +31,7 @@ def command(
             metavar="CHECKPOINT", help="Cards' names, or paths of cards or files of weights."
         ),
     ],
-    data: Annotated[
-        list[str],
-        typer.Option("--data", metavar="NAME=PATH", help="An image source and its folder."),
-    ],
+    data: sources.Data,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the caches.")] = Path(
         "features"
     ),
@@ -68,8 +64,11 @@ def command(
         int | None,
         typer.Option("--limit", min=1, help="At most so many images, from every split alike."),
     ] = None,
+    loader: Annotated[
+        str, typer.Option("--loader", help="What reads the images: threads, ffcv, torchvision.")
+    ] = "threads",
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Threads that decode images.")
+        int | None, typer.Option("--workers", min=1, help="Of the loader: threads, or processes.")
     ] = None,
     skip_bad_images: Annotated[
         bool, typer.Option("--skip-bad-images", help="Leave out images that cannot be read.")
@@ -116,10 +115,11 @@ def command(
         "limit": limit,
         "device": str(choose_device(device)),
         "batch_size": batch_size,
+        "loader": loader,
         "workers": workers,
         "skip_bad": skip_bad_images,
     }
-    opened = [open_pair(pair) for pair in data]
+    opened = [sources.open_pair(pair, allow_missing=skip_bad_images) for pair in data]
     run = _Run(context.params, running)
     if not dry_run:
         terminal.say(f"Device: {running['device']}" + " (auto)" * (device == "auto"))
@@ -159,13 +159,7 @@ class _Run:
     def _one(self, model: LoadedModel, cuts: Sequence[CutPoint], source: Source) -> Row:
         from layerscope.extract import extract, plan
 
-        planned = plan(
-            model,
-            source,
-            self._output,
-            cuts=cuts,
-            **{key: self._running[key] for key in ("batch_size", "precision", "existing", "limit")},
-        )
+        planned = plan(model, source, self._output, cuts=cuts, **self._running)
         if self._words["dry_run"]:
             return _planned(planned)
         # Not sooner: a command that was refused must not pass for the one that made these caches.
@@ -240,6 +234,7 @@ def _written(report: ExtractReport) -> Row:
         "resumed_from": report.resumed_from,
         "seconds": round(report.seconds, 3),
         "images_per_second": round(report.images_per_second, 2),
+        "waiting": round(report.waiting, 3),
         "bad": [{"row": bad.row, "id": bad.id, "reason": bad.reason} for bad in report.bad],
         "bfloat16_difference": None if difference is None else dict(difference),
     }

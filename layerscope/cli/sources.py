@@ -1,30 +1,60 @@
-"""``--data NAME=PATH``: which image source lies in which folder."""
+"""``--data NAME=PATH,option=value``: which image source lies in which folder."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from layerscope.cli import terminal
 from layerscope.errors import SettingsError
 
 if TYPE_CHECKING:
     from layerscope.nouns import Source
 
 
-def open_pair(pair: str) -> Source:
-    """Return the source that ``NAME=PATH`` names.
+Data = Annotated[
+    list[str],
+    typer.Option(
+        "--data",
+        metavar="NAME=PATH[,OPTION=VALUE]",
+        help="An image source, where it lies, and what it wants to know besides.",
+    ),
+]
+
+
+def open_pair(pair: str, *, allow_missing: bool = False) -> Source:
+    """Return the source that ``NAME=PATH``, perhaps with options behind it, names.
+
+    An option without a value is switched on. A comma that no option's name follows belongs to the
+    path.
+
+    Args:
+        pair: As on the command line.
+        allow_missing: Whether images that annotations list may be absent.
 
     Raises:
         SettingsError: A part of the pair is missing.
-        UnknownNameError: No source has this name.
+        UnknownNameError: No source has this name, or the source no such option.
         SourceError: The folder is missing, empty or inconsistent.
     """
     from layerscope.data import open_source
 
-    name, sign, path = pair.partition("=")
+    name, sign, rest = pair.partition("=")
+    path, *words = re.split(r",(?=[a-z_0-9]+=|[a-z_]+(?:,|$))", rest)
     if not (name and sign and path):
         raise SettingsError(
             f"--data {pair!r} does not say which source lies where.",
             hint="Write NAME=PATH, such as --data objects3d=data/objects3d.",
         )
-    return open_source(name, Path(path))
+    options = {key: value if given else True for key, given, value in map(_parts, words)}
+    source = open_source(name, Path(path), allow_missing=allow_missing, **options)
+    for note in source.notes:
+        terminal.say(f"{source.name}: {note}")
+    return source
+
+
+def _parts(word: str) -> tuple[str, str, str]:
+    return word.partition("=")

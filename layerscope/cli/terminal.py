@@ -67,16 +67,17 @@ def progress(label: str, total: int, unit: str = "") -> Iterator[Advance]:
 
 
 def _line(label: str, total: int, unit: str) -> Iterator[Advance]:
-    start, done = time.monotonic(), 0
+    start, done, last = time.monotonic(), 0, ""
 
     def advance(n: int = 1, note: str = "") -> None:
-        nonlocal done
-        done += n
+        nonlocal done, last
+        done, last = done + n, note
 
     yield advance
     seconds = time.monotonic() - start
     rate = f", {done / seconds:.1f} {unit}/s" if unit and seconds > 0 else ""
-    say(f"{label}: {done} of {total} in {seconds:.1f} s{rate}")
+    slow = f", {last}" if unit and last else ""
+    say(f"{label}: {done} of {total} in {seconds:.1f} s{rate}{slow}")
 
 
 def _bar(label: str, total: int, unit: str) -> Iterator[Advance]:

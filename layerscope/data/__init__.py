@@ -1,16 +1,19 @@
-"""Images and the questions asked of them: sources, tasks, transforms and the loader."""
+"""Images and the questions asked of them: sources, tasks, transforms and the loaders."""
 
 from layerscope.data.images import read_image
-from layerscope.data.loaders import DECODER, BadImage, Loader
+from layerscope.data.loaders import BadImage, Loader, Reading, loaders
 from layerscope.data.sources import all_tasks, open_source, select_tasks, sources, thin
-from layerscope.data.transforms import image_transform
+from layerscope.data.transforms import Preparation, framed, image_transform
 
 __all__ = [
-    "DECODER",
     "BadImage",
     "Loader",
+    "Preparation",
+    "Reading",
     "all_tasks",
+    "framed",
     "image_transform",
+    "loaders",
     "open_source",
     "read_image",
     "select_tasks",

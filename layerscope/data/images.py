@@ -1,43 +1,80 @@
-"""One image file, as RGB."""
+"""Where a source's images are read from: files in a folder, or arrays in memory."""
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+import numpy.typing as npt
 
-from layerscope.errors import SourceError
-
-_UNREADABLE = (
-    OSError,
-    SyntaxError,  # Pillow's word for a broken PNG
-    ValueError,
-    EOFError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+from layerscope.data.decoding import Decoder, unreadable
+from layerscope.data.resampling import Pixels
+from layerscope.nouns import Images, Source
 
 
-def read_image(path: Path) -> Image.Image:
-    """Return the decoded image in RGB.
+@dataclass(frozen=True, slots=True)
+class FileImages:
+    """Image files below a folder.
+
+    Args:
+        root: The folder.
+        ids: (n,) paths relative to it.
+    """
+
+    root: Path
+    ids: Sequence[str]
+
+    def read(self, row: int) -> bytes:
+        path = self.root / self.ids[row]
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise unreadable(str(path), "the file is not there") from None
+        except OSError as error:
+            raise unreadable(str(path), error.strerror or str(error)) from error
+
+    def place(self, row: int) -> str:
+        return str(self.root / self.ids[row])
+
+    def select(self, rows: npt.NDArray[np.int64]) -> FileImages:
+        return FileImages(self.root, [self.ids[row] for row in rows])
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayImages:
+    """Images that lie in memory, decoded.
+
+    Args:
+        pixels: (n, h, w, 3) uint8.
+        title: Of the whole, for messages.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    title: str
+
+    def read(self, row: int) -> Pixels:
+        pixels: Pixels = self.pixels[row]
+        return pixels
+
+    def place(self, row: int) -> str:
+        return f"{self.title}, image {row}"
+
+    def select(self, rows: npt.NDArray[np.int64]) -> ArrayImages:
+        return ArrayImages(self.pixels[rows], self.title)
+
+
+def images_of(source: Source) -> Images:
+    """Return what reads the images of a source."""
+    return FileImages(source.root, source.ids) if source.images is None else source.images
+
+
+def read_image(path: Path) -> Pixels:
+    """Return the (h, w, 3) pixels of one image file.
 
     Raises:
         SourceError: The file is missing, truncated or no image; the message names it.
     """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except _UNREADABLE as error:
-        raise SourceError(
-            f"The image {str(path)!r} cannot be read: {_reason(error)}.",
-            hint="Restore the file, or leave it out with --skip-bad-images.",
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "the file is not there"
-    if isinstance(error, UnidentifiedImageError):
-        return "it is no image of a known format"
-    return str(error).rstrip(".")
+    images = FileImages(path.parent, [path.name])
+    return Decoder().decode(images.read(0), str(path)).pixels.copy()

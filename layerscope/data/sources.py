@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.errors import SettingsError, UnknownNameError
+from layerscope.errors import SettingsError, SourceError, UnknownNameError
 from layerscope.nouns import SPLITS, Source, Task
 from layerscope.registry import Registry
 
-Opener = Callable[[Path], Source]
-"""Reads what a folder holds into a record; opens no image."""
+Opener = Callable[..., Source]
+"""Reads what a folder holds into a record, and opens no image. Called with the folder's path; what
+else it needs to know are keyword-only parameters, with ``Path``, ``str`` or ``bool`` as type."""
 
 sources: Registry[Opener] = Registry(
     "image source", package="layerscope.data.tasks", group="layerscope.sources"
@@ -26,18 +30,51 @@ tasks: Registry[Task] = Registry("task", package="layerscope.data.tasks", group=
 """By name: the questions that are known before any folder is opened (so without class names)."""
 
 
-def open_source(name: str, root: Path) -> Source:
+def open_source(
+    name: str, root: Path, *, allow_missing: bool = False, **options: str | bool | Path
+) -> Source:
     """Return the record of the images in a folder.
 
     Args:
         name: A registered source, such as ``objects3d``.
-        root: The folder that the user has.
+        root: The folder, or file, that the user has.
+        allow_missing: Whether images that annotations list may be absent; they are skipped then,
+            by whoever skips unreadable ones.
+        options: What the source wants to know besides, by name.
 
     Raises:
-        UnknownNameError: No source has this name.
-        SourceError: The folder is missing, empty or inconsistent.
+        UnknownNameError: No source has this name, or the source no such option.
+        SourceError: The folder is missing, empty or inconsistent, or lacks an image.
     """
-    return sources[name](root)
+    opener = sources[name]
+    known = source_options(opener)
+    for option in options:
+        if option not in known:
+            raise UnknownNameError(f"option of {name}", option, known)
+    source = opener(root, **{key: known[key](value) for key, value in options.items()})
+    if source.missing and not allow_missing:
+        raise _absent(source)
+    return source
+
+
+def source_options(opener: Opener) -> dict[str, Callable[[Any], Any]]:
+    """Return the options that a source takes: names, and what makes their value of a word."""
+    parameters = inspect.signature(opener).parameters.values()
+    types: dict[str, Callable[[Any], Any]] = {"Path": Path, "bool": bool}
+    return {
+        it.name: types.get(str(it.annotation).partition(" ")[0], str)
+        for it in parameters
+        if it.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def _absent(source: Source) -> SourceError:
+    row, reason = min(source.missing.items())
+    others = f", and {len(source.missing) - 1:,} more" if len(source.missing) > 1 else ""
+    return SourceError(
+        f"The image {source.ids[row]!r} of {str(source.root)!r} cannot be read: {reason}{others}.",
+        hint="Restore the files, or leave them out with --skip-bad-images.",
+    )
 
 
 def all_tasks() -> tuple[Task, ...]:
@@ -48,8 +85,9 @@ def all_tasks() -> tuple[Task, ...]:
 def select_tasks(pattern: str, known: Sequence[Task]) -> tuple[Task, ...]:
     """Return the tasks that a comma list of names, prefixes and globs selects.
 
-    A source's name, or a prefix that ends where a dash follows, names all tasks under it:
-    ``objects3d`` and ``objects3d-spot`` are both understood.
+    A task's own name names it alone. A source's name, or a prefix that ends where a dash or a
+    number follows, names all tasks under it: ``objects3d``, ``objects3d-spot`` and ``places`` (for
+    ``places205`` and ``places365``) are all understood.
 
     Args:
         pattern: Such as ``objects3d-rotation,*hue``.
@@ -60,7 +98,8 @@ def select_tasks(pattern: str, known: Sequence[Task]) -> tuple[Task, ...]:
     """
     chosen: set[str] = set()
     for word in filter(None, (part.strip() for part in pattern.split(","))):
-        names = {task.name for task in known if _names(word, task)}
+        exact = {task.name for task in known if task.name == word}
+        names = exact or {task.name for task in known if _names(word, task)}
         if not names:
             raise UnknownNameError("task", word, (task.name for task in known))
         chosen |= names
@@ -70,7 +109,9 @@ def select_tasks(pattern: str, known: Sequence[Task]) -> tuple[Task, ...]:
 
 
 def _names(word: str, task: Task) -> bool:
-    return word == task.source or task.name.startswith(f"{word}-") or fnmatchcase(task.name, word)
+    if word == task.source or fnmatchcase(task.name, word):
+        return True
+    return re.match(rf"{re.escape(word)}\d*(-|$)", task.name) is not None
 
 
 def thin(source: Source, limit: int) -> Source:
@@ -113,4 +154,11 @@ def _subset(source: Source, rows: npt.NDArray[np.int64]) -> Source:
         splits=source.splits[rows],
         groups=source.groups[rows],
         targets={name: target[rows] for name, target in source.targets.items()},
+        task_splits={name: split[rows] for name, split in source.task_splits.items()},
+        images=None if source.images is None else source.images.select(rows),
+        missing={
+            place: source.missing[row]
+            for place, row in enumerate(rows.tolist())
+            if row in source.missing
+        },
     )

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from layerscope.data import read_image
 from layerscope.errors import TrainingError
@@ -42,7 +41,7 @@ def decode(source: Source, split: Split, advance: Callable[[int], None]) -> tupl
         )
 
     def read(row: int) -> Tensor:
-        image: Tensor = pil_to_tensor(read_image(source.root / source.ids[row]))
+        image = torch.from_numpy(read_image(source.root / source.ids[row])).permute(2, 0, 1)
         advance(1)
         return image
 

@@ -22,7 +22,7 @@ KIND = Task("toy-kind", "toy", "classes", "top-1", "maximise", classes=("cup", "
 POSE = Task("toy-pose", "toy", "latents", "mse", "minimise", encoding="raw", unit="rad")
 
 
-def make_source(rows: int = ROWS, manifest: str = "m" * 64) -> Source:
+def make_source(rows: int = ROWS) -> Source:
     index = np.arange(rows)
     return Source(
         name="toy",
@@ -31,7 +31,8 @@ def make_source(rows: int = ROWS, manifest: str = "m" * 64) -> Source:
         groups=np.array([f"object{i // 2}" for i in index]),
         tasks=(KIND, POSE),
         targets={"toy-kind": index % 2, "toy-pose": np.stack((index / 7, -index / 3), axis=1)},
-        manifest=manifest,
+        manifest="m" * 64,
+        annotations="a" * 64,
         root=Path("/nowhere"),
     )
 
@@ -49,7 +50,14 @@ def make_header(sha256: str = "a" * 64, precision: str = "float32", rows: int = 
         citation="",
     )
     source = make_source(rows)
-    parts = ingredients(checkpoint, CUTS, source.manifest, decoder="pillow", precision=precision)
+    parts = ingredients(
+        checkpoint,
+        CUTS,
+        source,
+        checkpoint.preprocessing,
+        decoder="pillow",
+        precision=precision,
+    )
     return Header(checkpoint, CUTS, source, parts, {"device": "cpu"})
 
 

@@ -12,7 +12,8 @@ def recorded(header, **changes):
     checkpoint = replace(header.checkpoint, **changes.pop("checkpoint", {}))
     arguments = {
         "cuts": header.cuts,
-        "manifest": header.source.manifest,
+        "source": replace(header.source, **changes.pop("source", {})),
+        "preprocessing": header.checkpoint.preprocessing,
         "decoder": "pillow",
         "precision": "float32",
     }
@@ -25,7 +26,8 @@ def recorded(header, **changes):
         ({"checkpoint": {"sha256": "b" * 64}}, "weights"),
         ({"checkpoint": {"architecture": {"widths": (3, 5, 5)}}}, "architecture"),
         ({"checkpoint": {"family": "other"}}, "family"),
-        ({"manifest": "n" * 64}, "images"),
+        ({"source": {"manifest": "n" * 64}}, "images"),
+        ({"source": {"annotations": "n" * 64}}, "annotations"),
         ({"decoder": "ffcv"}, "decoder"),
         ({"precision": "bfloat16"}, "precision"),
         ({"limit": 5}, "limit"),
@@ -42,9 +44,7 @@ def test_each_ingredient_changes_the_fingerprint_and_is_named(header, change, na
 def test_preprocessing_and_cuts_are_ingredients(header):
     sharper = replace(header.checkpoint.preprocessing, interpolation="bicubic")
     there = recorded(header)
-    assert differences(there, recorded(header, checkpoint={"preprocessing": sharper})) == (
-        "preprocessing",
-    )
+    assert differences(there, recorded(header, preprocessing=sharper)) == ("preprocessing",)
     assert differences(there, recorded(header, cuts=header.cuts[:2])) == ("cuts",)
     renamed = (replace(header.cuts[0], module="trunk.layer1.1"), *header.cuts[1:])
     assert differences(there, recorded(header, cuts=renamed)) == ("cuts",)

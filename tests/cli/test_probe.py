@@ -33,6 +33,7 @@ def source() -> Source:
         tasks=(KIND, POSE),
         targets={KIND.name: rng.integers(0, 2, ROWS), POSE.name: rng.standard_normal((ROWS, 1))},
         manifest="m" * 64,
+        annotations="a" * 64,
         root=Path("/nowhere"),
     )
 
@@ -62,7 +63,9 @@ def write_cache(folder: Path, *, broken: bool = False) -> Path:
         licence="CC0",
         citation="",
     )
-    parts = ingredients(card, CUTS, made_of.manifest, decoder="pillow", precision="float32")
+    parts = ingredients(
+        card, CUTS, made_of, card.preprocessing, decoder="pillow", precision="float32"
+    )
     with CacheWriter(folder / "net@toy.h5", Header(card, CUTS, made_of, parts, {})) as writer:
         writer.write(features(made_of, broken), np.ones(ROWS, dtype=bool))
         return writer.finish()

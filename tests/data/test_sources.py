@@ -74,6 +74,7 @@ def source_of(counts):
         tasks=(),
         targets={"toy-x": index},
         manifest="m",
+        annotations="a",
         root=Path(),
     )
 

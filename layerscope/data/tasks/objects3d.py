@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.data.manifest import manifest
+from layerscope.data.assembly import assemble
 from layerscope.data.sources import sources, tasks
 from layerscope.errors import SourceError
 from layerscope.nouns import SPLITS, Encoding, Source, Task
@@ -119,29 +119,24 @@ def open_objects3d(root: Path) -> Source:
     if not lines:
         raise SourceError(f"{str(table)!r} lists no image.", hint=_RENDER)
     _require_consistent(table, lines)
-    _require_images(root, table, lines)
     return _source(root, lines)
 
 
 def _source(root: Path, lines: Sequence[Line]) -> Source:
     classes = tuple(sorted({line.category for line in lines}))
-    targets: dict[str, npt.NDArray[Any]] = {
-        task.name: np.array([[line.latents[name] for name in names] for line in lines])
+    targets: dict[Task, npt.NDArray[Any]] = {
+        task: np.array([[line.latents[name] for name in names] for line in lines])
         for task, names in COLUMNS.items()
     }
-    targets[CATEGORY.name] = np.array([classes.index(line.category) for line in lines], np.int64)
-    ids = tuple(line.image for line in lines)
-    splits = np.array([line.split for line in lines])
-    groups = np.array([line.object for line in lines])
-    return Source(
-        name=NAME,
-        ids=ids,
-        splits=splits,
-        groups=groups,
-        tasks=(*COLUMNS, replace(CATEGORY, classes=classes)),
-        targets=targets,
-        manifest=manifest(root, ids, splits, groups, targets),
-        root=root,
+    category = replace(CATEGORY, classes=classes)
+    targets[category] = np.array([classes.index(line.category) for line in lines], np.int64)
+    return assemble(
+        NAME,
+        root,
+        [line.image for line in lines],
+        np.array([line.split for line in lines]),
+        targets,
+        groups=np.array([line.object for line in lines]),
     )
 
 
@@ -212,12 +207,6 @@ def _require_consistent(table: Path, lines: Sequence[Line]) -> None:
         if other.split != line.split:
             what = f"puts the object {line.object!r} into {line.split}, line {other.number} into"
             raise _wrong(table, line.number, f"{what} {other.split}")
-
-
-def _require_images(root: Path, table: Path, lines: Sequence[Line]) -> None:
-    for line in lines:
-        if not (root / line.image).is_file():
-            raise _wrong(table, line.number, f"lists {line.image!r}, which is not there")
 
 
 def _wrong(table: Path, number: int, what: str) -> SourceError:

@@ -1,0 +1,143 @@
+"""What lies in a folder: classes, image files and their sizes, in a fixed order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from layerscope.errors import SourceError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+"""Of image files, in lower case: torchvision's, and GIF."""
+
+MISSING = -1
+"""Size of a file that is not there."""
+
+_THREADS = 8
+"""On a network file system a look at a file is a wait; eight go on at once."""
+_CHUNK = 4096
+
+_Identity = tuple[int, int]
+
+
+class Found(NamedTuple):
+    """An image file."""
+
+    path: str
+    """Relative to the folder that was listed, with forward slashes."""
+    size: int
+    """In bytes; ``MISSING`` for a link to nothing."""
+
+
+def require_folder(root: Path, *parts: str, hint: str) -> None:
+    """Refuse a folder that is not there, or that lacks one of its parts.
+
+    Args:
+        root: The folder that the user gave.
+        parts: Files and folders that it must hold, relative to it.
+        hint: Where to get it, or how it has to look.
+
+    Raises:
+        SourceError: Something is missing.
+    """
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "is not there"
+        raise SourceError(f"The folder {str(root)!r} {what}.", hint=hint)
+    for part in parts:
+        if not (root / part).exists():
+            raise SourceError(f"The folder {str(root)!r} has no {part}.", hint=hint)
+
+
+def subfolders(folder: Path) -> tuple[str, ...]:
+    """Return the names of the folders in a folder, sorted, without hidden ones.
+
+    Raises:
+        SourceError: A name is not UTF-8.
+    """
+    return tuple(sorted(entry.name for entry in _entries(folder) if entry.is_dir()))
+
+
+def image_files(folder: Path) -> list[Found]:
+    """Return the image files in a folder and all folders below, in torchvision's order.
+
+    Links are followed; hidden files are no part of a data set.
+
+    Raises:
+        SourceError: A link leads back to a folder that it lies in, or a name is not UTF-8.
+    """
+    found = list(_walk(folder, "", ()))
+    return sorted(found, key=lambda it: it.path.rpartition("/")[::2])
+
+
+def file_sizes(root: Path, ids: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return the (n,) sizes of files in bytes, ``MISSING`` for those that are not there.
+
+    Args:
+        root: What the ids are relative to.
+        ids: (n,) paths.
+    """
+    base = os.fspath(root)
+    chunks = [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        sizes = pool.map(lambda chunk: [_size(f"{base}/{name}") for name in chunk], chunks)
+        return np.fromiter((size for part in sizes for size in part), np.int64, len(ids))
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116  a million of them: a Path each is half the time
+    except (FileNotFoundError, NotADirectoryError):
+        return MISSING
+    except OSError as error:
+        raise SourceError(
+            f"The file {path!r} cannot be looked at: {error.strerror}.",
+            hint="Check its permissions, and whether it is a link that leads to itself.",
+        ) from error
+
+
+def _walk(folder: Path, prefix: str, above: tuple[_Identity, ...]) -> Iterator[Found]:
+    here = _identity(folder)
+    if here in above:
+        raise SourceError(
+            f"The folder {str(folder)!r} is a link that leads back to a folder that it lies in.",
+            hint="Remove the link; its images would never end.",
+        )
+    for entry in _entries(folder):
+        if entry.name.lower().endswith(SUFFIXES) and not entry.is_dir():
+            yield Found(prefix + entry.name, _size(entry.path))
+        elif entry.is_dir():
+            yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", (*above, here))
+
+
+def _identity(folder: Path) -> _Identity:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        visible = [entry for entry in entries if not entry.name.startswith(".")]
+    for entry in visible:
+        require_text(entry.name, folder)
+    return sorted(visible, key=lambda entry: entry.name)
+
+
+def require_text(name: str, folder: Path) -> None:
+    """Refuse a file name that is no UTF-8 text: it could not be stored beside its features.
+
+    Raises:
+        SourceError: It is not.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise SourceError(
+            f"The name {os.fsencode(name)!r} in {str(folder)!r} is not UTF-8.",
+            hint="Rename the file, or the folder; convmv does it for many.",
+        ) from None
