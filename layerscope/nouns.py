@@ -5,7 +5,7 @@ Imports nothing of ours and, at run time, no torch; every other room speaks in t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -344,8 +344,16 @@ class FeatureCache(Protocol):
     def fingerprint(self) -> str: ...
     @property
     def complete(self) -> bool: ...
-    def view(self, cut: str, pooling: str | None = None) -> LayerView:
-        """Return one cut in one pooling, which may be left out where there is only one."""
+    @property
+    def own_splits(self) -> Collection[str]:
+        """Names of the tasks that divide the rows otherwise than the source."""
+        ...
+
+    def view(self, cut: str, pooling: str | None = None, task: str | None = None) -> LayerView:
+        """Return one cut in one pooling, which may be left out where there is only one.
+
+        The splits are those of the task, where it has its own, and the source's otherwise.
+        """
         ...
 
 

@@ -64,8 +64,8 @@ def sweep(
         mine = _known_to(cache, tasks)
         if existing != "keep":
             _describe(cache, mine, results)
-        for view, estimator in _pairs(cache, estimators):
-            asked = [task for task in mine if estimator.handles(task)]
+        for view, estimator, answered in _cells(cache, estimators, mine):
+            asked = [task for task in answered if estimator.handles(task)]
             todo = [task for task in asked if _is_wanted(view, task, estimator, there, existing)]
             scores = list(_attempt(estimator, view, todo)) if todo else []
             results.append(scores)
@@ -81,9 +81,12 @@ def sweep(
     return SweepReport(results, computed, kept, tuple(lost))
 
 
-def size(caches: Sequence[FeatureCache], estimators: Sequence[Estimator]) -> int:
+def size(
+    caches: Sequence[FeatureCache], tasks: Sequence[Task], estimators: Sequence[Estimator]
+) -> int:
     """Return how often a sweep calls its ``progress``."""
-    return sum(len(cache.cuts) for cache in caches) * len(estimators)
+    parts = (len(cache.cuts) * len(_divided(cache, _known_to(cache, tasks))) for cache in caches)
+    return sum(parts) * len(estimators)
 
 
 def _require_distinct(caches: Sequence[FeatureCache]) -> None:
@@ -108,18 +111,32 @@ def _known_to(cache: FeatureCache, tasks: Sequence[Task]) -> list[Task]:
 
 def _describe(cache: FeatureCache, tasks: Sequence[Task], results: Results) -> None:
     first = cache.cuts[0]
-    groups = cache.view(first.name, first.pooling).groups("test")
-    results.keep_groups(cache.checkpoint, cache.source, groups, cache.fingerprint)
+    for owner, divided in _divided(cache, tasks).items():
+        groups = cache.view(first.name, first.pooling, owner).groups("test")
+        for task in divided:
+            results.keep_groups(
+                cache.checkpoint, cache.source, task.name, groups, cache.fingerprint
+            )
     results.keep_tasks(tasks)
 
 
-def _pairs(
-    cache: FeatureCache, estimators: Sequence[Estimator]
-) -> Iterator[tuple[LayerView, Estimator]]:
+def _divided(cache: FeatureCache, tasks: Sequence[Task]) -> dict[str | None, list[Task]]:
+    """Return the tasks by whose splits they use: the source's (None), or their own."""
+    divided: dict[str | None, list[Task]] = {}
+    for task in tasks:
+        divided.setdefault(task.name if task.name in cache.own_splits else None, []).append(task)
+    return divided
+
+
+def _cells(
+    cache: FeatureCache, estimators: Sequence[Estimator], tasks: Sequence[Task]
+) -> Iterator[tuple[LayerView, Estimator, list[Task]]]:
+    """Yield what is computed together: tasks that share the rows of a cut."""
     for cut in cache.cuts:
-        view = cache.view(cut.name, cut.pooling)
-        for estimator in estimators:
-            yield view, estimator
+        for owner, divided in _divided(cache, tasks).items():
+            view = cache.view(cut.name, cut.pooling, owner)
+            for estimator in estimators:
+                yield view, estimator, divided
 
 
 def _is_done(score: Score) -> bool:

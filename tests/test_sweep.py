@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from layerscope.errors import CacheError, EstimatorError
 from layerscope.estimators import estimators
-from layerscope.nouns import CutPoint, LayerView, Score, Split, Task
+from layerscope.nouns import SPLITS, CutPoint, LayerView, Score, Split, Task
 from layerscope.report.curve import curves
 from layerscope.report.results import Results
 from layerscope.report.verdict import sentence, verdicts
@@ -21,6 +21,7 @@ from layerscope.sweep import size, sweep
 N, SIZE = 1200, 4
 CLASSES = 8
 RNG = np.random.default_rng(7)
+USUAL = np.repeat(np.int8([0, 1, 2]), [720, 240, 240])
 
 
 def latent(name: str) -> Task:
@@ -42,6 +43,11 @@ class Cache:
     source: str = "memory"
     fingerprint: str = "f00d"
     complete: bool = True
+    splits: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def own_splits(self) -> frozenset[str]:
+        return frozenset(self.splits)
 
     @property
     def cuts(self) -> tuple[CutPoint, ...]:
@@ -62,15 +68,17 @@ class Cache:
             )
         )
 
-    def view(self, cut: str, pooling: str | None = None) -> View:
+    def view(self, cut: str, pooling: str | None = None, task: str | None = None) -> View:
         found = [point for point in self.cuts if point.name == cut]
-        return View(self, next(point for point in found if pooling in (None, point.pooling)))
+        point = next(point for point in found if pooling in (None, point.pooling))
+        return View(self, point, self.splits.get(task, USUAL))
 
 
 @dataclass
 class View:
     cache: Cache
     cut: CutPoint
+    splits: np.ndarray
 
     @property
     def checkpoint(self) -> str:
@@ -87,17 +95,16 @@ class View:
     def features(self, split: Split) -> np.ndarray:
         layers = self.cache.layers
         rows = layers[self.cut.key if self.cut.key in layers else self.cut.name]
-        return part(rows, split).astype(np.float32)
+        return self.part(rows, split).astype(np.float32)
 
     def target(self, task: str, split: Split) -> np.ndarray:
-        return part(self.cache.targets[task], split)
+        return self.part(self.cache.targets[task], split)
 
     def groups(self, split: Split) -> np.ndarray:
-        return part((np.arange(N) // SIZE).astype(str), split)
+        return self.part((np.arange(N) // SIZE).astype(str), split)
 
-
-def part(rows: np.ndarray, split: Split) -> np.ndarray:
-    return rows[{"train": slice(0, 720), "val": slice(720, 960), "test": slice(960, N)}[split]]
+    def part(self, rows: np.ndarray, split: Split) -> np.ndarray:
+        return rows[self.splits == SPLITS.index(split)]
 
 
 def normal(*shape: int) -> np.ndarray:
@@ -229,7 +236,7 @@ def pooled(best: str = "cls") -> Cache:
 @pytest.mark.parametrize("best", ["cls", "mean"])
 def test_a_cut_stands_for_itself_in_the_pooling_that_validation_prefers(tmp_path, best):
     report = sweep([pooled(best)], [LATENT], [estimators["ridge"](0)], tmp_path)
-    assert (report.computed, size([pooled(best)], [0])) == (5, 5)  # type: ignore[list-item]
+    assert (report.computed, size([pooled(best)], pooled(best).tasks, [0])) == (5, 5)  # type: ignore[list-item]
     primary = [score for score in report.results.scores() if score.primary]
     assert {(score.cut, score.pooling) for score in primary} == {
         tuple(key.split("@")) for key in pooled(best).layers
@@ -435,7 +442,27 @@ def test_an_incomplete_cache_and_a_doubled_one_are_refused(tmp_path):
 def test_progress_is_called_as_often_as_announced(tmp_path):
     calls: list[str] = []
     run(small(), tmp_path, progress=lambda n, note: calls.append(note))
-    assert len(calls) == size([small()], [0, 0]) == 6  # type: ignore[list-item]
+    assert len(calls) == size([small()], small().tasks, [0, 0]) == 6  # type: ignore[list-item]
+
+
+def test_a_task_with_splits_of_its_own_is_fitted_and_judged_on_its_rows(tmp_path):
+    cache = small()
+    own = np.full(N, -1, np.int8)
+    own[:200], own[400:500], own[960:1040] = 0, 1, 2
+    some = replace(LATENT, name="memory-some")
+    targets = {**cache.targets, some.name: cache.targets[LATENT.name]}
+    divided = replace(cache, targets=targets, tasks=(*cache.tasks, some), splits={some.name: own})
+    report = run(divided, tmp_path)
+    assert not report.failed
+    scores = {(s.cut, s.task): s for s in report.results.scores() if s.primary}
+    score = scores["trunk", some.name]
+    assert (score.n_train, score.n_val, score.n_test, score.n_groups) == (200, 100, 80, 20)
+    alone = run(replace(divided, tasks=(some,)), tmp_path / "alone").results.scores()
+    assert score in alone
+    assert scores["trunk", LATENT.name].n_train == 720
+    (found,) = [v for v in verdicts(report.results) if v.task == some.name]
+    assert (found.n_test, found.n_groups) == (80, 20)
+    assert size([divided], divided.tasks, [1, 2]) == 3 * 2 * 2
 
 
 # The results folder.
@@ -449,7 +476,7 @@ def test_losses_groups_and_tasks_are_kept_beside_the_table(tmp_path):
         assert (len(losses.val), len(losses.test)) == (score.n_val, score.n_test)
         value = losses.test.mean() if score.direction == "minimise" else 1 - losses.test.mean()
         assert value == pytest.approx(score.test)
-    groups, fingerprint = results.groups("planted", "memory")
+    groups, fingerprint = results.groups("planted", "memory", CATEGORY.name)
     assert len(set(groups)) == primary[0].n_groups == 60
     assert fingerprint == "f00d"
     assert results.tasks() == {LATENT.name: LATENT, CATEGORY.name: CATEGORY}

@@ -100,7 +100,7 @@ def _foreign(path: Path) -> CacheError:
 
 def _older(path: Path) -> CacheError:
     return CacheError(
-        f"{str(path)!r} was written in an older format, which cannot be continued or read.",
+        f"{str(path)!r} was written in an older format, which cannot be continued.",
         hint="Extract it again with --existing replace, or choose another folder with -o.",
     )
 

@@ -1,4 +1,4 @@
-"""The file format, ``layerscope-cache/2``: HDF5, readable without this package.
+"""The file format, ``layerscope-cache/3``: HDF5, readable without this package.
 
 One file holds the pooled features of one checkpoint over one image source::
 
@@ -7,11 +7,14 @@ One file holds the pooled features of one checkpoint over one image source::
     rows/split       (rows,) text: train, val or test
     rows/group       (rows,) text, what rows share that are not independent: their object
     rows/valid       (rows,) bool, False for an image that could not be read (its rows are NaN)
-    targets/<task>   (rows,) int64 classes, or (rows, k) float64 latents in their own unit
+    targets/<task>   (rows,) int64 classes, (rows, k) int64 labels of 0 and 1, or (rows, k) float64
+                     latents in their own unit
+    splits/<task>    (rows,) int8, only of a task that divides the rows otherwise: 0 train, 1 val,
+                     2 test, -1 for a row that it leaves out
 
 Rows are in source order everywhere. The root's attributes are
 
-    schema        "layerscope-cache/2"
+    schema        "layerscope-cache/3"
     fingerprint   sha256 of ``ingredients``
     ingredients   JSON: everything that determines the features
     rows_done     rows written so far; rows from here on are not to be read
@@ -27,8 +30,9 @@ first row, and after each batch the rows are flushed, then ``rows_done`` advance
 so a killed writer leaves a file in which the first ``rows_done`` rows are right. Nothing is
 compressed: that would cost more time than it saves space on float features.
 
-In ``layerscope-cache/1`` a cut had one pooling and its dataset only the cut's name; such files are
-refused, since they do not say how tokens were pooled.
+``layerscope-cache/2`` had no ``splits``; complete files of it are read. In ``layerscope-cache/1`` a
+cut had one pooling and its dataset only the cut's name; such files are refused, since they do not
+say how tokens were pooled.
 """
 
 from __future__ import annotations
@@ -36,13 +40,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-SCHEMA = "layerscope-cache/2"
-OLDER = ("layerscope-cache/1",)
+SCHEMA = "layerscope-cache/3"
+READABLE = (SCHEMA, "layerscope-cache/2")
+"""Schemas whose complete files are read."""
+OLDER = ("layerscope-cache/1", "layerscope-cache/2")
+"""Schemas that cannot be continued."""
 SUFFIX = ".h5"
 PART = ".part"
 
 FEATURES = "features"
 TARGETS = "targets"
+TASK_SPLITS = "splits"
 ROW_ID = "rows/id"
 ROW_SPLIT = "rows/split"
 ROW_GROUP = "rows/group"
@@ -96,6 +104,11 @@ def features_of(key: str) -> str:
         key: Such as ``blocks.3@cls``.
     """
     return f"{FEATURES}/{key}"
+
+
+def split_of(task: str) -> str:
+    """Return the path inside the file of the splits of a task that divides the rows otherwise."""
+    return f"{TASK_SPLITS}/{task}"
 
 
 def target_of(task: str) -> str:

@@ -16,15 +16,17 @@ import numpy.typing as npt
 from layerscope.cache.existing import locked
 from layerscope.cache.layout import (
     ATTRIBUTES,
-    OLDER,
     PART,
+    READABLE,
     ROW_GROUP,
     ROW_ID,
     ROW_SPLIT,
     ROW_VALID,
     SCHEMA,
     SUFFIX,
+    TASK_SPLITS,
     features_of,
+    split_of,
     target_of,
 )
 from layerscope.cache.records import checkpoint_from, cut_from, task_from
@@ -112,12 +114,18 @@ class Cache:
         """Number of images, those that could not be read among them."""
         return len(self._file[ROW_VALID])
 
-    def view(self, cut: str, pooling: str | None = None) -> View:
+    @cached_property
+    def own_splits(self) -> frozenset[str]:
+        """Names of the tasks that divide the rows otherwise than the source."""
+        return frozenset(self._file.get(TASK_SPLITS, ()))
+
+    def view(self, cut: str, pooling: str | None = None, task: str | None = None) -> View:
         """Return one cut in one pooling with its splits and targets.
 
         Args:
             cut: Its name.
             pooling: May be left out where the cache has only one of the cut.
+            task: Whose splits to use, where it has its own; by default the source's.
 
         Raises:
             UnknownNameError: The cache has no such cut, or not in this pooling.
@@ -127,7 +135,7 @@ class Cache:
         if not known:
             raise UnknownNameError("layer", cut, (point.name for point in self.cuts))
         if pooling is None and len(known) == 1:
-            return View(self, next(iter(known.values())))
+            return View(self, next(iter(known.values())), task)
         if pooling is None:
             raise CacheError(
                 f"{str(self.path)!r} has {cut} in several poolings: {', '.join(known)}.",
@@ -135,21 +143,29 @@ class Cache:
             )
         for name, point in known.items():
             if name == pooling:
-                return View(self, point)
+                return View(self, point, task)
         raise UnknownNameError(f"pooling of {cut}", pooling, known)
 
-    def rows_of(self, split: Split) -> npt.NDArray[np.int64]:
-        """Return the (n,) readable rows of one split, ascending."""
-        return self._rows[split]
+    def rows_of(self, split: Split, task: str | None = None) -> npt.NDArray[np.int64]:
+        """Return the (n,) readable rows of one split, ascending.
 
-    def texts(self, name: str, split: Split) -> npt.NDArray[np.str_]:
-        """Return the (n,) texts of one ``rows/`` dataset in one split."""
+        Args:
+            split: Which.
+            task: Whose splits, where it has its own; by default the source's.
+        """
+        if task is None or task not in self.own_splits:
+            return self._rows[split]
+        codes, valid = self._file[split_of(task)][:], self._file[ROW_VALID][:]
+        return np.flatnonzero((codes == SPLITS.index(split)) & valid)
+
+    def texts(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.str_]:
+        """Return the (n,) texts of some rows of one ``rows/`` dataset."""
         everything = np.asarray(self._file[name].asstr()[:], dtype=np.str_)
-        return everything[self.rows_of(split)]
+        return everything[rows]
 
-    def numbers(self, name: str, split: Split) -> npt.NDArray[Any]:
-        """Return the (n, …) rows of one dataset in one split."""
-        return _take(self._file[name], self.rows_of(split))
+    def numbers(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Return the (n, …) values of some rows of one dataset."""
+        return _take(self._file[name], rows)
 
     @cached_property
     def _rows(self) -> dict[str, npt.NDArray[np.int64]]:
@@ -167,6 +183,8 @@ class View:
 
     cache: Cache
     cut: CutPoint
+    task: str | None = None
+    """Whose splits these are, where it has its own."""
 
     @property
     def checkpoint(self) -> str:
@@ -182,7 +200,7 @@ class View:
 
     def features(self, split: Split) -> npt.NDArray[np.float32]:
         """Return the (n, width) features of one split, in source order."""
-        return self.cache.numbers(features_of(self.cut.key), split)
+        return self.cache.numbers(features_of(self.cut.key), self._rows(split))
 
     def target(self, task: str, split: Split) -> npt.NDArray[Any]:
         """Return the (n,) classes or (n, k) latents of one split.
@@ -193,15 +211,18 @@ class View:
         known = [entry.name for entry in self.cache.tasks]
         if task not in known:
             raise UnknownNameError("task", task, known)
-        return self.cache.numbers(target_of(task), split)
+        return self.cache.numbers(target_of(task), self._rows(split))
 
     def groups(self, split: Split) -> npt.NDArray[np.str_]:
         """Return the (n,) group of each row of one split."""
-        return self.cache.texts(ROW_GROUP, split)
+        return self.cache.texts(ROW_GROUP, self._rows(split))
 
     def ids(self, split: Split) -> npt.NDArray[np.str_]:
         """Return the (n,) id of each row of one split."""
-        return self.cache.texts(ROW_ID, split)
+        return self.cache.texts(ROW_ID, self._rows(split))
+
+    def _rows(self, split: Split) -> npt.NDArray[np.int64]:
+        return self.cache.rows_of(split, self.task)
 
 
 def _take(dataset: h5py.Dataset, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
@@ -250,12 +271,12 @@ def _checked(path: Path, file: h5py.File) -> Cache:
 
 def _require_schema(path: Path, file: h5py.File) -> None:
     schema = file.attrs.get("schema")
-    if schema in OLDER:
+    if schema == "layerscope-cache/1":
         raise CacheError(
             f"{str(path)!r} has the older schema {schema!r}, which this version does not read.",
             hint=_AGAIN,
         )
-    if schema != SCHEMA or any(name not in file.attrs for name in ATTRIBUTES):
+    if schema not in READABLE or any(name not in file.attrs for name in ATTRIBUTES):
         raise CacheError(
             f"{str(path)!r} is an HDF5 file with the schema {schema!r}, not {SCHEMA!r}.",
             hint=_MAKE,

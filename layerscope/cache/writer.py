@@ -24,6 +24,7 @@ from layerscope.cache.layout import (
     SCHEMA,
     features_of,
     part_of,
+    split_of,
     target_of,
 )
 from layerscope.cache.records import to_json
@@ -184,6 +185,8 @@ def _write_header(file: h5py.File, header: Header) -> None:
         file.create_dataset(name, data=[str(v) for v in values], dtype=h5py.string_dtype())
     for task in source.tasks:
         file.create_dataset(target_of(task.name), data=source.targets[task.name])
+    for name, split in source.task_splits.items():
+        file.create_dataset(split_of(name), data=split)
     file.attrs.update(_attributes(header))
 
 

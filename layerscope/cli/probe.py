@@ -111,7 +111,7 @@ def _run(
 ) -> SweepReport:
     from layerscope.sweep import size, sweep
 
-    with terminal.progress("probe", size(caches, estimators)) as advance:
+    with terminal.progress("probe", size(caches, tasks, estimators)) as advance:
         report = sweep(caches, tasks, estimators, output, existing=existing, progress=advance)
     terminal.say(f"{report.computed} cells computed, {report.kept} kept, in {output}.")
     for line in _failures(report):

@@ -5,7 +5,7 @@
     results/
       scores.jsonl                               one row per line; the last of a cell counts
       tasks.json                                 titles, units and encodings of the tasks
-      losses/<checkpoint>@<source>/groups.npz    group of every test row
+      losses/<checkpoint>@<source>/groups.<task>.npz    group of every test row
       losses/<checkpoint>@<source>/<cut>@<pooling>.<task>.<estimator>.npz    loss of every val and
                                                  test row
 
@@ -74,9 +74,9 @@ class Results:
         Raises:
             LayerScopeError: The record of the caches is missing.
         """
-        caches = {(score.checkpoint, score.source) for score in scores}
+        caches = {(score.checkpoint, score.source, score.task) for score in scores}
         latest = {cache: self.groups(*cache)[1] for cache in caches}
-        return [it for it in scores if it.fingerprint == latest[it.checkpoint, it.source]]
+        return [it for it in scores if it.fingerprint == latest[it.checkpoint, it.source, it.task]]
 
     def append(self, scores: Sequence[Score]) -> None:
         """Add the rows of one cell and wait until the disk has them.
@@ -114,19 +114,24 @@ class Results:
             return Losses(stored["val"], stored["test"])
 
     def keep_groups(
-        self, checkpoint: str, source: str, groups: npt.NDArray[np.str_], fingerprint: str
+        self,
+        checkpoint: str,
+        source: str,
+        task: str,
+        groups: npt.NDArray[np.str_],
+        fingerprint: str,
     ) -> None:
-        """Keep the group of every test row of one cache."""
-        path = self._home(checkpoint, source) / "groups.npz"
+        """Keep the group of every test row that one task has in one cache."""
+        path = self._groups_path(checkpoint, source, task)
         _write(path, {"test": np.asarray(groups, dtype=np.str_), "fingerprint": fingerprint})
 
-    def groups(self, checkpoint: str, source: str) -> tuple[npt.NDArray[np.str_], str]:
+    def groups(self, checkpoint: str, source: str, task: str) -> tuple[npt.NDArray[np.str_], str]:
         """Return the group of every test row, and the fingerprint of the cache they came from.
 
         Raises:
             LayerScopeError: The file is missing.
         """
-        path = self._home(checkpoint, source) / "groups.npz"
+        path = self._groups_path(checkpoint, source, task)
         with _open(path, "Run the probe again; it writes the groups first.") as stored:
             return stored["test"], str(stored["fingerprint"])
 
@@ -153,6 +158,9 @@ class Results:
 
     def _home(self, checkpoint: str, source: str) -> Path:
         return self.folder / "losses" / _safe(f"{checkpoint}@{source}")
+
+    def _groups_path(self, checkpoint: str, source: str, task: str) -> Path:
+        return self._home(checkpoint, source) / _safe(f"groups.{task}.npz")
 
     def _losses_path(self, score: Score) -> Path:
         name = _safe(f"{score.cut}@{score.pooling}.{score.task}.{score.estimator}.npz")

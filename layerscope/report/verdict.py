@@ -116,7 +116,8 @@ def contest(results: Results, scores: Sequence[Score]) -> Contest:
         results: Where their losses and groups are kept.
         scores: Primary scores of one checkpoint, source, task and estimator.
     """
-    groups, fingerprint = results.groups(scores[0].checkpoint, scores[0].source)
+    first = scores[0]
+    groups, fingerprint = results.groups(first.checkpoint, first.source, first.task)
     ordered = sorted(scores, key=lambda score: score.index)
     names = _labels(ordered)
     broken = [score.status == "failed" for score in ordered]

@@ -136,9 +136,37 @@ def test_a_missing_dataset_is_named(complete, name):
 
 def test_a_cache_of_a_later_schema_is_refused(complete):
     with h5py.File(complete, "r+") as file:
-        file.attrs["schema"] = "layerscope-cache/3"
-    with pytest.raises(CacheError, match="layerscope-cache/3"):
+        file.attrs["schema"] = "layerscope-cache/4"
+    with pytest.raises(CacheError, match="layerscope-cache/4"):
         open_cache(complete)
+
+
+def test_a_complete_cache_of_the_schema_before_is_read(complete, header):
+    with h5py.File(complete, "r+") as file:
+        file.attrs["schema"] = "layerscope-cache/2"
+    with open_cache(complete) as cache:
+        assert cache.own_splits == frozenset()
+        assert cache.cuts == header.cuts
+
+
+def test_a_task_with_splits_of_its_own_has_its_rows(tmp_path, header, fill):
+    codes = np.int8([0, 1, 2, -1, 2, 0, 1])[np.arange(header.rows) % 7]
+    source = replace(header.source, task_splits={"toy-kind": codes})
+    whole = replace(header, source=source)
+    with CacheWriter(tmp_path / "own.h5", whole) as writer:
+        fill(writer, whole.rows)
+        writer.finish()
+    with open_cache(tmp_path / "own.h5") as cache:
+        assert cache.own_splits == {"toy-kind"}
+        own = cache.view("trunk", task="toy-kind")
+        for place, split in enumerate(SPLITS):
+            rows = np.flatnonzero(codes == place)
+            np.testing.assert_array_equal(own.features(split)[:, 0], 1000 + rows)
+            assert own.ids(split).tolist() == [source.ids[row] for row in rows]
+            np.testing.assert_array_equal(own.target("toy-kind", split), rows % 2)
+            assert len(own.groups(split)) == len(rows)
+        usual = cache.view("trunk", task="toy-pose")
+        assert len(usual.features("train")) == (source.splits == "train").sum()
 
 
 def test_a_cache_of_an_older_schema_is_to_be_extracted_again(complete):

@@ -51,7 +51,7 @@ def score(index: int, loss: float, rng: np.random.Generator) -> Score:
 def results(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     stored = Results(tmp_path / "results")
-    stored.keep_groups("net", "toy", GROUPS, FINGERPRINT)
+    stored.keep_groups("net", "toy", TASK.name, GROUPS, FINGERPRINT)
     stored.keep_tasks([TASK])
     for index, loss in enumerate((0.1, 0.5, 0.9)):
         stored.append([score(index, loss, rng)])
