@@ -1,0 +1,140 @@
+"""Annotation files as people publish them: JSON, and lists of lines; what is missing is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from layerscope.errors import SourceError
+
+T = TypeVar("T")
+
+_AGAIN = "Download the annotations again, or compare them with the layout in docs/tasks.md."
+_WHITE = " \t\r\n"
+
+
+def read_text(path: Path) -> str:
+    """Return the text of an annotation file.
+
+    Raises:
+        SourceError: It is missing or no UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise SourceError(f"There is no file {str(path)!r}.", hint=_AGAIN) from None
+    except UnicodeDecodeError as error:
+        raise SourceError(
+            f"{str(path)!r} is not UTF-8 text: {error.reason}.", hint=_AGAIN
+        ) from None
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Return the lines of a list that hold something, each with its number.
+
+    Raises:
+        SourceError: The file is missing, no text, or empty.
+    """
+    lines = [
+        (number, line.strip())
+        for number, line in enumerate(read_text(path).splitlines(), start=1)
+        if line.strip()
+    ]
+    if not lines:
+        raise SourceError(f"{str(path)!r} is empty.", hint=_AGAIN)
+    return lines
+
+
+def read_json(path: Path) -> Any:
+    """Return the contents of a JSON file.
+
+    Raises:
+        SourceError: It is missing or no JSON.
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise broken_json(path, error) from None
+
+
+def json_records(path: Path, key: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the objects of one list in a JSON file, without ever holding them all.
+
+    A file of CLEVR's scenes is a fifth of a gigabyte as text, and several as objects.
+
+    Args:
+        path: The file, an object at its top.
+        key: Where in it the list is.
+
+    Raises:
+        SourceError: The file is missing, no JSON, or has no such list of objects.
+    """
+    text, decoder = read_text(path), json.JSONDecoder()
+    place = _list_behind(text, key, path)
+    try:
+        while text[place] != "]":
+            record, place = decoder.raw_decode(text, place)
+            if not isinstance(record, dict):
+                raise _no_list(path, key)
+            yield record
+            place = _next(text, place)
+    except json.JSONDecodeError as error:
+        raise broken_json(path, error) from None
+    except IndexError:
+        raise SourceError(f"{str(path)!r} breaks off within {key!r}.", hint=_AGAIN) from None
+
+
+def _list_behind(text: str, key: str, path: Path) -> int:
+    start = text.find(f'"{key}"')
+    place = text.find("[", start)
+    if start < 0 or place < 0 or text[start + len(key) + 2 : place].strip() != ":":
+        raise _no_list(path, key)
+    return _skip(text, place + 1, _WHITE)
+
+
+def _next(text: str, place: int) -> int:
+    place = _skip(text, place, _WHITE)
+    return _skip(text, place + 1, _WHITE) if text[place] == "," else place
+
+
+def _skip(text: str, place: int, these: str) -> int:
+    while place < len(text) and text[place] in these:
+        place += 1
+    return place
+
+
+def broken_json(path: Path, error: json.JSONDecodeError) -> SourceError:
+    """Return the error for a file that is no JSON."""
+    return SourceError(
+        f"{str(path)!r} is not JSON: {error.msg} in line {error.lineno}.", hint=_AGAIN
+    )
+
+
+def _no_list(path: Path, key: str) -> SourceError:
+    return SourceError(f"{str(path)!r} has no list {key!r} of objects.", hint=_AGAIN)
+
+
+def entry(record: Any, key: str, kind: type[T], path: Path, where: str) -> T:
+    """Return one field of an annotation.
+
+    Args:
+        record: What should be an object.
+        key: The field.
+        kind: Its type; a whole number may stand for a float.
+        path: The file, for the message.
+        where: Which annotation, for the message: ``image 17``.
+
+    Raises:
+        SourceError: The field is missing or of another type.
+    """
+    value = record.get(key) if isinstance(record, Mapping) else None
+    if isinstance(value, bool) and kind is not bool:
+        value = None
+    if kind is float and isinstance(value, int):
+        return kind(value)  # type: ignore[call-arg]  # float of an int
+    if not isinstance(value, kind):
+        what = "has no" if value is None else f"has {value!r} as its"
+        raise SourceError(f"{str(path)!r}, {where}, {what} {key!r}.", hint=_AGAIN)
+    return value
