@@ -29,8 +29,14 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _commands(root: Any) -> list[tuple[str, Any]]:
-    return [(name, command) for name, command in root.commands.items() if not command.hidden]
+def _commands(root: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    found = []
+    for name, command in root.commands.items():
+        if not command.hidden:
+            found.append((prefix + name, command))
+            if hasattr(command, "commands"):
+                found += _commands(command, f"{prefix}{name} ")
+    return found
 
 
 def _section(title: str, command: Any) -> str:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
 
 from layerscope.cache import (
     CacheWriter,
@@ -23,21 +22,16 @@ from layerscope.cache import (
     ingredients,
     standing,
 )
-from layerscope.calibration import calibrated, statistics
-from layerscope.data import BadImage, Loader, Preparation, Reading, framed, loaders, thin
+from layerscope.calibration import statistics
+from layerscope.capture import Network, Precision, capturing, drift, require_finite
+from layerscope.data import BadImage, Loader, Reading, framed, loaders, thin
 from layerscope.device import choose_device
-from layerscope.errors import CheckpointError
-from layerscope.models import open_taps
-from layerscope.models.files.weights import sha256_of_tensors
-from layerscope.models.taps import Taps, on_host
+from layerscope.errors import DiskError
 from layerscope.nouns import CutModel, CutPoint, Existing, Source
 from layerscope.stopwatch import Stopwatch
 
-Precision = Literal["float32", "bfloat16"]
 Progress = Callable[..., None]
 """``progress(n, note="")``: so many rows were just stored, and what slows them down."""
-
-Features = dict[str, npt.NDArray[np.float32]]
 
 _EARLIER = "It could not be read when this cache was begun."
 
@@ -61,6 +55,33 @@ class Plan:
     def remaining(self) -> int:
         """Rows that are still to be computed."""
         return self.header.rows - self.standing.rows_done
+
+
+def require_room(plans: Sequence[Plan]) -> None:
+    """Refuse extractions whose results the disks cannot hold together.
+
+    Args:
+        plans: Of all that is to be extracted; what is there already counts for nothing.
+
+    Raises:
+        DiskError: A disk has too little room.
+    """
+    needed: dict[Path, int] = {}
+    for planned in plans:
+        home = existing_parent(planned.path)
+        needed[home] = needed.get(home, 0) + planned.remaining * planned.header.row_bytes
+    for home, count in needed.items():
+        free = shutil.disk_usage(home).free
+        if free < count:
+            raise DiskError(
+                f"The features need {count:,} bytes and {str(home)!r} has {free:,} free.",
+                hint="Free some space, choose another disk with -o, or fewer layers with --cuts.",
+            )
+
+
+def existing_parent(path: Path) -> Path:
+    """Return the nearest folder above a path that is there: its disk is the path's."""
+    return next(folder for folder in path.absolute().parents if folder.is_dir())
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,167 +254,25 @@ def _run(
     precision: Precision,
     watch: Stopwatch,
     progress: Progress,
-) -> _Network:
+) -> Network:
     """Fill the open cache and finish it."""
     cuts, loader = planned.header.cuts, planned.loader
     source = loader.reading.source
-    with (
-        _evaluating(model.module, device),
-        calibrated(model, loader, device),
-        open_taps(model, cuts) as taps,
-        torch.inference_mode(),
-    ):
-        network = _Network(model, cuts, taps, device, precision, loader)
+    with capturing(model, cuts, loader, device, precision) as network:
         with closing(iter(loader)) as batches:
             for rows, images in watch.waiting_for(batches):
                 valid = ~np.isin(rows, [bad.row for bad in loader.bad])
                 features = network.features(images, valid)
-                _require_finite(features, valid, [source.ids[row] for row in rows])
+                require_finite(features, valid, [source.ids[row] for row in rows])
                 writer.write(features, valid)
                 progress(len(rows), note=watch.note())
         if network.changed():
             writer.discard()
-            raise _drift(model, "Its rows were thrown away")
+            raise drift(model, "Its rows were thrown away")
     watch.stop()
     loading = {"batch_size": loader.reading.batch_size, "workers": loader.reading.crew}
     writer.finish({**planned.header.settings, **network.settings(), **loading})
     return network
-
-
-class _Network:
-    """The network as extraction uses it: batches in, arrays of pooled features out."""
-
-    def __init__(
-        self,
-        model: CutModel,
-        cuts: Sequence[CutPoint],
-        taps: Taps,
-        device: torch.device,
-        precision: Precision,
-        loader: Loader,
-    ) -> None:
-        self.difference: dict[str, float] | None = None
-        self._preparation = Preparation(loader.reading.preprocessing)
-        self._model = model
-        self._cuts = cuts
-        self._taps = taps
-        self._device = device
-        self._precision = precision
-        self._state = state_hash(model.module)
-        self._first = True
-
-    def features(self, images: Tensor, valid: npt.NDArray[np.bool_]) -> Features:
-        """Return (b, width) features by cut and pooling; rows of unreadable images are NaN."""
-        if not valid.any():
-            return {cut.key: _scattered(None, valid, cut) for cut in self._cuts}
-        batch = self._placed(images if valid.all() else images[torch.from_numpy(valid)])
-        pooled = self._forward(batch, self._precision)
-        if self._first:
-            self._inspect(batch, pooled)
-        return {cut.key: _scattered(pooled[cut.key], valid, cut) for cut in self._cuts}
-
-    def changed(self) -> bool:
-        """Return whether a parameter or buffer differs from what it was at the start."""
-        return state_hash(self._model.module) != self._state
-
-    def settings(self) -> dict[str, Any]:
-        """Return what belongs into the cache's record of how it was made."""
-        return {
-            "device": str(self._device),
-            "state_sha256": self._state,
-            "bfloat16_difference": self.difference,
-        }
-
-    def _placed(self, images: Tensor) -> Tensor:
-        placed = self._preparation.placed(images, self._device)
-        if self._device.type == "cpu":  # the layout in which convolutions on a CPU are fastest
-            return placed.contiguous(memory_format=torch.channels_last)
-        return placed
-
-    def _forward(self, batch: Tensor, precision: Precision) -> dict[str, npt.NDArray[np.float32]]:
-        half = precision == "bfloat16"
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
-            pooled = self._taps.run_poolings(batch)
-        return on_host(pooled)
-
-    def _inspect(self, batch: Tensor, pooled: Features) -> None:
-        # After one batch rather than after an hour: most networks that drift do so at once.
-        self._first = False
-        if self.changed():
-            raise _drift(self._model, "No row was written")
-        if self._precision == "bfloat16":
-            exact = self._forward(batch, "float32")
-            self.difference = {
-                name: relative_difference(pooled[name], exact[name]) for name in exact
-            }
-
-
-def _scattered(
-    pooled: npt.NDArray[np.float32] | None, valid: npt.NDArray[np.bool_], cut: CutPoint
-) -> npt.NDArray[np.float32]:
-    if pooled is not None and pooled.shape != (valid.sum(), cut.width):
-        raise CheckpointError(
-            f"The cut {cut.name!r} gives features of shape {pooled.shape}, not "
-            f"{(int(valid.sum()), cut.width)}.",
-            hint="The cut point's width does not describe this network.",
-        )
-    if pooled is not None and valid.all():
-        return pooled
-    rows = np.full((len(valid), cut.width), np.nan, dtype=np.float32)
-    if pooled is not None:
-        rows[valid] = pooled
-    return rows
-
-
-def _require_finite(features: Features, valid: npt.NDArray[np.bool_], ids: Sequence[str]) -> None:
-    for name, rows in features.items():
-        wrong = np.flatnonzero(valid & ~np.isfinite(rows).all(axis=1))
-        if wrong.size:
-            raise CheckpointError(
-                f"The cut {name.rpartition('@')[0]!r} gives features that are not finite for "
-                f"{ids[wrong[0]]!r}.",
-                hint="Look at the weights for NaN, or extract with --precision float32.",
-            )
-
-
-def _drift(model: CutModel, consequence: str) -> CheckpointError:
-    return CheckpointError(
-        f"The network {model.checkpoint.name!r} changed its own parameters or buffers while its "
-        "features were read, so they cannot be trusted.",
-        hint=f"{consequence}; find the layer that updates statistics in eval mode.",
-    )
-
-
-def state_hash(module: nn.Module) -> str:
-    """Return the sha256 of all parameters and buffers, those outside the state dict too."""
-    return sha256_of_tensors(dict(module.named_parameters()) | dict(module.named_buffers()))
-
-
-def relative_difference(rows: npt.NDArray[np.float32], exact: npt.NDArray[np.float32]) -> float:
-    """Return ``‖rows - exact‖ / ‖exact‖``, in float64; 0 when both are zero."""
-    reference = np.asarray(exact, dtype=np.float64)
-    norm = float(np.linalg.norm(reference))
-    gap = float(np.linalg.norm(rows - reference))
-    return gap / norm if norm else float(gap > 0)
-
-
-@contextmanager
-def _evaluating(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Put the network on the device in eval mode and exact float32; give its modes back."""
-    modes = [(part, part.training) for part in module.modules()]
-    convolution, product = torch.backends.cudnn, torch.backends.cuda.matmul
-    tf32 = convolution.allow_tf32, product.allow_tf32
-    try:
-        # TF32 keeps ten bits of the mantissa, and convolutions use it unless told otherwise.
-        convolution.allow_tf32 = product.allow_tf32 = False
-        module.eval().to(device)
-        if device.type == "cpu":
-            module.to(memory_format=torch.channels_last)
-        yield
-    finally:
-        convolution.allow_tf32, product.allow_tf32 = tf32
-        for part, training in modes:
-            part.training = training
 
 
 def versions() -> dict[str, str]:

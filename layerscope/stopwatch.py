@@ -13,7 +13,7 @@ WORTH_SAYING = 0.1
 
 
 class Stopwatch:
-    """Runs from the first item that is waited for until it is stopped.
+    """Runs while items are waited for and worked on, until it is stopped.
 
     Examples:
         >>> watch = Stopwatch()
@@ -25,7 +25,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._begin: float | None = None
-        self._end: float | None = None
+        self._past = 0.0
         self._waited = 0.0
 
     def waiting_for(self, items: Iterable[T]) -> Iterator[T]:
@@ -37,15 +37,18 @@ class Stopwatch:
             asked = time.perf_counter()
 
     def stop(self) -> None:
-        """Let no more time pass."""
-        self._end = time.perf_counter()
+        """Let no more time pass, until items are waited for again."""
+        self._past, self._begin = self.seconds, None
+
+    def restart(self) -> None:
+        """Forget what was measured, and run on."""
+        self._begin, self._past, self._waited = time.perf_counter(), 0.0, 0.0
 
     @property
     def seconds(self) -> float:
-        """Since the first item was asked for; 0 before."""
-        if self._begin is None:
-            return 0.0
-        return (self._end or time.perf_counter()) - self._begin
+        """In which it has run."""
+        running = 0.0 if self._begin is None else time.perf_counter() - self._begin
+        return self._past + running
 
     @property
     def share(self) -> float:

@@ -18,11 +18,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from layerscope.cache import open_cache
+from layerscope.capture import relative_difference, state_hash
 from layerscope.cli.main import main
 from layerscope.data import image_transform, read_image, sources
 from layerscope.device import choose_device
 from layerscope.errors import CacheError, CheckpointError, DeviceError, SourceError
-from layerscope.extract import extract, plan, relative_difference, state_hash
+from layerscope.extract import extract, plan
 from layerscope.models.cuts import Stop, cut_points, trace
 from layerscope.nouns import SPLITS, Checkpoint, CutPoint, Preprocessing, Source, Task
 

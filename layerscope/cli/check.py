@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from layerscope.cli import terminal
-from layerscope.errors import FINDINGS, CheckpointError
+from layerscope.cli import checkpoint as options
+from layerscope.cli import sources, terminal
+from layerscope.errors import FINDINGS, CheckpointError, LayerScopeError, SourceError
+
+Row = dict[str, Any]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A Python file that registers it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+app = typer.Typer(
+    help="Check a piece of your own, or how images are prepared, before a number depends on it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+"""The commands of ``layerscope check``."""
 
 
-class Kind(StrEnum):
-    """What can be checked."""
-
-    family = "family"
-
-
-def command(
-    kind: Annotated[Kind, typer.Argument(help="What the file defines.")],
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A Python file that registers it.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Check a checkpoint family of your own before any number depends on it.
+@app.command("family")
+def family(path: File, as_json: Json = False) -> None:
+    """Check a checkpoint family of your own.
 
     The family shows examples of its files with an independent forward of the same weights. Each
     has to be recognised as this family alone, give the features of that forward at every cut, use
@@ -34,47 +38,180 @@ def command(
       layerscope check family mine.py
       layerscope check family mine.py --json
     """
-    rows = _families(path)
-    terminal.emit(rows, as_json, lambda: _text(rows))
-    if any(row["findings"] for row in rows):
-        raise typer.Exit(FINDINGS)
-
-
-def _families(path: Path) -> list[dict[str, Any]]:
     from layerscope.models import families
-    from layerscope.registry import load_plugin
-    from layerscope.testing import FamilyExample, check_family
+    from layerscope.testing import check_family
 
-    before = set(families)
+    missing = CheckpointError(
+        f"{str(path)!r} registers no checkpoint family.",
+        hint="End it with families.add(Mine.name, Mine()).",
+    )
+    without = "Give it a method examples() that yields layerscope.testing.FamilyExample."
+    new = _registered(path, families, missing)
+    _conclude("family", _checked(new, families, check_family, CheckpointError, without), as_json)
+
+
+@app.command("task")
+def task(path: File, as_json: Json = False) -> None:
+    """Check an image source of your own, and its tasks.
+
+    The source shows examples: a small set that it writes in its layout, with the truth about every
+    row. It has to be read as the truth says, the same from any place, with its metadata complete;
+    and a set that is empty, or an image that is gone or cut short, has to be refused by a
+    SourceError. Findings end with exit code 1.
+
+    \b
+    Examples:
+      layerscope check task mine.py
+      layerscope check task mine.py --json
+    """
+    from layerscope.data import sources as known
+    from layerscope.testing import check_source
+
+    missing = SourceError(
+        f"{str(path)!r} registers no image source.",
+        hint='Decorate the function that opens a folder with @sources.register("mine").',
+    )
+    without = "Give the opener an attribute examples: a function that yields TaskExample."
+    new = _registered(path, known, missing)
+    _conclude("source", _checked(new, known, check_source, SourceError, without), as_json)
+
+
+@app.command("preprocessing")
+def preprocessing(
+    context: typer.Context,
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="A card's name, or a path.")
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", metavar="NAME=PATH[,OPTION=VALUE]", help="The images, or a .beton of them."
+        ),
+    ],
+    loader: Annotated[str, typer.Option("--loader", help="The loader in question.")] = "threads",
+    against: Annotated[
+        str, typer.Option("--against", help="The loader that it is compared with.")
+    ] = "torchvision",
+    other_data: Annotated[
+        str | None,
+        typer.Option(
+            "--against-data",
+            metavar="NAME=PATH[,OPTION=VALUE]",
+            help="Where the other loader reads the same rows, if not there: the original files.",
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option("--images", min=1, help="How many are compared.")] = 64,
+    cuts: Annotated[
+        str | None,
+        typer.Option("--cuts", help="Layers: names, globs, ranges such as -4:, with commas."),
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    family: options.Family = None,
+    arch: options.Arch = None,
+    head_from: options.HeadFrom = None,
+    prefix_tokens: options.PrefixTokens = None,
+    map_axes: options.MapAxes = None,
+    branch: options.WhichBranch = None,
+    head_act: options.HeadAct = None,
+    trunk_act: options.TrunkAct = None,
+    attention_heads: options.AttentionHeads = None,
+    stem: options.WhichStem = None,
+    image_size: options.ImageSize = None,
+    width: options.Width = None,
+    batch_norm: options.BatchNorm = None,
+    trust: options.Trust = None,
+    as_json: Json = False,
+) -> None:
+    """Measure how far two loaders' features lie apart, layer by layer.
+
+    Both read the same rows, evenly spaced over the source. Printed are the differences of the
+    prepared images in grey levels, and of the features at each cut relative to their size.
+
+    \b
+    Examples:
+      layerscope check preprocessing simclr-objects3d --data objects3d=data/objects3d
+      layerscope check preprocessing net.pth --data in1k=in1k.beton --loader ffcv --against threads
+    """
+    from layerscope.compare import compare_loaders
+    from layerscope.models import select_cuts
+
+    model = options.load_with(checkpoint, context.params)
+    source = sources.open_pair(data)
+    other = source if other_data is None else sources.open_pair(other_data)
+    report = compare_loaders(
+        model,
+        source,
+        other,
+        loader=loader,
+        against=against,
+        images=images,
+        cuts=select_cuts(model, cuts, None),
+        device=device,
+    )
+    terminal.emit(report.record(), as_json, lambda: _differences(report))
+
+
+def _registered(path: Path, registry: Iterable[str], missing: LayerScopeError) -> list[str]:
+    """Run a file, and return the names that it registers."""
+    from layerscope.registry import load_plugin
+
+    before = set(registry)
     load_plugin(path)
-    new = [name for name in families if name not in before]
+    new = [name for name in registry if name not in before]
     if not new:
-        raise CheckpointError(
-            f"{str(path)!r} registers no checkpoint family.",
-            hint="End it with families.add(Mine.name, Mine()).",
-        )
+        raise missing
+    return new
+
+
+def _checked(
+    names: Sequence[str],
+    registry: Any,
+    check: Callable[[str, Any], list[str]],
+    error: type[LayerScopeError],
+    hint: str,
+) -> list[Row]:
     rows = []
-    for name in new:
-        examples: list[FamilyExample] = list(getattr(families[name], "examples", list)())
+    for name in names:
+        examples = list(getattr(registry[name], "examples", list)())
         if not examples:
-            raise CheckpointError(
-                f"The family {name!r} shows no example of its files, so nothing can be checked.",
-                hint="Give it a method examples() that yields layerscope.testing.FamilyExample.",
+            raise error(
+                f"{name!r} shows no example of its files, so nothing can be checked.", hint=hint
             )
         findings = [
             f"example {number}: {finding}"
             for number, example in enumerate(examples, start=1)
-            for finding in check_family(name, example)
+            for finding in check(name, example)
         ]
-        rows.append({"family": name, "examples": len(examples), "findings": findings})
+        rows.append({"name": name, "examples": len(examples), "findings": findings})
     return rows
 
 
-def _text(rows: list[dict[str, Any]]) -> str:
+def _conclude(kind: str, rows: list[Row], as_json: bool) -> None:
+    named = [{kind: row["name"], **{k: v for k, v in row.items() if k != "name"}} for row in rows]
+    terminal.emit(named, as_json, lambda: _text(rows))
+    if any(row["findings"] for row in rows):
+        raise typer.Exit(FINDINGS)
+
+
+def _text(rows: list[Row]) -> str:
     lines = []
     for row in rows:
         found = row["findings"]
         state = f"{len(found)} findings" if found else "conforms"
-        lines.append(f"{row['family']}: {state}, {row['examples']} examples")
+        lines.append(f"{row['name']}: {state}, {row['examples']} examples")
         lines += [f"  {finding}" for finding in found]
     return "\n".join(lines)
+
+
+def _differences(report: Any) -> str:
+    rows = [(name, f"{mean:.2e}", f"{most:.2e}") for name, (mean, most) in report.features.items()]
+    table = terminal.table(("cut", "difference", "largest row"), rows, right=(1, 2))
+    grey, most = report.pixels
+    return "\n".join(
+        [
+            f"{report.loader} against {report.against}, {report.images} images.",
+            f"Prepared images: {grey:.4f} grey levels on average, {most:.2f} at most.",
+            "",
+            table,
+        ]
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -123,10 +124,35 @@ def command(
     run = _Run(context.params, running)
     if not dry_run:
         terminal.say(f"Device: {running['device']}" + " (auto)" * (device == "auto"))
+        _require_room(checkpoints, opened, context.params, running)
     for checkpoint in checkpoints:
         run.checkpoint(checkpoint, opened)
     run.emit(as_json)
     raise typer.Exit(run.exit_code())
+
+
+def _require_room(
+    checkpoints: Sequence[str],
+    opened: Sequence[Source],
+    words: dict[str, Any],
+    running: dict[str, Any],
+) -> None:
+    """Refuse to begin what would end on a full disk, hours later."""
+    from layerscope.extract import plan, require_room
+    from layerscope.models import select_cuts
+
+    if len(checkpoints) * len(opened) < 2:
+        return  # the only cache is measured when it is opened
+    plans = []
+    for name in checkpoints:
+        # What is wrong with one of them is said when its turn comes.
+        with suppress(LayerScopeError):
+            model = options.load_with(name, words)
+            cuts = select_cuts(model, words["cuts"], words["pooling"])
+            for source in opened:
+                with suppress(LayerScopeError):
+                    plans.append(plan(model, source, words["output"], cuts=cuts, **running))
+    require_room(plans)
 
 
 class _Run:
@@ -157,11 +183,12 @@ class _Run:
                 self._fail(name, source.name, error)
 
     def _one(self, model: LoadedModel, cuts: Sequence[CutPoint], source: Source) -> Row:
-        from layerscope.extract import extract, plan
+        from layerscope.extract import extract, plan, require_room
 
         planned = plan(model, source, self._output, cuts=cuts, **self._running)
         if self._words["dry_run"]:
             return _planned(planned)
+        require_room([planned])
         # Not sooner: a command that was refused must not pass for the one that made these caches.
         settings.write(self._output / "settings.json", "extract", self._words)
         label = f"{model.checkpoint.name} on {source.name}"

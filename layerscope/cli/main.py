@@ -14,8 +14,10 @@ from layerscope.cli import (
     check,
     cuts,
     demo,
+    evaluate,
     extract,
     listing,
+    plan,
     pretrain,
     probe,
     render,
@@ -82,13 +84,15 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "cuts": cuts.command,
     "render": render.command,
     "pretrain": pretrain.command,
+    "plan": plan.command,
     "extract": extract.command,
     "probe": probe.command,
     "report": report.command,
-    "check": check.command,
+    "evaluate": evaluate.command,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
+app.add_typer(check.app, name="check")
 
 
 def _version(asked: bool) -> None:

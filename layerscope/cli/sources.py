@@ -25,14 +25,14 @@ Data = Annotated[
 ]
 
 
-def open_pair(pair: str, *, allow_missing: bool = False) -> Source:
+def open_pair(words: str, *, allow_missing: bool = False) -> Source:
     """Return the source that ``NAME=PATH``, perhaps with options behind it, names.
 
     An option without a value is switched on. A comma that no option's name follows belongs to the
     path.
 
     Args:
-        pair: As on the command line.
+        words: As on the command line.
         allow_missing: Whether images that annotations list may be absent.
 
     Raises:
@@ -42,18 +42,28 @@ def open_pair(pair: str, *, allow_missing: bool = False) -> Source:
     """
     from layerscope.data import open_source
 
-    name, sign, rest = pair.partition("=")
-    path, *words = re.split(r",(?=[a-z_0-9]+=|[a-z_]+(?:,|$))", rest)
-    if not (name and sign and path):
-        raise SettingsError(
-            f"--data {pair!r} does not say which source lies where.",
-            hint="Write NAME=PATH, such as --data objects3d=data/objects3d.",
-        )
-    options = {key: value if given else True for key, given, value in map(_parts, words)}
+    name, rest = pair(words)
+    path, *more = re.split(r",(?=[a-z_0-9]+=|[a-z_]+(?:,|$))", str(rest))
+    options = {key: value if given else True for key, given, value in map(_parts, more)}
     source = open_source(name, Path(path), allow_missing=allow_missing, **options)
     for note in source.notes:
         terminal.say(f"{source.name}: {note}")
     return source
+
+
+def pair(words: str) -> tuple[str, Path]:
+    """Return the name and the path of ``NAME=PATH``.
+
+    Raises:
+        SettingsError: A part of it is missing.
+    """
+    name, sign, path = words.partition("=")
+    if not (name and sign and path):
+        raise SettingsError(
+            f"--data {words!r} does not say which source lies where.",
+            hint="Write NAME=PATH, such as --data objects3d=data/objects3d.",
+        )
+    return name, Path(path)
 
 
 def _parts(word: str) -> tuple[str, str, str]:

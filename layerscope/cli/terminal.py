@@ -48,6 +48,20 @@ def table(
     return "\n".join([line(header), line(["─" * w for w in widths]), *map(line, rows)])
 
 
+def size(count: int) -> str:
+    """Return a number of bytes as a person reads it.
+
+    Examples:
+        >>> size(940), size(37_600_000_000)
+        ('940 B', '35.0 GiB')
+    """
+    value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    return f"{count} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
 @contextmanager
 def progress(label: str, total: int, unit: str = "") -> Iterator[Advance]:
     """Show a progress bar on a terminal and one line at the end elsewhere.

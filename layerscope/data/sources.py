@@ -31,7 +31,7 @@ tasks: Registry[Task] = Registry("task", package="layerscope.data.tasks", group=
 
 
 def open_source(
-    name: str, root: Path, *, allow_missing: bool = False, **options: str | bool | Path
+    name: str, root: Path, /, *, allow_missing: bool = False, **options: str | bool | Path
 ) -> Source:
     """Return the record of the images in a folder.
 
@@ -46,7 +46,7 @@ def open_source(
         UnknownNameError: No source has this name, or the source no such option.
         SourceError: The folder is missing, empty or inconsistent, or lacks an image.
     """
-    opener = sources[name]
+    opener = _opener(name)
     known = source_options(opener)
     for option in options:
         if option not in known:
@@ -55,6 +55,16 @@ def open_source(
     if source.missing and not allow_missing:
         raise _absent(source)
     return source
+
+
+def _opener(name: str) -> Opener:
+    only = {task.source for _, task in tasks.items()} - set(sources)
+    if name in only:
+        raise SettingsError(
+            f"{name} is for evaluation: its features are not kept.",
+            hint=f"Use layerscope evaluate CHECKPOINT --data {name}=PATH.",
+        )
+    return sources[name]
 
 
 def source_options(opener: Opener) -> dict[str, Callable[[Any], Any]]:

@@ -15,7 +15,8 @@ from torch import Tensor
 from layerscope.errors import EstimatorError
 from layerscope.estimators import estimators
 from layerscope.estimators.cell import DRAWS, Cell, Measure, losses, require_metric
-from layerscope.estimators.layer import Layer, read_layer, read_target
+from layerscope.estimators.layer import read_layer, read_target
+from layerscope.estimators.linear import LinearProbe
 from layerscope.nouns import SPLITS, Direction, LayerView, Score, Split, Task
 from layerscope.stats.bootstrap import resample
 from layerscope.stats.moments import RunningMoments
@@ -35,9 +36,9 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """Predictions at one λ."""
+    """A probe at one λ, and how it does."""
 
-    penalty: float
+    probe: LinearProbe
     wrong: dict[Split, Tensor]
     """(n,) 0 for right and 1 for wrong, for val and test."""
     surprise: dict[Split, Tensor]
@@ -77,11 +78,12 @@ class Logistic:
             EstimatorError: Features or targets on which no classifier is defined.
         """
         layer = read_layer(view)
-        rows = _standardised(layer)
+        rule = _rule(layer.features["train"])
+        rows = {split: rule(part).numpy() for split, part in layer.features.items()}
         for task in tasks:
             require_metric(task, ("top-1", "nll"), self.name)
             labels = {split: _labels(view, task, split) for split in SPLITS}
-            path = _fit_path(rows, labels, task)
+            path = _fit_path(rule, rows, labels, task)
             best = min(path, key=_Fit.rank)
             cell = Cell(
                 view, layer, task, self.name, self._seed, _settings(path, best), _note(path, best)
@@ -89,9 +91,21 @@ class Logistic:
             yield from _scores(cell, best, labels)
 
 
-def _standardised(layer: Layer) -> dict[Split, npt.NDArray[np.float64]]:
+def fit_probe(view: LayerView, task: Task) -> LinearProbe:
+    """Return the probe of one task at one cut, its λ chosen on the validation split.
+
+    Args:
+        view: The cut, with its splits.
+        task: Of classes.
+
+    Raises:
+        EstimatorError: Features or targets on which no classifier is defined.
+    """
+    layer = read_layer(view)
     rule = _rule(layer.features["train"])
-    return {split: rule(rows).numpy() for split, rows in layer.features.items()}
+    rows = {split: rule(part).numpy() for split, part in layer.features.items()}
+    labels = {split: _labels(view, task, split) for split in SPLITS}
+    return min(_fit_path(rule, rows, labels, task), key=_Fit.rank).probe
 
 
 def _rule(rows: Tensor) -> Standardiser:
@@ -116,7 +130,10 @@ def _labels(view: LayerView, task: Task, split: Split) -> Labels:
 
 
 def _fit_path(
-    rows: dict[Split, npt.NDArray[np.float64]], labels: dict[Split, Labels], task: Task
+    rule: Standardiser,
+    rows: dict[Split, npt.NDArray[np.float64]],
+    labels: dict[Split, Labels],
+    task: Task,
 ) -> list[_Fit]:
     from sklearn.linear_model import LogisticRegression
 
@@ -128,10 +145,24 @@ def _fit_path(
         parts = {split: _judge(model, rows[split], labels[split]) for split in SPLITS[1:]}
         wrong = {split: part[0] for split, part in parts.items()}
         surprise = {split: part[1] for split, part in parts.items()}
-        path.append(_Fit(penalty, wrong, surprise, stopped))
+        path.append(_Fit(_probe(model, rule, penalty), wrong, surprise, stopped))
         if _is_past_its_best(path):
             break
     return path
+
+
+def _probe(model: Any, rule: Standardiser, penalty: float) -> LinearProbe:
+    weights, intercept = model.coef_, model.intercept_
+    if len(weights) == 1:  # of two classes scikit-learn keeps the second's
+        weights = np.concatenate((np.zeros_like(weights), weights))
+        intercept = np.concatenate((np.zeros_like(intercept), intercept))
+    return LinearProbe(
+        rule,
+        torch.tensor(weights.T, dtype=torch.float64),
+        torch.tensor(intercept, dtype=torch.float64),
+        model.classes_.astype(np.int64),
+        penalty,
+    )
 
 
 def _is_past_its_best(path: Sequence[_Fit]) -> bool:
@@ -168,18 +199,19 @@ def _judge(model: Any, rows: npt.NDArray[np.float64], labels: Labels) -> tuple[T
 def _settings(path: list[_Fit], best: _Fit) -> dict[str, Any]:
     ends = {PENALTIES[0]: "high", PENALTIES[-1]: "low"}
     return {
-        "lambda": best.penalty,
-        "lambda_low": path[-1].penalty,
+        "lambda": best.probe.penalty,
+        "lambda_low": path[-1].probe.penalty,
         "lambda_high": max(PENALTIES),
-        "edge": ends.get(best.penalty, "none"),
-        "unconverged": [fit.penalty for fit in path if fit.stopped],
+        "edge": ends.get(best.probe.penalty, "none"),
+        "unconverged": [fit.probe.penalty for fit in path if fit.stopped],
     }
 
 
 def _note(path: list[_Fit], best: _Fit) -> str:
     if not best.stopped:
         return ""
-    return f"The solver stopped at {ITERATIONS} iterations for the chosen λ = {best.penalty:g}."
+    penalty = best.probe.penalty
+    return f"The solver stopped at {ITERATIONS} iterations for the chosen λ = {penalty:g}."
 
 
 def _scores(cell: Cell, fit: _Fit, labels: dict[Split, Labels]) -> Iterator[Score]:

@@ -16,23 +16,21 @@ half-written is dropped on the next append.
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.errors import DiskError, LayerScopeError
+from layerscope.errors import LayerScopeError
 from layerscope.nouns import Losses, Score, Task
+from layerscope.report.writing import append_lines, complete_lines, replace_file
 
 NUMBERS = ("val", "test", "stderr")
 Key = tuple[str, ...]
@@ -90,13 +88,7 @@ class Results:
             if score.losses is not None:
                 self._keep_losses(score, score.losses)
         lines = [_line(score) for score in sorted(scores, key=lambda score: score.primary)]
-        with _room(self._table):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self._table.open("ab+") as file:
-                _drop_torn_line(file)
-                file.write("".join(lines).encode())
-                file.flush()
-                os.fsync(file.fileno())
+        append_lines(self._table, lines)
 
     def losses(self, score: Score) -> Losses:
         """Return the loss of every row under a primary score.
@@ -139,7 +131,7 @@ class Results:
         """Keep titles, units and encodings, beside those of earlier runs."""
         known = self.tasks() | {task.name: task for task in tasks}
         text = json.dumps([asdict(task) for task in known.values()], indent=2, ensure_ascii=False)
-        _replace(self._tasks, lambda file: _write_text(file, text + "\n"))
+        replace_file(self._tasks, lambda file: file.write(f"{text}\n".encode()))
 
     def tasks(self) -> dict[str, Task]:
         """Return the tasks by name."""
@@ -149,11 +141,7 @@ class Results:
         return {row["name"]: Task(**row | {"classes": tuple(row["classes"])}) for row in rows}
 
     def _rows(self) -> Iterator[Score]:
-        if not self._table.is_file():
-            return
-        lines = self._table.read_bytes().split(b"\n")
-        # What follows the last newline is nothing, or the torn line of a killed writer.
-        for number, line in enumerate(lines[:-1], start=1):
+        for number, line in enumerate(complete_lines(self._table), start=1):
             yield _score(line, f"line {number} of {str(self._table)!r}")
 
     def _home(self, checkpoint: str, source: str) -> Path:
@@ -196,7 +184,7 @@ def row(score: Score) -> dict[str, Any]:
 
 
 def _line(score: Score) -> str:
-    return json.dumps(row(score), ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(row(score), ensure_ascii=False, allow_nan=False)
 
 
 def _score(line: bytes, where: str) -> Score:
@@ -209,13 +197,6 @@ def _score(line: bytes, where: str) -> Score:
             f"The table of scores is damaged: {where} is not a score.",
             hint="Delete that line and run the probe again; the other cells are kept.",
         ) from None
-
-
-def _drop_torn_line(file: BinaryIO) -> None:
-    file.seek(0)
-    end = file.read().rfind(b"\n") + 1
-    file.truncate(end)
-    file.seek(end)
 
 
 def _safe(name: str) -> str:
@@ -232,39 +213,7 @@ def _open(path: Path, hint: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _write(path: Path, arrays: Mapping[str, Any]) -> None:
-    _replace(path, lambda file: np.savez_compressed(file, **arrays))
-
-
-def _write_text(file: BinaryIO, text: str) -> None:
-    file.write(text.encode())
-
-
-def _replace(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Write a file so that a reader finds the old one or the new one, never a part."""
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    with _room(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-
-
-@contextmanager
-def _room(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise DiskError(
-            f"The disk is full; {str(path)!r} was not written.",
-            hint="Make room and repeat the command; finished cells are kept.",
-        ) from error
+    replace_file(path, lambda file: np.savez_compressed(file, **arrays))
 
 
 def failed(score: Score, note: str) -> Score:

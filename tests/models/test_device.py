@@ -5,7 +5,7 @@ import timm
 import torch
 import torchvision
 
-from layerscope.extract import _evaluating
+from layerscope.capture import _evaluating
 from layerscope.models import load, open_taps
 
 pytestmark = pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""Conformance checks for whoever adds a piece of their own."""
+"""Does a checkpoint family load what it says, as what it is, and refuse everything else?"""
 
 from __future__ import annotations
 
@@ -248,6 +248,3 @@ def _branches(
             yield f"It loads a {branch} branch that the file does not hold."
         if declared.branch is None and _own_keys(other) & _own_keys(assembly):
             yield f"Its {branch} branch shares tensors with the usual one."
-
-
-__all__ = ["FamilyExample", "check_capture", "check_family"]

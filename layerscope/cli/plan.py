@@ -1,0 +1,208 @@
+"""``layerscope plan``: what an extraction would take in disk, memory and time, before it begins."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from layerscope.cli import checkpoint as options
+from layerscope.cli import sources, terminal
+from layerscope.errors import FINDINGS
+from layerscope.nouns import Existing
+
+if TYPE_CHECKING:
+    from layerscope.extract import Plan
+    from layerscope.rehearse import Rehearsal
+
+Precision = Literal["float32", "bfloat16"]
+Row = dict[str, Any]
+
+
+def command(
+    context: typer.Context,
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CHECKPOINT", help="Cards' names, or paths of cards or files of weights."
+        ),
+    ],
+    data: sources.Data,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the caches.")] = Path(
+        "features"
+    ),
+    cuts: Annotated[
+        str | None,
+        typer.Option("--cuts", help="Layers: names, globs, ranges such as -4:, with commas."),
+    ] = None,
+    pooling: Annotated[
+        str | None,
+        typer.Option(
+            "--pooling",
+            help="mean, cls, cls+mean, max, flat:9k, none, with commas; the usual ones by default.",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Images per forward pass.")
+    ] = 64,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="In which the network computes.")
+    ] = "float32",
+    existing: Annotated[
+        Existing,
+        typer.Option(
+            "--existing",
+            help="What to do with a cache that is there: leave it, go on with it, write it anew.",
+        ),
+    ] = "missing",
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help="At most so many images, from every split alike."),
+    ] = None,
+    loader: Annotated[
+        str, typer.Option("--loader", help="What reads the images: threads, ffcv, torchvision.")
+    ] = "threads",
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Of the loader: threads, or processes.")
+    ] = None,
+    skip_bad_images: Annotated[
+        bool, typer.Option("--skip-bad-images", help="Leave out images that cannot be read.")
+    ] = False,
+    batches: Annotated[
+        int, typer.Option("--batches", min=0, help="Timed batches; 0 looks at sizes alone.")
+    ] = 4,
+    family: options.Family = None,
+    arch: options.Arch = None,
+    head_from: options.HeadFrom = None,
+    prefix_tokens: options.PrefixTokens = None,
+    map_axes: options.MapAxes = None,
+    branch: options.WhichBranch = None,
+    head_act: options.HeadAct = None,
+    trunk_act: options.TrunkAct = None,
+    attention_heads: options.AttentionHeads = None,
+    stem: options.WhichStem = None,
+    image_size: options.ImageSize = None,
+    width: options.Width = None,
+    batch_norm: options.BatchNorm = None,
+    trust: options.Trust = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what an extraction would take, after a few batches of it; nothing is written.
+
+    Rows times features times bytes are exact. Time and memory come from batches that are read and
+    sent through the network. It ends with exit code 1 where the disk cannot hold the result.
+
+    \b
+    Examples:
+      layerscope plan simclr-objects3d --data objects3d=data/objects3d
+      layerscope plan resnet50.pth --data in1k=imagenet/ --data clevr=CLEVR_v1.0 --batch-size 256
+      layerscope plan vit.pth --data inat=inat2018/ --pooling mean,cls --batches 0 --json
+    """
+    running = {
+        "batch_size": batch_size,
+        "device": device,
+        "precision": precision,
+        "existing": existing,
+        "limit": limit,
+        "loader": loader,
+        "workers": workers,
+        "skip_bad": skip_bad_images,
+    }
+    opened = [sources.open_pair(pair, allow_missing=skip_bad_images) for pair in data]
+    rows = [
+        row
+        for checkpoint in checkpoints
+        for row in _planned(checkpoint, opened, context.params, running)
+    ]
+    _tell_room(rows, output)
+    terminal.emit({"plans": rows}, as_json, lambda: _text(rows))
+    if not all(row["fits"] for row in rows):
+        raise typer.Exit(FINDINGS)
+
+
+def _planned(
+    checkpoint: str, opened: list[Any], words: dict[str, Any], running: dict[str, Any]
+) -> list[Row]:
+    from layerscope.extract import plan
+    from layerscope.models import select_cuts
+    from layerscope.rehearse import rehearse
+
+    model = options.load_with(checkpoint, words)
+    cuts = select_cuts(model, words["cuts"], words["pooling"])
+    rows = []
+    for source in opened:
+        planned = plan(model, source, words["output"], cuts=cuts, **running)
+        found = None
+        if words["batches"]:
+            timing = {name: running[name] for name in ("device", "precision")}
+            chosen = planned.header.cuts
+            found = rehearse(model, planned.loader, chosen, batches=words["batches"], **timing)
+        rows.append(_row(planned, found))
+    return rows
+
+
+def _row(planned: Plan, found: Rehearsal | None) -> Row:
+    cuts = planned.header.cuts
+    return {
+        "checkpoint": planned.header.checkpoint.name,
+        "source": planned.header.source.name,
+        "images": planned.header.rows,
+        "remaining": planned.remaining,
+        "cuts": len({cut.name for cut in cuts}),
+        "feature_sets": len(cuts),
+        "features_per_image": sum(cut.width for cut in cuts),
+        "bytes": planned.remaining * planned.header.row_bytes,
+        "images_per_second": None if found is None else round(found.images_per_second, 1),
+        "seconds": None if found is None else round(planned.remaining / found.images_per_second),
+        "waiting": None if found is None else round(found.waiting, 3),
+        "memory": None if found is None else found.memory,
+        "device_memory": None if found is None else found.device_memory,
+    }
+
+
+def _tell_room(rows: list[Row], output: Path) -> None:
+    from layerscope.extract import existing_parent
+
+    free = shutil.disk_usage(existing_parent(output / "cache.h5")).free
+    together = sum(row["bytes"] for row in rows)
+    for row in rows:
+        row["free"], row["fits"] = free, together <= free
+
+
+def _text(rows: list[Row]) -> str:
+    header = ("checkpoint", "source", "images", "cuts", "features", "disk", "time", "memory")
+    lines = [
+        (
+            row["checkpoint"],
+            row["source"],
+            f"{row['remaining']:,}",
+            str(row["cuts"])
+            + f" in {row['feature_sets']} poolings" * (row["feature_sets"] > row["cuts"]),
+            f"{row['features_per_image']:,}",
+            terminal.size(row["bytes"]),
+            _time(row),
+            "" if row["memory"] is None else terminal.size(row["device_memory"] or row["memory"]),
+        )
+        for row in rows
+    ]
+    together, free = sum(row["bytes"] for row in rows), rows[0]["free"]
+    verdict = "fits" if together <= free else "does not fit"
+    notes = [f"{terminal.size(together)} of {terminal.size(free)} free: it {verdict}."]
+    notes += [
+        f"{row['checkpoint']} on {row['source']}: {row['images_per_second']} images/s, "
+        f"waiting on data {row['waiting']:.0%}"
+        for row in rows
+        if row["waiting"] is not None
+    ]
+    return "\n".join([terminal.table(header, lines, right=(2, 4, 5, 6, 7)), "", *notes])
+
+
+def _time(row: Row) -> str:
+    if row["seconds"] is None:
+        return ""
+    minutes, seconds = divmod(row["seconds"], 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
