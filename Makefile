@@ -12,7 +12,7 @@ help:
 	@echo "make lint       ruff, codespell and the contract between the rooms"
 	@echo "make types      mypy, strict"
 	@echo "make docs       the documentation site, in site/"
-	@echo "make reference  rewrite docs/reference/cli.md and the table of families"
+	@echo "make reference  rewrite docs/reference/cli.md and the tables of families and tasks"
 	@echo "make bench      every script in benchmarks/"
 	@echo "make clean      remove .venv and site/"
 
@@ -38,6 +38,7 @@ docs: .venv/.dev
 reference: .venv/.dev
 	$(BIN)/python docs/cli.py
 	$(BIN)/python docs/families.py
+	$(BIN)/python docs/tasks.py
 
 bench: .venv/.dev
 	@set -e; for script in benchmarks/*.py; do \

@@ -6,7 +6,7 @@ import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ from layerscope.cache import (
     CacheWriter,
     Header,
     Standing,
+    annotate,
     cache_name,
     ingredients,
     standing,
@@ -30,6 +31,7 @@ from layerscope.errors import DiskError
 from layerscope.nouns import CutModel, CutPoint, Existing, Source
 from layerscope.stopwatch import Stopwatch
 
+Status = Literal["written", "there", "annotated"]
 Progress = Callable[..., None]
 """``progress(n, note="")``: so many rows were just stored, and what slows them down."""
 
@@ -89,8 +91,9 @@ class ExtractReport:
     """What an extraction did."""
 
     path: Path
-    status: Literal["written", "there"]
-    """Whether rows were computed, or the same cache was complete before."""
+    status: Status
+    """Whether rows were computed, the same cache was complete before, or only its splits, groups
+    and targets were written anew."""
     rows: int
     resumed_from: int
     """Rows that an earlier run had left; 0 when this run made them all."""
@@ -170,7 +173,13 @@ def plan(
             limit=limit,
         )
         | statistics(model, thinned, batch_size),
-        settings={"precision": precision, "loader": loader, "versions": versions()},
+        settings={
+            "precision": precision,
+            "loader": loader,
+            "decoder": images.decoder,
+            "preprocessing": {**asdict(reading.preprocessing), "antialias": True},
+            "versions": versions(),
+        },
     )
     path = out / cache_name(model.checkpoint.name, source.name, limit)
     found = standing(path, header, existing)
@@ -239,7 +248,10 @@ def extract(
         skip_bad=skip_bad,
     )
     if planned.standing.status == "there":
-        return _report(planned, "there", Stopwatch(), None)
+        if planned.standing.outdated:
+            annotate(planned.path, planned.header)
+        status: Status = "annotated" if planned.standing.outdated else "there"
+        return _report(planned, status, Stopwatch(), None)
     watch = Stopwatch()
     with CacheWriter(planned.path, planned.header, existing) as writer:
         run = _run(model, planned, writer, target, precision, watch, progress)
@@ -279,7 +291,7 @@ def versions() -> dict[str, str]:
     """Return the versions of what the features went through."""
     from layerscope import __version__
 
-    names = ("torch", "torchvision", "pillow", "numpy", "h5py")
+    names = ("torch", "torchvision", "pillow", "numba", "numpy", "h5py")
     return {
         "layerscope": __version__,
         "python": platform.python_version(),
@@ -294,7 +306,7 @@ def _earlier(planned: Plan) -> tuple[BadImage, ...]:
 
 def _report(
     planned: Plan,
-    status: Literal["written", "there"],
+    status: Status,
     watch: Stopwatch,
     difference: Mapping[str, float] | None,
 ) -> ExtractReport:

@@ -15,6 +15,8 @@ from typer.main import get_command
 
 import layerscope
 from layerscope.cli.main import app
+from layerscope.data import loaders
+from layerscope.data.shifts import shifts
 from layerscope.data.sources import sources, tasks
 from layerscope.estimators import estimators
 from layerscope.models import families
@@ -34,7 +36,7 @@ def commands(group, prefix=""):
 
 
 COMMANDS = dict(commands(get_command(app)))
-NAMES = {registry.kind: registry.names() for registry in (estimators, tasks, sources, renderers)}
+NAMES = {registry.kind: registry.names() for registry in (estimators, loaders, renderers)}
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,13 @@ def test_the_table_of_families_names_every_one_and_is_up_to_date():
     assert page == generator.page(), "run make reference"
 
 
+def test_the_page_of_tasks_names_every_one_and_is_up_to_date():
+    page = (DOCS / "tasks.md").read_text()
+    names = [*tasks.names(), *sources.names(), *shifts.names()]
+    assert [name for name in names if f"`{name}`" not in page] == []
+    assert page == _script("tasks").page(), "run make reference"
+
+
 def test_links_between_pages_lead_somewhere():
     broken = []
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")):
@@ -156,11 +165,12 @@ def test_the_estimator_of_the_how_to_page_runs(tmp_path: Path):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_family_of_the_how_to_page_conforms(tmp_path: Path):
-    page = (DOCS / "how-to" / "add-a-family.md").read_text()
+@pytest.mark.parametrize(("kind", "name"), [("family", "ours"), ("task", "dice")])
+def test_the_piece_of_the_how_to_page_conforms(tmp_path: Path, kind: str, name: str):
+    page = (DOCS / "how-to" / f"add-a-{kind}.md").read_text()
     plugin = tmp_path / "mine.py"
     plugin.write_text(re.search(r"```python\n(.+?)```", page, flags=re.DOTALL).group(1))
-    call = "from layerscope.cli.main import app; app(['check', 'family', 'mine.py'])"
+    call = f"from layerscope.cli.main import app; app(['check', '{kind}', 'mine.py'])"
     command = [sys.executable, "-W", "error", "-c", call]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "ours: conforms, 1 examples\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, f"{name}: conforms, 1 examples\n"), done.stderr

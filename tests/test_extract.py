@@ -319,6 +319,31 @@ def test_other_weights_under_the_same_name_are_refused(model, source, out):
     assert report.status == "written"
 
 
+def test_other_targets_for_the_same_images_cost_no_second_extraction(model, source, out):
+    first = extract(model, source, out, device="cpu")
+    features = stored(first.path)
+    other = replace(source, targets={"toy-number": -source.targets["toy-number"]}, annotations="b")
+
+    def forward(images):
+        raise AssertionError("computed")
+
+    plain, model.module.forward = model.module.forward, forward
+    report = extract(model, other, out, device="cpu")
+    assert (report.status, report.images_per_second) == ("annotated", 0.0)
+    assert report.fingerprint != first.fingerprint
+    assert_identical(stored(report.path), features)
+    with open_cache(report.path) as cache:
+        rows = np.flatnonzero(source.splits == "val")
+        np.testing.assert_array_equal(
+            cache.view("trunk").target("toy-number", "val")[:, 0], -rows / 10
+        )
+    assert extract(model, other, out, device="cpu").status == "there"
+    model.module.forward = plain
+    moved = replace(source, manifest="n")
+    with pytest.raises(CacheError, match="differs in annotations, images"):
+        extract(model, moved, out, device="cpu")
+
+
 def test_an_unreadable_image_stops_and_finished_rows_stay(model, source, out):
     (source.root / "09.png").write_bytes(b"\x89PNG broken")
     with pytest.raises(SourceError, match=r"09\.png' cannot be read"):

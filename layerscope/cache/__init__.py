@@ -5,7 +5,7 @@ from layerscope.cache.fingerprint import differences, fingerprint_of, ingredient
 from layerscope.cache.header import Header
 from layerscope.cache.layout import cache_name
 from layerscope.cache.reader import Cache, View, find_caches, open_cache
-from layerscope.cache.writer import CacheWriter
+from layerscope.cache.writer import CacheWriter, annotate
 
 __all__ = [
     "Cache",
@@ -13,6 +13,7 @@ __all__ = [
     "Header",
     "Standing",
     "View",
+    "annotate",
     "cache_name",
     "differences",
     "find_caches",

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from layerscope.cache.fingerprint import differences
+from layerscope.cache.fingerprint import ANNOTATIONS, differences
 from layerscope.cache.header import Header
 from layerscope.cache.layout import ATTRIBUTES, OLDER, ROW_VALID, SCHEMA, part_of
 from layerscope.errors import CacheError
@@ -31,6 +31,8 @@ class Standing:
     """Whether a part without a row of use is in the way of a new one."""
     skipped: tuple[int, ...] = ()
     """Rows among them whose image could not be read."""
+    outdated: bool = False
+    """Whether the features are those asked for, beside other splits, groups or targets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +75,11 @@ def _finished(path: Path, header: Header) -> Standing:
     found = _look(path)
     if found == "older":
         raise _older(path)
-    if not isinstance(found, _Found) or not found.complete:
+    # One that lost its mark while its annotations were rewritten has all of its rows.
+    if not isinstance(found, _Found) or not (found.complete or found.rows_done == header.rows):
         raise _foreign(path)
-    _require_same(path, found, header)
-    return Standing("there", found.rows_done, skipped=found.skipped)
+    outdated = _require_same(path, found, header) or not found.complete
+    return Standing("there", found.rows_done, skipped=found.skipped, outdated=outdated)
 
 
 def _started(part: Path, header: Header, found: _Look) -> Standing:
@@ -86,8 +89,8 @@ def _started(part: Path, header: Header, found: _Look) -> Standing:
         raise _older(part)
     if not isinstance(found, _Found):  # a part that was killed before its first flush has no row
         return Standing("new", stale=found == "unreadable")
-    _require_same(part, found, header)
-    return Standing("part", found.rows_done, skipped=found.skipped)
+    outdated = _require_same(part, found, header)
+    return Standing("part", found.rows_done, skipped=found.skipped, outdated=outdated)
 
 
 def _foreign(path: Path) -> CacheError:
@@ -105,14 +108,16 @@ def _older(path: Path) -> CacheError:
     )
 
 
-def _require_same(path: Path, found: _Found, header: Header) -> None:
+def _require_same(path: Path, found: _Found, header: Header) -> bool:
+    """Refuse other features; return whether only what is known about the images is another."""
     changed = differences(found.ingredients, header.ingredients)
-    if changed:
+    if set(changed) - {ANNOTATIONS}:
         raise CacheError(
             f"{str(path)!r} was made from something else; it differs in {', '.join(changed)}.",
             hint="Choose another folder with -o, write over it with --existing replace, or "
             "return to the settings that it was made with.",
         )
+    return bool(changed)
 
 
 def _look(path: Path) -> _Look:

@@ -10,6 +10,9 @@ from layerscope.cache.layout import SCHEMA, STORAGE
 from layerscope.cache.records import plain, to_json
 from layerscope.nouns import Checkpoint, CutPoint, Preprocessing, Source
 
+ANNOTATIONS = "annotations"
+"""The ingredient that features do not depend on: a cache can be given another."""
+
 
 def ingredients(
     checkpoint: Checkpoint,
@@ -21,7 +24,7 @@ def ingredients(
     precision: str,
     limit: int | None = None,
 ) -> dict[str, Any]:
-    """Return everything that determines the features, in JSON's own types.
+    """Return everything that determines the features and what they are asked, in JSON's own types.
 
     Batch size, threads and device are left out: they change the last bits of a sum at most, and
     whoever moves to another machine wants to go on with what is there.
@@ -49,7 +52,7 @@ def ingredients(
             "preprocessing": plain(preprocessing) | {"antialias": True},
             "decoder": decoder,
             "images": source.manifest,
-            "annotations": source.annotations,
+            ANNOTATIONS: source.annotations,
             "precision": precision,
             "storage": STORAGE,
             "limit": limit,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,8 @@ from layerscope.cache.layout import (
     ROW_SPLIT,
     ROW_VALID,
     SCHEMA,
+    TARGETS,
+    TASK_SPLITS,
     features_of,
     part_of,
     split_of,
@@ -62,6 +64,10 @@ class CacheWriter:
             self.part.unlink()
         self._require_room()
         self._file = self._resumed() if found.status == "part" else self._created()
+        if found.outdated:
+            with self._storing():
+                _annotate(self._file, header)
+                self._file.flush()
 
     def __enter__(self) -> CacheWriter:
         return self
@@ -175,19 +181,75 @@ class CacheWriter:
         )
 
 
+def annotate(path: Path, header: Header) -> None:
+    """Give a complete cache other splits, groups and targets; its features stay as they are.
+
+    A list of training images that was found later, or a column more, costs no second extraction.
+    Killed on the way, the file is no complete cache, and the same call completes it.
+
+    Args:
+        path: The cache, whose features were made from the same ingredients.
+        header: What is known about the images now.
+
+    Raises:
+        CacheError: Another process has it open.
+        DiskError: The disk is full; the same call completes the cache.
+    """
+    try:
+        file = h5py.File(path, "r+")
+    except BlockingIOError as error:
+        raise locked(path) from error
+    try:
+        for done in (False, True):
+            if done:
+                _annotate(file, header)
+            file.attrs.modify("complete", np.bool_(done))
+            file.flush()
+            _sync(path)
+        file.close()
+    except OSError as error:
+        _close_quietly(file)
+        raise DiskError(
+            f"{str(path)!r} cannot be written: {_reason(error)}.",
+            hint="Its features are unharmed; make room and repeat the command.",
+        ) from error
+
+
+def _annotate(file: h5py.File, header: Header) -> None:
+    for name in (ROW_SPLIT, ROW_GROUP, TARGETS, TASK_SPLITS):
+        if name in file:
+            del file[name]
+    _write_annotations(file, header)
+    file.attrs.update(
+        {
+            "fingerprint": header.fingerprint,
+            "ingredients": to_json(header.ingredients),
+            "tasks": to_json(header.source.tasks),
+        }
+    )
+
+
 def _write_header(file: h5py.File, header: Header) -> None:
-    source = header.source
     for cut in header.cuts:
         _preallocate(file, features_of(cut.key), (header.rows, cut.width))
     file.create_dataset(ROW_VALID, data=np.zeros(header.rows, dtype=np.bool_))
-    texts = ((ROW_ID, source.ids), (ROW_SPLIT, source.splits), (ROW_GROUP, source.groups))
-    for name, values in texts:
-        file.create_dataset(name, data=[str(v) for v in values], dtype=h5py.string_dtype())
+    _write_texts(file, ROW_ID, header.source.ids)
+    _write_annotations(file, header)
+    file.attrs.update(_attributes(header))
+
+
+def _write_annotations(file: h5py.File, header: Header) -> None:
+    source = header.source
+    _write_texts(file, ROW_SPLIT, source.splits)
+    _write_texts(file, ROW_GROUP, source.groups)
     for task in source.tasks:
         file.create_dataset(target_of(task.name), data=source.targets[task.name])
     for name, split in source.task_splits.items():
         file.create_dataset(split_of(name), data=split)
-    file.attrs.update(_attributes(header))
+
+
+def _write_texts(file: h5py.File, name: str, values: Iterable[str]) -> None:
+    file.create_dataset(name, data=[str(v) for v in values], dtype=h5py.string_dtype())
 
 
 def _attributes(header: Header) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,13 +13,18 @@ from layerscope.cli import terminal
 
 Rows = list[dict[str, str]]
 
+_LONG = {"split", "licence", "citation"}
+"""Columns of tasks that only --json shows."""
+
 
 class Kind(StrEnum):
     """What can be listed."""
 
     checkpoints = "checkpoints"
     families = "families"
+    sources = "sources"
     tasks = "tasks"
+    loaders = "loaders"
     estimators = "estimators"
     renderers = "renderers"
     methods = "methods"
@@ -28,11 +34,14 @@ def command(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the checkpoints, families, tasks, estimators, renderers or training methods.
+    """List checkpoints, families, sources, tasks, loaders, estimators, renderers or methods.
+
+    Of tasks the table has what fits on a line; --json adds split, licence and citation.
 
     \b
     Examples:
       layerscope list checkpoints
+      layerscope list tasks
       layerscope list tasks --json
     """
     rows = _LISTINGS[kind]()
@@ -42,7 +51,8 @@ def command(
 def _text(kind: Kind, rows: Rows) -> str:
     if not rows:
         return f"There are no {kind.value}."
-    header = list(rows[0])
+    hidden = _LONG if kind is Kind.tasks else set()
+    header = [name for name in rows[0] if name not in hidden]
     return terminal.table(header, [[row[name] for name in header] for row in rows])
 
 
@@ -66,9 +76,41 @@ def _tasks() -> Rows:
     from layerscope.data import all_tasks
 
     return [
-        {"name": t.name, "source": t.source, "kind": t.kind, "metric": t.metric, "title": t.title}
+        {
+            "name": t.name,
+            "source": t.source,
+            "kind": t.kind,
+            "classes": str(t.class_count or ""),
+            "metric": t.metric,
+            "title": t.title,
+            "split": t.split,
+            "licence": t.licence,
+            "citation": t.citation,
+        }
         for t in all_tasks()
     ]
+
+
+def _sources() -> Rows:
+    from layerscope.data import sources
+    from layerscope.data.shifts import shifts
+    from layerscope.data.sources import source_options
+
+    openers: dict[str, Callable[..., Any]] = dict(sources.items()) | dict(shifts.items())
+    return [
+        {
+            "name": name,
+            "options": ", ".join(source_options(opener)),
+            "holds": _first_line(sys.modules[opener.__module__]),
+        }
+        for name, opener in sorted(openers.items())
+    ]
+
+
+def _loaders() -> Rows:
+    from layerscope.data import loaders
+
+    return [{"name": name, "reads": _first_line(item)} for name, item in loaders.items()]
 
 
 def _estimators() -> Rows:
@@ -97,7 +139,9 @@ def _first_line(item: object) -> str:
 _LISTINGS: dict[Kind, Callable[[], Rows]] = {
     Kind.checkpoints: _checkpoints,
     Kind.families: _families,
+    Kind.sources: _sources,
     Kind.tasks: _tasks,
+    Kind.loaders: _loaders,
     Kind.estimators: _estimators,
     Kind.renderers: _renderers,
     Kind.methods: _methods,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from layerscope.cli import settings, terminal
-from layerscope.errors import FINDINGS, SettingsError
+from layerscope.errors import FINDINGS, SettingsError, UnknownNameError
 from layerscope.nouns import Existing
 
 if TYPE_CHECKING:
@@ -85,7 +85,29 @@ def _tasks(pattern: str, caches: Sequence[FeatureCache]) -> tuple[Task, ...]:
     from layerscope.data import select_tasks
 
     known = {task.name: task for cache in caches for task in cache.tasks}
+    for word in pattern.split(","):
+        _require_held(word.strip(), tuple(known.values()))
     return select_tasks(pattern, tuple(known.values()))
+
+
+def _require_held(word: str, held: Sequence[Task]) -> None:
+    """Tell a task that the caches lack from one that does not exist."""
+    from layerscope.data import all_tasks, select_tasks, sources
+
+    with suppress(UnknownNameError):
+        select_tasks(word, held)
+        return
+    try:
+        meant = select_tasks(word, all_tasks())
+    except UnknownNameError:
+        return  # of which the nearest names are said
+    source = meant[0].source
+    make = (
+        f"layerscope extract CHECKPOINT --data {source}=PATH"
+        if source in sources
+        else f"layerscope evaluate CHECKPOINT --data {source}=PATH"
+    )
+    raise SettingsError(f"No cache holds targets of {word!r}.", hint=f"Use {make} first.")
 
 
 def _estimators(pattern: str | None, tasks: Sequence[Task], seed: int) -> list[Estimator]:

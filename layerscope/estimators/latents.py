@@ -48,7 +48,7 @@ class _Fit:
 class Ridge:
     """Linear regression of latent variables with an L2 penalty chosen on the validation split.
 
-    Features are standardised and targets centred by their training statistics; λ minimises the
+    Labels of which any number may apply are regressed as zeros and ones. Features are standardised and targets centred by their training statistics; λ minimises the
     mean squared error over the encoded components on the validation rows, which are not trained
     on; everything reported as ``test`` comes from the disjoint test rows.
 
@@ -62,7 +62,7 @@ class Ridge:
         self._seed = seed
 
     def handles(self, task: Task) -> bool:
-        return task.kind == "latents"
+        return task.kind in ("latents", "multilabel")
 
     def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
         """Yield mse, nmse, r2 and the error in the latent's own unit, for each task.

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from layerscope.cache import CacheWriter, standing
+from layerscope.cache import CacheWriter, annotate, open_cache, standing
 from layerscope.errors import CacheError, DiskError
 
 NAME = "net@toy.h5"
@@ -266,3 +266,123 @@ def test_a_cut_in_two_poolings_has_two_datasets(tmp_path, headers, fill):
             "layer1.0@mean", "layer1.0@max", "trunk@mean", "head.1@none"
         }  # fmt: skip
         assert file["features/layer1.0@max"].shape == (21, 2)
+
+
+def relabelled(header):
+    """The same rows with other splits, groups and targets, and a task more."""
+    source = header.source
+    more = replace(source.tasks[0], name="toy-more", classes=("a", "b", "c"))
+    changed = replace(
+        source,
+        splits=np.roll(source.splits, 1),
+        groups=np.array([f"other{i}" for i in range(header.rows)]),
+        tasks=(*source.tasks, more),
+        targets={
+            **source.targets,
+            "toy-kind": 1 - source.targets["toy-kind"],
+            "toy-more": np.arange(header.rows) % 3,
+        },
+        task_splits={"toy-more": np.zeros(header.rows, np.int8)},
+        annotations="b" * 64,
+    )
+    ingredients = {**header.ingredients, "annotations": "b" * 64}
+    return replace(header, source=changed, ingredients=ingredients)
+
+
+@pytest.fixture
+def finished(tmp_path, header, fill):
+    path = tmp_path / NAME
+    with CacheWriter(path, header) as writer:
+        fill(writer, header.rows)
+        writer.finish()
+    return path
+
+
+def test_other_annotations_are_written_beside_the_same_features(finished, header, tmp_path, fill):
+    before, _ = contents(finished)
+    other = relabelled(header)
+    assert standing(finished, other, "missing").outdated
+    annotate(finished, other)
+    with CacheWriter(tmp_path / "fresh.h5", other) as writer:
+        fill(writer, other.rows)
+        fresh = writer.finish()
+    found, attributes = contents(finished)
+    expected, wanted = contents(fresh)
+    assert found.keys() == expected.keys()
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, expected[name], err_msg=name)
+        if name.startswith("features/"):
+            np.testing.assert_array_equal(values, before[name])
+    assert attributes == wanted
+    found = standing(finished, other, "missing")
+    assert (found.status, found.outdated) == ("there", False)
+
+
+ANNOTATE = """
+import os, pickle, signal, sys
+from pathlib import Path
+import h5py
+from layerscope.cache import annotate
+
+header = pickle.loads(Path(sys.argv[1]).read_bytes())
+last, calls, create = int(sys.argv[3]), 0, h5py.Group.create_dataset
+
+def deadly(self, *arguments, **options):
+    global calls
+    if calls == last:
+        self.file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    calls += 1
+    return create(self, *arguments, **options)
+
+h5py.Group.create_dataset = deadly
+annotate(Path(sys.argv[2]), header)
+"""
+
+
+@pytest.mark.parametrize("last", range(6))
+def test_killed_while_annotating_a_cache_is_none_until_the_same_call_completes_it(
+    finished, header, tmp_path, last
+):
+    other = relabelled(header)
+    whole = shutil.copy(finished, tmp_path / "whole.h5")
+    annotate(tmp_path / "whole.h5", other)
+    (tmp_path / "header").write_bytes(pickle.dumps(other))
+    child = [sys.executable, "-c", ANNOTATE, str(tmp_path / "header"), str(finished), str(last)]
+    assert subprocess.run(child, check=False).returncode == -signal.SIGKILL
+    with pytest.raises(CacheError, match="is incomplete"):
+        open_cache(finished)
+    for asked in (other, header):  # what was asked for then, or what it was made with
+        found = standing(finished, asked, "missing")
+        assert (found.status, found.outdated) == ("there", True)
+    annotate(finished, other)
+    found, _ = contents(finished)
+    expected, _ = contents(whole)
+    assert found.keys() == expected.keys()
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, expected[name], err_msg=name)
+
+
+def test_an_unfinished_cache_goes_on_with_other_annotations(tmp_path, header, fill):
+    path = tmp_path / NAME
+    with CacheWriter(path, header) as writer:
+        fill(writer, 8)
+    other = relabelled(header)
+    with CacheWriter(path, other) as writer:
+        assert writer.rows_done == 8
+        fill(writer, other.rows)
+        writer.finish()
+    with open_cache(path) as cache:
+        assert cache.fingerprint == other.fingerprint
+        assert [task.name for task in cache.tasks][-1] == "toy-more"
+        np.testing.assert_array_equal(
+            cache.view("trunk").target("toy-kind", "val"),
+            other.source.targets["toy-kind"][other.source.splits == "val"],
+        )
+
+
+def test_other_features_are_refused_whatever_the_annotations(finished, header, headers):
+    other = relabelled(header)
+    changed = replace(other, ingredients={**other.ingredients, "weights": "c" * 64})
+    with pytest.raises(CacheError, match="differs in annotations, weights"):
+        standing(finished, changed, "missing")

@@ -10,10 +10,8 @@ from layerscope.data import all_tasks, open_source, select_tasks, sources, thin
 from layerscope.errors import SettingsError, UnknownNameError
 from layerscope.nouns import Source, Task
 
-KNOWN = (
-    *all_tasks(),
-    Task("objects-count", "objects", "classes", "top-1", "maximise"),
-)
+OBJECTS3D = tuple(task for task in all_tasks() if task.source == "objects3d")
+KNOWN = (*OBJECTS3D, Task("objects-count", "objects", "classes", "top-1", "maximise"))
 
 
 def names(pattern):
@@ -21,7 +19,7 @@ def names(pattern):
 
 
 def test_a_sources_name_names_all_of_its_tasks_and_no_other_sources():
-    assert names("objects3d") == [task.name for task in all_tasks()]
+    assert names("objects3d") == [task.name for task in OBJECTS3D]
     assert names("objects") == ["objects-count"]
 
 
@@ -33,6 +31,16 @@ def test_prefixes_end_at_a_dash():
     ]
     with pytest.raises(UnknownNameError):
         names("objects3d-sp")
+
+
+def test_a_tasks_own_name_names_it_alone_and_a_number_may_follow_a_prefix():
+    def chosen(pattern):
+        return [task.name for task in select_tasks(pattern, all_tasks())]
+
+    assert chosen("in1k") == ["in1k"]
+    assert chosen("places") == ["places205", "places365"]
+    assert chosen("cifar") == ["cifar10", "cifar100"]
+    assert chosen("inat,clevr") == ["clevr-count", "clevr-dist", "inat"]
 
 
 def test_lists_and_globs_keep_the_known_order_and_repeat_nothing():

@@ -28,9 +28,21 @@ def noise(*shape: int) -> np.ndarray:
     return RNG.standard_normal(shape)
 
 
-def test_it_handles_latents_only():
+def test_labels_are_regressed_as_zeros_and_ones(view):
+    rows = noise(N, 8)
+    labels = (rows[:, :2] + 0.1 * noise(N, 2) > 0).astype(np.int64)
+    task = Task("marks", "memory", "multilabel", "mse", "minimise", classes=("a", "b"))
+    row = scores(view(rows, marks=labels), task)
+    as_numbers = scores(view(rows, z=labels.astype(float)), latent("z"))
+    assert row["marks", "mse"].test == as_numbers["z", "mse"].test
+    # A linear rule explains 2/π of the variance of the sign of a normal variable.
+    assert row["marks", "r2"].test == pytest.approx(2 / np.pi, abs=0.08)
+
+
+def test_it_handles_latents_and_labels_only():
     ridge = estimators["ridge"](0)
     assert ridge.handles(latent("a"))
+    assert ridge.handles(Task("m", "memory", "multilabel", "mse", "minimise"))
     assert not ridge.handles(Task("c", "memory", "classes", "top-1", "maximise"))
 
 

@@ -1,7 +1,8 @@
 """The rendered 3D data set: 3D objects under known pose, floor and light, one image per view.
 
-A folder holds ``latents.csv`` (a line for each image), the images that it lists, and
-``dataset.json``, which says whether rendering came to its end.
+``layerscope render`` makes it. A folder holds ``latents.csv`` (a line for each image), the images
+that it lists, and ``dataset.json``, which says whether rendering came to its end. The views of one
+object are one group.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ HEADER = ("image", "object", "category", *RANGES, "split")
 _ROUNDING = 1e-6
 """What a value written with six decimals may lie outside its range."""
 
+_SPLIT = "whole objects, as latents.csv says: no object is in two splits"
+_LICENCE = "your own renders"
+_CITATION = "latents of Bordes et al. (2023), Guillotine Regularization, table 1"
+
 _RENDER = "Render the set with layerscope render, or give the folder that it wrote."
 
 
@@ -57,6 +62,9 @@ def _latent(
         encoding=encoding,
         period=period,
         unit=unit,
+        split=_SPLIT,
+        licence=_LICENCE,
+        citation=_CITATION,
     )
 
 
@@ -72,6 +80,9 @@ CATEGORY = Task(
     metric="top-1",
     direction="maximise",
     title="Category",
+    split=_SPLIT,
+    licence=_LICENCE,
+    citation=_CITATION,
 )
 
 COLUMNS: dict[Task, tuple[str, ...]] = {
