@@ -1,0 +1,182 @@
+"""A table of your own: images with classes, labels and measurements, and a card that explains it.
+
+The path is a card in TOML, which lies beside a CSV, TSV or Parquet table and says what its columns
+are. Nothing is guessed that it does not say:
+
+    table = "labels.csv"      # relative to the card
+    image = "path"            # the column with the paths of the images
+    root = "images"           # what those are relative to; the card's own folder by default
+    split = "split"           # a column of train, val and test; made up, by seed 0, without it
+    group = "patient"         # a column; rows of one group are never in two splits
+
+    [tasks.grade]             # becomes the task table-grade
+    kind = "classes"          # one class a row, from the column of that name
+    classes = ["low", "high"] # in this order; all that occur, sorted, by default
+
+    [tasks.findings]
+    kind = "multilabel"       # any number of labels a row
+    separator = "|"           # or columns = ["edema", "mass"], each of 0 and 1
+    none = "normal"           # the word for no label, where there is one
+
+    [tasks.age]
+    kind = "continuous"       # a number; several with columns = ["x", "y"]
+    column = "age_years"      # where the column is not called like the task
+    unit = "years"
+    missing = "leave out"     # rows without a value are no rows of this task
+
+    [tasks.heading]
+    kind = "continuous"
+    period = 360.0            # a full turn: 359 and 1 are neighbours
+    unit = "deg"
+
+Besides, ``name`` tells several tables apart (``name = "mine"`` makes ``mine-grade``), ``delimiter``
+is what separates the cells of a CSV file that is no comma, ``framing = "whole"`` resizes images
+without cropping them, for questions about where something is, and a task may have a ``title``. A
+table whose split column lacks ``test`` or ``val`` is treated as a folder of images is. An empty
+cell is an error unless its task leaves the row out.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from layerscope.data.answers import Answer, answered, words_of
+from layerscope.data.assembly import assemble
+from layerscope.data.listing import require_folder
+from layerscope.data.names import own_name
+from layerscope.data.official import divided, split_named
+from layerscope.data.sources import sources
+from layerscope.data.splits import Mask, codes
+from layerscope.data.table_card import Card, Question, read_card
+from layerscope.data.tables import Table
+from layerscope.data.tables import open_table as read_table
+from layerscope.errors import SourceError
+from layerscope.nouns import SPLITS, Encoding, Source, Task
+
+NAME = "table"
+
+
+@sources.register(NAME)
+def open_table(path: Path) -> Source:
+    """Return the record of the images in a table.
+
+    Rows come in the table's order.
+
+    Args:
+        path: The card, a TOML file that says which table to read and what its columns are.
+
+    Raises:
+        SourceError: The card or the table is missing, incomplete or contradicts itself; the message
+            names the file and the line.
+        UnknownNameError: The table has no column of a name that the card gives.
+    """
+    card = read_card(path)
+    name = own_name(card.name, NAME)
+    table = read_table(card.table, card.delimiter)
+    require_folder(card.root, hint="The card's root is what the paths of the images start from.")
+    ids = _ids(table, card)
+    answers = {question: answered(table, question) for question in card.questions}
+    parts, groups = _parts(table, card.split), _groups(table, card.group)
+    classes = next((it.target for it in answers.values() if it.target.ndim == 1), None)
+    division = divided(parts, ids, classes, card.table, groups)
+    targets: dict[Task, npt.NDArray[Any]] = {}
+    own: dict[str, npt.NDArray[np.int8]] = {}
+    notes = list(division.notes)
+    for question, answer in answers.items():
+        task = _task(name, question, answer, division.rule)
+        targets[task] = answer.target
+        if not answer.said.all():
+            own[task.name] = _own_split(division.splits, answer.said, task, card.table)
+            gone = int((~answer.said).sum())
+            notes.append(f"{task.name} leaves out {gone:,} of {len(ids):,} images without a value")
+    return assemble(
+        name,
+        card.root,
+        ids,
+        division.splits,
+        targets,
+        groups=groups,
+        framing=card.framing,
+        task_splits=own,
+        notes=notes,
+    )
+
+
+def _task(name: str, question: Question, answer: Answer, rule: str) -> Task:
+    classes = question.kind == "classes"
+    encoding: Encoding = "raw" if question.period is None else "circular"
+    return Task(
+        name=f"{name}-{question.key}",
+        source=name,
+        kind="latents" if question.kind == "continuous" else question.kind,
+        metric="top-1" if classes else "mse",
+        direction="maximise" if classes else "minimise",
+        title=question.title,
+        encoding=encoding if question.kind == "continuous" else None,
+        period=question.period,
+        unit=question.unit,
+        classes=answer.classes,
+        split=rule if answer.said.all() else f"{rule}; images without a value are left out",
+    )
+
+
+def _own_split(
+    splits: npt.NDArray[np.str_], said: Mask, task: Task, path: Path
+) -> npt.NDArray[np.int8]:
+    own = np.where(said, codes(splits), -1).astype(np.int8)
+    for place, split in enumerate(SPLITS):
+        if not (own == place).any():
+            raise SourceError(
+                f"The {split} split of {task.name} is empty: {int(said.sum())} of {len(said)} rows "
+                f"of {str(path)!r} have a value.",
+                hint="A probe is fitted on train, chosen on val and judged on test.",
+            )
+    return own
+
+
+def _ids(table: Table, card: Card) -> list[str]:
+    """Return the paths of the images relative to their root, each of which is there once."""
+    ids: dict[str, int] = {}
+    for row, cell in enumerate(words_of(table, card.image)):
+        name = _relative(cell, card.root)
+        if name is None:
+            what = f"has the path {cell!r}, which is not below {str(card.root)!r}"
+            raise table.wrong(row, what, "Write paths relative to the card's root.")
+        first = ids.setdefault(name, row)
+        if first != row:
+            what = f"repeats the path {cell!r} of {table.unit} {table.numbers[first]}"
+            raise table.wrong(row, what, "Each image is one row; two labels cannot both be right.")
+    return list(ids)
+
+
+def _relative(cell: str, root: Path) -> str | None:
+    path = PurePosixPath(cell)
+    if not path.is_absolute():
+        return posixpath.normpath(cell)
+    for base in (root.absolute(), root.resolve()):
+        if path.is_relative_to(base):
+            return str(path.relative_to(base))
+    return None
+
+
+def _parts(table: Table, column: str | None) -> npt.NDArray[np.str_] | None:
+    if column is None:
+        return None
+    words = words_of(table, column)
+    splits = [split_named(word) for word in words]
+    for row, split in enumerate(splits):
+        if split is None:
+            what = f"has the split {words[row]!r}, not train, val (or validation, valid) or test"
+            raise table.wrong(
+                row, what, "Write one of these words, or leave split out of the card."
+            )
+    return np.array(splits, np.str_)
+
+
+def _groups(table: Table, column: str | None) -> npt.NDArray[np.str_] | None:
+    return None if column is None else np.array(words_of(table, column), np.str_)
