@@ -1,0 +1,140 @@
+"""CIFAR-10 and CIFAR-100: small images of 10 or 100 kinds of things, 32×32 pixels each.
+
+The folder holds ``cifar-10-batches-py/`` with ``data_batch_1`` to ``data_batch_5``, ``test_batch``
+and ``batches.meta``; or ``cifar-100-python/`` with ``train``, ``test`` and ``meta``. They are read
+by torchvision's own ``CIFAR10`` and ``CIFAR100``, which compare every file's MD5 with the published
+one before they open it, so that no pickle is read but the official ones. All images are kept in
+memory (184 MB) and called by their places: ``train/00017``, ``test/00003``. The labels of CIFAR-100
+are its 100 fine ones.
+
+Images are resized whole: a network for ImageNet gets all 32 pixels enlarged to the side of its
+crop, and one that was trained on CIFAR gets them as they are.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from layerscope.data.assembly import assemble
+from layerscope.data.images import ArrayImages
+from layerscope.data.listing import require_folder
+from layerscope.data.sources import sources, tasks
+from layerscope.data.splits import carve, with_val
+from layerscope.errors import SourceError
+from layerscope.nouns import Source, Task
+
+VAL_IMAGES = 5000
+"""Of both sets: the training images that validate, as many of each class."""
+
+
+def _task(title: str, class_count: int) -> Task:
+    name = title.lower().replace("-", "")
+    return Task(
+        name=name,
+        source=name,
+        kind="classes",
+        metric="top-1",
+        direction="maximise",
+        title=title,
+        class_count=class_count,
+        split=f"the official test images test; {VAL_IMAGES // class_count} of each class of train "
+        "validate",
+        licence="none stated by its authors",
+        citation="Krizhevsky (2009), Learning Multiple Layers of Features from Tiny Images",
+    )
+
+
+CIFAR10_TASK = _task("CIFAR-10", 10)
+CIFAR100_TASK = _task("CIFAR-100", 100)
+for _each in (CIFAR10_TASK, CIFAR100_TASK):
+    tasks.add(_each.name, _each)
+
+
+@sources.register(CIFAR10_TASK.source)
+def open_cifar10(root: Path) -> Source:
+    """Return the record of CIFAR-10.
+
+    Rows come in the order of the files, the training images first.
+
+    Args:
+        root: The folder with ``cifar-10-batches-py/``.
+
+    Raises:
+        SourceError: A file is missing, or is not the official one.
+    """
+    return _open(root, "CIFAR10", CIFAR10_TASK)
+
+
+@sources.register(CIFAR100_TASK.source)
+def open_cifar100(root: Path) -> Source:
+    """Return the record of CIFAR-100 with its fine labels.
+
+    Rows come in the order of the files, the training images first.
+
+    Args:
+        root: The folder with ``cifar-100-python/``.
+
+    Raises:
+        SourceError: A file is missing, or is not the official one.
+    """
+    return _open(root, "CIFAR100", CIFAR100_TASK)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The official training or test set."""
+
+    pixels: npt.NDArray[np.uint8]
+    labels: Sequence[int]
+    classes: tuple[str, ...]
+
+    def names(self, folder: str) -> list[str]:
+        return [f"{folder}/{place:05d}" for place in range(len(self.labels))]
+
+
+def _open(root: Path, kind: str, task: Task) -> Source:
+    # Here, because it takes seconds, and every task is imported to be named.
+    from torchvision import datasets
+
+    reader = getattr(datasets, kind)
+    train, test = (_read(root, reader, task, train=part) for part in (True, False))
+    names = train.names("train")
+    val = carve(names, np.asarray(train.labels, np.int64), per_class=VAL_IMAGES // task.class_count)
+    labels = np.array([*train.labels, *test.labels], np.int64)
+    ids = [*names, *test.names("test")]
+    title = f"{task.title} in {str(root / reader.base_folder)!r}"
+    return assemble(
+        task.source,
+        root,
+        ids,
+        with_val(np.arange(len(ids)) < len(names), val),
+        {replace(task, classes=train.classes): labels},
+        images=ArrayImages(np.concatenate([train.pixels, test.pixels]), title),
+        framing="whole",
+    )
+
+
+def _read(root: Path, reader: Any, task: Task, *, train: bool) -> _Part:
+    hint = f"It holds the files of {task.title} for Python, as torchvision downloads them."
+    require_folder(root, reader.base_folder, hint=hint)
+    try:
+        with warnings.catch_warnings():
+            # Python 2 pickled the files; NumPy 2.4.0 to 2.4.4 warn of how it spelt a dtype.
+            warnings.filterwarnings(
+                "ignore", r"dtype\(\): align", np.exceptions.VisibleDeprecationWarning
+            )
+            part = reader(root, train=train)
+    except RuntimeError:
+        raise SourceError(
+            f"{str(root / reader.base_folder)!r} is not {task.title}: a file is missing, or its "
+            "MD5 is not the published one.",
+            hint=f"Download it again. {hint}",
+        ) from None
+    return _Part(np.ascontiguousarray(part.data), part.targets, tuple(part.classes))
