@@ -60,7 +60,7 @@ def subfolders(folder: Path) -> tuple[str, ...]:
     Raises:
         SourceError: A name is not UTF-8.
     """
-    return tuple(sorted(entry.name for entry in _entries(folder) if entry.is_dir()))
+    return tuple(sorted(entry.name for entry in _entries(folder) if _is_folder(entry)))
 
 
 def image_files(folder: Path) -> list[Found]:
@@ -71,7 +71,11 @@ def image_files(folder: Path) -> list[Found]:
     Raises:
         SourceError: A link leads back to a folder that it lies in, or a name is not UTF-8.
     """
-    found = list(_walk(folder, "", ()))
+    here, folders = _divided(folder, "")
+    above = (_identity(folder),)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        below = pool.map(lambda name: list(_walk(folder / name, f"{name}/", above)), folders)
+        found = [*here, *(it for part in below for it in part)]
     return sorted(found, key=lambda it: it.path.rpartition("/")[::2])
 
 
@@ -95,10 +99,14 @@ def _size(path: str) -> int:
     except (FileNotFoundError, NotADirectoryError):
         return MISSING
     except OSError as error:
-        raise SourceError(
-            f"The file {path!r} cannot be looked at: {error.strerror}.",
-            hint="Check its permissions, and whether it is a link that leads to itself.",
-        ) from error
+        raise _unseen(path, error) from error
+
+
+def _unseen(path: str, error: OSError) -> SourceError:
+    return SourceError(
+        f"The file {path!r} cannot be looked at: {error.strerror}.",
+        hint="Check its permissions, and whether it is a link that leads to itself.",
+    )
 
 
 def _walk(folder: Path, prefix: str, above: tuple[_Identity, ...]) -> Iterator[Found]:
@@ -108,11 +116,28 @@ def _walk(folder: Path, prefix: str, above: tuple[_Identity, ...]) -> Iterator[F
             f"The folder {str(folder)!r} is a link that leads back to a folder that it lies in.",
             hint="Remove the link; its images would never end.",
         )
+    files, folders = _divided(folder, prefix)
+    yield from files
+    for name in folders:
+        yield from _walk(folder / name, f"{prefix}{name}/", (*above, here))
+
+
+def _divided(folder: Path, prefix: str) -> tuple[list[Found], list[str]]:
+    """Return the image files and the folders in a folder itself."""
+    files, folders = [], []
     for entry in _entries(folder):
-        if entry.name.lower().endswith(SUFFIXES) and not entry.is_dir():
-            yield Found(prefix + entry.name, _size(entry.path))
-        elif entry.is_dir():
-            yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", (*above, here))
+        if _is_folder(entry):
+            folders.append(entry.name)
+        elif entry.name.lower().endswith(SUFFIXES):
+            files.append(Found(prefix + entry.name, _size(entry.path)))
+    return files, folders
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        raise _unseen(entry.path, error) from error
 
 
 def _identity(folder: Path) -> _Identity:
