@@ -4,11 +4,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint types docs reference bench clean
+# FFCV comes as source alone, and is built with these; nothing else of LayerScope needs them.
+FFCV_PACKAGES := g++ pkg-config libopencv-dev libturbojpeg0-dev libglib2.0-0
+
+.PHONY: help demo test ffcv lint types docs reference bench clean
 
 help:
 	@echo "make demo       render, extract, probe and report on the reference checkpoints"
 	@echo "make test       tests, doctests and notebooks"
+	@echo "make ffcv       FFCV, with the system packages that it is built with"
 	@echo "make lint       ruff, codespell and the contract between the rooms"
 	@echo "make types      mypy, strict"
 	@echo "make docs       the documentation site, in site/"
@@ -21,6 +25,8 @@ demo: .venv/.render
 
 test: .venv/.dev
 	$(BIN)/python -m pytest --nbmake
+
+ffcv: .venv/.ffcv
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -63,3 +69,15 @@ clean:
 .venv/.dev: .venv/.made pyproject.toml
 	$(INSTALL) --editable '.[dev]'
 	@touch $@ .venv/.render
+
+.venv/.ffcv: .venv/.made pyproject.toml
+	@{ command -v g++ && pkg-config --exists opencv4 libturbojpeg; } >/dev/null 2>&1 || { \
+	  command -v apt-get >/dev/null || { \
+	    echo "FFCV is built with OpenCV and libjpeg-turbo. Install what your system calls these" \
+	      "Debian packages, then repeat: $(FFCV_PACKAGES)" >&2; exit 2; }; \
+	  as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$as_root apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    $$as_root apt-get install -qq -y --no-install-recommends $(FFCV_PACKAGES) >/dev/null; }
+	$(INSTALL) --editable '.[ffcv]'
+	$(BIN)/python -W ignore -c 'import ffcv'
+	@touch $@

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,10 +46,24 @@ def open_pair(words: str, *, allow_missing: bool = False) -> Source:
     name, rest = pair(words)
     path, *more = re.split(r",(?=[a-z_0-9]+=|[a-z_]+(?:,|$))", str(rest))
     options = {key: value if given else True for key, given, value in map(_parts, more)}
-    source = open_source(name, Path(path), allow_missing=allow_missing, **options)
+    if path.endswith(".beton") and name != "beton":
+        source = _packed(name, Path(path), options, allow_missing)
+    else:
+        source = open_source(name, Path(path), allow_missing=allow_missing, **options)
     for note in source.notes:
         terminal.say(f"{source.name}: {note}")
     return source
+
+
+def _packed(name: str, path: Path, options: Mapping[str, Any], allow_missing: bool) -> Source:
+    from layerscope.data.betons import open_packed
+
+    if options:
+        raise SettingsError(
+            f"The options {', '.join(options)} come too late for {str(path)!r}.",
+            hint="A packed source brings its own along: give them to layerscope pack.",
+        )
+    return open_packed(name, path, allow_missing=allow_missing)
 
 
 def pair(words: str) -> tuple[str, Path]:

@@ -91,13 +91,20 @@ class Decoder:
         if isinstance(image, np.ndarray):
             return self._copied(image, place)
         try:
-            raster = self._fast(image) if image.startswith(_JPEG) else None
+            raster = self.ordinary_jpeg(image) if image.startswith(_JPEG) else None
             return raster or self._copied(_by_pillow(image), place)
         except _UNREADABLE as error:
             raise unreadable(place, _reason(error, image)) from error
 
-    def _fast(self, data: bytes) -> Raster | None:
-        """Decode an ordinary JPEG; None for what Pillow has to look at."""
+    def ordinary_jpeg(self, data: bytes) -> Raster | None:
+        """Return the pixels of a JPEG that decodes without a complaint; None for all others.
+
+        Those are for Pillow to look at: other colour spaces, damage, bombs, and everything where
+        simplejpeg is not installed.
+
+        Args:
+            data: A file's bytes.
+        """
         if self._jpeg is None:
             return None
         try:
