@@ -48,9 +48,10 @@ class _Fit:
 class Ridge:
     """Linear regression of latent variables with an L2 penalty chosen on the validation split.
 
-    Labels of which any number may apply are regressed as zeros and ones. Features are standardised and targets centred by their training statistics; λ minimises the
-    mean squared error over the encoded components on the validation rows, which are not trained
-    on; everything reported as ``test`` comes from the disjoint test rows.
+    Labels of which any number may apply are regressed as zeros and ones. Features are standardised
+    and targets centred by their training statistics; λ minimises the mean squared error over the
+    encoded components on the validation rows, which are not trained on; everything reported as
+    ``test`` comes from the disjoint test rows.
 
     Args:
         seed: Of the resamples behind the standard errors.

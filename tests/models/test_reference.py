@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from layerscope.cli import demo
-from layerscope.data import Loader, image_transform, open_source
+from layerscope.data import Reading, loaders, open_source
 from layerscope.models import card_folder, card_names, find_card, load
 from layerscope.stats.rotation import geodesic_angle, quaternion_from_euler
 
@@ -43,9 +43,9 @@ def test_the_rotation_network_turns_unseen_objects_far_better_than_a_constant(tm
     demo._unpack(demo.kept_set(), tmp_path)
     source = open_source("objects3d", tmp_path)
     model = load("rotation-objects3d")
-    transform = image_transform(model.checkpoint.preprocessing)
     rows = range(0, len(source.ids), 8)
-    images = torch.cat([batch for _, batch in Loader(source, transform, 64, rows)])
+    reading = Reading(source, model.checkpoint.preprocessing, 64, rows)
+    images = torch.cat([batch for _, batch in loaders["threads"](reading)])
     with torch.inference_mode():
         answer = model.module(images)
     truth = quaternion_from_euler(torch.from_numpy(source.targets["objects3d-rotation"][rows]))

@@ -157,7 +157,7 @@ def test_a_scene_that_is_wrong_is_named(root, scenes, change, message):
 def test_a_scene_twice_is_refused(root, scenes):
     scenes["train"].append(scenes["train"][0])
     write(root, scenes)
-    with pytest.raises(SourceError, match="names the image .* 2 times"):
+    with pytest.raises(SourceError, match=r"names the image .* 2 times"):
         open_source("clevr", root)
 
 
