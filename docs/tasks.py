@@ -62,7 +62,8 @@ def _table(tasks: list[Task]) -> list[str]:
             task.licence,
             task.citation,
         )
-        lines.append("| " + " | ".join(_markdown(cell).replace("|", "\\|") for cell in cells) + " |")
+        escaped = (_markdown(cell).replace("|", "\\|") for cell in cells)
+        lines.append(f"| {' | '.join(escaped)} |")
     return lines
 
 
