@@ -74,12 +74,14 @@ def _targets(task: Task) -> str:
 
 
 def _markdown(text: str) -> str:
-    return text.replace("``", "`").replace("<", "&lt;") if "`" not in text else _coded(text)
+    return "\n".join(map(_line, text.replace("``", "`").split("\n")))
 
 
-def _coded(text: str) -> str:
-    parts = text.replace("``", "`").split("`")
+def _line(text: str) -> str:
     # Angle brackets are names of what stands there; within code they are shown as they are.
+    if text.startswith("    "):
+        return text
+    parts = text.split("`")
     return "`".join(it if i % 2 else it.replace("<", "&lt;") for i, it in enumerate(parts))
 
 

@@ -1,6 +1,6 @@
 """FFCV's ``.beton`` files as people have them: images and their classes.
 
-Give one file, of which 60, 20 and 20 % then train, validate and test, or a folder::
+Give one file, of which 60, 20 and 20 % then train, validate and test, or a folder:
 
     root/train.beton
     root/val.beton      (or validation, valid)
