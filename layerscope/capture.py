@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,8 @@ from layerscope.errors import CheckpointError
 from layerscope.models import open_taps
 from layerscope.models.files.weights import sha256_of_tensors
 from layerscope.models.taps import Taps, on_host
-from layerscope.nouns import CutModel, CutPoint
+from layerscope.nouns import CutModel, CutPoint, Precision
 
-Precision = Literal["float32", "bfloat16"]
 Features = dict[str, npt.NDArray[np.float32]]
 
 

@@ -13,14 +13,14 @@ import numpy.typing as npt
 import torch
 
 from layerscope.cache import Cache
-from layerscope.capture import Features, Precision, capturing, drift, require_finite
+from layerscope.capture import Features, capturing, drift, require_finite
 from layerscope.data import Loader, Reading, framed, loaders, thin
 from layerscope.data.shifts import Condition, Shift
 from layerscope.device import choose_device
 from layerscope.errors import CheckpointError, SettingsError, SourceError
 from layerscope.estimators.linear import LinearProbe, probe_from
 from layerscope.estimators.logistic import fit_probe
-from layerscope.nouns import CutModel, Source, Split, Task
+from layerscope.nouns import CutModel, Precision, Source, Split, Task
 from layerscope.report.evaluations import CutSummary, Evaluation, Evaluations, summary
 from layerscope.report.writing import replace_file
 from layerscope.stopwatch import Stopwatch

@@ -24,11 +24,11 @@ from layerscope.cache import (
     standing,
 )
 from layerscope.calibration import statistics
-from layerscope.capture import Network, Precision, capturing, drift, require_finite
+from layerscope.capture import Network, capturing, drift, require_finite
 from layerscope.data import BadImage, Loader, Reading, framed, loaders, thin
 from layerscope.device import choose_device
 from layerscope.errors import DiskError
-from layerscope.nouns import CutModel, CutPoint, Existing, Source
+from layerscope.nouns import CutModel, CutPoint, Existing, Precision, Source
 from layerscope.stopwatch import Stopwatch
 
 Status = Literal["written", "there", "annotated"]

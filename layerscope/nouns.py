@@ -41,6 +41,8 @@ Axes = Literal["nchw", "nhwc"]
 """Where the channels of a map are: before height and width, or behind."""
 Existing = Literal["keep", "missing", "replace"]
 """What to do with work that is there: leave it, do what is missing, or do it anew."""
+Precision = Literal["float32", "bfloat16"]
+"""In which a network computes; features are stored in float32 either way."""
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 

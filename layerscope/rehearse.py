@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from layerscope.capture import Precision, capturing
+from layerscope.capture import capturing
 from layerscope.data import Loader
 from layerscope.device import choose_device
-from layerscope.nouns import CutModel, CutPoint
+from layerscope.nouns import CutModel, CutPoint, Precision
 from layerscope.stopwatch import Stopwatch
 
 BATCHES = 4

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from layerscope.cli import checkpoint as options
-from layerscope.cli import sources, terminal
+from layerscope.cli import running, sources, terminal
 from layerscope.errors import FINDINGS, CheckpointError, LayerScopeError, SourceError
 
 Row = dict[str, Any]
@@ -101,11 +101,8 @@ def preprocessing(
         ),
     ] = None,
     images: Annotated[int, typer.Option("--images", min=1, help="How many are compared.")] = 64,
-    cuts: Annotated[
-        str | None,
-        typer.Option("--cuts", help="Layers: names, globs, ranges such as -4:, with commas."),
-    ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    cuts: running.Cuts = None,
+    device: running.Device = "auto",
     family: options.Family = None,
     arch: options.Arch = None,
     head_from: options.HeadFrom = None,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from layerscope.cli import checkpoint as options
-from layerscope.cli import settings, sources, terminal
+from layerscope.cli import running, settings, sources, terminal
 from layerscope.errors import FINDINGS, CacheError, SettingsError
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from layerscope.data.shifts import Shift
     from layerscope.evaluate import EvaluateReport
     from layerscope.models import LoadedModel
-
-Precision = Literal["float32", "bfloat16"]
 
 
 def command(
@@ -42,25 +40,17 @@ def command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Results folder.")] = Path(
         "results"
     ),
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Images per forward pass.")
-    ] = 64,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    precision: Annotated[
-        Precision, typer.Option("--precision", help="In which the network computes.")
-    ] = "float32",
+    batch_size: running.BatchSize = 64,
+    device: running.Device = "auto",
+    precision: running.WhichPrecision = "float32",
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="At most so many images per condition.")
     ] = None,
     loader: Annotated[
         str, typer.Option("--loader", help="What reads the images: threads, torchvision.")
     ] = "threads",
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Of the loader: threads, or processes.")
-    ] = None,
-    skip_bad_images: Annotated[
-        bool, typer.Option("--skip-bad-images", help="Leave out images that cannot be read.")
-    ] = False,
+    workers: running.Workers = None,
+    skip_bad_images: running.SkipBadImages = False,
     family: options.Family = None,
     arch: options.Arch = None,
     head_from: options.HeadFrom = None,

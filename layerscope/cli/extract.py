@@ -6,74 +6,37 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from layerscope.cli import checkpoint as options
-from layerscope.cli import settings, sources, terminal
+from layerscope.cli import running, settings, sources, terminal
 from layerscope.errors import FINDINGS, WRONG_USE, LayerScopeError
-from layerscope.nouns import Existing
 
 if TYPE_CHECKING:
     from layerscope.extract import ExtractReport, Plan
     from layerscope.models import LoadedModel
     from layerscope.nouns import CutPoint, Source
 
-Precision = Literal["float32", "bfloat16"]
 Row = dict[str, Any]
 
 
 def command(
     context: typer.Context,
-    checkpoints: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="CHECKPOINT", help="Cards' names, or paths of cards or files of weights."
-        ),
-    ],
+    checkpoints: running.Checkpoints,
     data: sources.Data,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the caches.")] = Path(
-        "features"
-    ),
-    cuts: Annotated[
-        str | None,
-        typer.Option("--cuts", help="Layers: names, globs, ranges such as -4:, with commas."),
-    ] = None,
-    pooling: Annotated[
-        str | None,
-        typer.Option(
-            "--pooling",
-            help="mean, cls, cls+mean, max, flat:9k, none, with commas; the usual ones by default.",
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Images per forward pass.")
-    ] = 64,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    precision: Annotated[
-        Precision, typer.Option("--precision", help="In which the network computes.")
-    ] = "float32",
-    existing: Annotated[
-        Existing,
-        typer.Option(
-            "--existing",
-            help="What to do with a cache that is there: leave it, go on with it, write it anew.",
-        ),
-    ] = "missing",
-    limit: Annotated[
-        int | None,
-        typer.Option("--limit", min=1, help="At most so many images, from every split alike."),
-    ] = None,
-    loader: Annotated[
-        str, typer.Option("--loader", help="What reads the images: threads, ffcv, torchvision.")
-    ] = "threads",
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Of the loader: threads, or processes.")
-    ] = None,
-    skip_bad_images: Annotated[
-        bool, typer.Option("--skip-bad-images", help="Leave out images that cannot be read.")
-    ] = False,
+    output: running.Caches = Path("features"),
+    cuts: running.Cuts = None,
+    pooling: running.Pooling = None,
+    batch_size: running.BatchSize = 64,
+    device: running.Device = "auto",
+    precision: running.WhichPrecision = "float32",
+    existing: running.WhenThere = "missing",
+    limit: running.Limit = None,
+    loader: running.Loader = "threads",
+    workers: running.Workers = None,
+    skip_bad_images: running.SkipBadImages = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be written, and write nothing.")
     ] = False,
@@ -110,7 +73,7 @@ def command(
     """
     from layerscope.device import choose_device
 
-    running = {
+    how = {
         "precision": precision,
         "existing": existing,
         "limit": limit,
@@ -121,10 +84,10 @@ def command(
         "skip_bad": skip_bad_images,
     }
     opened = [sources.open_pair(pair, allow_missing=skip_bad_images) for pair in data]
-    run = _Run(context.params, running)
+    run = _Run(context.params, how)
     if not dry_run:
-        terminal.say(f"Device: {running['device']}" + " (auto)" * (device == "auto"))
-        _require_room(checkpoints, opened, context.params, running)
+        terminal.say(f"Device: {how['device']}" + " (auto)" * (device == "auto"))
+        _require_room(checkpoints, opened, context.params, how)
     for checkpoint in checkpoints:
         run.checkpoint(checkpoint, opened)
     run.emit(as_json)
@@ -135,7 +98,7 @@ def _require_room(
     checkpoints: Sequence[str],
     opened: Sequence[Source],
     words: dict[str, Any],
-    running: dict[str, Any],
+    how: dict[str, Any],
 ) -> None:
     """Refuse to begin what would end on a full disk, hours later."""
     from layerscope.extract import plan, require_room
@@ -151,16 +114,16 @@ def _require_room(
             cuts = select_cuts(model, words["cuts"], words["pooling"])
             for source in opened:
                 with suppress(LayerScopeError):
-                    plans.append(plan(model, source, words["output"], cuts=cuts, **running))
+                    plans.append(plan(model, source, words["output"], cuts=cuts, **how))
     require_room(plans)
 
 
 class _Run:
     """Several extractions, of which one that fails does not cost the others."""
 
-    def __init__(self, words: dict[str, Any], running: dict[str, Any]) -> None:
+    def __init__(self, words: dict[str, Any], how: dict[str, Any]) -> None:
         self._words = words
-        self._running = running
+        self._how = how
         self._output: Path = words["output"]
         self._rows: list[Row] = []
         self._failed: list[Row] = []
@@ -185,7 +148,7 @@ class _Run:
     def _one(self, model: LoadedModel, cuts: Sequence[CutPoint], source: Source) -> Row:
         from layerscope.extract import extract, plan, require_room
 
-        planned = plan(model, source, self._output, cuts=cuts, **self._running)
+        planned = plan(model, source, self._output, cuts=cuts, **self._how)
         if self._words["dry_run"]:
             return _planned(planned)
         require_room([planned])
@@ -194,7 +157,7 @@ class _Run:
         label = f"{model.checkpoint.name} on {source.name}"
         if planned.standing.rows_done:
             terminal.say(f"{label}: {planned.standing.rows_done} rows are there.")
-        job = partial(extract, model, source, self._output, cuts=cuts, **self._running)
+        job = partial(extract, model, source, self._output, cuts=cuts, **self._how)
         if planned.standing.status == "there":
             report = job()
         else:

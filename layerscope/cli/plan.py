@@ -4,73 +4,36 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from layerscope.cli import checkpoint as options
-from layerscope.cli import sources, terminal
+from layerscope.cli import running, sources, terminal
 from layerscope.errors import FINDINGS
-from layerscope.nouns import Existing
 
 if TYPE_CHECKING:
     from layerscope.extract import Plan
     from layerscope.rehearse import Rehearsal
 
-Precision = Literal["float32", "bfloat16"]
 Row = dict[str, Any]
 
 
 def command(
     context: typer.Context,
-    checkpoints: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="CHECKPOINT", help="Cards' names, or paths of cards or files of weights."
-        ),
-    ],
+    checkpoints: running.Checkpoints,
     data: sources.Data,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the caches.")] = Path(
-        "features"
-    ),
-    cuts: Annotated[
-        str | None,
-        typer.Option("--cuts", help="Layers: names, globs, ranges such as -4:, with commas."),
-    ] = None,
-    pooling: Annotated[
-        str | None,
-        typer.Option(
-            "--pooling",
-            help="mean, cls, cls+mean, max, flat:9k, none, with commas; the usual ones by default.",
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Images per forward pass.")
-    ] = 64,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    precision: Annotated[
-        Precision, typer.Option("--precision", help="In which the network computes.")
-    ] = "float32",
-    existing: Annotated[
-        Existing,
-        typer.Option(
-            "--existing",
-            help="What to do with a cache that is there: leave it, go on with it, write it anew.",
-        ),
-    ] = "missing",
-    limit: Annotated[
-        int | None,
-        typer.Option("--limit", min=1, help="At most so many images, from every split alike."),
-    ] = None,
-    loader: Annotated[
-        str, typer.Option("--loader", help="What reads the images: threads, ffcv, torchvision.")
-    ] = "threads",
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Of the loader: threads, or processes.")
-    ] = None,
-    skip_bad_images: Annotated[
-        bool, typer.Option("--skip-bad-images", help="Leave out images that cannot be read.")
-    ] = False,
+    output: running.Caches = Path("features"),
+    cuts: running.Cuts = None,
+    pooling: running.Pooling = None,
+    batch_size: running.BatchSize = 64,
+    device: running.Device = "auto",
+    precision: running.WhichPrecision = "float32",
+    existing: running.WhenThere = "missing",
+    limit: running.Limit = None,
+    loader: running.Loader = "threads",
+    workers: running.Workers = None,
+    skip_bad_images: running.SkipBadImages = False,
     batches: Annotated[
         int, typer.Option("--batches", min=0, help="Timed batches; 0 looks at sizes alone.")
     ] = 4,
@@ -101,7 +64,7 @@ def command(
       layerscope plan resnet50.pth --data in1k=imagenet/ --data clevr=CLEVR_v1.0 --batch-size 256
       layerscope plan vit.pth --data inat=inat2018/ --pooling mean,cls --batches 0 --json
     """
-    running = {
+    how = {
         "batch_size": batch_size,
         "device": device,
         "precision": precision,
@@ -115,7 +78,7 @@ def command(
     rows = [
         row
         for checkpoint in checkpoints
-        for row in _planned(checkpoint, opened, context.params, running)
+        for row in _planned(checkpoint, opened, context.params, how)
     ]
     _tell_room(rows, output)
     terminal.emit({"plans": rows}, as_json, lambda: _text(rows))
@@ -124,7 +87,7 @@ def command(
 
 
 def _planned(
-    checkpoint: str, opened: list[Any], words: dict[str, Any], running: dict[str, Any]
+    checkpoint: str, opened: list[Any], words: dict[str, Any], how: dict[str, Any]
 ) -> list[Row]:
     from layerscope.extract import plan
     from layerscope.models import select_cuts
@@ -134,10 +97,10 @@ def _planned(
     cuts = select_cuts(model, words["cuts"], words["pooling"])
     rows = []
     for source in opened:
-        planned = plan(model, source, words["output"], cuts=cuts, **running)
+        planned = plan(model, source, words["output"], cuts=cuts, **how)
         found = None
         if words["batches"]:
-            timing = {name: running[name] for name in ("device", "precision")}
+            timing = {name: how[name] for name in ("device", "precision")}
             chosen = planned.header.cuts
             found = rehearse(model, planned.loader, chosen, batches=words["batches"], **timing)
         rows.append(_row(planned, found))
