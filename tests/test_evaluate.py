@@ -249,7 +249,7 @@ def test_the_command_prints_a_line_for_each_cut(door):
     lines = out.splitlines()
     assert lines[0].split() == ["cut", "clean", "top-1", "shifted", "top-1", "mCE"]
     assert any(line.startswith("trunk@mean") for line in lines)
-    assert "10 conditions, 10 of them streamed now." in out
+    assert "10 conditions, 10 streamed now." in out
     assert "No mCE: these are missing: gaussian_noise, shot_noise" in out
     code, out, err = door("net.toml", "--data", "inc=inc", "--task", "folder", "--json")
     assert json.loads(out)["computed"] == 0

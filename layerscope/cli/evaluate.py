@@ -150,7 +150,9 @@ def _text(report: EvaluateReport, shift: Shift) -> str:
         for it in report.cuts
     ]
     table = terminal.table(header, rows, right=(1, 2, 3))
-    counted = f"{len(shift.conditions)} conditions, {report.computed} of them streamed now."
+    count = len(shift.conditions)
+    word = "condition" if count == 1 else "conditions"
+    counted = f"{count} {word}, {report.computed} streamed now."
     lines = [table, "", f"* chosen on clean validation images. {counted}"]
     if shift.baseline and any(it.mce is None for it in report.cuts):
         lines.append(_incomplete(report, shift))

@@ -133,7 +133,7 @@ def _methods() -> Rows:
 
 def _first_line(item: object) -> str:
     document = item.__doc__ or type(item).__doc__ or ""
-    return document.strip().split("\n", 1)[0]
+    return document.strip().split("\n", 1)[0].replace("``", "")
 
 
 _LISTINGS: dict[Kind, Callable[[], Rows]] = {
