@@ -11,7 +11,7 @@ from layerscope.data import open_source
 from layerscope.errors import SourceError
 
 SPECIES = {0: ("Aves", "Anas acuta"), 1: ("Insecta", "Apis mellifera"), 2: ("Aves", "Corvus corax")}
-COUNTS = {"train2018.json": (20, 11, 2), "val2018.json": (3, 3, 3)}
+COUNTS = {"train2018.json": (60, 31, 2), "val2018.json": (3, 3, 3)}
 
 
 def write(root, name, shuffle=7):
@@ -65,10 +65,10 @@ def test_rows_labels_splits_and_classes_are_the_files(root):
     assert task.classes == tuple(name for _, name in SPECIES.values())
 
 
-def test_validation_is_a_tenth_of_training_and_leaves_every_species_one(root):
+def test_validation_is_a_tenth_of_every_species_and_leaves_each_one(root):
     source = open_source("inat", root)
     val = Counter(source.targets["inat"][source.splits == "val"].tolist())
-    assert sum(val.values()) == round(0.1 * 33)
+    assert val == {0: 6, 1: 3}
     train = Counter(source.targets["inat"][source.splits == "train"].tolist())
     assert set(train) == {0, 1, 2}
     assert open_source("inat", root).splits.tolist() == source.splits.tolist()
