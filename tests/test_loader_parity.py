@@ -1,7 +1,6 @@
 """Whoever reads the images: the same rows in the same order, and the same answers from probes."""
 
 import io
-import os
 
 import h5py
 import numpy as np
@@ -12,7 +11,6 @@ from PIL import Image
 from layerscope.cache import open_cache
 from layerscope.data import Reading, framed, loaders, open_source
 from layerscope.data.betons import open_packed, pack
-from layerscope.errors import SettingsError
 from layerscope.estimators import estimators
 from layerscope.extract import extract
 from layerscope.models import load, select_cuts
@@ -107,14 +105,9 @@ def test_a_packed_set_gives_the_folders_features_to_the_bit(model, packed, by_th
 
 
 def test_ffcv_gives_the_same_rows_pixels_within_jpegs_tolerance_and_probes(
-    model, packed, by_threads, tmp_path
+    ffcv, model, packed, by_threads, tmp_path
 ):
-    try:
-        path = extracted(model, packed, tmp_path, batch_size=64, loader="ffcv", workers=2)
-    except SettingsError as error:
-        if "LAYERSCOPE_REQUIRE_FFCV" in os.environ:
-            raise
-        pytest.skip(error.message)
+    path = extracted(model, packed, tmp_path, batch_size=64, loader="ffcv", workers=2)
     rows, features = rows_of(path)
     expected, reference = rows_of(by_threads)
     for name, values in rows.items():

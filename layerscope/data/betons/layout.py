@@ -24,7 +24,6 @@ Source: ``types.py``, ``writer.py``, ``memory_allocator.py`` and ``fields/`` of 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -94,15 +93,3 @@ def up_to(position: int, page: int) -> int:
         (8, 8)
     """
     return math.ceil(position / page) * page
-
-
-def identity(head: bytes, size: int) -> str:
-    """Return the sha256 that stands for a file's contents, without reading every pixel.
-
-    Args:
-        head: The header, the descriptors and the metadata.
-        size: Of the whole file in bytes.
-    """
-    digest = hashlib.sha256(head)
-    digest.update(f"{size}\n".encode())
-    return digest.hexdigest()

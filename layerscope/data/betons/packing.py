@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from layerscope.data.betons import layout
+from layerscope.data.betons.beton import Beton
 from layerscope.data.betons.sidecar import Passport, sidecar_of, write_sidecar
 from layerscope.data.betons.writer import BetonWriter, Sample, storing
 from layerscope.data.decoding import Decoder, Raster, unreadable
@@ -150,7 +151,8 @@ def pack(
                 bad.append(BadImage(row, source.ids[row], it.reason))
             if progress is not None:
                 progress(1)
-        identity = writer.complete()
+        writer.complete()
+        identity = Beton(writer.part).identity
         packed = _as_packed(source, settings, bad, counts["small"])
         _write_beside(path, Passport(packed, identity, settings.record()))
     return PackReport(

@@ -113,11 +113,8 @@ class BetonWriter:
         # A boundary itself is the beginning of a page that is empty.
         return self._at if sample.size <= left or not left else self._at + left
 
-    def complete(self) -> str:
+    def complete(self) -> None:
         """Write what comes before and behind the samples, once all are there.
-
-        Returns:
-            The file's identity.
 
         Raises:
             DiskError: The disk is full.
@@ -129,13 +126,11 @@ class BetonWriter:
         with storing(self.path):
             self._file.seek(self._at)
             self._file.write(self._allocations.tobytes())
-            size = self._file.tell()
             self._file.seek(0)
             self._file.write(head)
             self._file.flush()
             os.fsync(self._file.fileno())
         self._whole = True
-        return layout.identity(head, size)
 
 
 @contextmanager

@@ -141,7 +141,7 @@ def _parts(betons: Mapping[str, Beton]) -> npt.NDArray[np.str_] | None:
 
 
 def _manifest(betons: Iterable[Beton]) -> str:
-    """Return the sha256 over the files' headers, metadata and sizes, in the order of the rows."""
+    """Return the sha256 over the files' identities, in the order of the rows."""
     digest = hashlib.sha256()
     for beton in betons:
         digest.update(f"{beton.identity}\n".encode())

@@ -208,3 +208,15 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error(laid_out):
     with pytest.raises(SourceError, match=r"x\.beton, row 0' cannot be read: .* cut off"):
         beton.read(0)
     assert made
+
+
+def test_a_file_is_known_again_by_its_sizes_and_by_its_pixels(foreign, tmp_path):
+    def identity(pixels, name):
+        made = [(it.tobytes(), 1, *it.shape[:2], 0) for it in pixels]
+        return Beton(foreign(tmp_path / name, made)).identity
+
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 9, 8, 3), dtype=np.uint8)
+    first = identity(pixels, "x.beton")
+    assert identity(pixels, "y.beton") == first
+    assert identity(pixels.reshape(200, 8, 9, 3), "z.beton") != first
+    assert identity(pixels ^ 1, "brighter.beton") != first

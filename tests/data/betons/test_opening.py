@@ -128,6 +128,17 @@ def test_files_of_two_sets_are_refused(rich, packed, tmp_path):
         open_beton(packed)
 
 
+def test_the_same_images_resized_otherwise_are_another_file(rich, tmp_path):
+    mine, other = (
+        pack(rich, tmp_path / f"{it}.beton", side=20, mode="raw", interpolation=it).path
+        for it in ("bilinear", "bicubic")
+    )
+    assert mine.stat().st_size == other.stat().st_size
+    shutil.copy(sidecar_of(other), sidecar_of(mine))
+    with pytest.raises(SourceError, match="do not belong together"):
+        open_beton(mine)
+
+
 def test_a_file_whose_metadata_was_changed_is_refused(packed):
     data = bytearray(packed.read_bytes())
     data[24 + 2 * 1041 + 16] += 1  # the index of the first row

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from layerscope.data.betons import layout
-from layerscope.data.betons.beton import Beton
 from layerscope.data.betons.writer import BetonWriter, Sample
 from layerscope.errors import DiskError
 
@@ -22,7 +21,7 @@ def write(path, sizes, page=SMALL):
     with BetonWriter(path, len(sizes), page) as writer:
         for row, size in enumerate(sizes):
             writer.add(Sample(layout.JPEG, 3 + row, 5, noise(size, row)))
-        return writer.complete()
+        writer.complete()
 
 
 def read_by_hand(path):
@@ -111,11 +110,3 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(DiskError, match=r"cannot be written: No such file"):
         BetonWriter(tmp_path / "nowhere" / "x.beton", 1)
-
-
-def test_the_identity_is_found_again_when_the_file_is_read(tmp_path):
-    path = tmp_path / "x.beton"
-    identity = write(path, (10, 20))
-    assert Beton(path).identity == identity
-    assert write(tmp_path / "y.beton", (10, 20)) == identity
-    assert write(tmp_path / "z.beton", (20, 10)) != identity

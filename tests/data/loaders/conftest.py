@@ -1,7 +1,6 @@
-"""FFCV where it is installed; its tests are left out, aloud, where it is not."""
+"""Sources that loaders are compared on, packed, and what FFCV itself has written."""
 
 import io
-import os
 import subprocess
 import sys
 
@@ -12,25 +11,10 @@ from sklearn.datasets import load_sample_images
 
 from layerscope.data.assembly import assemble
 from layerscope.data.betons import layout, open_beton, pack
-from layerscope.data.betons.library import library
 from layerscope.data.betons.writer import BetonWriter, Sample
-from layerscope.errors import SettingsError
 from layerscope.nouns import Task
 
 TASK = Task("photos", "photos", "classes", "top-1", "maximise", classes=("a", "b"))
-REQUIRED = "LAYERSCOPE_REQUIRE_FFCV"
-"""Set in the environment where a test that needs FFCV must not be left out."""
-
-
-@pytest.fixture(scope="session")
-def ffcv():
-    """What is used of FFCV."""
-    try:
-        return library()
-    except SettingsError as error:
-        if os.environ.get(REQUIRED):
-            raise
-        pytest.skip(f"{error.message} (set {REQUIRED} to have this fail)")
 
 
 def jpeg(pixels, **options):
