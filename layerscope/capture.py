@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,21 @@ from torch import Tensor, nn
 
 from layerscope.calibration import calibrated
 from layerscope.data import Loader, Preparation
-from layerscope.errors import CheckpointError
+from layerscope.errors import CheckpointError, SourceError
 from layerscope.models import open_taps
 from layerscope.models.files.weights import sha256_of_tensors
-from layerscope.models.taps import Taps, on_host
+from layerscope.models.taps import Taps, on_host, under_way
 from layerscope.nouns import CutModel, CutPoint, Precision
+from layerscope.stopwatch import Stopwatch
 
 Features = dict[str, npt.NDArray[np.float32]]
+Valid = npt.NDArray[np.bool_]
+Batch = tuple[npt.NDArray[np.int64], Features, Valid]
+"""Rows of the source, their features by cut and pooling, and which images could be read."""
+
+
+Launched = Callable[[], Features] | None
+"""Waits for the features of a forward pass; None where no image could be read."""
 
 
 @contextmanager
@@ -78,13 +86,41 @@ class Network:
 
     def features(self, images: Tensor, valid: npt.NDArray[np.bool_]) -> Features:
         """Return (b, width) features by cut and pooling; rows of unreadable images are NaN."""
-        if not valid.any():
-            return {cut.key: _scattered(None, valid, cut) for cut in self._cuts}
-        batch = self._placed(images if valid.all() else images[torch.from_numpy(valid)])
-        pooled = self._forward(batch, self._precision)
-        if self._first:
-            self._inspect(batch, pooled)
-        return {cut.key: _scattered(pooled[cut.key], valid, cut) for cut in self._cuts}
+        return self._arrived(self._launched(images, valid), valid)
+
+    def run(self, loader: Loader, watch: Stopwatch) -> Iterator[Batch]:
+        """Yield every batch of a loader; a GPU computes one while the one before is used.
+
+        Args:
+            loader: Of images.
+            watch: Measures how long they are waited for.
+
+        Raises:
+            SourceError: An image cannot be read.
+            CheckpointError: Features are not finite, or the network changes at once.
+        """
+        ids = loader.reading.source.ids
+        latest: tuple[npt.NDArray[np.int64], Launched, Valid] | None = None
+        try:
+            with closing(iter(loader)) as batches:
+                for rows, images in watch.waiting_for(batches):
+                    valid = ~np.isin(rows, [bad.row for bad in loader.bad])
+                    launched = rows, self._launched(images, valid), valid
+                    due, latest = latest, launched
+                    if due is not None:
+                        yield self._checked(*due, ids)
+        except SourceError:
+            if latest is not None:  # a bad image does not cost the good ones before it
+                yield self._checked(*latest, ids)
+            raise
+        if latest is not None:
+            yield self._checked(*latest, ids)
+
+    def sample(self, loader: Loader) -> Features:
+        """Return the features of a loader's images, those that can be read, all together."""
+        batches = [features for _, features, _ in self.run(loader, Stopwatch())]
+        whole = {cut.key: np.concatenate([b[cut.key] for b in batches]) for cut in self._cuts}
+        return {key: rows[np.isfinite(rows).all(1)] for key, rows in whole.items()}
 
     def changed(self) -> bool:
         """Return whether a parameter or buffer differs from what it was at the start."""
@@ -98,17 +134,37 @@ class Network:
             "bfloat16_difference": self.difference,
         }
 
+    def _checked(
+        self, rows: npt.NDArray[np.int64], launched: Launched, valid: Valid, ids: Sequence[str]
+    ) -> Batch:
+        features = self._arrived(launched, valid)
+        require_finite(features, valid, [ids[row] for row in rows])
+        return rows, features, valid
+
+    def _launched(self, images: Tensor, valid: Valid) -> Launched:
+        """Begin a forward pass; on a GPU it need not have ended."""
+        if not valid.any():
+            return None
+        batch = self._placed(images if valid.all() else images[torch.from_numpy(valid)])
+        pooled = self._forward(batch, self._precision)
+        if self._first:
+            self._inspect(batch, on_host(pooled))
+        return under_way(pooled)
+
+    def _arrived(self, launched: Launched, valid: Valid) -> Features:
+        pooled = {} if launched is None else launched()
+        return {cut.key: _scattered(pooled.get(cut.key), valid, cut) for cut in self._cuts}
+
     def _placed(self, images: Tensor) -> Tensor:
         placed = self._preparation.placed(images, self._device)
         if self._device.type == "cpu":  # the layout in which convolutions on a CPU are fastest
             return placed.contiguous(memory_format=torch.channels_last)
         return placed
 
-    def _forward(self, batch: Tensor, precision: Precision) -> dict[str, npt.NDArray[np.float32]]:
+    def _forward(self, batch: Tensor, precision: Precision) -> dict[str, Tensor]:
         half = precision == "bfloat16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
-            pooled = self._taps.run_poolings(batch)
-        return on_host(pooled)
+            return self._taps.run_poolings(batch)
 
     def _inspect(self, batch: Tensor, pooled: Features) -> None:
         # After one batch rather than after an hour: most networks that drift do so at once.
@@ -116,7 +172,7 @@ class Network:
         if self.changed():
             raise drift(self._model, "No row was written")
         if self._precision == "bfloat16":
-            exact = self._forward(batch, "float32")
+            exact = on_host(self._forward(batch, "float32"))
             self.difference = {
                 name: relative_difference(pooled[name], exact[name]) for name in exact
             }

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from layerscope.errors import DeviceError
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, place: int = 0) -> torch.device:
     """Return the device that a user's word stands for.
 
     Args:
         name: ``auto`` for a CUDA device if there is one and the CPU otherwise, or its name.
+        place: Of this process among those on the machine: each takes another CUDA device, unless
+            one was named by its number.
 
     Raises:
         DeviceError: The named device is not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and place:
+        name = f"cuda:{place}"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -30,6 +36,11 @@ def choose_device(name: str) -> torch.device:
     if (device.index or 0) >= counts.get(device.type, 0):
         raise _no_device(name, "is not there")
     return device
+
+
+def processors(processes: int = 1) -> int:
+    """Return how many processors each of some processes on this machine may keep busy."""
+    return max(1, len(os.sched_getaffinity(0)) // processes)
 
 
 def _no_device(name: str, what: str) -> DeviceError:

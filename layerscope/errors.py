@@ -84,5 +84,9 @@ class DeviceError(LayerScopeError):
     """A device that was asked for by name and is not there."""
 
 
+class RankError(LayerScopeError):
+    """One of several processes that did a job together is gone."""
+
+
 class SettingsError(LayerScopeError):
     """Options that contradict one another or a settings file that cannot be used."""

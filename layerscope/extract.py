@@ -4,37 +4,48 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from layerscope.cache import (
-    CacheWriter,
     Header,
+    Share,
+    ShareWriter,
     Standing,
+    Stored,
+    Undertaking,
     annotate,
     cache_name,
+    choose_storage,
     ingredients,
     standing,
+    stored_as,
 )
 from layerscope.calibration import statistics
-from layerscope.capture import Network, capturing, drift, require_finite
+from layerscope.capture import Features, Network, capturing, drift
 from layerscope.data import BadImage, Loader, Reading, framed, loaders, thin
-from layerscope.device import choose_device
-from layerscope.errors import DiskError
-from layerscope.nouns import CutModel, CutPoint, Existing, Precision, Source
-from layerscope.stopwatch import Stopwatch
+from layerscope.device import choose_device, processors
+from layerscope.errors import DiskError, LayerScopeError
+from layerscope.nouns import CutModel, CutPoint, Existing, Precision, Source, Storage
+from layerscope.ranks import ALONE, Ranks
+from layerscope.stopwatch import READING, Stopwatch
+from layerscope.storing import Storing
 
 Status = Literal["written", "there", "annotated"]
 Progress = Callable[..., None]
 """``progress(n, note="")``: so many rows were just stored, and what slows them down."""
 
+_SAMPLE = 8, 64
+"""At least, at most: images by which is measured how features can be stored."""
 _EARLIER = "It could not be read when this cache was begun."
 
 
@@ -47,6 +58,9 @@ class Plan:
     standing: Standing
     loader: Loader
     """What reads the rows that are left."""
+    device: torch.device
+    precision: Precision
+    existing: Existing
 
     @property
     def bytes(self) -> int:
@@ -56,7 +70,7 @@ class Plan:
     @property
     def remaining(self) -> int:
         """Rows that are still to be computed."""
-        return self.header.rows - self.standing.rows_done
+        return len(self.standing.missing)
 
 
 def require_room(plans: Sequence[Plan]) -> None:
@@ -102,11 +116,43 @@ class ExtractReport:
     """Of the rows that this run computed; 0 when there were none."""
     waiting: float
     """Share of the time in which the network waited for images."""
+    shares: Mapping[str, float]
+    """Of the time: what the network, images and the disk took from each other."""
+    stored: Mapping[str, Stored]
+    """By cut and pooling, in which type features are stored, and why if it is not the one asked."""
     bad: tuple[BadImage, ...]
     """Images that could not be read, by their row in the cache."""
     bfloat16_difference: Mapping[str, float] | None
     """By cut and pooling: norm of the difference to float32 over the norm, on the first batch."""
     fingerprint: str
+
+
+class Options(TypedDict, total=False):
+    """How features are extracted; every one has a default."""
+
+    cuts: Sequence[CutPoint] | None
+    """Some of the network's cut points, a cut once for each of its poolings; all in their usual
+    pooling by default."""
+    batch_size: int
+    """Images per forward pass, 64."""
+    device: str
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    precision: Precision
+    """``float32``, or ``bfloat16``: under autocast, and what that changes is measured."""
+    storage: Storage
+    """``float16``, but float32 for cuts where that would lose; ``bfloat16``, ``float32``."""
+    existing: Existing
+    """What to do with a cache that is there: keep, ``missing`` (go on) or replace."""
+    limit: int | None
+    """At most so many rows, an equal share of every split, for a smoke run."""
+    loader: str
+    """The name of a registered loader, ``threads``."""
+    workers: int | None
+    """Its threads or processes; one for each processor by default."""
+    skip_bad: bool
+    """Leave out images that cannot be read, instead of stopping at the first."""
+    ranks: Ranks
+    """This process among those that share the work; alone by default."""
 
 
 def plan(
@@ -118,11 +164,13 @@ def plan(
     batch_size: int = 64,
     device: str = "auto",
     precision: Precision = "float32",
+    storage: Storage = "float16",
     existing: Existing = "missing",
     limit: int | None = None,
     loader: str = "threads",
     workers: int | None = None,
     skip_bad: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Plan:
     """Return what :func:`extract` would do, without touching the network or writing anything.
 
@@ -130,16 +178,17 @@ def plan(
         model: A network with its cut points.
         source: From :func:`layerscope.data.open_source`.
         out: The folder for the cache.
-        cuts: Some of the network's cut points, a cut once for each of its poolings; all in their
-            usual pooling by default.
-        batch_size: Images per forward pass; it matters to a network without BatchNorm statistics.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        precision: In which the network computes; features are stored in float32 either way.
+        cuts: As all that follow, described by :class:`Options`.
+        batch_size: Images per forward pass.
+        device: Where the network computes.
+        precision: In which it computes.
+        storage: In which type features are stored.
         existing: What to do with a cache that is there.
-        limit: At most this many rows, an equal share of every split, for a smoke run.
-        loader: The name of a registered loader.
-        workers: Its threads or processes; one for each processor by default.
-        skip_bad: Leave out images that cannot be read, instead of stopping at the first.
+        limit: At most this many rows.
+        loader: What reads the images.
+        workers: Its threads or processes.
+        skip_bad: Whether unreadable images are left out.
+        ranks: This process among those that share the work.
 
     Raises:
         CheckpointError: The network lacks BatchNorm statistics and nothing was declared about it.
@@ -149,14 +198,15 @@ def plan(
     """
     chosen = tuple(model.cuts if cuts is None else cuts)
     thinned = source if limit is None else thin(source, limit)
+    where = choose_device(device, ranks.local_rank)
     reading = Reading(
         source=thinned,
         preprocessing=framed(model.checkpoint.preprocessing, source.framing),
         batch_size=batch_size,
-        workers=workers,
+        workers=workers or (None if ranks.count == 1 else processors(ranks.local_count)),
         skip_bad=skip_bad,
         # Bytes are a quarter of what would have to travel, and a GPU normalises for nothing.
-        normalised=choose_device(device).type == "cpu",
+        normalised=where.type == "cpu",
     )
     images = loaders[loader](reading)
     header = Header(
@@ -170,11 +220,13 @@ def plan(
             reading.preprocessing,
             decoder=images.decoder,
             precision=precision,
+            storage=storage,
             limit=limit,
         )
         | statistics(model, thinned, batch_size),
         settings={
             "precision": precision,
+            "batch_size": batch_size,
             "loader": loader,
             "decoder": images.decoder,
             "preprocessing": {**asdict(reading.preprocessing), "antialias": True},
@@ -182,9 +234,9 @@ def plan(
         },
     )
     path = out / cache_name(model.checkpoint.name, source.name, limit)
-    found = standing(path, header, existing)
-    rest = replace(reading, rows=range(found.rows_done, header.rows))
-    return Plan(path, header, found, type(images)(rest))
+    found = ranks.decide(lambda: standing(path, header, existing))
+    rest = type(images)(replace(reading, rows=found.missing))
+    return Plan(path, header, found, rest, where, precision, existing)
 
 
 def extract(
@@ -192,37 +244,22 @@ def extract(
     source: Source,
     out: Path,
     *,
-    cuts: Sequence[CutPoint] | None = None,
-    batch_size: int = 64,
-    device: str = "auto",
-    precision: Precision = "float32",
-    existing: Existing = "missing",
-    limit: int | None = None,
-    loader: str = "threads",
-    workers: int | None = None,
-    skip_bad: bool = False,
     progress: Progress = lambda rows, note="": None,
+    **options: Unpack[Options],
 ) -> ExtractReport:
     """Write the pooled features of every cut over every image, going on where a run stopped.
 
     The network runs in eval mode without gradients. Its parameters and buffers are hashed before
     the first batch, after it, and at the end: features of a network that changes are thrown away.
+    While a batch is computed the next ones are decoded and those before are written.
 
     Args:
         model: A network with its cut points; it is moved to the device.
         source: From :func:`layerscope.data.open_source`.
         out: The folder for the cache.
-        cuts: Some of the network's cut points, a cut once for each of its poolings; all in their
-            usual pooling by default.
-        batch_size: Images per forward pass.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        precision: ``bfloat16`` computes under autocast and measures what that changes.
-        existing: What to do with a cache that is there: keep, missing (go on) or replace.
-        limit: At most this many rows, an equal share of every split, for a smoke run.
-        loader: The name of a registered loader.
-        workers: Its threads or processes; one for each processor by default.
-        skip_bad: Leave out images that cannot be read, instead of stopping at the first.
-        progress: Called after every batch with its number of rows and what slows them down.
+        progress: Called when a batch of this process was stored, by the thread that stores, with
+            its number of rows and the slowest stage.
+        **options: Described by :class:`Options`.
 
     Raises:
         SourceError: An image cannot be read.
@@ -230,61 +267,145 @@ def extract(
         CacheError: A cache is in the way, or another process is writing it.
         DiskError: The disk is full; finished rows are kept.
         DeviceError: The device is not there.
+        RankError: Another process that shared the work is gone.
         UnknownNameError: No loader has this name.
     """
-    target = choose_device(device)
-    planned = plan(
-        model,
-        source,
-        out,
-        cuts=cuts,
-        batch_size=batch_size,
-        device=device,
-        precision=precision,
-        existing=existing,
-        limit=limit,
-        loader=loader,
-        workers=workers,
-        skip_bad=skip_bad,
-    )
+    ranks = options.get("ranks", ALONE)
+    planned = plan(model, source, out, **options)
     if planned.standing.status == "there":
         if planned.standing.outdated:
-            annotate(planned.path, planned.header)
-        status: Status = "annotated" if planned.standing.outdated else "there"
-        return _report(planned, status, Stopwatch(), None)
-    watch = Stopwatch()
-    with CacheWriter(planned.path, planned.header, existing) as writer:
-        run = _run(model, planned, writer, target, precision, watch, progress)
-    return _report(planned, "written", watch, run.difference)
+            ranks.decide(lambda: annotate(planned.path, planned.header))
+        return _report(planned, [], "annotated" if planned.standing.outdated else "there")
+    with (
+        _own_processors(planned.device, ranks),
+        capturing(
+            model, planned.header.cuts, planned.loader, planned.device, planned.precision
+        ) as network,
+        ExitStack() as held,
+    ):
+        begun = ranks.decide(lambda: _begun(planned, network, ranks, held))
+        mine = begun.shares[ranks.rank] if ranks.rank < len(begun.shares) else None
+        result = _Result()
+        if mine is not None:
+            result = _written(planned, begun.header(planned), mine, network, progress)
+        results = ranks.gather(result)
+        ranks.decide(lambda: _concluded(model, begun, results))
+    return _report(planned, results, "written", network.difference)
 
 
-def _run(
-    model: CutModel,
-    planned: Plan,
-    writer: CacheWriter,
-    device: torch.device,
-    precision: Precision,
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """What the leader decided before the first row."""
+
+    stored: Mapping[str, Stored] | None
+    settings: Mapping[str, Any]
+    shares: Sequence[Share]
+    undertaking: Undertaking | None = field(default=None, compare=False)
+    """Held by the leader alone."""
+
+    def __reduce__(self) -> Any:
+        return _Begun, (self.stored, self.settings, self.shares)
+
+    def header(self, planned: Plan) -> Header:
+        return replace(planned.header, stored=self.stored, settings=self.settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What became of one rank's share."""
+
+    rows: int = 0
+    seconds: float = 0.0
+    shares: Mapping[str, float] = field(default_factory=dict)
+    bad: tuple[BadImage, ...] = ()
+    changed: bool = False
+    error: LayerScopeError | None = None
+
+
+def _begun(planned: Plan, network: Network, ranks: Ranks, held: ExitStack) -> _Begun:
+    """Decide how features are stored and who writes which rows, and hold the cache."""
+    header = planned.header
+    if planned.standing.stored is None:
+        stored = choose_storage(network.sample(_sample(planned)), header.asked)
+        header = replace(header, stored=stored)
+    header = replace(header, settings={**header.settings, **network.settings()})
+    undertaking = held.enter_context(Undertaking(planned.path, header, planned.existing))
+    shares = undertaking.shares(ranks.count, planned.loader.reading.batch_size)
+    agreed = undertaking.header
+    return _Begun(agreed.stored, agreed.settings, shares, undertaking)
+
+
+def _sample(planned: Plan) -> Loader:
+    """Return the loader of a few images, evenly spaced; it depends on the source alone."""
+    reading, rows = planned.loader.reading, planned.header.rows
+    count = min(rows, max(_SAMPLE[0], min(_SAMPLE[1], rows // _SAMPLE[1])))
+    size = min(reading.batch_size, count)
+    count -= count % size  # a last batch of one image has no statistics
+    chosen = np.linspace(0, rows - 1, count).round().astype(np.int64)
+    # A bad image is reported when its turn comes, and what was there before it is kept.
+    return type(planned.loader)(replace(reading, rows=chosen, batch_size=size, skip_bad=True))
+
+
+def _written(
+    planned: Plan, header: Header, share: Share, network: Network, progress: Progress
+) -> _Result:
+    """Compute and write one share; what goes wrong in it is told to the other ranks first."""
+    watch, loader = Stopwatch(), planned.loader
+    images = type(loader)(replace(loader.reading, rows=share.rows))
+    error = None
+    try:
+        with (
+            ShareWriter(planned.path, header, share) as writer,
+            Storing(partial(_stored, writer, watch, progress)) as storing,
+        ):
+            for batch in network.run(images, watch):
+                with watch.storing():
+                    storing.put(*batch)
+    except LayerScopeError as problem:
+        error = problem
+    watch.stop()
+    return _Result(
+        rows=len(share.rows),
+        seconds=watch.seconds,
+        shares=watch.shares(),
+        bad=tuple(images.bad),
+        changed=error is None and network.changed(),
+        error=error,
+    )
+
+
+def _stored(
+    writer: ShareWriter,
     watch: Stopwatch,
     progress: Progress,
-) -> Network:
-    """Fill the open cache and finish it."""
-    cuts, loader = planned.header.cuts, planned.loader
-    source = loader.reading.source
-    with capturing(model, cuts, loader, device, precision) as network:
-        with closing(iter(loader)) as batches:
-            for rows, images in watch.waiting_for(batches):
-                valid = ~np.isin(rows, [bad.row for bad in loader.bad])
-                features = network.features(images, valid)
-                require_finite(features, valid, [source.ids[row] for row in rows])
-                writer.write(features, valid)
-                progress(len(rows), note=watch.note())
-        if network.changed():
-            writer.discard()
-            raise drift(model, "Its rows were thrown away")
-    watch.stop()
-    loading = {"batch_size": loader.reading.batch_size, "workers": loader.reading.crew}
-    writer.finish({**planned.header.settings, **network.settings(), **loading})
-    return network
+    rows: npt.NDArray[np.int64],
+    features: Features,
+    valid: npt.NDArray[np.bool_],
+) -> None:
+    writer.write(rows, features, valid)
+    progress(len(rows), note=watch.note())
+
+
+def _concluded(model: CutModel, begun: _Begun, results: Sequence[_Result]) -> None:
+    undertaking = begun.undertaking
+    assert undertaking is not None
+    if any(result.changed for result in results):
+        undertaking.discard()
+        raise drift(model, "Its rows were thrown away")
+    for result in results:
+        if result.error is not None:
+            raise result.error
+    undertaking.finish()
+
+
+@contextmanager
+def _own_processors(device: torch.device, ranks: Ranks) -> Iterator[None]:
+    """Leave the other ranks on this machine their processors, as long as this one computes."""
+    before = torch.get_num_threads()
+    if ranks.count > 1 and device.type == "cpu":
+        torch.set_num_threads(processors(ranks.local_count))
+    yield
+    torch.set_num_threads(before)
 
 
 def versions() -> dict[str, str]:
@@ -306,20 +427,24 @@ def _earlier(planned: Plan) -> tuple[BadImage, ...]:
 
 def _report(
     planned: Plan,
+    results: Sequence[_Result],
     status: Status,
-    watch: Stopwatch,
-    difference: Mapping[str, float] | None,
+    difference: Mapping[str, float] | None = None,
 ) -> ExtractReport:
-    computed = planned.remaining
+    seconds = max((result.seconds for result in results), default=0.0)
+    slowest = max(results, key=lambda result: result.seconds, default=_Result())
+    bad = sorted(image for result in results for image in result.bad)
     return ExtractReport(
         path=planned.path,
         status=status,
         rows=planned.header.rows,
         resumed_from=planned.standing.rows_done if status == "written" else 0,
-        seconds=watch.seconds,
-        images_per_second=computed / watch.seconds if watch.seconds else 0.0,
-        waiting=watch.share,
-        bad=(*_earlier(planned), *planned.loader.bad),
+        seconds=seconds,
+        images_per_second=sum(r.rows for r in results) / seconds if seconds else 0.0,
+        waiting=slowest.shares.get(READING, 0.0),
+        shares=slowest.shares,
+        stored=stored_as(planned.path),
+        bad=(*_earlier(planned), *bad),
         bfloat16_difference=difference,
         fingerprint=planned.header.fingerprint,
     )

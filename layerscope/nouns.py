@@ -39,10 +39,12 @@ Statistics = Literal["batch", "recalibrate"]
 """What stands in for BatchNorm statistics that a file does not hold."""
 Axes = Literal["nchw", "nhwc"]
 """Where the channels of a map are: before height and width, or behind."""
+Storage = Literal["float16", "bfloat16", "float32"]
+"""In which type features are stored."""
 Existing = Literal["keep", "missing", "replace"]
 """What to do with work that is there: leave it, do what is missing, or do it anew."""
 Precision = Literal["float32", "bfloat16"]
-"""In which a network computes; features are stored in float32 either way."""
+"""In which a network computes."""
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 

@@ -60,7 +60,7 @@ def test_a_declaration_for_a_network_that_has_statistics_is_refused(source, tmp_
 
 def test_batch_statistics_are_those_of_each_batch(source, tmp_path):
     network = model(batch_norm="batch")
-    report = extract(network, source, tmp_path, batch_size=6, device="cpu")
+    report = extract(network, source, tmp_path, batch_size=6, device="cpu", storage="float32")
     found = rows(report.path)
     module = network.module
     with torch.no_grad():
@@ -84,7 +84,7 @@ def test_a_last_batch_of_one_image_is_refused_before_anything_is_written(source,
 
 def test_recalibrated_statistics_are_those_of_the_training_images(source, tmp_path):
     network = model(batch_norm="recalibrate")
-    report = extract(network, source, tmp_path, batch_size=16, device="cpu")
+    report = extract(network, source, tmp_path, batch_size=16, device="cpu", storage="float32")
     train = np.flatnonzero(source.splits == "train")
     module = network.module
     with torch.no_grad():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -23,10 +24,14 @@ from layerscope.cli.main import main
 from layerscope.data import image_transform, read_image, sources
 from layerscope.device import choose_device
 from layerscope.errors import CacheError, CheckpointError, DeviceError, SourceError
-from layerscope.extract import extract, plan
+from layerscope.extract import extract as extract_as_asked
+from layerscope.extract import plan as plan_as_asked
 from layerscope.models.cuts import Stop, cut_points, trace
 from layerscope.nouns import SPLITS, Checkpoint, CutPoint, Preprocessing, Source, Task
 
+# Exactly what a network gives is kept by float32 alone; float16 has tests of its own.
+extract = partial(extract_as_asked, storage="float32")
+plan = partial(plan_as_asked, storage="float32")
 ROWS = 17
 SIDE = 10
 NUMBER = Task("toy-number", "toy", "latents", "mse", "minimise", encoding="raw")
@@ -242,7 +247,7 @@ def test_features_of_a_network_that_changes_are_not_kept(source, out, kind, hint
     assert not list(out.glob("*.h5"))
     for part in out.glob("*.part"):
         with h5py.File(part) as file:
-            assert file.attrs["rows_done"] == 0
+            assert not file["rows/state"][:].any()
 
 
 def kill_after(images, out, batches):
@@ -400,7 +405,7 @@ def test_features_that_are_not_finite_name_the_cut_and_the_image(source, out):
         extract(toy_model(Overflowing, dark), source, out, batch_size=4, device="cpu")
 
 
-def test_bfloat16_is_stored_in_float32_and_its_difference_measured(model, source, out):
+def test_bfloat16_may_be_stored_in_float32_and_its_difference_is_measured(model, source, out):
     exact = stored(extract(model, source, out / "exact", batch_size=ROWS, device="cpu").path)
     report = extract(model, source, out, batch_size=ROWS, device="cpu", precision="bfloat16")
     rounded = stored(report.path)
@@ -408,8 +413,10 @@ def test_bfloat16_is_stored_in_float32_and_its_difference_measured(model, source
     assert set(difference) == set(exact)
     for name, rows in rounded.items():
         assert rows.dtype == np.float32
-        expected = np.linalg.norm(rows - exact[name]) / np.linalg.norm(exact[name])
-        assert difference[name] == pytest.approx(expected, rel=1e-3)
+        sample = np.linspace(0, ROWS - 1, 8).round().astype(int)
+        gap, size = (rows - exact[name])[sample], exact[name][sample]
+        expected = np.linalg.norm(gap) / np.linalg.norm(size)
+        assert difference[name] == pytest.approx(expected, rel=1e-2)
         assert 1e-5 < expected < 0.05
     with open_cache(report.path) as cache:
         assert cache.settings["bfloat16_difference"] == report.bfloat16_difference
@@ -453,7 +460,7 @@ def test_chosen_cuts_are_the_same_features_as_among_all(model, source, out):
 
 def test_a_cut_whose_width_is_wrong_is_refused(model, source, out):
     wrong = (replace(model.cuts[0], width=7),)
-    with pytest.raises(CheckpointError, match=r"'stem' gives features of shape \(17, 6\)"):
+    with pytest.raises(CheckpointError, match=r"'stem' gives features of shape \(8, 6\)"):
         extract(model, source, out, cuts=wrong, device="cpu")
 
 
@@ -508,6 +515,7 @@ def door(source, tmp_path, monkeypatch, capsys):
 
 
 DATA = ("--data", "toy=images", "--device", "cpu")
+HALF = {"rtol": 1e-3, "atol": 1e-5}
 
 
 def test_the_command_writes_resumable_caches_and_its_settings(door):
@@ -544,8 +552,8 @@ def test_the_door_and_the_library_agree_with_the_network_itself(door, source):
         trunk = model.module.trunk(images).flatten(1)
         embedding = model.module(images)
     found = stored("features/net1@toy.h5")
-    np.testing.assert_allclose(found["trunk"], trunk, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found["head.2"], embedding, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["trunk"], trunk, **HALF)
+    np.testing.assert_allclose(found["head.2"], embedding, **HALF)
 
 
 def test_a_dry_run_says_how_much_and_writes_nothing(door):
@@ -556,7 +564,7 @@ def test_a_dry_run_says_how_much_and_writes_nothing(door):
     assert not Path("features").exists()
     door("net1.toml", *DATA)
     values = sum(rows.size for rows in stored("features/net1@toy.h5").values())
-    assert row["bytes"] == 4 * values
+    assert row["bytes"] == 2 * values + 4 * ROWS * row["cuts"]  # features and their checksums
     assert row["images"] == ROWS
 
 
@@ -583,8 +591,8 @@ def test_several_poolings_are_captured_in_one_pass(door, source):
     with torch.no_grad():
         trunk = model.module.trunk
         stem = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(images))))
-    np.testing.assert_allclose(found["stem@max"], stem.amax((2, 3)), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found["stem@mean"], stem.mean((2, 3)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["stem@max"], stem.amax((2, 3)), **HALF)
+    np.testing.assert_allclose(found["stem@mean"], stem.mean((2, 3)), **HALF)
     with open_cache(Path("features/net1@toy.h5")) as cache:
         assert [cut.index for cut in cache.cuts][:2] == [0, 0]
     settings = json.loads(Path("features/settings.json").read_text())["extract"]
@@ -679,17 +687,17 @@ def test_skipped_images_are_listed_and_change_the_exit_code(door, source):
 
 
 def test_ctrl_c_keeps_rows_and_says_so(door, monkeypatch):
-    from layerscope.cache import CacheWriter
+    from layerscope.cache import ShareWriter
 
-    write = CacheWriter.write
+    write = ShareWriter.write
 
-    def interrupted(self, features, valid):
+    def interrupted(self, rows, features, valid):
         if self.rows_done == 8:
             raise KeyboardInterrupt
-        write(self, features, valid)
+        write(self, rows, features, valid)
 
     with monkeypatch.context() as patched:
-        patched.setattr(CacheWriter, "write", interrupted)
+        patched.setattr(ShareWriter, "write", interrupted)
         code, _, err = door("net1.toml", *DATA, "--batch-size", "4")
     assert code == 130
     assert "the same command continues it" in err

@@ -71,7 +71,7 @@ def rows_of(path):
         return {
             name: file[name][()]
             for name in ("rows/id", "rows/split", "rows/group", "targets/folder")
-        }, file["features/trunk@mean"][()]
+        }, file["features/trunk@mean"][()].astype(np.float32)
 
 
 def top_1(path):

@@ -6,10 +6,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from layerscope.cache.layout import SCHEMA, STORAGE
+from layerscope.cache.layout import SCHEMA
 from layerscope.cache.records import plain, to_json
 from layerscope.nouns import Checkpoint, CutPoint, Preprocessing, Source
 
+CAPTURE = 1
+"""Counts changes of this package after which the same image gives other features. Versions of torch
+change the last bits alone: they are in the settings, and another may go on with a cache."""
 ANNOTATIONS = "annotations"
 """The ingredient that features do not depend on: a cache can be given another."""
 
@@ -22,6 +25,7 @@ def ingredients(
     *,
     decoder: str,
     precision: str,
+    storage: str = "float16",
     limit: int | None = None,
 ) -> dict[str, Any]:
     """Return everything that determines the features and what they are asked, in JSON's own types.
@@ -36,6 +40,7 @@ def ingredients(
         preprocessing: The checkpoint's, as the source frames it.
         decoder: What decodes and resamples the images.
         precision: In which the network computes.
+        storage: The type in which features are stored where it loses nothing.
         limit: Rows of a smoke run, or None for all.
     """
     recorded: dict[str, Any] = plain(
@@ -54,7 +59,8 @@ def ingredients(
             "images": source.manifest,
             ANNOTATIONS: source.annotations,
             "precision": precision,
-            "storage": STORAGE,
+            "storage": storage,
+            "capture": CAPTURE,
             "limit": limit,
         }
     )

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from layerscope.cache.fingerprint import fingerprint_of
-from layerscope.cache.layout import FEATURE_BYTES
-from layerscope.nouns import Checkpoint, CutPoint, Source
+from layerscope.cache.storage import Stored
+from layerscope.nouns import Checkpoint, CutPoint, Source, Storage
+
+_CHECKSUM_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ class Header:
     """From :func:`layerscope.cache.ingredients`."""
     settings: Mapping[str, Any]
     """How the features will be computed, for whoever reads the file later."""
+    stored: Mapping[str, Stored] | None = None
+    """By cut and pooling, how a sample said that features are stored; None: as asked."""
 
     @property
     def fingerprint(self) -> str:
@@ -35,6 +39,23 @@ class Header:
         return len(self.source.ids)
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """Every cut in each of its poolings, such as ``blocks.3@cls``."""
+        return tuple(cut.key for cut in self.cuts)
+
+    @property
+    def asked(self) -> Storage:
+        """The type in which features are to be stored where it loses nothing."""
+        asked: Storage = self.ingredients["storage"]
+        return asked
+
+    @property
+    def storage(self) -> dict[str, Stored]:
+        """By cut and pooling, how the features are stored as far as is known."""
+        return {key: (self.stored or {}).get(key, Stored(self.asked)) for key in self.keys}
+
+    @property
     def row_bytes(self) -> int:
-        """Bytes of the features of one image over all cuts."""
-        return FEATURE_BYTES * sum(cut.width for cut in self.cuts)
+        """Bytes of one image over all cuts: its features and their checksums."""
+        kept = self.storage
+        return sum(kept[cut.key].dtype.itemsize * cut.width + _CHECKSUM_BYTES for cut in self.cuts)

@@ -3,38 +3,52 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.cache.existing import locked
+from layerscope.cache.existing import UNREADABLE, require_sealed, unreadable, without_shard
+from layerscope.cache.features import Features, Segment
+from layerscope.cache.label import open_file, seal_in
 from layerscope.cache.layout import (
     ATTRIBUTES,
+    MISSING,
+    OLDER,
     PART,
-    READABLE,
     ROW_GROUP,
     ROW_ID,
+    ROW_INDEX,
     ROW_SPLIT,
+    ROW_STATE,
     ROW_VALID,
     SCHEMA,
+    SHARD_LIST,
     SUFFIX,
     TASK_SPLITS,
+    checksums_of,
     features_of,
     split_of,
     target_of,
 )
+from layerscope.cache.part import stored_in
+from layerscope.cache.places import Rows, place_of
 from layerscope.cache.records import checkpoint_from, cut_from, task_from
+from layerscope.cache.storage import Stored
 from layerscope.errors import CacheError, UnknownNameError
 from layerscope.nouns import SPLITS, Checkpoint, CutPoint, Split, Task
 
-_BLOCK = 16384
-"""Rows read at a time when a split's rows are scattered: HDF5 is slow at picking single rows."""
+if TYPE_CHECKING:
+    import torch
+
+    from layerscope.cache.dataset import FeatureDataset
 
 _REPEAT = "Repeat the layerscope extract command that made it; it goes on where it stopped."
 _MAKE = "Make a cache with layerscope extract."
@@ -47,11 +61,14 @@ class Cache:
     Args:
         path: The file.
         file: The same, open.
+        verify: Whether features are checked against their checksums as they are read.
     """
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
+    def __init__(self, path: Path, file: h5py.File, verify: bool = True) -> None:
         self.path = path
+        self.verify = verify
         self._file = file
+        self._handles: dict[Path, int] = {}
 
     def __enter__(self) -> Cache:
         return self
@@ -66,6 +83,8 @@ class Cache:
 
     def close(self) -> None:
         """Close the file; views of it can no longer be read."""
+        while self._handles:
+            os.close(self._handles.popitem()[1])
         self._file.close()
 
     @cached_property
@@ -95,7 +114,17 @@ class Cache:
 
     @property
     def complete(self) -> bool:
-        return bool(self._file.attrs["complete"])
+        return True  # no other is ever opened
+
+    @cached_property
+    def seal(self) -> str:
+        """The sha256 over everything in it: two caches with the same seal hold the same."""
+        return seal_in(self.path)
+
+    @cached_property
+    def stored(self) -> Mapping[str, Stored]:
+        """By cut and pooling, in which type the features are stored, and why."""
+        return stored_in(self._file)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -103,10 +132,16 @@ class Cache:
         recorded: dict[str, Any] = self._json("settings")
         return recorded
 
+    @cached_property
+    def ingredients(self) -> dict[str, Any]:
+        """Everything that determined the features."""
+        recorded: dict[str, Any] = self._json("ingredients")
+        return recorded
+
     @property
     def limit(self) -> int | None:
         """Rows that a smoke run was limited to, or None."""
-        limit: int | None = self._json("ingredients")["limit"]
+        limit: int | None = self.ingredients["limit"]
         return limit
 
     @property
@@ -115,9 +150,33 @@ class Cache:
         return len(self._file[ROW_VALID])
 
     @cached_property
+    def valid(self) -> npt.NDArray[np.bool_]:
+        """(rows,) False for an image that could not be read."""
+        valid: npt.NDArray[np.bool_] = self._file[ROW_VALID][()]
+        return valid
+
+    @cached_property
     def own_splits(self) -> frozenset[str]:
         """Names of the tasks that divide the rows otherwise than the source."""
         return frozenset(self._file.get(TASK_SPLITS, ()))
+
+    @cached_property
+    def shards(self) -> tuple[Path, ...]:
+        """The files that hold the features, where they are not in this one."""
+        return tuple(self.path.parent / record["file"] for record in self._records)
+
+    def __getitem__(self, cut: str) -> Features:
+        """Return the features of one cut, which are read as they are asked for.
+
+        Args:
+            cut: ``layer4.1``, or with its pooling: ``blocks.3@cls``.
+
+        Raises:
+            UnknownNameError: The cache has no such cut, or not in this pooling.
+            CacheError: It has several poolings of it, and none was named.
+        """
+        name, _, pooling = cut.partition("@")
+        return self.features_of(self.view(name, pooling or None).cut)
 
     def view(self, cut: str, pooling: str | None = None, task: str | None = None) -> View:
         """Return one cut in one pooling with its splits and targets.
@@ -146,7 +205,29 @@ class Cache:
                 return View(self, point, task)
         raise UnknownNameError(f"pooling of {cut}", pooling, known)
 
-    def rows_of(self, split: Split, task: str | None = None) -> npt.NDArray[np.int64]:
+    def features_of(self, cut: CutPoint) -> Features:
+        """Return the features of one cut in one pooling, lazily."""
+        if cut.key not in self._features:
+            self._features[cut.key] = self._opened(cut)
+        return self._features[cut.key]
+
+    def dataset(self, cut: str, task: str | None = None, split: Split = "train") -> FeatureDataset:
+        """Return one cut's rows of a split, with a task's targets, for a ``DataLoader``.
+
+        Args:
+            cut: ``layer4.1``, or with its pooling: ``blocks.3@cls``.
+            task: Whose targets and splits; None for features alone.
+            split: Which rows.
+
+        Raises:
+            UnknownNameError: The cache has no such cut or task.
+        """
+        from layerscope.cache.dataset import FeatureDataset
+
+        name, _, pooling = cut.partition("@")
+        return FeatureDataset(self.view(name, pooling or None, task), task, split)
+
+    def rows_of(self, split: Split, task: str | None = None) -> Rows:
         """Return the (n,) readable rows of one split, ascending.
 
         Args:
@@ -155,23 +236,65 @@ class Cache:
         """
         if task is None or task not in self.own_splits:
             return self._rows[split]
-        codes, valid = self._file[split_of(task)][:], self._file[ROW_VALID][:]
-        return np.flatnonzero((codes == SPLITS.index(split)) & valid)
+        codes = self._file[split_of(task)][:]
+        return np.flatnonzero((codes == SPLITS.index(split)) & self.valid)
 
-    def texts(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.str_]:
+    def texts(self, name: str, rows: Rows) -> npt.NDArray[np.str_]:
         """Return the (n,) texts of some rows of one ``rows/`` dataset."""
-        everything = np.asarray(self._file[name].asstr()[:], dtype=np.str_)
-        return everything[rows]
+        encoded = self._file[name][()]
+        return np.char.decode(encoded[rows], "utf-8").astype(np.str_, copy=False)
 
-    def numbers(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Return the (n, …) values of some rows of one dataset."""
-        return _take(self._file[name], rows)
+    def numbers(self, name: str, rows: Rows) -> npt.NDArray[Any]:
+        """Return the (n, …) values of some rows of one dataset that is no feature."""
+        values: npt.NDArray[Any] = self._file[name][()]
+        return values[rows]
 
     @cached_property
-    def _rows(self) -> dict[str, npt.NDArray[np.int64]]:
-        splits = np.asarray(self._file[ROW_SPLIT].asstr()[:], dtype=np.str_)
-        valid = self._file[ROW_VALID][:]
-        return {split: np.flatnonzero((splits == split) & valid) for split in SPLITS}
+    def _rows(self) -> dict[str, Rows]:
+        splits = self._file[ROW_SPLIT][()]
+        return {s: np.flatnonzero((splits == s.encode()) & self.valid) for s in SPLITS}
+
+    @cached_property
+    def _features(self) -> dict[str, Features]:
+        return {}
+
+    @cached_property
+    def _records(self) -> Sequence[Mapping[str, Any]]:
+        records: list[dict[str, Any]] = []
+        if SHARD_LIST in self._file.attrs:
+            records = self._json(SHARD_LIST)
+        return records
+
+    def _opened(self, cut: CutPoint) -> Features:
+        segments = [
+            segment for record in self._records for segment in self._segments(cut.key, record)
+        ]
+        if not self._records:
+            segments = [self._segment(self.path, self._file, cut.key, 0, 0, self.rows)]
+        return Features(
+            name=f"{cut.key} of {str(self.path)!r}",
+            shape=(self.rows, cut.width),
+            segments=tuple(sorted(segments, key=lambda segment: segment.first)),
+            checksums=self._file[checksums_of(cut.key)][()] if self.verify else None,
+        )
+
+    def _segments(self, key: str, record: Mapping[str, Any]) -> list[Segment]:
+        path = self.path.parent / record["file"]
+        try:
+            with open_file(path) as shard:
+                return [self._segment(path, shard, key, *run) for run in record["runs"]]
+        except FileNotFoundError:
+            raise without_shard(self.path, record["file"]) from None
+        except UNREADABLE as error:
+            raise unreadable(path, error) from error
+
+    def _segment(
+        self, path: Path, file: h5py.File, key: str, first: int, place: int, count: int
+    ) -> Segment:
+        if path not in self._handles:
+            self._handles[path] = os.open(path, os.O_RDONLY)
+        rows = place_of(file, features_of(key))
+        return Segment(self._handles[path], rows, stored_in(file)[key].type, first, place, count)
 
     def _json(self, name: str) -> Any:
         return json.loads(self._file.attrs[name])
@@ -199,8 +322,18 @@ class View:
         return self.cache.fingerprint
 
     def features(self, split: Split) -> npt.NDArray[np.float32]:
-        """Return the (n, width) features of one split, in source order."""
-        return self.cache.numbers(features_of(self.cut.key), self._rows(split))
+        """Return the (n, width) features of one split, in source order.
+
+        Raises:
+            CacheError: Some are not what was written.
+        """
+        return self.cache.features_of(self.cut).take(self._rows(split))
+
+    def tensor(self, split: Split) -> torch.Tensor:
+        """Return the (n, width) float32 features of one split, in source order."""
+        import torch
+
+        return torch.from_numpy(self.features(split))
 
     def target(self, task: str, split: Split) -> npt.NDArray[Any]:
         """Return the (n,) classes or (n, k) latents of one split.
@@ -221,85 +354,92 @@ class View:
         """Return the (n,) id of each row of one split."""
         return self.cache.texts(ROW_ID, self._rows(split))
 
-    def _rows(self, split: Split) -> npt.NDArray[np.int64]:
+    def _rows(self, split: Split) -> Rows:
         return self.cache.rows_of(split, self.task)
 
 
-def _take(dataset: h5py.Dataset, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    taken = np.empty((len(rows), *dataset.shape[1:]), dtype=dataset.dtype)
-    edges = np.arange(0, len(dataset) + _BLOCK, _BLOCK)
-    for first, last in np.searchsorted(rows, np.stack((edges[:-1], edges[1:]), axis=1)):
-        if first < last:
-            base = rows[first]
-            block = dataset[base : rows[last - 1] + 1]
-            taken[first:last] = block[rows[first:last] - base]
-    return taken
-
-
-def open_cache(path: Path) -> Cache:
+def open_cache(path: Path | str, *, verify: bool = True) -> Cache:
     """Open a complete cache for reading.
 
+    Everything but the features is checked now, and each feature when it is read.
+
+    Args:
+        path: The file.
+        verify: False to read what is there, damaged or not, and save the time of checking it.
+
     Raises:
-        CacheError: The file is missing, incomplete, truncated, in use or no cache at all.
+        CacheError: The file is missing, incomplete, truncated, damaged or no cache at all.
     """
+    path = Path(path)
     if path.name.endswith(PART):
         raise CacheError(f"{str(path)!r} is incomplete.", hint=_REPEAT)
     if not path.is_file():
         raise CacheError(f"There is no cache {str(path)!r}.", hint=_MAKE)
     try:
-        file = h5py.File(path, "r")
-    except BlockingIOError as error:
-        raise locked(path) from error
+        file = open_file(path)
     except OSError as error:
-        raise CacheError(
-            f"{str(path)!r} cannot be read: {error}.",
-            hint="If it was copied, copy it again; otherwise make it anew with layerscope extract.",
-        ) from error
-    return _checked(path, file)
-
-
-def _checked(path: Path, file: h5py.File) -> Cache:
+        raise unreadable(path, error) from error
     try:
-        _require_schema(path, file)
-        cache = Cache(path, file)
-        _require_datasets(path, cache, file)
-    except CacheError:
+        return _checked(path, file, verify)
+    except UNREADABLE as error:
+        file.close()
+        raise unreadable(path, error) from error
+    except BaseException:
         file.close()
         raise
+
+
+def _checked(path: Path, file: h5py.File, verify: bool) -> Cache:
+    _require_schema(path, file)
+    if verify:
+        require_sealed(path)
+    cache = Cache(path, file, verify)
+    _require_datasets(path, cache, file)
     return cache
 
 
 def _require_schema(path: Path, file: h5py.File) -> None:
     schema = file.attrs.get("schema")
-    if schema == "layerscope-cache/1":
+    if schema in OLDER:
         raise CacheError(
             f"{str(path)!r} has the older schema {schema!r}, which this version does not read.",
             hint=_AGAIN,
         )
-    if schema not in READABLE or any(name not in file.attrs for name in ATTRIBUTES):
+    if schema != SCHEMA or any(name not in file.attrs for name in ATTRIBUTES):
         raise CacheError(
             f"{str(path)!r} is an HDF5 file with the schema {schema!r}, not {SCHEMA!r}.",
             hint=_MAKE,
         )
-    if not file.attrs["complete"]:
+    if ROW_INDEX in file:
         raise CacheError(
-            f"{str(path)!r} is incomplete: {file.attrs['rows_done']} rows are written.",
-            hint=_REPEAT,
+            f"{str(path)!r} is a shard, which holds a part of the rows.",
+            hint="Open the cache that it belongs to, beside the folder of shards.",
         )
+    if not seal_in(path):
+        written = int((file[ROW_STATE][()] != MISSING).sum())
+        raise CacheError(f"{str(path)!r} is incomplete: {written} rows are written.", hint=_REPEAT)
 
 
 def _require_datasets(path: Path, cache: Cache, file: h5py.File) -> None:
-    rows = len(file[ROW_VALID]) if ROW_VALID in file else -1
+    rows = cache.rows
     expected: dict[str, tuple[int, ...]] = {
         features_of(cut.key): (rows, cut.width) for cut in cache.cuts
     }
-    expected |= {name: (rows,) for name in (ROW_ID, ROW_SPLIT, ROW_GROUP, ROW_VALID)}
+    expected |= {checksums_of(cut.key): (rows,) for cut in cache.cuts}
+    expected |= {name: (rows,) for name in (ROW_ID, ROW_SPLIT, ROW_GROUP, ROW_VALID, ROW_STATE)}
     for name, shape in expected.items():
         if name not in file or file[name].shape != shape:
             raise CacheError(f"{str(path)!r} has no {name} of shape {shape}.", hint=_MAKE)
     for task in cache.tasks:
         if target_of(task.name) not in file or len(file[target_of(task.name)]) != rows:
             raise CacheError(f"{str(path)!r} has no targets of {task.name}.", hint=_MAKE)
+    for key, stored in cache.stored.items():
+        if file[features_of(key)].dtype != stored.dtype:
+            raise CacheError(
+                f"{str(path)!r} holds {key} as {file[features_of(key)].dtype}, not as "
+                f"{stored.type}.",
+                hint=_MAKE,
+            )
 
 
 def find_caches(path: Path) -> list[Path]:

@@ -1,73 +1,334 @@
-"""The writer: preallocate, write, flush, advance the marker, flush; rename at the end."""
+"""Writers: what each process is to write, and how the rows get into the file."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.cache.existing import locked, standing
+from layerscope.cache.existing import Found, Standing, look, standing, started
+from layerscope.cache.fingerprint import ANNOTATIONS, differences
 from layerscope.cache.header import Header
-from layerscope.cache.layout import (
-    ROW_GROUP,
-    ROW_ID,
-    ROW_SPLIT,
-    ROW_VALID,
-    SCHEMA,
-    TARGETS,
-    TASK_SPLITS,
-    features_of,
-    part_of,
-    split_of,
-    target_of,
-)
-from layerscope.cache.records import to_json
+from layerscope.cache.layout import PART, part_of, whole_of
+from layerscope.cache.lock import Lock
+from layerscope.cache.part import Part, lay_out
+from layerscope.cache.places import Rows
+from layerscope.cache.shards import assemble, clear, clear_drafts, reannotate, shard_name
+from layerscope.cache.storage import encoded, overflows, widened
 from layerscope.errors import CacheError, DiskError
 from layerscope.nouns import Existing
 
 _OVERHEAD = 2**20
 """Bytes granted to everything in the file that is not a feature."""
+SYNC_EVERY = 5.0
+"""Seconds of work that a power failure may cost."""
 
 
-class CacheWriter:
-    """Writes one cache batch by batch; a context manager that keeps finished rows whatever happens.
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one process is to write: some rows, into one file."""
+
+    path: Path
+    """The part; it is there, or to be laid out."""
+    rows: Rows = field(repr=False)
+    """(m,) rows of the source that are to be computed, ascending."""
+    there: bool
+    """Whether the part is there, and continued."""
+    is_shard: bool = True
+
+
+class Undertaking:
+    """The making of one cache, by one process or many: held by the one that leads.
 
     Args:
-        path: Where the finished cache belongs; until then the file is called ``….h5.part``.
-        header: What is written; a part of the same fingerprint is continued.
+        path: Where the finished cache belongs.
+        header: What is written; rows of the same fingerprint that are there are kept.
         existing: What to do with a file that is there.
 
     Raises:
-        CacheError: Something else is there, it is complete, or another process is writing it.
-        DiskError: The disk has no room for it.
+        CacheError: Something else is there, or another process is writing it.
     """
 
     def __init__(self, path: Path, header: Header, existing: Existing = "missing") -> None:
-        found = standing(path, header, existing)
-        if found.status == "there":
-            raise CacheError(f"{str(path)!r} is complete.", hint="There is nothing left to write.")
         self.path = path
-        self.part = part_of(path)
         self.header = header
-        self.rows_done = found.rows_done
-        """Rows that are safely in the file."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if found.stale:
-            self.part.unlink()
-        self._require_room()
-        self._file = self._resumed() if found.status == "part" else self._created()
-        if found.outdated:
+        _require_unfinished(path, standing(path, header, existing))  # before anything is touched
+        with storing(path):
+            self._lock = Lock(path)
+        try:
+            with storing(path):
+                self._settle(existing)
+                self.standing: Standing = standing(path, header, existing)
+            _require_unfinished(path, self.standing)
+        except BaseException:
+            self._lock.release()
+            raise
+        if self.standing.parts:  # what is begun is gone on with
+            begun = self.standing.parts[0]
+            self.header = replace(header, stored=begun.stored, settings=begun.settings)
+
+    def __enter__(self) -> Undertaking:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+    def shares(self, processes: int = 1, unit: int = 1) -> list[Share]:
+        """Return what each process is to write: together, all that is missing.
+
+        Parts that are there are continued where each process finds one; otherwise they are left as
+        they are, and the rest is divided evenly, in the order of the rows.
+
+        Args:
+            processes: How many there are.
+            unit: Rows that have to be computed together, because they depend on each other.
+
+        Raises:
+            DiskError: The disk has no room.
+        """
+        missing = _whole_units(self.standing.missing, unit, self.header.rows)
+        self._require_room(len(missing))
+        if not len(missing):
+            return []
+        open_parts = [part for part in self.standing.parts if not part.done.all()]
+        fits = len(open_parts) == processes and not any(map(self._is_outdated, open_parts))
+        held = [np.intersect1d(part.index, missing) for part in open_parts]
+        if fits and sum(map(len, held)) == len(missing):
+            shares = zip(open_parts, held, strict=True)
+            return [Share(part.path, rows, True, part.is_shard) for part, rows in shares]
+        if processes == 1 and not self.standing.parts:
+            return [Share(part_of(self.path), missing, False, is_shard=False)]
+        return [
+            Share(part_of(shard_name(self.path, rows)), rows, False)
+            for rows in _divided(missing, processes, unit)
+            if len(rows)
+        ]
+
+    def finish(self) -> Path:
+        """Make one cache of all that was written.
+
+        Raises:
+            CacheError: Rows are missing.
+            DiskError: The disk could not take it.
+        """
+        self._lock.require()
+        with storing(self.path):
+            return assemble(self.path, self.header)
+
+    def discard(self) -> None:
+        """Delete what was written, because it turned out to be wrong."""
+        clear(self.path)
+
+    def _settle(self, existing: Existing) -> None:
+        clear_drafts(self.path)
+        if existing == "replace":
+            for part in _unfinished(self.path):
+                part.unlink()
+            return
+        for part in _unfinished(self.path):
+            opened = Part(part)
+            opened.settle()
+            opened.close()
+
+    def _is_outdated(self, part: Found) -> bool:
+        # A shard has no annotations that could be.
+        changed = differences(part.ingredients, self.header.ingredients)
+        return ANNOTATIONS in changed and not part.is_shard
+
+    def _require_room(self, rows: int) -> None:
+        needed = rows * self.header.row_bytes + _OVERHEAD
+        free = shutil.disk_usage(self.path.parent).free
+        if free < needed:
+            raise DiskError(
+                f"{str(self.path)!r} needs {needed:,} bytes and {free:,} are free.",
+                hint="Free some space, choose another disk with -o, or fewer layers with --cuts.",
+            )
+
+
+def _require_unfinished(path: Path, found: Standing) -> None:
+    if found.status == "there":
+        raise CacheError(f"{str(path)!r} is complete.", hint="There is nothing left to write.")
+
+
+def _unfinished(path: Path) -> list[Path]:
+    return [found.path for found in started(path) if found.path.name.endswith(PART)]
+
+
+class ShareWriter:
+    """Writes one share; a context manager that keeps finished rows whatever happens.
+
+    Args:
+        path: Where the finished cache belongs.
+        header: Of the whole cache.
+        share: From :meth:`Undertaking.shares`.
+
+    Raises:
+        CacheError: Another process writes the same part.
+        DiskError: The part cannot be laid out.
+    """
+
+    def __init__(self, path: Path, header: Header, share: Share) -> None:
+        self.rows = share.rows
+        self.rows_done = 0
+        """Of the share, and safely in the file."""
+        self._path = path
+        self._header = header
+        self._lock: Lock | None = None
+        self._part: Part | None = None
+        self._synced = time.monotonic()
+        with self._storing():
+            share.path.parent.mkdir(parents=True, exist_ok=True)
+            # The whole of a cache is locked by whoever leads; a shard by who writes it.
+            self._lock = Lock(whole_of(share.path)) if share.is_shard else None
+            self._part = self._opened(share)
+
+    def __enter__(self) -> ShareWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except DiskError:
+            if error is None:  # the first error is the one to report
+                raise
+
+    def write(
+        self,
+        rows: Rows,
+        features: Mapping[str, npt.NDArray[np.float32]],
+        valid: npt.NDArray[np.bool_],
+    ) -> None:
+        """Write some rows of every cut, so that a kill at any moment loses no more.
+
+        Args:
+            rows: (b,) rows of the source, ascending.
+            features: By cut and pooling, ``blocks.3@cls``: (b, width).
+            valid: (b,) False for an image that could not be read.
+
+        Raises:
+            DiskError: The rows could not be stored; those before them are safe.
+        """
+        with self._storing():
+            raw = self._encoded(rows, features)
+            self._writing.write(places_of(rows, self._writing), raw, valid)
+            self.rows_done += len(rows)
+            if time.monotonic() - self._synced > SYNC_EVERY:
+                self.sync()
+
+    def sync(self) -> None:
+        """Wait until the disk has all rows that were written."""
+        if self._lock is not None:
+            self._lock.require()
+        with self._storing():
+            self._writing.sync()
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Wait for the disk, and let others write."""
+        part, self._part = self._part, None
+        if part is None:
+            return
+        try:
             with self._storing():
-                _annotate(self._file, header)
-                self._file.flush()
+                part.sync()
+        finally:
+            part.close()
+            if self._lock is not None:
+                self._lock.release()
+
+    @property
+    def _writing(self) -> Part:
+        if self._part is None:
+            raise ValueError("The writer is closed.")
+        return self._part
+
+    def _opened(self, share: Share) -> Part:
+        if share.there:
+            return Part(share.path)
+        index = share.rows if share.is_shard else None
+        return lay_out(share.path, self._header, self._header.storage, index)
+
+    def _encoded(
+        self, rows: Rows, features: Mapping[str, npt.NDArray[np.float32]]
+    ) -> dict[str, npt.NDArray[Any]]:
+        stored = self._writing.stored
+        raw = {key: encoded(features[key], stored[key]) for key in stored}
+        late = [key for key in stored if overflows(raw[key], features[key], stored[key])]
+        if not late:
+            return raw
+        self._widen(late, rows)
+        stored = self._writing.stored
+        return raw | {key: encoded(features[key], stored[key]) for key in late}
+
+    def _widen(self, late: list[str], rows: Rows) -> None:
+        """Go on in a shard of its own, in which the cuts that float16 cannot hold are wider."""
+        kept = {**self._writing.stored, **{key: widened(self._writing.stored[key]) for key in late}}
+        left = self.rows[np.searchsorted(self.rows, rows[0]) :]
+        self._writing.sync()
+        self._writing.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+        target = shard_name(self._path, left)
+        target.parent.mkdir(exist_ok=True)
+        self._lock = Lock(target)
+        self._part = lay_out(part_of(target), self._header, kept, left)
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        with storing(self._path):
+            yield
+
+
+class CacheWriter:
+    """Writes one cache alone; a context manager that keeps finished rows whatever happens.
+
+    Args:
+        path: Where the finished cache belongs; until then the file is called ``….h5.part``.
+        header: What is written; rows of the same fingerprint are kept.
+        existing: What to do with a file that is there.
+        unit: Rows that have to be computed together.
+
+    Raises:
+        CacheError: Something else is there, or another process is writing it.
+        DiskError: The disk has no room for it.
+    """
+
+    def __init__(
+        self, path: Path, header: Header, existing: Existing = "missing", unit: int = 1
+    ) -> None:
+        with storing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._undertaking = Undertaking(path, header, existing)
+        try:
+            shares = self._undertaking.shares(unit=unit)
+            self._writer = (
+                ShareWriter(path, self._undertaking.header, shares[0]) if shares else None
+            )
+        except BaseException:
+            self._undertaking.__exit__(None, None, None)
+            raise
+        self.missing: Rows = shares[0].rows if shares else np.empty(0, np.int64)
+        """(m,) rows that are still to be computed, ascending."""
 
     def __enter__(self) -> CacheWriter:
         return self
@@ -78,114 +339,45 @@ class CacheWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is not None:
-            _close_quietly(self._file)
-            return
-        with self._storing():
-            self._file.close()
+        try:
+            if self._writer is not None:
+                self._writer.__exit__(kind, error, trace)
+        finally:
+            self._undertaking.__exit__(kind, error, trace)
 
     def write(
-        self, features: Mapping[str, npt.NDArray[np.float32]], valid: npt.NDArray[np.bool_]
+        self,
+        rows: Rows,
+        features: Mapping[str, npt.NDArray[np.float32]],
+        valid: npt.NDArray[np.bool_],
     ) -> None:
-        """Append one batch of rows to every cut, so that a kill at any moment loses no more.
+        """Write some rows of every cut, as :meth:`ShareWriter.write` does."""
+        if self._writer is None:
+            raise ValueError("No row is missing.")
+        self._writer.write(rows, features, valid)
 
-        Args:
-            features: By cut and pooling, ``blocks.3@cls``: (b, width).
-            valid: (b,) False for an image that could not be read.
-
-        Raises:
-            DiskError: The rows could not be stored; those before them are safe.
-        """
-        rows = slice(self.rows_done, self.rows_done + len(valid))
-        with self._storing():
-            for cut in self.header.cuts:
-                self._file[features_of(cut.key)][rows] = features[cut.key]
-            self._file[ROW_VALID][rows] = valid
-            self._file.flush()
-            self._file.attrs.modify("rows_done", np.int64(rows.stop))
-            self._file.flush()
-        self.rows_done = rows.stop
-
-    def finish(self, settings: Mapping[str, Any] | None = None) -> Path:
-        """Mark the cache complete and give it its name.
-
-        Args:
-            settings: What became known on the way, in place of the header's.
+    def finish(self) -> Path:
+        """Give the cache its name.
 
         Raises:
             CacheError: Rows are missing.
             DiskError: The file could not be completed.
         """
-        if self.rows_done != self.header.rows:
-            raise CacheError(
-                f"{str(self.part)!r} has {self.rows_done} of {self.header.rows} rows.",
-                hint="Repeat the layerscope extract command; it goes on where it stopped.",
-            )
-        with self._storing():
-            if settings is not None:
-                self._file.attrs["settings"] = to_json(settings)
-            self._file.attrs.modify("complete", np.bool_(True))
-            self._file.close()
-            _sync(self.part)
-            self.part.replace(self.path)
-            _sync(self.path.parent)
-        return self.path
+        if self._writer is not None:
+            self._writer.close()
+        return self._undertaking.finish()
 
     def discard(self) -> None:
         """Delete what was written, because it turned out to be wrong."""
-        self._file.close()
-        self.part.unlink()
-
-    def _require_room(self) -> None:
-        needed = (self.header.rows - self.rows_done) * self.header.row_bytes + _OVERHEAD
-        free = shutil.disk_usage(self.path.parent).free
-        if free < needed:
-            raise DiskError(
-                f"{str(self.path)!r} needs {needed:,} bytes and {free:,} are free.",
-                hint="Free some space, choose another disk with -o, or fewer layers with --cuts.",
-            )
-
-    def _resumed(self) -> h5py.File:
-        try:
-            return h5py.File(self.part, "r+")
-        except BlockingIOError as error:
-            raise locked(self.part) from error
-
-    def _created(self) -> h5py.File:
-        try:
-            file = h5py.File(self.part, "x")
-        except FileExistsError as error:
-            raise locked(self.part) from error
-        except OSError as error:
-            raise self._failed(error) from error
-        try:
-            _write_header(file, self.header)
-            file.flush()
-        except OSError as error:
-            _close_quietly(file)
-            raise self._failed(error) from error
-        return file
-
-    @contextmanager
-    def _storing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def _failed(self, error: OSError) -> DiskError:
-        return DiskError(
-            f"{str(self.part)!r} cannot be written: {_reason(error)}.",
-            hint=f"Its first {self.rows_done} rows are safe; make room or mend the folder, and "
-            "repeat the command.",
-        )
+        if self._writer is not None:
+            self._writer.close()
+        self._undertaking.discard()
 
 
 def annotate(path: Path, header: Header) -> None:
     """Give a complete cache other splits, groups and targets; its features stay as they are.
 
     A list of training images that was found later, or a column more, costs no second extraction.
-    Killed on the way, the file is no complete cache, and the same call completes it.
 
     Args:
         path: The cache, whose features were made from the same ingredients.
@@ -195,88 +387,23 @@ def annotate(path: Path, header: Header) -> None:
         CacheError: Another process has it open.
         DiskError: The disk is full; the same call completes the cache.
     """
+    with Lock(path), storing(path):
+        whole = look(path)
+        # What the features went through does not change with what is known about them.
+        reannotate(path, replace(header, stored=whole.stored, settings=whole.settings))
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn what the system says about the disk into an error that names the cache."""
     try:
-        file = h5py.File(path, "r+")
-    except BlockingIOError as error:
-        raise locked(path) from error
-    try:
-        for done in (False, True):
-            if done:
-                _annotate(file, header)
-            file.attrs.modify("complete", np.bool_(done))
-            file.flush()
-            _sync(path)
-        file.close()
+        yield
     except OSError as error:
-        _close_quietly(file)
         raise DiskError(
-            f"{str(path)!r} cannot be written: {_reason(error)}.",
-            hint="Its features are unharmed; make room and repeat the command.",
+            f"{str(part_of(path))!r} cannot be written: {_reason(error)}.",
+            hint="The rows that were written are safe; make room or mend the folder, and repeat "
+            "the command.",
         ) from error
-
-
-def _annotate(file: h5py.File, header: Header) -> None:
-    for name in (ROW_SPLIT, ROW_GROUP, TARGETS, TASK_SPLITS):
-        if name in file:
-            del file[name]
-    _write_annotations(file, header)
-    file.attrs.update(
-        {
-            "fingerprint": header.fingerprint,
-            "ingredients": to_json(header.ingredients),
-            "tasks": to_json(header.source.tasks),
-        }
-    )
-
-
-def _write_header(file: h5py.File, header: Header) -> None:
-    for cut in header.cuts:
-        _preallocate(file, features_of(cut.key), (header.rows, cut.width))
-    file.create_dataset(ROW_VALID, data=np.zeros(header.rows, dtype=np.bool_))
-    _write_texts(file, ROW_ID, header.source.ids)
-    _write_annotations(file, header)
-    file.attrs.update(_attributes(header))
-
-
-def _write_annotations(file: h5py.File, header: Header) -> None:
-    source = header.source
-    _write_texts(file, ROW_SPLIT, source.splits)
-    _write_texts(file, ROW_GROUP, source.groups)
-    for task in source.tasks:
-        file.create_dataset(target_of(task.name), data=source.targets[task.name])
-    for name, split in source.task_splits.items():
-        file.create_dataset(split_of(name), data=split)
-
-
-def _write_texts(file: h5py.File, name: str, values: Iterable[str]) -> None:
-    file.create_dataset(name, data=[str(v) for v in values], dtype=h5py.string_dtype())
-
-
-def _attributes(header: Header) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "fingerprint": header.fingerprint,
-        "ingredients": to_json(header.ingredients),
-        "rows_done": np.int64(0),
-        "complete": np.bool_(False),
-        "source": header.source.name,
-        "checkpoint": to_json(header.checkpoint),
-        "cuts": to_json(header.cuts),
-        "tasks": to_json(header.source.tasks),
-        "settings": to_json(header.settings),
-    }
-
-
-def _preallocate(file: h5py.File, name: str, shape: tuple[int, int]) -> None:
-    """Reserve a contiguous dataset's place now: after a kill no row may depend on lost metadata."""
-    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    plan.set_obj_track_times(False)
-    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
-    links.set_create_intermediate_group(True)
-    space = h5py.h5s.create_simple(shape)
-    h5py.h5d.create(file.id, name.encode(), h5py.h5t.IEEE_F32LE, space, plan, links)
 
 
 def _reason(error: OSError) -> str:
@@ -284,15 +411,19 @@ def _reason(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else str(error)
 
 
-def _close_quietly(file: h5py.File) -> None:
-    # What could not be flushed fails again on closing; the first error is the one to report.
-    with suppress(OSError):
-        file.close()
+def places_of(rows: Rows, part: Part) -> Rows:
+    """Return (b,) the places in a part of some rows of the source that it is for."""
+    return np.searchsorted(part.index, rows).astype(np.int64)
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _whole_units(rows: Rows, unit: int, count: int) -> Rows:
+    if unit == 1 or not len(rows):
+        return rows
+    first = np.unique(rows // unit) * unit
+    return np.concatenate([np.arange(at, min(at + unit, count)) for at in first])
+
+
+def _divided(rows: Rows, processes: int, unit: int) -> list[Rows]:
+    """Return the rows in consecutive parts of about the same size, units kept whole."""
+    units = np.unique(rows // unit)
+    return [rows[np.isin(rows // unit, part)] for part in np.array_split(units, processes)]

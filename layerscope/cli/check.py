@@ -76,6 +76,73 @@ def task(path: File, as_json: Json = False) -> None:
     _conclude("source", _checked(new, known, check_source, SourceError, without), as_json)
 
 
+@app.command("cache")
+def cache(
+    caches: Annotated[
+        list[Path],
+        typer.Argument(metavar="CACHE", help="Caches, whole or unfinished, or folders of them."),
+    ],
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Drop what is broken, for extract to compute it again."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare every row, target and attribute of a cache with what was written.
+
+    Each row of features has a checksum, and everything else a digest. With --repair, rows that are
+    damaged count as missing: repeat the extract command that made the cache, and it computes those
+    rows and no others. Findings end with exit code 1.
+
+    \b
+    Examples:
+      layerscope check cache features/vit@in1k.h5
+      layerscope check cache features/ --json
+      layerscope check cache features/vit@in1k.h5 --repair
+    """
+    from layerscope.cache import check_cache, count_rows, find_caches
+    from layerscope.cache import repair as drop
+
+    rows = []
+    for path in [found for given in caches for found in find_caches(given)]:
+        with terminal.progress(f"check {path}", count_rows(path), "images") as advance:
+            found = check_cache(path, advance)
+        lost = drop(found) if repair and not found.sound else None
+        rows.append(
+            {
+                "path": str(path),
+                "rows": found.rows,
+                "sound": found.sound,
+                "findings": [
+                    {"file": str(file.path), "finding": finding}
+                    for file in found.files
+                    for finding in file.findings
+                ],
+                "lost_rows": {
+                    str(file.path): file.lost.tolist() for file in found.files if len(file.lost)
+                },
+                "repaired": lost is not None,
+                "to_compute": lost,
+            }
+        )
+    terminal.emit({"caches": rows}, as_json, lambda: "\n".join(map(_soundness, rows)))
+    if any(row["findings"] for row in rows):
+        raise typer.Exit(FINDINGS)
+
+
+def _soundness(row: Row) -> str:
+    if row["sound"]:
+        return f"{row['path']}: sound, {row['rows']} rows"
+    lines = [f"{row['path']}: damaged, {row['rows']} rows checked"]
+    lines += [f"  {found['file']}: {found['finding']}" for found in row["findings"]]
+    if row["repaired"]:
+        lines.append(
+            f"  Dropped; repeat the layerscope extract command that made it, and it computes "
+            f"{row['to_compute']} rows again."
+        )
+    return "\n".join(lines)
+
+
 @app.command("preprocessing")
 def preprocessing(
     context: typer.Context,

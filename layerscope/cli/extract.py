@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +33,7 @@ def command(
     batch_size: running.BatchSize = 64,
     device: running.Device = "auto",
     precision: running.WhichPrecision = "float32",
+    storage: running.WhichStorage = "float16",
     existing: running.WhenThere = "missing",
     limit: running.Limit = None,
     loader: running.Loader = "threads",
@@ -62,6 +64,9 @@ def command(
     it stopped; a cache that is complete and was made from the same things is left alone. With
     several poolings each cut is captured in all that fit its output, in the same pass.
 
+    Under torchrun the ranks share the rows, a GPU each; what one of them has written is kept
+    whatever becomes of the others, and any number of ranks goes on with it.
+
     \b
     Examples:
       layerscope extract simclr-objects3d --data objects3d=data/objects3d
@@ -70,52 +75,33 @@ def command(
       layerscope extract vit.pth --data objects3d=DIR --pooling mean,cls --cuts '-4:'
       layerscope extract moco.pth.tar --data objects3d=DIR --branch momentum
       layerscope extract resnet50.pth --data objects3d=DIR --dry-run --json
+      torchrun --nproc-per-node=8 -m layerscope extract vit.pth --data in1k=DIR
     """
     from layerscope.device import choose_device
+    from layerscope.ranks import joined
 
     how = {
         "precision": precision,
+        "storage": storage,
         "existing": existing,
         "limit": limit,
-        "device": str(choose_device(device)),
         "batch_size": batch_size,
         "loader": loader,
         "workers": workers,
         "skip_bad": skip_bad_images,
     }
-    opened = [sources.open_pair(pair, allow_missing=skip_bad_images) for pair in data]
-    run = _Run(context.params, how)
-    if not dry_run:
-        terminal.say(f"Device: {how['device']}" + " (auto)" * (device == "auto"))
-        _require_room(checkpoints, opened, context.params, how)
-    for checkpoint in checkpoints:
-        run.checkpoint(checkpoint, opened)
-    run.emit(as_json)
+    with joined() as ranks, terminal.quiet_unless(ranks.leads):
+        where = choose_device(device, ranks.local_rank)
+        opened = [sources.open_pair(pair, allow_missing=skip_bad_images) for pair in data]
+        run = _Run(context.params, {**how, "device": device, "ranks": ranks})
+        if not dry_run:
+            together = f", the first of {ranks.count} ranks" if ranks.count > 1 else ""
+            terminal.say(f"Device: {where}" + " (auto)" * (device == "auto") + together)
+            run.require_room(checkpoints, opened)
+        for checkpoint in checkpoints:
+            run.checkpoint(checkpoint, opened)
+        run.emit(as_json)
     raise typer.Exit(run.exit_code())
-
-
-def _require_room(
-    checkpoints: Sequence[str],
-    opened: Sequence[Source],
-    words: dict[str, Any],
-    how: dict[str, Any],
-) -> None:
-    """Refuse to begin what would end on a full disk, hours later."""
-    from layerscope.extract import plan, require_room
-    from layerscope.models import select_cuts
-
-    if len(checkpoints) * len(opened) < 2:
-        return  # the only cache is measured when it is opened
-    plans = []
-    for name in checkpoints:
-        # What is wrong with one of them is said when its turn comes.
-        with suppress(LayerScopeError):
-            model = options.load_with(name, words)
-            cuts = select_cuts(model, words["cuts"], words["pooling"])
-            for source in opened:
-                with suppress(LayerScopeError):
-                    plans.append(plan(model, source, words["output"], cuts=cuts, **how))
-    require_room(plans)
 
 
 class _Run:
@@ -127,6 +113,24 @@ class _Run:
         self._output: Path = words["output"]
         self._rows: list[Row] = []
         self._failed: list[Row] = []
+
+    def require_room(self, checkpoints: Sequence[str], opened: Sequence[Source]) -> None:
+        """Refuse to begin what would end on a full disk, hours later."""
+        from layerscope.extract import plan, require_room
+        from layerscope.models import select_cuts
+
+        if len(checkpoints) * len(opened) < 2:
+            return  # the only cache is measured when it is opened
+        plans = []
+        for name in checkpoints:
+            # What is wrong with one of them is said when its turn comes.
+            with suppress(LayerScopeError):
+                model = options.load_with(name, self._words)
+                cuts = select_cuts(model, self._words["cuts"], self._words["pooling"])
+                for source in opened:
+                    with suppress(LayerScopeError):
+                        plans.append(plan(model, source, self._output, cuts=cuts, **self._how))
+        require_room(plans)
 
     def checkpoint(self, name: str, opened: Sequence[Source]) -> None:
         from layerscope.models import select_cuts
@@ -153,7 +157,9 @@ class _Run:
             return _planned(planned)
         require_room([planned])
         # Not sooner: a command that was refused must not pass for the one that made these caches.
-        settings.write(self._output / "settings.json", "extract", self._words)
+        ranks = self._how["ranks"]
+        if ranks.leads:
+            settings.write(self._output / "settings.json", "extract", self._words)
         label = f"{model.checkpoint.name} on {source.name}"
         if planned.standing.rows_done:
             terminal.say(f"{label}: {planned.standing.rows_done} rows are there.")
@@ -161,7 +167,9 @@ class _Run:
         if planned.standing.status == "there":
             report = job()
         else:
-            with terminal.progress(label, planned.remaining, "images") as advance:
+            # As many as this process computes: of ranks, each has about the same number.
+            rows = -(-planned.remaining // ranks.count)
+            with terminal.progress(label, rows, "images") as advance:
                 report = job(progress=advance)
         _tell(report)
         return _planned(planned) | _written(report)
@@ -225,6 +233,8 @@ def _written(report: ExtractReport) -> Row:
         "seconds": round(report.seconds, 3),
         "images_per_second": round(report.images_per_second, 2),
         "waiting": round(report.waiting, 3),
+        "shares": {stage: round(share, 3) for stage, share in report.shares.items()},
+        "stored": {key: asdict(stored) for key, stored in report.stored.items()},
         "bad": [{"row": bad.row, "id": bad.id, "reason": bad.reason} for bad in report.bad],
         "bfloat16_difference": None if difference is None else dict(difference),
     }
@@ -233,6 +243,9 @@ def _written(report: ExtractReport) -> Row:
 def _tell(report: ExtractReport) -> None:
     for bad in report.bad:
         terminal.say(f"Skipped row {bad.row}, {bad.id}: {bad.reason}")
+    for key, stored in report.stored.items():
+        if stored.why:
+            terminal.say(f"Stored in {stored.type}: {key}, because {stored.why}.")
     if report.bfloat16_difference:
         cut, worst = max(report.bfloat16_difference.items(), key=lambda item: item[1])
         terminal.say(f"bfloat16 changes the features by at most {worst:.2%} (at {cut}).")

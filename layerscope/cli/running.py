@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from layerscope.nouns import Existing, Precision
+from layerscope.nouns import Existing, Precision, Storage
 
 Checkpoints = Annotated[
     list[str],
@@ -31,6 +31,13 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images per 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 WhichPrecision = Annotated[
     Precision, typer.Option("--precision", help="In which the network computes.")
+]
+WhichStorage = Annotated[
+    Storage,
+    typer.Option(
+        "--storage",
+        help="Of features: float16 where it loses nothing and float32 elsewhere, or one for all.",
+    ),
 ]
 WhenThere = Annotated[
     Existing,

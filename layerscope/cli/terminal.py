@@ -13,8 +13,25 @@ Advance = Callable[..., None]
 """``advance(n, note="")``: n more units are done."""
 
 
+_quiet = False
+"""Whether another process speaks for this one."""
+
+
+@contextmanager
+def quiet_unless(speaks: bool) -> Iterator[None]:
+    """Say and show nothing where another process of the same job does."""
+    global _quiet
+    before, _quiet = _quiet, not speaks
+    try:
+        yield
+    finally:
+        _quiet = before
+
+
 def say(text: str) -> None:
     """Write one line of talk to stderr."""
+    if _quiet:
+        return
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
@@ -27,6 +44,8 @@ def emit(data: Any, as_json: bool, render: Callable[[], str]) -> None:
         as_json: Whether the user asked for JSON.
         render: Makes the text; called only when it is needed.
     """
+    if _quiet:
+        return
     text = json.dumps(data, indent=2, ensure_ascii=False) if as_json else render()
     sys.stdout.write(text.rstrip("\n") + "\n")
     sys.stdout.flush()
@@ -74,7 +93,7 @@ def progress(label: str, total: int, unit: str = "") -> Iterator[Advance]:
     Yields:
         ``advance(n, note="")``.
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not _quiet:
         yield from _bar(label, total, unit)
     else:
         yield from _line(label, total, unit)

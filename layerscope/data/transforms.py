@@ -103,7 +103,9 @@ class Preparation:
 
     def placed(self, images: Tensor, device: torch.device) -> Tensor:
         """Return a loader's batch on a device, normalised there if it is not yet."""
-        moved = images.to(device)
+        if device.type == "cuda":  # from pinned memory, so that the copy is not waited for
+            images = images.pin_memory()
+        moved = images.to(device, non_blocking=True)
         return self.normalised(moved) if moved.dtype == torch.uint8 else moved
 
     def normalised(self, images: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -106,10 +106,41 @@ def on_host(features: Mapping[str, Tensor]) -> dict[str, npt.NDArray[np.float32]
     Args:
         features: By name: (b, width), all of one batch and device.
     """
-    widths = [rows.shape[1] for rows in features.values()]
-    together = torch.cat([rows.float() for rows in features.values()], dim=1).cpu()
-    moved = torch.split(together, widths, dim=1)
-    return {name: rows.numpy() for name, rows in zip(features, moved, strict=True)}
+    return under_way(features)()
+
+
+def under_way(
+    features: Mapping[str, Tensor],
+) -> Callable[[], dict[str, npt.NDArray[np.float32]]]:
+    """Begin to move features to the host's memory, and return what waits for them.
+
+    Args:
+        features: By name: (b, width), all of one batch and device.
+    """
+    if next(iter(features.values())).device.type == "cpu":
+        arrays = {name: rows.float().numpy() for name, rows in features.items()}
+        return lambda: arrays
+    names, widths = tuple(features), [rows.shape[1] for rows in features.values()]
+    together = torch.cat([rows.float() for rows in features.values()], dim=1)
+    if together.device.type != "cuda":
+        return lambda: _separate(together.cpu(), names, widths)
+    moved = torch.empty(together.shape, dtype=together.dtype, pin_memory=True)
+    moved.copy_(together, non_blocking=True)
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record()
+
+    def wait() -> dict[str, npt.NDArray[np.float32]]:
+        arrived.synchronize()
+        return _separate(moved, names, widths)
+
+    return wait
+
+
+def _separate(
+    together: Tensor, names: Iterable[str], widths: list[int]
+) -> dict[str, npt.NDArray[np.float32]]:
+    parts = torch.split(together, widths, dim=1)
+    return {name: part.numpy() for name, part in zip(names, parts, strict=True)}
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerscope.cache import CacheWriter, Header, ingredients
-from layerscope.nouns import Checkpoint, CutPoint, Preprocessing, Source, Task
+from layerscope.cache import CacheWriter, Header, ShareWriter, ingredients
+from layerscope.nouns import Checkpoint, CutPoint, Preprocessing, Source, Storage, Task
 
 ROWS = 21
 CUTS = (
@@ -37,7 +37,12 @@ def make_source(rows: int = ROWS) -> Source:
     )
 
 
-def make_header(sha256: str = "a" * 64, precision: str = "float32", rows: int = ROWS) -> Header:
+def make_header(
+    sha256: str = "a" * 64,
+    precision: str = "float32",
+    rows: int = ROWS,
+    storage: Storage = "float16",
+) -> Header:
     checkpoint = Checkpoint(
         name="net",
         family="toy",
@@ -57,47 +62,53 @@ def make_header(sha256: str = "a" * 64, precision: str = "float32", rows: int = 
         checkpoint.preprocessing,
         decoder="pillow",
         precision=precision,
+        storage=storage,
     )
     return Header(checkpoint, CUTS, source, parts, {"device": "cpu"})
 
 
 def make_features(rows: int = ROWS) -> dict[str, np.ndarray]:
-    """Every number tells its row, its column and its cut."""
+    """Every number tells its row, its column and its cut, and is a float16."""
     return {
-        cut.key: (1000 * cut.index + np.arange(rows)[:, None] + np.arange(cut.width) / 16).astype(
+        cut.key: (512 * cut.index + 8 * np.arange(rows)[:, None] + np.arange(cut.width)).astype(
             np.float32
         )
         for cut in CUTS
     }
 
 
-def write_rows(writer: CacheWriter, stop: int, batch: int = 4) -> None:
+def write_rows(writer: CacheWriter | ShareWriter, stop: int = ROWS, batch: int = 4) -> None:
+    """Write those rows below ``stop`` that are missing."""
     features = make_features()
-    while writer.rows_done < stop:
-        rows = slice(writer.rows_done, min(writer.rows_done + batch, stop))
+    missing = writer.missing if isinstance(writer, CacheWriter) else writer.rows
+    left = missing[missing < stop]
+    for start in range(0, len(left), batch):
+        rows = left[start : start + batch]
         part = {name: values[rows] for name, values in features.items()}
-        writer.write(part, np.ones(rows.stop - rows.start, dtype=bool))
+        writer.write(rows, part, np.ones(len(rows), dtype=bool))
 
 
 HOLDER = """
-import sys, h5py
-with h5py.File(sys.argv[1], "r+"):
-    sys.stdout.write("open\\n"), sys.stdout.flush(), sys.stdin.read()
+import sys
+from pathlib import Path
+from layerscope.cache.lock import Lock
+with Lock(Path(sys.argv[1])):
+    sys.stdout.write("held\\n"), sys.stdout.flush(), sys.stdin.read()
 """
 
 
 @contextmanager
-def hold_open(path: Path) -> Iterator[None]:
-    """Let another process hold a file open for writing; one process may open it twice."""
+def hold_open(path: Path) -> Iterator[int]:
+    """Let another process write a cache; its number is given."""
     child = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(child, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"open\n"
-        yield
+        assert process.stdout.readline() == b"held\n"
+        yield process.pid
         process.communicate()
 
 
 @pytest.fixture
-def held() -> Callable[[Path], AbstractContextManager[None]]:
+def held() -> Callable[[Path], AbstractContextManager[int]]:
     return hold_open
 
 

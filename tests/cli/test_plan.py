@@ -52,7 +52,8 @@ def test_sizes_are_those_that_extraction_then_writes(door):
     assert not Path("features").exists()
     assert door("extract", "net1.toml", *DATA)[0] == 0
     written = stored("features/net1@toy.h5")
-    assert row["bytes"] == 4 * sum(rows.size for rows in written.values())
+    values = sum(rows.size for rows in written.values())
+    assert row["bytes"] == 2 * values + 4 * ROWS * row["feature_sets"]
     assert row["cuts"] == row["feature_sets"] == len(written)
     assert row["features_per_image"] == sum(rows.shape[1] for rows in written.values())
     assert row["images"] == row["remaining"] == ROWS

@@ -67,7 +67,7 @@ def write_cache(folder: Path, *, broken: bool = False) -> Path:
         card, CUTS, made_of, card.preprocessing, decoder="pillow", precision="float32"
     )
     with CacheWriter(folder / "net@toy.h5", Header(card, CUTS, made_of, parts, {})) as writer:
-        writer.write(features(made_of, broken), np.ones(ROWS, dtype=bool))
+        writer.write(writer.missing, features(made_of, broken), np.ones(ROWS, dtype=bool))
         return writer.finish()
 
 

@@ -1,0 +1,206 @@
+"""The features of one cut, read when they are asked for, and checked as they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from layerscope.cache.checksum import checksums
+from layerscope.cache.places import Place, Rows
+from layerscope.cache.storage import decoded
+from layerscope.errors import CacheError
+from layerscope.nouns import Storage
+
+if TYPE_CHECKING:
+    import torch
+
+_BLOCK_BYTES = 4 * 2**20
+"""Read, checked and converted at a time: what stays in a processor's cache."""
+_GAP_BYTES = 32 * 2**10
+"""Bytes between two wanted rows that are read along rather than skipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Consecutive rows that lie one after the other in one file."""
+
+    handle: int
+    place: Place
+    storage: Storage
+    first: int
+    """The row of the cache with which it begins."""
+    start: int
+    """The place of that row in the file's dataset."""
+    count: int
+
+
+class Features:
+    """(rows, width) float32 features of one cut, which behaves like an array of that shape.
+
+    Args:
+        name: For messages.
+        shape: (rows, width).
+        segments: That together are all rows, in their order.
+        checksums: (rows,) of the stored bytes of each row; None to read without checking.
+
+    Examples:
+        ``features[10:20]``, ``features[[3, 1, 2]]`` and ``features[5]`` are NumPy arrays,
+        ``features.tensor([3, 1, 2])`` is a tensor; ``numpy.asarray(features)`` reads everything.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        shape: tuple[int, int],
+        segments: tuple[Segment, ...],
+        checksums: npt.NDArray[np.uint32] | None,
+    ) -> None:
+        self.name = name
+        self.shape = shape
+        self.dtype = np.dtype(np.float32)
+        self._segments = segments
+        self._starts = np.array([segment.first for segment in segments], np.int64)
+        self._checksums = checksums
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def ndim(self) -> int:
+        """Two."""
+        return 2
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        del copy  # what is read is nobody else's
+        return self.take(np.arange(len(self))).astype(dtype or self.dtype, copy=False)
+
+    def __getitem__(self, rows: Any) -> npt.NDArray[np.float32]:
+        """Return some rows: by a number, a slice, a list, or an array of numbers or booleans."""
+        picked = np.arange(len(self))[rows]
+        if picked.ndim == 0:
+            row: npt.NDArray[np.float32] = self.take(picked[None])[0]
+            return row
+        return self.take(picked)
+
+    def tensor(self, rows: Any = slice(None)) -> torch.Tensor:
+        """Return some rows as a float32 tensor."""
+        import torch
+
+        return torch.from_numpy(self[rows])
+
+    def take(self, rows: Rows) -> npt.NDArray[np.float32]:
+        """Return (n, width) the rows of (n,) numbers, in their order.
+
+        Raises:
+            CacheError: Some are not what was written, or cannot be read.
+        """
+        rows = np.asarray(rows, np.int64)
+        out = np.empty((len(rows), self.shape[1]), np.float32)
+        if np.all(np.diff(rows) > 0):
+            self._fill(rows, out)
+        else:
+            unique, back = np.unique(rows, return_inverse=True)
+            once = np.empty((len(unique), self.shape[1]), np.float32)
+            self._fill(unique, once)
+            np.take(once, back, axis=0, out=out)
+        return out
+
+    def blocks(self, count: int) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield all rows in their order, at most ``count`` at a time."""
+        for start in range(0, len(self), count):
+            yield self[start : start + count]
+
+    def damaged(self) -> Rows:
+        """Return the rows that are not what was written, ascending.
+
+        Raises:
+            ValueError: The cache was opened without verification.
+        """
+        if self._checksums is None:
+            raise ValueError("Open the cache with verify=True.")
+        rows = np.arange(len(self))
+        jobs = [job for stretch in self._stretches(rows) for job in self._cut_up(*stretch)]
+        with ThreadPoolExecutor(2, thread_name_prefix="verify") as pool:
+            found = [part for part in pool.map(lambda job: self._wrong(*job), jobs) if len(part)]
+        return np.concatenate([np.empty(0, np.int64), *found])
+
+    def _fill(self, rows: Rows, out: npt.NDArray[np.float32]) -> None:
+        jobs = [job for stretch in self._stretches(rows) for job in self._cut_up(*stretch)]
+
+        def fill(job: tuple[Segment, Rows, int]) -> None:
+            segment, wanted, at = job
+            raw = self._raw(segment, wanted)
+            self._require_whole(raw, wanted)
+            out[at : at + len(wanted)] = decoded(raw, segment.storage)
+
+        if len(jobs) == 1:
+            fill(jobs[0])
+        elif jobs:
+            # One reads while another checks and converts; neither needs Python for it.
+            with ThreadPoolExecutor(2, thread_name_prefix="read") as pool:
+                list(pool.map(fill, jobs))
+
+    def _stretches(self, rows: Rows) -> Iterator[tuple[Segment, Rows, int]]:
+        """Yield ``(segment, its rows among those wanted, their place)``."""
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
+        for number in np.unique(owner):
+            first, last = np.searchsorted(owner, [number, number + 1])
+            yield self._segments[number], rows[first:last], int(first)
+
+    def _cut_up(self, segment: Segment, rows: Rows, at: int) -> Iterator[tuple[Segment, Rows, int]]:
+        step = max(1, _BLOCK_BYTES // max(segment.place.row_bytes, 1))
+        for start in range(0, len(rows), step):
+            yield segment, rows[start : start + step], at + start
+
+    def _raw(self, segment: Segment, rows: Rows) -> npt.NDArray[Any]:
+        place = segment.place
+        raw = np.empty((len(rows), *place.shape), place.dtype)
+        local = rows - segment.first + segment.start
+        try:
+            for at, first, count in _reads(local, place.row_bytes):
+                span = int(local[at + count - 1]) - first + 1
+                if span == count:
+                    place.read(segment.handle, first, raw[at : at + count])
+                else:
+                    along = np.empty((span, *place.shape), place.dtype)
+                    place.read(segment.handle, first, along)
+                    raw[at : at + count] = along[local[at : at + count] - first]
+        except OSError as error:
+            raise CacheError(
+                f"The features {self.name} cannot be read: {error}.",
+                hint="Look at the disk, or make them anew with layerscope extract.",
+            ) from error
+        return raw
+
+    def _require_whole(self, raw: npt.NDArray[Any], rows: Rows) -> None:
+        if self._checksums is None:
+            return
+        wrong = rows[checksums(raw) != self._checksums[rows]]
+        if len(wrong):
+            raise CacheError(
+                f"Row {wrong[0]} of the features {self.name} is damaged: its bytes differ from "
+                "their checksum.",
+                hint="Run layerscope check cache on it; with --repair, extract computes such rows "
+                "again.",
+            )
+
+    def _wrong(self, segment: Segment, rows: Rows, at: int) -> Rows:
+        del at
+        assert self._checksums is not None
+        found: Rows = rows[checksums(self._raw(segment, rows)) != self._checksums[rows]]
+        return found
+
+
+def _reads(rows: Rows, row_bytes: int) -> Iterator[tuple[int, int, int]]:
+    """Yield ``(place, first row, how many are wanted)`` of reads that bridge small gaps."""
+    if not len(rows):
+        return
+    edges = np.flatnonzero((np.diff(rows) - 1) * row_bytes > _GAP_BYTES) + 1
+    starts = np.concatenate(([0], edges))
+    for start, stop in zip(starts, np.concatenate((edges, [len(rows)])), strict=True):
+        yield int(start), int(rows[start]), int(stop - start)

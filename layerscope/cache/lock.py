@@ -1,0 +1,244 @@
+"""One writer at a time: a lock file that says who, on which machine, and whether they still live.
+
+The file is made by an exclusive create, which NFS honours since version 3, where the locks of the
+operating system often are absent or bound to a connection. Its holder renews it every few seconds.
+A lock is stale when its process is gone, which the same machine can see, or else when nobody has
+renewed it for a minute of the file server's own clock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import threading
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from layerscope.cache.layout import lock_of
+from layerscope.errors import CacheError
+
+RENEWED = 10.0
+"""Seconds between renewals."""
+STALE = 60.0
+"""Seconds without a renewal after which a holder on another machine counts as gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that writes."""
+
+    host: str
+    process: int
+    born: str
+    """What tells it from a later process of the same number; empty where the system does not."""
+    world: str
+    """The boot and the process name space in which its number means something."""
+    token: str
+    """Of this lock alone."""
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}"
+
+
+class Lock:
+    """Held from ``with`` on, until it ends.
+
+    Args:
+        path: The cache or shard that is to be written.
+
+    Raises:
+        CacheError: Another process writes it; host and process are named.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = lock_of(path)
+        self._of = path
+        self._holder = Holder(
+            socket.gethostname(), os.getpid(), _born(os.getpid()), _world(), secrets.token_hex(8)
+        )
+        self._ended = threading.Event()
+        self._take()
+        self._renewal = threading.Thread(target=self._renew, name="lock", daemon=True)
+        self._renewal.start()
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Let the next one in."""
+        self._ended.set()
+        self._renewal.join()
+        if _read(self._path) == self._holder:
+            with suppress(OSError):
+                self._path.unlink()
+
+    def require(self) -> None:
+        """Refuse to go on once another process has taken over, because this one seemed dead.
+
+        Raises:
+            CacheError: The lock is somebody else's.
+        """
+        found = _read(self._path)
+        if found != self._holder:
+            by = f" by {found}" if found else ""
+            raise CacheError(
+                f"{str(self._of)!r} was taken over{by} while this process did not respond.",
+                hint="Let the other one finish; no row was written twice.",
+            )
+
+    def _take(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        for _ in range(100):
+            if self._created():
+                return
+            held = living_holder(self._of)
+            if held is not None:
+                raise locked(self._of, held)
+            self._replace_stale()
+        raise CacheError(
+            f"The lock {str(self._path)!r} can neither be taken nor be told from a stale one.",
+            hint="See that nobody writes this cache, and delete the file.",
+        )
+
+    def _created(self) -> bool:
+        # Written aside and linked, so that no one ever reads half of it.
+        draft = self._path.with_name(f"{self._path.name}.{self._holder.token}")
+        draft.write_text(json.dumps(asdict(self._holder)))
+        try:
+            os.link(draft, self._path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            return self._created_exclusively()
+        finally:
+            draft.unlink(missing_ok=True)
+        return True
+
+    def _created_exclusively(self) -> bool:
+        try:
+            with self._path.open("x") as file:
+                json.dump(asdict(self._holder), file)
+        except FileExistsError:
+            return False
+        return True
+
+    def _replace_stale(self) -> None:
+        """Take a stale lock away; of several who find it stale, only one may."""
+        guard = self._path.with_name(f"{self._path.name}.takeover")
+        with suppress(OSError):
+            if _age(guard) > STALE:
+                guard.unlink()
+        try:
+            os.close(os.open(guard, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            threading.Event().wait(0.05)
+            return
+        try:
+            if living_holder(self._of) is None:
+                self._path.unlink(missing_ok=True)
+        finally:
+            guard.unlink(missing_ok=True)
+
+    def _renew(self) -> None:
+        while not self._ended.wait(RENEWED):
+            if _read(self._path) == self._holder:
+                with suppress(OSError):
+                    os.utime(self._path)
+
+
+def living_holder(path: Path) -> Holder | None:
+    """Return who is writing a cache or shard, or None if nobody is.
+
+    Args:
+        path: The cache or shard.
+    """
+    lock = lock_of(path)
+    held = _read(lock)
+    if held is None:
+        # Nothing to read: there is no lock, or its maker has not come to write into it.
+        unwritten = lock.exists() and _age(lock) <= STALE
+        return Holder("an unknown host", 0, "", "", "") if unwritten else None
+    if held.host == socket.gethostname() and held.world == _world():
+        return held if _lives(held) else None
+    return held if _age(lock) <= STALE else None
+
+
+def locked(path: Path, holder: Holder) -> CacheError:
+    """Return the error for a cache or shard that another process writes."""
+    return CacheError(
+        f"{str(path)!r} is being written by {holder}.",
+        hint="Wait for it to finish, or end it, and repeat the command.",
+    )
+
+
+def require_unlocked(path: Path) -> None:
+    """Refuse a cache or shard that another process writes.
+
+    Raises:
+        CacheError: Somebody does.
+    """
+    held = living_holder(path)
+    if held is not None and held.process != os.getpid():
+        raise locked(path, held)
+
+
+def _read(lock: Path) -> Holder | None:
+    try:
+        known: dict[str, Any] = json.loads(lock.read_text())
+        return Holder(**known)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _age(path: Path) -> float:
+    """Return the seconds since a file was changed, by the clock of the disk that holds it."""
+    if not path.exists():
+        return 0.0
+    probe = path.with_name(f"{path.name}.{secrets.token_hex(8)}.clock")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - path.stat().st_mtime
+    except OSError:
+        return 0.0
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _lives(holder: Holder) -> bool:
+    try:
+        os.kill(holder.process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return not holder.born or _born(holder.process) == holder.born
+
+
+def _born(process: int) -> str:
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "gone" if fields[0] in "ZX" else fields[19]
+
+
+def _world() -> str:
+    parts = []
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(parts)
