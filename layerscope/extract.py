@@ -17,30 +17,40 @@ import numpy.typing as npt
 import torch
 
 from layerscope.cache import (
+    Collection,
     Header,
     Share,
     ShareWriter,
     Standing,
+    StatisticsUndertaking,
+    StatisticsWriter,
     Stored,
     Undertaking,
     annotate,
     cache_name,
     choose_storage,
+    divisions,
     ingredients,
     standing,
+    statistics_name,
+    statistics_standing,
+    statistics_stored_as,
     stored_as,
 )
 from layerscope.calibration import statistics
 from layerscope.capture import Features, Network, capturing, drift
 from layerscope.data import BadImage, Loader, Reading, framed, loaders, thin
 from layerscope.device import choose_device, processors
-from layerscope.errors import DiskError, LayerScopeError
+from layerscope.errors import DiskError, LayerScopeError, UnknownNameError
+from layerscope.estimators.regression import encode
 from layerscope.nouns import CutModel, CutPoint, Existing, Precision, Source, Storage
 from layerscope.ranks import ALONE, Ranks
 from layerscope.stopwatch import READING, Stopwatch
 from layerscope.storing import Storing
 
 Status = Literal["written", "there", "annotated"]
+Stream = Literal["statistics"]
+"""What is kept where features cannot be."""
 Progress = Callable[..., None]
 """``progress(n, note="")``: so many rows were just stored, and what slows them down."""
 
@@ -61,11 +71,37 @@ class Plan:
     device: torch.device
     precision: Precision
     existing: Existing
+    stream: Stream | None = None
+    """What is kept instead of features."""
 
     @property
     def bytes(self) -> int:
-        """Size of the features of all rows and cuts."""
+        """Size of the features of all rows and cuts, or of what is kept instead of them."""
+        if self.stream is not None:
+            return self.collection.bytes
         return self.header.rows * self.header.row_bytes
+
+    @property
+    def bytes_left(self) -> int:
+        """How much of that is still to be written."""
+        if self.stream is not None:
+            return self.bytes * (len(self.standing.missing) > 0)
+        return self.remaining * self.header.row_bytes
+
+    @property
+    def regression(self) -> dict[str, torch.Tensor]:
+        """By task: (n, c) the encoded targets of those that are not classes."""
+        source = self.header.source
+        return {
+            task.name: encode(_table(source.targets[task.name]), task)
+            for task in source.tasks
+            if task.kind in ("latents", "multilabel")
+        }
+
+    @property
+    def collection(self) -> Collection:
+        """What the statistics of the features will be."""
+        return Collection(self.header, divisions(self.header.source, self.regression))
 
     @property
     def remaining(self) -> int:
@@ -85,7 +121,7 @@ def require_room(plans: Sequence[Plan]) -> None:
     needed: dict[Path, int] = {}
     for planned in plans:
         home = existing_parent(planned.path)
-        needed[home] = needed.get(home, 0) + planned.remaining * planned.header.row_bytes
+        needed[home] = needed.get(home, 0) + planned.bytes_left
     for home, count in needed.items():
         free = shutil.disk_usage(home).free
         if free < count:
@@ -153,6 +189,10 @@ class Options(TypedDict, total=False):
     """Leave out images that cannot be read, instead of stopping at the first."""
     ranks: Ranks
     """This process among those that share the work; alone by default."""
+    stream: Stream | None
+    """``statistics`` keeps those of the features, and no feature."""
+    tasks: Sequence[str] | None
+    """With ``stream``: the tasks whose targets are crossed with the features; all by default."""
 
 
 def plan(
@@ -171,6 +211,8 @@ def plan(
     workers: int | None = None,
     skip_bad: bool = False,
     ranks: Ranks = ALONE,
+    stream: Stream | None = None,
+    tasks: Sequence[str] | None = None,
 ) -> Plan:
     """Return what :func:`extract` would do, without touching the network or writing anything.
 
@@ -189,6 +231,8 @@ def plan(
         workers: Its threads or processes.
         skip_bad: Whether unreadable images are left out.
         ranks: This process among those that share the work.
+        stream: What is kept instead of features.
+        tasks: Whose statistics, where it is statistics.
 
     Raises:
         CheckpointError: The network lacks BatchNorm statistics and nothing was declared about it.
@@ -197,6 +241,8 @@ def plan(
         DeviceError: The device is not there.
     """
     chosen = tuple(model.cuts if cuts is None else cuts)
+    if tasks is not None:
+        source = with_tasks(source, tasks)
     thinned = source if limit is None else thin(source, limit)
     where = choose_device(device, ranks.local_rank)
     reading = Reading(
@@ -223,7 +269,8 @@ def plan(
             storage=storage,
             limit=limit,
         )
-        | statistics(model, thinned, batch_size),
+        | statistics(model, thinned, batch_size)
+        | ({} if stream is None else {"stream": stream, "tasks": [t.name for t in source.tasks]}),
         settings={
             "precision": precision,
             "batch_size": batch_size,
@@ -233,10 +280,31 @@ def plan(
             "versions": versions(),
         },
     )
-    path = out / cache_name(model.checkpoint.name, source.name, limit)
-    found = ranks.decide(lambda: standing(path, header, existing))
+    named, stands = (
+        (cache_name, standing) if stream is None else (statistics_name, statistics_standing)
+    )
+    path = out / named(model.checkpoint.name, source.name, limit)
+    found = ranks.decide(lambda: stands(path, header, existing))
     rest = type(images)(replace(reading, rows=found.missing))
-    return Plan(path, header, found, rest, where, precision, existing)
+    return Plan(path, header, found, rest, where, precision, existing, stream)
+
+
+def with_tasks(source: Source, names: Sequence[str]) -> Source:
+    """Return a source that knows some of its tasks alone.
+
+    Raises:
+        UnknownNameError: It has no task of such a name.
+    """
+    known = {task.name: task for task in source.tasks}
+    for name in names:
+        if name not in known:
+            raise UnknownNameError("task", name, known)
+    return replace(
+        source,
+        tasks=tuple(known[name] for name in names),
+        targets={name: source.targets[name] for name in names},
+        task_splits={k: v for k, v in source.task_splits.items() if k in names},
+    )
 
 
 def extract(
@@ -300,7 +368,7 @@ class _Begun:
     stored: Mapping[str, Stored] | None
     settings: Mapping[str, Any]
     shares: Sequence[Share]
-    undertaking: Undertaking | None = field(default=None, compare=False)
+    undertaking: Undertaking | StatisticsUndertaking | None = field(default=None, compare=False)
     """Held by the leader alone."""
 
     def __reduce__(self) -> Any:
@@ -329,10 +397,23 @@ def _begun(planned: Plan, network: Network, ranks: Ranks, held: ExitStack) -> _B
         stored = choose_storage(network.sample(_sample(planned)), header.asked)
         header = replace(header, stored=stored)
     header = replace(header, settings={**header.settings, **network.settings()})
-    undertaking = held.enter_context(Undertaking(planned.path, header, planned.existing))
+    undertaking = _undertaken(planned, header)
+    held.push(undertaking)
     shares = undertaking.shares(ranks.count, planned.loader.reading.batch_size)
     agreed = undertaking.header
     return _Begun(agreed.stored, agreed.settings, shares, undertaking)
+
+
+def _undertaken(planned: Plan, header: Header) -> Undertaking | StatisticsUndertaking:
+    if planned.stream is None:
+        return Undertaking(planned.path, header, planned.existing)
+    return StatisticsUndertaking(planned.path, header, planned.existing, planned.regression)
+
+
+def _writer(planned: Plan, header: Header, share: Share) -> ShareWriter | StatisticsWriter:
+    if planned.stream is None:
+        return ShareWriter(planned.path, header, share)
+    return StatisticsWriter(planned.path, header, share, planned.regression)
 
 
 def _sample(planned: Plan) -> Loader:
@@ -355,7 +436,7 @@ def _written(
     error = None
     try:
         with (
-            ShareWriter(planned.path, header, share) as writer,
+            _writer(planned, header, share) as writer,
             Storing(partial(_stored, writer, watch, progress)) as storing,
         ):
             for batch in network.run(images, watch):
@@ -375,7 +456,7 @@ def _written(
 
 
 def _stored(
-    writer: ShareWriter,
+    writer: ShareWriter | StatisticsWriter,
     watch: Stopwatch,
     progress: Progress,
     rows: npt.NDArray[np.int64],
@@ -406,6 +487,11 @@ def _own_processors(device: torch.device, ranks: Ranks) -> Iterator[None]:
         torch.set_num_threads(processors(ranks.local_count))
     yield
     torch.set_num_threads(before)
+
+
+def _table(values: npt.NDArray[Any]) -> torch.Tensor:
+    numbers = torch.from_numpy(np.asarray(values, dtype=np.float64))
+    return numbers if numbers.ndim == 2 else numbers[:, None]
 
 
 def versions() -> dict[str, str]:
@@ -443,7 +529,7 @@ def _report(
         images_per_second=sum(r.rows for r in results) / seconds if seconds else 0.0,
         waiting=slowest.shares.get(READING, 0.0),
         shares=slowest.shares,
-        stored=stored_as(planned.path),
+        stored=(stored_as if planned.stream is None else statistics_stored_as)(planned.path),
         bad=(*_earlier(planned), *bad),
         bfloat16_difference=difference,
         fingerprint=planned.header.fingerprint,

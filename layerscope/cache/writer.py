@@ -100,7 +100,7 @@ class Undertaking:
         Raises:
             DiskError: The disk has no room.
         """
-        missing = _whole_units(self.standing.missing, unit, self.header.rows)
+        missing = whole_units(self.standing.missing, unit, self.header.rows)
         self._require_room(len(missing))
         if not len(missing):
             return []
@@ -114,7 +114,7 @@ class Undertaking:
             return [Share(part_of(self.path), missing, False, is_shard=False)]
         return [
             Share(part_of(shard_name(self.path, rows)), rows, False)
-            for rows in _divided(missing, processes, unit)
+            for rows in divided(missing, processes, unit)
             if len(rows)
         ]
 
@@ -416,14 +416,15 @@ def places_of(rows: Rows, part: Part) -> Rows:
     return np.searchsorted(part.index, rows).astype(np.int64)
 
 
-def _whole_units(rows: Rows, unit: int, count: int) -> Rows:
+def whole_units(rows: Rows, unit: int, count: int) -> Rows:
+    """Return the rows and those of the same units, which begin at multiples of ``unit``."""
     if unit == 1 or not len(rows):
         return rows
     first = np.unique(rows // unit) * unit
     return np.concatenate([np.arange(at, min(at + unit, count)) for at in first])
 
 
-def _divided(rows: Rows, processes: int, unit: int) -> list[Rows]:
+def divided(rows: Rows, processes: int, unit: int) -> list[Rows]:
     """Return the rows in consecutive parts of about the same size, units kept whole."""
     units = np.unique(rows // unit)
     return [rows[np.isin(rows // unit, part)] for part in np.array_split(units, processes)]

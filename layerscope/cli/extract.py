@@ -7,13 +7,13 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from layerscope.cli import checkpoint as options
 from layerscope.cli import running, settings, sources, terminal
-from layerscope.errors import FINDINGS, WRONG_USE, LayerScopeError
+from layerscope.errors import FINDINGS, WRONG_USE, LayerScopeError, SettingsError
 
 if TYPE_CHECKING:
     from layerscope.extract import ExtractReport, Plan
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from layerscope.nouns import CutPoint, Source
 
 Row = dict[str, Any]
+Stream = Literal["statistics"]
 
 
 def command(
@@ -39,6 +40,14 @@ def command(
     loader: running.Loader = "threads",
     workers: running.Workers = None,
     skip_bad_images: running.SkipBadImages = False,
+    stream: Annotated[
+        Stream | None,
+        typer.Option("--stream", help="Keep statistics of the features instead of features."),
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option("--tasks", help="With --stream: whose targets, with commas; all by default."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be written, and write nothing.")
     ] = False,
@@ -64,6 +73,10 @@ def command(
     it stopped; a cache that is complete and was made from the same things is left alone. With
     several poolings each cut is captured in all that fit its output, in the same pass.
 
+    With --stream statistics no feature is stored: counts, means, second moments and cross moments
+    with the targets of each cut are, enough for ridge, nearest-class-mean and LDA probes, coding
+    rates and spectra. layerscope.open_statistics reads them.
+
     Under torchrun the ranks share the rows, a GPU each; what one of them has written is kept
     whatever becomes of the others, and any number of ranks goes on with it.
 
@@ -75,6 +88,7 @@ def command(
       layerscope extract vit.pth --data objects3d=DIR --pooling mean,cls --cuts '-4:'
       layerscope extract moco.pth.tar --data objects3d=DIR --branch momentum
       layerscope extract resnet50.pth --data objects3d=DIR --dry-run --json
+      layerscope extract vit.pth --data places=DIR --stream statistics --tasks places205
       torchrun --nproc-per-node=8 -m layerscope extract vit.pth --data in1k=DIR
     """
     from layerscope.device import choose_device
@@ -89,7 +103,15 @@ def command(
         "loader": loader,
         "workers": workers,
         "skip_bad": skip_bad_images,
+        "stream": stream,
+        "tasks": None if tasks is None else [name.strip() for name in tasks.split(",")],
     }
+    if tasks is not None and stream is None:
+        raise SettingsError(
+            f"--tasks {tasks!r} says whose statistics to keep, and features are kept here.",
+            hint="Leave it out, for a cache holds the targets of all tasks; or add --stream "
+            "statistics.",
+        )
     with joined() as ranks, terminal.quiet_unless(ranks.leads):
         where = choose_device(device, ranks.local_rank)
         opened = [sources.open_pair(pair, allow_missing=skip_bad_images) for pair in data]

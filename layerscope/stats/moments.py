@@ -16,6 +16,9 @@ from torch import Tensor
 BLOCK = 4096
 """Rows per product: enough to keep the cores busy, few enough for float32 sums."""
 
+State = dict[str, Tensor]
+"""All that an accumulator knows, by name, in int64 and float64, to be stored and gone on from."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moments:
@@ -40,6 +43,11 @@ class Moments:
         """(d,) population variance: divided by n."""
         return self.scatter.diagonal().clamp(min=0) / max(self.count, 1)
 
+    @property
+    def second_moment(self) -> Tensor:
+        """(d, d) the sum over rows of x xᵀ, not centred and not divided by n."""
+        return self.scatter + self.count * torch.outer(self.mean, self.mean)
+
 
 @dataclass(frozen=True, slots=True)
 class CrossMoments:
@@ -49,6 +57,10 @@ class CrossMoments:
     targets: Moments
     cross: Tensor
     """(d, k) float64, the sum over rows of (x − mean)(y − mean)ᵀ."""
+
+    def only(self, targets: slice) -> CrossMoments:
+        """Return the moments with some of the targets."""
+        return CrossMoments(self.features, _part(self.targets, targets), self.cross[:, targets])
 
 
 class RunningMoments:
@@ -83,6 +95,26 @@ class RunningMoments:
     def compute(self) -> Moments:
         """Return the moments of all rows so far."""
         return Moments(self._count, self._mean.clone(), self._scatter.clone(), self._precision)
+
+    def state(self) -> State:
+        """Return copies of all that :meth:`from_state` needs to go on to the same bits."""
+        return {
+            "count": torch.tensor(self._count),
+            "mean": self._mean.clone(),
+            "scatter": self._scatter.clone(),
+            "precision": torch.tensor(self._precision, dtype=torch.float64),
+        }
+
+    @classmethod
+    def from_state(cls, state: State) -> RunningMoments:
+        """Return the accumulator that a state was taken from."""
+        running = cls(len(state["mean"]))
+        running._count = int(state["count"])
+        # Copies, because products of memory that is aligned otherwise may differ in the last bit.
+        running._mean = state["mean"].clone()
+        running._scatter = state["scatter"].clone()
+        running._precision = float(state["precision"])
+        return running
 
     def _absorb(self, part: Moments) -> None:
         total = self._count + part.count
@@ -129,6 +161,18 @@ class RunningCrossMoments:
             targets=_part(joint, slice(d, None)),
             cross=joint.scatter[:d, d:],
         )
+
+    def state(self) -> State:
+        """Return copies of all that :meth:`from_state` needs to go on to the same bits."""
+        return {"width": torch.tensor(self._width)} | self._joint.state()
+
+    @classmethod
+    def from_state(cls, state: State) -> RunningCrossMoments:
+        """Return the accumulator that a state was taken from."""
+        width = int(state["width"])
+        running = cls(width, len(state["mean"]) - width)
+        running._joint = RunningMoments.from_state(state)
+        return running
 
 
 def _moments_of_block(block: Tensor) -> Moments:

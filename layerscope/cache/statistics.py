@@ -1,0 +1,258 @@
+"""The statistics file, ``layerscope-statistics/1``: what is kept where features cannot be.
+
+One HDF5 file, ``<checkpoint>@<source>.statistics.hdf5``, with the attributes of a cache and, for
+each cut and pooling, split and task::
+
+    cross/<cut>@<pooling>/<owner>/<split>/     joint moments of the features and, behind them, of
+                                               the encoded targets of every regression task
+    classes/<cut>@<pooling>/<task>/<split>/    moments by class
+
+with ``count``, ``mean`` and ``scatter`` (not divided by the count, float64), or ``counts``,
+``means`` and ``within`` or ``scatters``. ``owner`` is ``source``, or the task that divides the rows
+otherwise. While it is collected, the parts of each process lie in ``….statistics.hdf5.parts/``,
+with ``rows/done``: which rows of the source they have seen.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from layerscope.cache.collection import class_name, cross_name
+from layerscope.cache.existing import UNREADABLE
+from layerscope.cache.header import Header
+from layerscope.cache.label import has_label, open_file, room_for_label, write_label, wrong_with
+from layerscope.cache.layout import cache_name
+from layerscope.cache.part import attributes, stored_in, sync_file, sync_folder
+from layerscope.cache.records import checkpoint_from, cut_from, task_from, to_json
+from layerscope.cache.storage import Stored
+from layerscope.errors import CacheError, UnknownNameError
+from layerscope.nouns import SPLITS, Checkpoint, CutPoint, Split, Task
+from layerscope.stats.class_moments import ClassMoments, RunningClassMoments
+from layerscope.stats.moments import CrossMoments, Moments, RunningCrossMoments, State
+
+SCHEMA = "layerscope-statistics/1"
+SUFFIX = ".statistics.hdf5"
+DONE = "rows/done"
+
+_MAKE = "Make it with layerscope extract --stream statistics."
+
+
+def statistics_name(checkpoint: str, source: str, limit: int | None = None) -> str:
+    """Return the file name of the statistics of a checkpoint over a source.
+
+    Examples:
+        >>> statistics_name("simclr", "objects3d")
+        'simclr@objects3d.statistics.hdf5'
+    """
+    return cache_name(checkpoint, source, limit).removesuffix(".h5") + SUFFIX
+
+
+class Statistics:
+    """The statistics of every cut of one checkpoint; made by :func:`open_statistics`.
+
+    Args:
+        path: The file.
+        file: The same, open.
+    """
+
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self.path = path
+        self._file = file
+        self.fingerprint = str(file.attrs["fingerprint"])
+        self.card: Checkpoint = checkpoint_from(json.loads(file.attrs["checkpoint"]))
+        self.checkpoint = self.card.name
+        self.ingredients: dict[str, Any] = json.loads(file.attrs["ingredients"])
+        self.settings: dict[str, Any] = json.loads(file.attrs["settings"])
+        self.source = str(file.attrs["source"])
+        self.cuts: tuple[CutPoint, ...] = tuple(map(cut_from, json.loads(file.attrs["cuts"])))
+        self.tasks: tuple[Task, ...] = tuple(map(task_from, json.loads(file.attrs["tasks"])))
+        self._columns: dict[str, tuple[str, int, int]] = {
+            name: tuple(place) for name, place in json.loads(file.attrs["columns"]).items()
+        }
+
+    def __enter__(self) -> Statistics:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def moments(self, cut: str, split: Split = "train", task: str | None = None) -> Moments:
+        """Return count, mean and scatter of a cut's features.
+
+        Args:
+            cut: ``layer4.1``, or with its pooling: ``blocks.3@cls``.
+            split: Of which rows.
+            task: Whose splits, where it has its own; by default the source's.
+
+        Raises:
+            UnknownNameError: There is no such cut.
+        """
+        return self._cross(cut, self._owner(task), split).features
+
+    def cross(self, cut: str, task: str, split: Split = "train") -> CrossMoments:
+        """Return the moments of a cut's features with a task's targets, for ridge regression.
+
+        Latents are encoded as the ridge probe encodes them; classes are zeros and ones.
+
+        Raises:
+            UnknownNameError: There is no such cut or task.
+        """
+        if task in self._columns:
+            owner, first, last = self._columns[task]
+            return self._cross(cut, owner, split).only(slice(first, last))
+        return _one_hot(self.classes(cut, task, split))
+
+    def classes(self, cut: str, task: str, split: Split = "train") -> ClassMoments:
+        """Return counts, means and scatters of a cut's features by the classes of a task.
+
+        Raises:
+            UnknownNameError: There is no such cut, or no task of classes of this name.
+        """
+        known = [entry.name for entry in self.tasks if entry.kind == "classes"]
+        if task not in known:
+            raise UnknownNameError("task of classes", task, known)
+        state = self._state(class_name(self._key(cut), task, split))
+        return RunningClassMoments.from_state(state).compute()
+
+    def _cross(self, cut: str, owner: str, split: Split) -> CrossMoments:
+        return RunningCrossMoments.from_state(
+            self._state(cross_name(self._key(cut), owner, split))
+        ).compute()
+
+    def _owner(self, task: str | None) -> str:
+        owners = self._file.attrs["owners"].split("\n")
+        return task if task is not None and task in owners else "source"
+
+    def _key(self, cut: str) -> str:
+        keys = [point.key for point in self.cuts]
+        fitting = [key for key in keys if cut in (key, key.rpartition("@")[0])]
+        if len(fitting) == 1:
+            return fitting[0]
+        raise UnknownNameError("layer", cut, fitting or keys)
+
+    def _state(self, name: str) -> State:
+        if name not in self._file:
+            raise CacheError(
+                f"{str(self.path)!r} has no {name}.",
+                hint=f"No row belongs to that split, which is one of {', '.join(SPLITS)}.",
+            )
+        parts = self._file[name].items()
+        return {key: torch.from_numpy(np.asarray(part[()])) for key, part in parts}
+
+
+def open_statistics(path: Path | str) -> Statistics:
+    """Open a statistics file.
+
+    Raises:
+        CacheError: It is missing, damaged, or something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CacheError(f"There are no statistics {str(path)!r}.", hint=_MAKE)
+    try:
+        wrong = wrong_with(path) if has_label(path) else ()
+        file = open_file(path)
+        schema = file.attrs.get("schema")
+    except UNREADABLE as error:
+        raise CacheError(f"{str(path)!r} cannot be read: {error}.", hint=_MAKE) from error
+    if schema == SCHEMA and DONE not in file and not wrong:
+        return Statistics(path, file)
+    file.close()
+    if wrong:
+        raise CacheError(
+            f"{str(path)!r} is damaged: {', '.join(wrong)} changed after it was written.",
+            hint="Collect it again with --existing replace.",
+        )
+    raise CacheError(f"{str(path)!r} holds no whole statistics (schema {schema!r}).", hint=_MAKE)
+
+
+def statistics_stored_as(path: Path) -> Mapping[str, Stored]:
+    """Return by cut and pooling as what the features were taken into the statistics."""
+    with open_file(path) as file:
+        return stored_in(file)
+
+
+def write_statistics(
+    path: Path,
+    header: Header,
+    states: Mapping[str, State],
+    columns: Mapping[str, tuple[str, int, int]],
+    owners: tuple[str, ...],
+    done: npt.NDArray[np.bool_] | None = None,
+) -> None:
+    """Write a statistics file, or a part of one, all at once.
+
+    Args:
+        path: Its name; what is there is replaced when all is on the disk.
+        header: Of what was collected.
+        states: By name, from :meth:`layerscope.cache.collection.Collection.states`.
+        columns: By task, the owner of its splits and its first and last columns of the targets.
+        owners: What divides the rows.
+        done: (n,) which rows a part has seen; None for everything.
+    """
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.draft")
+    names = [f"{name}/{key}" for name, state in states.items() for key in state]
+    try:
+        with h5py.File(
+            draft, "x", locking=False, userblock_size=room_for_label([*names, DONE])
+        ) as file:
+            for name, state in states.items():
+                for key, values in state.items():
+                    file.create_dataset(f"{name}/{key}", data=values.numpy())
+            if done is not None:
+                file.create_dataset(DONE, data=done)
+            file.attrs.update(
+                attributes(header, header.storage)
+                | {
+                    "schema": SCHEMA,
+                    "columns": to_json(columns),
+                    "owners": "\n".join(owners),
+                }
+            )
+        write_label(draft)
+        sync_file(draft)
+        draft.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def read_states(file: h5py.File) -> dict[str, State]:
+    """Return the statistics of an open file by their names."""
+    states: dict[str, State] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and name != DONE:
+            group, _, key = name.rpartition("/")
+            states.setdefault(group, {})[key] = torch.from_numpy(np.asarray(item[()]))
+
+    file.visititems(visit)
+    return states
+
+
+def _one_hot(classes: ClassMoments) -> CrossMoments:
+    """Return the moments with zeros and ones: their cross scatter is n_c (mean of c − mean)."""
+    total, counts = classes.total, classes.counts.double()
+    shares = counts / max(total.count, 1)
+    scatter = torch.diag(counts) - total.count * torch.outer(shares, shares)
+    cross = (counts[:, None] * (classes.means - total.mean)).T
+    cross = torch.where(counts > 0, cross, 0.0)
+    return CrossMoments(
+        total, Moments(total.count, shares, scatter, total.precision), cross.contiguous()
+    )

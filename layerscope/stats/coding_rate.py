@@ -1,0 +1,88 @@
+"""Coding rates from second moments: the nats that rows take up to a squared distortion ε².
+
+Yu, Chan, You, Song and Ma (2020), "Learning Diverse and Discriminative Representations via the
+Principle of Maximal Coding Rate Reduction", section 2. Logarithms are natural, rows are not
+centred, and the distortion is given as ε² because published code calls ε² ``eps``.
+
+The rates grow with the scale of the features. The paper puts every row on the unit sphere first,
+and moments cannot do that afterwards: give normalised rows to the accumulators for such rates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from layerscope.errors import EstimatorError
+
+
+@dataclass(frozen=True, slots=True)
+class CodingRates:
+    """What rows cost together, and what they cost class by class; in nats."""
+
+    rate: float
+    """R, of all rows as one."""
+    conditional: float
+    """R_c, the mean over rows of the rate of the row's own class."""
+
+    @property
+    def reduction(self) -> float:
+        """ΔR = R − R_c: 0 for a single class, and never negative but for rounding."""
+        return self.rate - self.conditional
+
+
+def coding_rate(second_moment: Tensor, count: int, eps_sq: float) -> float:
+    """Return R(Z, ε) = ½ log det(I + d/(n ε²) ZᵀZ) in nats.
+
+    By Cholesky in float64. No rows have the rate 0.
+
+    Args:
+        second_moment: (d, d) float64, ZᵀZ of the (n, d) rows as they are: not centred, not divided
+            by n, and of normalised rows only if those were accumulated.
+        count: Number of rows n.
+        eps_sq: The squared distortion ε², in the features' unit squared.
+
+    Raises:
+        EstimatorError: ε² is not positive, or so small beside the features that ZᵀZ is rounding; or
+            the features are not finite.
+    """
+    if not eps_sq > 0:
+        raise EstimatorError(
+            f"A squared distortion of {eps_sq:g} is not positive.",
+            hint="0.5 is usual for features of unit length.",
+        )
+    width = len(second_moment)
+    identity = torch.eye(width, dtype=torch.float64)
+    scaled = second_moment * (width / (max(count, 1) * eps_sq))
+    factor, failure = torch.linalg.cholesky_ex(identity + scaled)
+    if bool(failure):
+        raise EstimatorError(
+            f"The coding rate at a squared distortion of {eps_sq:g} is lost in rounding.",
+            hint="Look for features that are not finite, or raise the distortion.",
+        )
+    return float(factor.diagonal().log().sum())
+
+
+def coding_rate_reduction(second_moments: Tensor, counts: Tensor, eps_sq: float) -> CodingRates:
+    """Return R, R_c = Σ_c n_c/(2n) log det(I + d/(n_c ε²) Z_cᵀZ_c) and their difference ΔR.
+
+    The classes divide the rows, so that the sum of their moments is that of all rows. n_c is as it
+    is, without the 1e-8 that the authors' code adds to it; empty classes count for nothing.
+
+    Args:
+        second_moments: (C, d, d) float64, Z_cᵀZ_c of each class, as in :func:`coding_rate`.
+        counts: (C,) numbers of rows n_c.
+        eps_sq: The squared distortion ε², the same for all.
+
+    Raises:
+        EstimatorError: As :func:`coding_rate`.
+    """
+    total = max(int(counts.sum()), 1)
+    rates = [
+        count / total * coding_rate(second_moment, count, eps_sq)
+        for second_moment, count in zip(second_moments, counts.tolist(), strict=True)
+        if count
+    ]
+    return CodingRates(coding_rate(second_moments.sum(0), total, eps_sq), sum(rates))
