@@ -7,11 +7,12 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # FFCV comes as source alone, and is built with these; nothing else of LayerScope needs them.
 FFCV_PACKAGES := g++ pkg-config libopencv-dev libturbojpeg0-dev libglib2.0-0
 
-.PHONY: help demo test ffcv lint types docs reference bench clean
+.PHONY: help demo test slurm ffcv lint types docs reference bench clean
 
 help:
 	@echo "make demo       render, extract, probe and report on the reference checkpoints"
 	@echo "make test       tests, doctests and notebooks"
+	@echo "make slurm      a SLURM cluster of one node, and the tests that need it (as root, Debian)"
 	@echo "make ffcv       FFCV, with the system packages that it is built with"
 	@echo "make lint       ruff, codespell and the contract between the rooms"
 	@echo "make types      mypy, strict"
@@ -25,6 +26,11 @@ demo: .venv/.render
 
 test: .venv/.dev
 	$(BIN)/python -m pytest --nbmake
+
+slurm: .venv/.dev
+	@SLURM_CONF=$$(tests/slurm/cluster.sh start) && export SLURM_CONF && \
+	  { $(BIN)/python -m pytest tests/slurm -m slurm; code=$$?; } && \
+	  tests/slurm/cluster.sh stop && exit $$code
 
 ffcv: .venv/.ffcv
 

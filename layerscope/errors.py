@@ -98,5 +98,9 @@ class RankError(LayerScopeError):
     """One of several processes that did a job together is gone."""
 
 
+class ClusterError(LayerScopeError):
+    """A cluster that is not there, refuses a job, or ran one that failed."""
+
+
 class SettingsError(LayerScopeError):
     """Options that contradict one another or a settings file that cannot be used."""

@@ -14,7 +14,17 @@ import pytest
 import layerscope
 
 ROOT = Path(layerscope.__file__).parent
-HEAVY = {"torch", "timm", "torchvision", "h5py", "matplotlib", "sklearn", "scipy", "mitsuba"}
+HEAVY = {
+    "torch",
+    "timm",
+    "torchvision",
+    "h5py",
+    "matplotlib",
+    "sklearn",
+    "scipy",
+    "mitsuba",
+    "submitit",
+}
 FENCES = {
     "h5py": {"cache"},
     "timm": {"models"},
@@ -28,6 +38,7 @@ FENCES = {
     "rich": {"cli"},
     "ffcv": {"data"},
     "huggingface_hub": {"models"},
+    "submitit": {"cli", "job"},
 }
 START_SECONDS = 0.3
 

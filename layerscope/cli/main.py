@@ -25,6 +25,7 @@ from layerscope.cli import (
     render,
     report,
     settings,
+    submit,
     terminal,
 )
 from layerscope.errors import INTERRUPTED, LayerScopeError, SettingsError
@@ -96,6 +97,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
+# What stands behind the name of the submitted command is that command's own.
+app.command("submit", context_settings={"allow_interspersed_args": False})(submit.command)
 app.add_typer(check.app, name="check")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,12 @@ def write(path: Path, command: str, values: Mapping[str, Any]) -> None:
     known = json.loads(path.read_text()) if path.is_file() else {}
     known["layerscope"] = __version__
     known[command] = {name: _plain(value) for name, value in values.items()}
+    text = json.dumps(known, indent=2, ensure_ascii=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n")
+    # Jobs of an array write into one folder at the same time, and each finds the file whole.
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    part.write_text(text)
+    part.replace(path)
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:

@@ -26,3 +26,14 @@ def test_files_that_are_no_settings(tmp_path, text, match):
         path.write_text(text)
     with pytest.raises(SettingsError, match=match):
         settings.read(path)
+
+
+def test_who_reads_while_another_job_writes_finds_the_file_whole(tmp_path):
+    path = tmp_path / "settings.json"
+    settings.write(path, "extract", {"seed": 1})
+    before = path.read_text()
+    (tmp_path / "held").hardlink_to(path)
+    settings.write(path, "extract", {"seed": 2})
+    assert (tmp_path / "held").read_text() == before
+    assert settings.read(path) == {"extract": {"seed": 2}}
+    assert sorted(it.name for it in tmp_path.iterdir()) == ["held", "settings.json"]

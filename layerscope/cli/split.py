@@ -1,0 +1,141 @@
+"""A command as one job, or as one for each of its checkpoints and image sources."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from layerscope.cli import sources
+from layerscope.errors import SettingsError
+from layerscope.job import Job
+
+SPLIT = {"extract": "checkpoints", "evaluate": "checkpoint"}
+"""Commands of which each checkpoint and source is a job, with their parameter of checkpoints."""
+
+RESUMED = frozenset({"extract", "evaluate", "probe", "render"})
+"""Commands that go on where they stopped when they are repeated."""
+
+SHARED = frozenset({"extract"})
+"""Commands that several tasks of a job do together."""
+
+_REFUSED = {
+    "submit": "Submit the command that it would submit.",
+    "demo": "It takes minutes on any computer: run it here.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One job, and what it is about."""
+
+    job: Job
+    command: str
+    """Such as ``extract`` or ``check cache``."""
+    checkpoint: str | None = None
+    source: str | None = None
+
+
+def split(context: Any, words: Sequence[str]) -> tuple[Part, ...]:
+    """Return the jobs of a command after making sure that the command would be understood.
+
+    Args:
+        context: Of the application, with the options before the command.
+        words: The command as it was typed behind those of submit.
+
+    Raises:
+        SettingsError: The command cannot be submitted, or does not say which source lies where.
+    """
+    name, command, rest = _find(context, context.command, words)
+    if name in _REFUSED:
+        raise SettingsError(f"{name!r} cannot be submitted.", hint=_REFUSED[name])
+    before = _before(context.params)
+    if name not in SPLIT:
+        return (Part(_job(context, before, name, command, rest), name),)
+    return tuple(
+        Part(
+            _job(context, before, name, command, (checkpoint, "--data", data, *others)),
+            name,
+            checkpoint,
+            sources.pair(data)[0],
+        )
+        for checkpoint, data, others in _each(context, name, command, rest)
+    )
+
+
+def _find(context: Any, group: Any, words: Sequence[str]) -> tuple[str, Any, list[str]]:
+    """Return a command's name, the command, and the words behind its name."""
+    if not words:
+        raise SettingsError(
+            f"{group.name!r} is a group of commands, and none of them is named.",
+            hint=f"Name one: {', '.join(sorted(group.commands))}.",
+        )
+    name, command, rest = group.resolve_command(context, list(words))
+    if not hasattr(command, "commands"):
+        return name, command, rest
+    inner, command, rest = _find(context, command, rest)
+    return f"{name} {inner}", command, rest
+
+
+def _before(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the options before the command again; the job needs the same plug-ins."""
+    plugins = [word for path in options["plugin"] or () for word in ("--plugin", str(path))]
+    config = ["--config", str(options["config"])] if options["config"] else []
+    return (*plugins, *config, *(["--debug"] if options["debug"] else []))
+
+
+def _job(context: Any, before: Sequence[str], name: str, command: Any, rest: Sequence[str]) -> Job:
+    understood = command.make_context(name, list(rest), parent=context)
+    replaces = understood.params.get("existing") == "replace"
+    return Job((*before, *name.split(), *rest), replaces=replaces)
+
+
+def _each(
+    context: Any, name: str, command: Any, words: Sequence[str]
+) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Return each checkpoint with each source, and the other options as they were typed."""
+    inner = command.context_class(command, info_name=name, parent=context)
+    typed, extra, _ = _several(command, SPLIT[name]).make_parser(inner).parse_args(list(words))
+    defaults = (context.default_map or {}).get(name, {})
+    checkpoints = _listed(typed.pop(SPLIT[name], None) or defaults.get(SPLIT[name]))
+    data = _listed(typed.pop("data", None) or defaults.get("data"))
+    if extra or not (checkpoints and data):
+        # This says what is wrong, or prints the help that was asked for.
+        command.make_context(name, list(words), parent=context)
+    others = tuple(_again(command.get_params(inner), typed))
+    return [(checkpoint, pair, others) for checkpoint, pair in product(checkpoints, data)]
+
+
+def _several(command: Any, checkpoints: str) -> Any:
+    """Return a command that takes any number of checkpoints and sources."""
+    several = copy.copy(command)
+    several.params = [copy.copy(parameter) for parameter in command.params]
+    for parameter in several.params:
+        if parameter.name == checkpoints:
+            parameter.nargs = -1
+        elif parameter.name == "data":
+            parameter.multiple = True
+    return several
+
+
+def _again(parameters: Sequence[Any], typed: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the options that were typed, as they were typed."""
+    for parameter in parameters:
+        if parameter.name not in typed:
+            continue
+        value = typed[parameter.name]
+        if parameter.is_flag:
+            yield (parameter.opts if value else parameter.secondary_opts)[0]
+            continue
+        for each in value if parameter.multiple else [value]:
+            yield from (_long(parameter.opts), each)
+
+
+def _long(names: Sequence[str]) -> str:
+    return max(names, key=len)
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
