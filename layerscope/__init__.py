@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from layerscope.pretrain import pretrain as pretrain_network
     from layerscope.render import RenderSettings as RenderSettings
     from layerscope.render import render_dataset as render_dataset
+    from layerscope.report import open_results as open_results
     from layerscope.report import write_report as write_report
     from layerscope.sweep import sweep as sweep_caches
 
@@ -43,6 +44,7 @@ __all__ = [
     "extract_features",
     "load",
     "open_cache",
+    "open_results",
     "open_source",
     "pretrain_network",
     "render_dataset",
@@ -64,6 +66,7 @@ _HOMES = {
     "extract_features": ("extract", "extract"),
     "load": ("models", "load"),
     "open_cache": ("cache", "open_cache"),
+    "open_results": ("report", "open_results"),
     "open_source": ("data", "open_source"),
     "pretrain_network": ("pretrain", "pretrain"),
     "render_dataset": ("render", "render_dataset"),

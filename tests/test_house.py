@@ -31,6 +31,7 @@ FENCES = {
     "torchvision": {"models", "data", "pretrain"},
     "matplotlib": {"report"},
     "captum": {"report"},
+    "xarray": {"report"},
     "mitsuba": {"render"},
     "trimesh": {"render"},
     "bpy": {"render"},

@@ -1,7 +1,15 @@
 """Reports: the results folder, verdicts, the cut table, figures and the page."""
 
 from layerscope.report.folder import Report, write_report
-from layerscope.report.results import Results
+from layerscope.report.results import Results, open_results
 from layerscope.report.verdict import sentence, verdict, verdicts
 
-__all__ = ["Report", "Results", "sentence", "verdict", "verdicts", "write_report"]
+__all__ = [
+    "Report",
+    "Results",
+    "open_results",
+    "sentence",
+    "verdict",
+    "verdicts",
+    "write_report",
+]

@@ -11,7 +11,7 @@ from typing import Any
 from layerscope.errors import LayerScopeError
 from layerscope.nouns import Score, Verdict
 from layerscope.report import table
-from layerscope.report.results import Results
+from layerscope.report.results import MAKE, Results, open_results
 from layerscope.report.verdict import sentence, verdicts
 
 
@@ -40,7 +40,7 @@ def write_report(results: Path, output: Path) -> Report:
     Raises:
         LayerScopeError: There are no results, or they are damaged.
     """
-    stored = Results(results)
+    stored = open_results(results)
     scores, settings = tuple(_some(stored)), _settings(results)
     # The seed of the run, so that page and terminal give the same intervals.
     found = tuple(verdicts(stored, seed=settings.get("probe", {}).get("seed", 0)))
@@ -54,12 +54,9 @@ def write_report(results: Path, output: Path) -> Report:
 
 
 def _some(stored: Results) -> list[Score]:
-    hint = "Make results with layerscope probe, or give the folder that it wrote."
-    if not stored.folder.is_dir():
-        raise LayerScopeError(f"There is no results folder {str(stored.folder)!r}.", hint=hint)
     scores = stored.scores()
     if not scores:
-        raise LayerScopeError(f"The folder {str(stored.folder)!r} holds no scores.", hint=hint)
+        raise LayerScopeError(f"The folder {str(stored.folder)!r} holds no scores.", hint=MAKE)
     return scores
 
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -30,9 +30,14 @@ import numpy.typing as npt
 
 from layerscope.errors import LayerScopeError
 from layerscope.nouns import Losses, Score, Task
+from layerscope.report.labelled import labelled
 from layerscope.report.writing import append_lines, complete_lines, replace_file
 
+if TYPE_CHECKING:
+    import xarray
+
 NUMBERS = ("val", "test", "stderr")
+MAKE = "Make results with layerscope probe, or give the folder that it wrote."
 Key = tuple[str, ...]
 
 
@@ -75,6 +80,18 @@ class Results:
         caches = {(score.checkpoint, score.source, score.task) for score in scores}
         latest = {cache: self.groups(*cache)[1] for cache in caches}
         return [it for it in scores if it.fingerprint == latest[it.checkpoint, it.source, it.task]]
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Return the table as a dataset with an axis for each part of a cell's name.
+
+        The axes are checkpoint, source, cut, pooling, task, estimator and metric; the variables
+        ``val``, ``test``, ``stderr`` and the counts of rows and groups, NaN where a cell is missing
+        or failed. Cuts are in the order of their depth.
+
+        Raises:
+            LayerScopeError: xarray is not installed, or a complete line is not a score.
+        """
+        return labelled(self.scores())
 
     def append(self, scores: Sequence[Score]) -> None:
         """Add the rows of one cell and wait until the disk has them.
@@ -157,6 +174,20 @@ class Results:
     def _keep_losses(self, score: Score, losses: Losses) -> None:
         arrays = {"val": losses.val, "test": losses.test, "fingerprint": score.fingerprint}
         _write(self._losses_path(score), arrays)
+
+
+def open_results(folder: Path) -> Results:
+    """Open a folder of results for reading.
+
+    Args:
+        folder: The one that ``layerscope probe`` wrote.
+
+    Raises:
+        LayerScopeError: There is no such folder.
+    """
+    if not folder.is_dir():
+        raise LayerScopeError(f"There is no results folder {str(folder)!r}.", hint=MAKE)
+    return Results(folder)
 
 
 def key(score: Score) -> Key:

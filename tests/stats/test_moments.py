@@ -91,3 +91,43 @@ def test_cross_moments_are_the_joint_covariance():
 def test_rows_and_targets_must_be_as_many():
     with pytest.raises(RuntimeError):
         RunningCrossMoments(2, 1).update(data(5, 2), data(4, 1))
+
+
+def test_the_second_moment_is_the_product_of_the_rows_themselves():
+    rows = data(200, 4, offset=3.0)
+    torch.testing.assert_close(moments(rows[:70], rows[70:]).second_moment, rows.T @ rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_restored_state_goes_on_to_the_same_bits(dtype: torch.dtype):
+    first, second = data(300, 5, offset=2.0).to(dtype), data(500, 5, seed=1).double()
+    running = RunningMoments(5)
+    running.update(first)
+    state = running.state()
+    running.update(second)
+    resumed = RunningMoments.from_state(state)
+    resumed.update(second)
+    expected = moments(first, second)
+    for found in (running.compute(), resumed.compute()):
+        assert torch.equal(found.mean, expected.mean)
+        assert torch.equal(found.scatter, expected.scatter)
+        assert (found.count, found.precision) == (expected.count, expected.precision)
+
+
+def test_restored_cross_moments_go_on_to_the_same_bits():
+    rows, targets = data(200, 4, offset=3.0), data(200, 2, seed=1)
+    running = RunningCrossMoments(4, 2)
+    running.update(rows[:90], targets[:90])
+    resumed = RunningCrossMoments.from_state(running.state())
+    for one in (running, resumed):
+        one.update(rows[90:], targets[90:])
+    left, right = running.compute(), resumed.compute()
+    assert torch.equal(left.cross, right.cross)
+    assert torch.equal(left.features.scatter, right.features.scatter)
+    assert torch.equal(left.targets.mean, right.targets.mean)
+
+
+def test_a_state_is_numbers_of_full_width():
+    for running in (RunningMoments(3), RunningCrossMoments(3, 2)):
+        dtypes = {tensor.dtype for tensor in running.state().values()}
+        assert dtypes == {torch.int64, torch.float64}
