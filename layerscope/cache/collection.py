@@ -157,7 +157,7 @@ class Collection:
         stored = self._stored[key]
         raw = encoded(values, stored)
         if overflows(raw, values, stored):
-            self._stored[key] = stored = widened(stored)
+            self._stored[key] = stored = widened()
             raw = encoded(values, stored)
         return decoded(raw, stored.type)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 
 _BLOCK_BYTES = 4 * 2**20
 """Read, checked and converted at a time: what stays in a processor's cache."""
-_GAP_BYTES = 32 * 2**10
-"""Bytes between two wanted rows that are read along rather than skipped."""
+_GAP_BYTES = 4 * 2**10
+"""Bytes between two wanted rows that are read along rather than skipped: a page."""
+_DENSE = 16
+"""Rows of which at least one in so many is wanted are fetched from the disk together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,27 +96,36 @@ class Features:
 
         return torch.from_numpy(self[rows])
 
-    def take(self, rows: Rows) -> npt.NDArray[np.float32]:
+    def take(
+        self, rows: Rows, dtype: type[np.float32] | type[np.float16] = np.float32
+    ) -> npt.NDArray[Any]:
         """Return (n, width) the rows of (n,) numbers, in their order.
+
+        Args:
+            rows: Their numbers.
+            dtype: ``numpy.float16`` to have them as most cuts are stored, in half the memory;
+                values that it cannot hold become infinite.
 
         Raises:
             CacheError: Some are not what was written, or cannot be read.
         """
         rows = np.asarray(rows, np.int64)
-        out = np.empty((len(rows), self.shape[1]), np.float32)
+        out = np.empty((len(rows), self.shape[1]), dtype)
         if np.all(np.diff(rows) > 0):
             self._fill(rows, out)
         else:
             unique, back = np.unique(rows, return_inverse=True)
-            once = np.empty((len(unique), self.shape[1]), np.float32)
+            once = np.empty((len(unique), self.shape[1]), dtype)
             self._fill(unique, once)
             np.take(once, back, axis=0, out=out)
         return out
 
-    def blocks(self, count: int) -> Iterator[npt.NDArray[np.float32]]:
+    def blocks(
+        self, count: int, dtype: type[np.float32] | type[np.float16] = np.float32
+    ) -> Iterator[npt.NDArray[Any]]:
         """Yield all rows in their order, at most ``count`` at a time."""
         for start in range(0, len(self), count):
-            yield self[start : start + count]
+            yield self.take(np.arange(start, min(start + count, len(self))), dtype)
 
     def damaged(self) -> Rows:
         """Return the rows that are not what was written, ascending.
@@ -129,18 +141,25 @@ class Features:
             found = [part for part in pool.map(lambda job: self._wrong(*job), jobs) if len(part)]
         return np.concatenate([np.empty(0, np.int64), *found])
 
-    def _fill(self, rows: Rows, out: npt.NDArray[np.float32]) -> None:
+    def _fill(self, rows: Rows, out: npt.NDArray[Any]) -> None:
         jobs = [job for stretch in self._stretches(rows) for job in self._cut_up(*stretch)]
 
         def fill(job: tuple[Segment, Rows, int]) -> None:
             segment, wanted, at = job
-            raw = self._raw(segment, wanted)
-            self._require_whole(raw, wanted)
-            out[at : at + len(wanted)] = decoded(raw, segment.storage)
+            part = out[at : at + len(wanted)]
+            if segment.place.dtype == out.dtype:
+                self._read(segment, wanted, part)
+                self._require_whole(part, wanted)
+            else:
+                raw = self._raw(segment, wanted)
+                self._require_whole(raw, wanted)
+                with np.errstate(over="ignore"):
+                    part[:] = decoded(raw, segment.storage)
 
-        if len(jobs) == 1:
-            fill(jobs[0])
-        elif jobs:
+        if len(jobs) < 3:
+            for job in jobs:
+                fill(job)
+        else:
             # One reads while another checks and converts; neither needs Python for it.
             with ThreadPoolExecutor(2, thread_name_prefix="read") as pool:
                 list(pool.map(fill, jobs))
@@ -160,22 +179,32 @@ class Features:
     def _raw(self, segment: Segment, rows: Rows) -> npt.NDArray[Any]:
         place = segment.place
         raw = np.empty((len(rows), *place.shape), place.dtype)
+        self._read(segment, rows, raw)
+        return raw
+
+    def _read(self, segment: Segment, rows: Rows, raw: npt.NDArray[Any]) -> None:
+        """Fill (n, width) with stored rows."""
+        place, handle = segment.place, segment.handle
         local = rows - segment.first + segment.start
         try:
-            for at, first, count in _reads(local, place.row_bytes):
-                span = int(local[at + count - 1]) - first + 1
-                if span == count:
-                    place.read(segment.handle, first, raw[at : at + count])
-                else:
-                    along = np.empty((span, *place.shape), place.dtype)
-                    place.read(segment.handle, first, along)
-                    raw[at : at + count] = along[local[at : at + count] - first]
+            if len(local) and local[-1] - local[0] + 1 == len(local):
+                place.read(handle, int(local[0]), raw)
+            elif len(local):
+                self._announce(segment, local)
+                _read_scattered(handle, place, local, raw)
         except OSError as error:
             raise CacheError(
                 f"The features {self.name} cannot be read: {error}.",
                 hint="Look at the disk, or make them anew with layerscope extract.",
             ) from error
-        return raw
+
+    def _announce(self, segment: Segment, local: Rows) -> None:
+        """Have the system fetch rows that lie densely in one go."""
+        size = segment.place.row_bytes
+        span = (int(local[-1]) - int(local[0]) + 1) * size
+        if span <= _DENSE * len(local) * size and hasattr(os, "posix_fadvise"):
+            first = segment.place.offset + int(local[0]) * size
+            os.posix_fadvise(segment.handle, first, span, os.POSIX_FADV_WILLNEED)
 
     def _require_whole(self, raw: npt.NDArray[Any], rows: Rows) -> None:
         if self._checksums is None:
@@ -196,11 +225,20 @@ class Features:
         return found
 
 
-def _reads(rows: Rows, row_bytes: int) -> Iterator[tuple[int, int, int]]:
-    """Yield ``(place, first row, how many are wanted)`` of reads that bridge small gaps."""
-    if not len(rows):
-        return
-    edges = np.flatnonzero((np.diff(rows) - 1) * row_bytes > _GAP_BYTES) + 1
-    starts = np.concatenate(([0], edges))
-    for start, stop in zip(starts, np.concatenate((edges, [len(rows)])), strict=True):
-        yield int(start), int(rows[start]), int(stop - start)
+def _read_scattered(handle: int, place: Place, rows: Rows, raw: npt.NDArray[Any]) -> None:
+    """Fill (n, width) with ascending rows, and small gaps between them only read along."""
+    size = place.row_bytes
+    flat = memoryview(raw.reshape(-1).view(np.uint8).data)
+    edges = np.flatnonzero((np.diff(rows) - 1) * size > _GAP_BYTES) + 1
+    starts, stops = [0, *edges.tolist()], [*edges.tolist(), len(rows)]
+    for start, stop in zip(starts, stops, strict=True):
+        first = int(rows[start])
+        span = int(rows[stop - 1]) - first + 1
+        if span == stop - start:
+            at = place.offset + first * size
+            if os.preadv(handle, [flat[start * size : stop * size]], at) != span * size:
+                place.read(handle, first, raw[start:stop])  # which goes on, or says why not
+        else:
+            along = np.empty((span, *place.shape), place.dtype)
+            place.read(handle, first, along)
+            raw[start:stop] = along[rows[start:stop] - first]

@@ -212,7 +212,7 @@ def _check_file(path: Path, progress: Progress, shard: bool) -> FileCheck:
     try:
         if has_label(path):
             return _checked(path, progress, shard)
-        with h5py.File(path, "r", locking=False) as file:
+        with h5py.File(path, "r") as file:
             schema = file.attrs.get("schema")
         older = f"it has the older schema {schema!r}" if schema in OLDER else ""
         return FileCheck(path, unreadable=older or "it is no cache of this format")

@@ -37,7 +37,8 @@ STRUCTURE = "structure"
 _LATER = (ROW_VALID, ROW_STATE, SEAL)
 _BLOCK = 2**22
 _MAGIC = b"layerscope-label "
-_LARGEST = 2**22
+_USUAL, _LARGEST = 2**16, 2**22
+"""Bytes in which a label usually ends, and in which every one does."""
 _PER_DATASET = 2 * 160
 """Bytes granted to a dataset in both copies, beside its name."""
 
@@ -81,7 +82,7 @@ def room_for_label(names: Iterable[str]) -> int:
 
 def write_label(path: Path) -> None:
     """Write the label of a file that is laid out, with all that is written only once."""
-    with h5py.File(path, "r", locking=False) as file:
+    with h5py.File(path, "r") as file:
         room = int(file.userblock_size)
         spans = dict(_spans(file))
     later = {name: span for name, span in spans.items() if _is_later(name)}
@@ -172,7 +173,7 @@ def open_file(path: Path) -> h5py.File:
             hint="If it was copied, copy it again; otherwise extract it again with --existing "
             "replace.",
         )
-    return h5py.File(path, "r", locking=False)
+    return h5py.File(path, "r")
 
 
 def seal_of(path: Path) -> str:
@@ -250,11 +251,25 @@ def _write_both(handle: int, label: Label) -> None:
 def _copies(path: Path) -> Iterator[str | None]:
     """Yield the text of each copy of the label, None for one that is damaged."""
     with path.open("rb") as file:
+        first = _copy_in(file.read(_USUAL))
+        if first is not None:
+            yield first
+            file.seek(json.loads(first)["room"] // 2)
+            second = file.read(len(_MAGIC) + SEAL_BYTES + len(first.encode()) + 2)
+            if second.startswith(_MAGIC):
+                yield _copy_in(second)
+            return
+        # Of the second of two copies in two halves of a user block, a power of two.
+        file.seek(0)
         head = file.read(_LARGEST)
-    # Of two copies in two halves of a user block, whose size is a power of two.
     starts = [at for at in (0, *(2**k for k in range(10, 22))) if head.startswith(_MAGIC, at)]
-    for at in starts:
-        line, _, rest = head[at + len(_MAGIC) :].partition(b"\n")
-        text = rest.partition(b"\n")[0]
-        sound = hashlib.sha256(text).hexdigest().encode() == line
-        yield text.decode() if sound else None
+    yield from (_copy_in(head[at:]) for at in starts)
+
+
+def _copy_in(head: bytes) -> str | None:
+    """Return the text of the copy of a label that some bytes begin with, if it is unharmed."""
+    if not head.startswith(_MAGIC):
+        return None
+    line, _, rest = head[len(_MAGIC) :].partition(b"\n")
+    text = rest.partition(b"\n")[0]
+    return text.decode() if hashlib.sha256(text).hexdigest().encode() == line else None

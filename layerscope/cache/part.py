@@ -212,7 +212,7 @@ def new_file(path: Path, header: Header) -> h5py.File:
     targets = [target_of(task.name) for task in header.source.tasks]
     splits = [split_of(name) for name in header.source.task_splits]
     room = room_for_label([*own, *rows, *targets, *splits])
-    return h5py.File(path, "x", locking=False, userblock_size=room)
+    return h5py.File(path, "x", userblock_size=room)
 
 
 def lay_out_rows(file: h5py.File, header: Header, index: Rows | None) -> None:

@@ -207,9 +207,7 @@ def write_statistics(
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.draft")
     names = [f"{name}/{key}" for name, state in states.items() for key in state]
     try:
-        with h5py.File(
-            draft, "x", locking=False, userblock_size=room_for_label([*names, DONE])
-        ) as file:
+        with h5py.File(draft, "x", userblock_size=room_for_label([*names, DONE])) as file:
             for name, state in states.items():
                 for key, values in state.items():
                     file.create_dataset(f"{name}/{key}", data=values.numpy())

@@ -123,7 +123,7 @@ def overflows(raw: npt.NDArray[Any], rows: Rows, stored: Stored) -> bool:
     return stored.type == "float16" and bool((np.isinf(raw) & np.isfinite(rows)).any())
 
 
-def widened(stored: Stored) -> Stored:
+def widened() -> Stored:
     """Return how a cut is stored once a row was too large for float16."""
     return Stored("float32", "a row was too large for float16", rounded=True)
 

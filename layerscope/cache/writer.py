@@ -281,7 +281,7 @@ class ShareWriter:
 
     def _widen(self, late: list[str], rows: Rows) -> None:
         """Go on in a shard of its own, in which the cuts that float16 cannot hold are wider."""
-        kept = {**self._writing.stored, **{key: widened(self._writing.stored[key]) for key in late}}
+        kept = {**self._writing.stored, **{key: widened() for key in late}}
         left = self.rows[np.searchsorted(self.rows, rows[0]) :]
         self._writing.sync()
         self._writing.close()

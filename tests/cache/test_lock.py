@@ -1,0 +1,133 @@
+"""One writer at a time: refused by name, and let in once the holder is gone."""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from layerscope.cache import lock as module
+from layerscope.cache.lock import Lock, living_holder, require_unlocked
+from layerscope.errors import CacheError
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "net@toy.h5"
+
+
+def pretend(path, **other):
+    """Leave the lock of another process behind."""
+    with Lock(path):
+        file = module.lock_of(path)
+        known = json.loads(file.read_text())
+    file.write_text(json.dumps(known | other))
+    return file
+
+
+def test_a_lock_ends_with_its_holder_and_leaves_nothing(path):
+    with Lock(path):
+        assert living_holder(path).process == os.getpid()
+    assert living_holder(path) is None
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_living_holder_is_named(path, held):
+    with held(path) as process, pytest.raises(CacheError, match=f"by process {process} on"):
+        Lock(path)
+    with Lock(path):
+        pass
+
+
+def test_the_lock_of_a_dead_process_is_taken(path):
+    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                           capture_output=True, text=True, check=True)  # fmt: skip
+    pretend(path, process=int(child.stdout))
+    with Lock(path):
+        assert living_holder(path).process == os.getpid()
+
+
+def test_a_later_process_of_the_same_number_is_another(path):
+    pretend(path, born="1")
+    assert living_holder(path) is None
+
+
+def test_a_holder_on_another_machine_lives_as_long_as_it_renews(path):
+    file = pretend(path, host="elsewhere", process=1)
+    with pytest.raises(CacheError, match="by process 1 on elsewhere"):
+        Lock(path)
+    with pytest.raises(CacheError, match="by process 1 on elsewhere"):
+        require_unlocked(path)
+    past = time.time() - module.STALE - 1
+    os.utime(file, (past, past))
+    with Lock(path):
+        assert living_holder(path).process == os.getpid()
+
+
+def test_the_same_number_in_another_container_is_not_looked_up_here(path):
+    pretend(path, world="another boot, another name space", process=2**22 + 1)
+    with pytest.raises(CacheError, match="is being written by process"):
+        Lock(path)
+
+
+def test_a_holder_is_renewed(path, monkeypatch):
+    monkeypatch.setattr(module, "RENEWED", 0.01)
+    with Lock(path):
+        file = module.lock_of(path)
+        os.utime(file, (0, 0))
+        for _ in range(500):
+            if file.stat().st_mtime > 1:
+                break
+            time.sleep(0.01)
+        assert file.stat().st_mtime > 1
+
+
+def test_one_that_was_taken_over_must_not_go_on_and_takes_nothing_away(path):
+    first = Lock(path)
+    first.require()
+    pretended = json.loads(module.lock_of(path).read_text()) | {"token": "other", "process": 7}
+    module.lock_of(path).write_text(json.dumps(pretended))
+    with pytest.raises(CacheError, match="was taken over by process 7"):
+        first.require()
+    first.release()
+    assert module.lock_of(path).exists()
+
+
+def test_half_a_lock_counts_as_one_that_is_being_written(path):
+    module.lock_of(path).write_text("{")
+    with pytest.raises(CacheError, match="is being written"):
+        Lock(path)
+
+
+def contend(path, start, won):
+    start.wait()
+    try:
+        taken = Lock(path)
+    except CacheError:
+        return
+    won.put(os.getpid())
+    time.sleep(0.5)  # longer than the others need to look
+    taken.release()
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_of_many_at_once_one_gets_it(path, stale):
+    if stale:
+        pretend(path, born="1")
+    context = multiprocessing.get_context("spawn")
+    start, won = context.Event(), context.Queue()
+    crowd = [context.Process(target=contend, args=(path, start, won)) for _ in range(4)]
+    for one in crowd:
+        one.start()
+    start.set()
+    for one in crowd:
+        one.join()
+    winners = [won.get(timeout=5)]
+    # A process that was so slow to start that the first had finished may have had it after.
+    while not won.empty():
+        winners.append(won.get())
+    assert len(set(winners)) == len(winners)
+    assert len(winners) < len(crowd)
