@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from layerscope.cache.checksum import checksums
 from layerscope.cache.places import Place, Rows
 from layerscope.cache.storage import decoded
+from layerscope.cache.threads import THREADS, in_threads
 from layerscope.errors import CacheError
 from layerscope.nouns import Storage
 
@@ -137,12 +137,17 @@ class Features:
             raise ValueError("Open the cache with verify=True.")
         rows = np.arange(len(self))
         jobs = [job for stretch in self._stretches(rows) for job in self._cut_up(*stretch)]
-        with ThreadPoolExecutor(2, thread_name_prefix="verify") as pool:
-            found = [part for part in pool.map(lambda job: self._wrong(*job), jobs) if len(part)]
+        found = in_threads(lambda job: self._wrong(*job), jobs)
         return np.concatenate([np.empty(0, np.int64), *found])
 
     def _fill(self, rows: Rows, out: npt.NDArray[Any]) -> None:
-        jobs = [job for stretch in self._stretches(rows) for job in self._cut_up(*stretch)]
+        jobs = [
+            job
+            for segment, some, at in self._stretches(rows)
+            for job in self._cut_up(
+                segment, some, at, self._checksums is None and segment.place.dtype == out.dtype
+            )
+        ]
 
         def fill(job: tuple[Segment, Rows, int]) -> None:
             segment, wanted, at = job
@@ -156,13 +161,12 @@ class Features:
                 with np.errstate(over="ignore"):
                     part[:] = decoded(raw, segment.storage)
 
-        if len(jobs) < 3:
+        if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+            in_threads(fill, jobs)
+        else:
+            # Many small reads, between which two threads would only wait for each other.
             for job in jobs:
                 fill(job)
-        else:
-            # One reads while another checks and converts; neither needs Python for it.
-            with ThreadPoolExecutor(2, thread_name_prefix="read") as pool:
-                list(pool.map(fill, jobs))
 
     def _stretches(self, rows: Rows) -> Iterator[tuple[Segment, Rows, int]]:
         """Yield ``(segment, its rows among those wanted, their place)``."""
@@ -171,8 +175,13 @@ class Features:
             first, last = np.searchsorted(owner, [number, number + 1])
             yield self._segments[number], rows[first:last], int(first)
 
-    def _cut_up(self, segment: Segment, rows: Rows, at: int) -> Iterator[tuple[Segment, Rows, int]]:
-        step = max(1, _BLOCK_BYTES // max(segment.place.row_bytes, 1))
+    def _cut_up(
+        self, segment: Segment, rows: Rows, at: int, as_stored: bool = False
+    ) -> Iterator[tuple[Segment, Rows, int]]:
+        size = max(segment.place.row_bytes, 1)
+        step = max(1, _BLOCK_BYTES // size)
+        if as_stored and len(rows) * size > _BLOCK_BYTES:
+            step = -(-len(rows) // THREADS)  # nothing is done with it but to read it
         for start in range(0, len(rows), step):
             yield segment, rows[start : start + step], at + start
 

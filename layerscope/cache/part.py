@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -38,6 +39,7 @@ from layerscope.cache.layout import (
 from layerscope.cache.places import Place, Rows, place_of, runs
 from layerscope.cache.records import to_json
 from layerscope.cache.storage import Stored
+from layerscope.cache.threads import in_threads
 
 _BLOCK = 2048
 """Rows that are checked at a time."""
@@ -66,6 +68,7 @@ class Part:
             self.index = index_in(file)
         self._handle = os.open(path, os.O_RDWR)
         self._pending: list[tuple[int, int]] = []
+        self._guard = threading.Lock()
 
     def close(self) -> None:
         """Close the file as it is."""
@@ -87,23 +90,32 @@ class Part:
         Raises:
             OSError: They could not be written; none of them counts as written.
         """
-        sums = {key: checksums(features[key]) for key in self.keys}
-        for place, first, count in runs(rows):
-            part = slice(place, place + count)
-            for key in self.keys:
+        stretches = list(runs(rows))
+
+        def write(key: str) -> None:
+            sums = checksums(features[key])
+            for place, first, count in stretches:
+                part = slice(place, place + count)
                 self._features[key].write(self._handle, first, features[key][part])
-                self._checksums[key].write(self._handle, first, sums[key][part])
-            self._valid.write(self._handle, first, valid[part])
+                self._checksums[key].write(self._handle, first, sums[part])
+
+        in_threads(write, self.keys)
+        for place, first, count in stretches:
+            self._valid.write(self._handle, first, valid[place : place + count])
             self._mark(first, count, WRITTEN)
-            self._pending.append((first, count))
+            with self._guard:
+                self._pending.append((first, count))
 
     def sync(self) -> None:
         """Wait until the disk has every row that was written, and say so in the file.
 
+        Another thread may write meanwhile; what it writes is left for the next time.
+
         Raises:
             OSError: The disk could not take them.
         """
-        pending, self._pending = self._pending, []
+        with self._guard:
+            pending, self._pending = self._pending, []
         if pending:
             _sync_handle(self._handle)
             for first, count in _joined(pending):

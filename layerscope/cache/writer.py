@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ _OVERHEAD = 2**20
 """Bytes granted to everything in the file that is not a feature."""
 SYNC_EVERY = 5.0
 """Seconds of work that a power failure may cost."""
+SYNC_BYTES = 2**26
+"""Bytes after which the disk is set to work: it writes while the next ones are computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +192,9 @@ class ShareWriter:
         self._header = header
         self._lock: Lock | None = None
         self._part: Part | None = None
-        self._synced = time.monotonic()
+        self._syncing = ThreadPoolExecutor(1, thread_name_prefix="sync")
+        self._sync: Future[None] | None = None
+        self._synced, self._unsynced = time.monotonic(), 0
         with self._storing():
             share.path.parent.mkdir(parents=True, exist_ok=True)
             # The whole of a cache is locked by whoever leads; a shard by who writes it.
@@ -231,26 +236,21 @@ class ShareWriter:
             raw = self._encoded(rows, features)
             self._writing.write(places_of(rows, self._writing), raw, valid)
             self.rows_done += len(rows)
-            if time.monotonic() - self._synced > SYNC_EVERY:
-                self.sync()
-
-    def sync(self) -> None:
-        """Wait until the disk has all rows that were written."""
-        if self._lock is not None:
-            self._lock.require()
-        with self._storing():
-            self._writing.sync()
-        self._synced = time.monotonic()
+            self._unsynced += sum(part.nbytes for part in raw.values())
+            self._sync_if_due()
 
     def close(self) -> None:
         """Wait for the disk, and let others write."""
-        part, self._part = self._part, None
-        if part is None:
+        if self._part is None:
             return
+        part = self._part
         try:
             with self._storing():
+                self._wait()
                 part.sync()
         finally:
+            self._part = None
+            self._syncing.shutdown()
             part.close()
             if self._lock is not None:
                 self._lock.release()
@@ -260,6 +260,25 @@ class ShareWriter:
         if self._part is None:
             raise ValueError("The writer is closed.")
         return self._part
+
+    def _sync_if_due(self) -> None:
+        """Have the disk take what was written, without waiting for it."""
+        now = time.monotonic()
+        if now - self._synced < SYNC_EVERY and self._unsynced < SYNC_BYTES:
+            return
+        if self._sync is not None and not self._sync.done():
+            return
+        self._wait()
+        if self._lock is not None:
+            self._lock.require()
+        self._sync = self._syncing.submit(self._writing.sync)
+        self._synced, self._unsynced = now, 0
+
+    def _wait(self) -> None:
+        """Wait for the disk, and raise what it said."""
+        if self._sync is not None:
+            sync, self._sync = self._sync, None
+            sync.result()
 
     def _opened(self, share: Share) -> Part:
         if share.there:
@@ -283,6 +302,7 @@ class ShareWriter:
         """Go on in a shard of its own, in which the cuts that float16 cannot hold are wider."""
         kept = {**self._writing.stored, **{key: widened() for key in late}}
         left = self.rows[np.searchsorted(self.rows, rows[0]) :]
+        self._wait()
         self._writing.sync()
         self._writing.close()
         if self._lock is not None:
