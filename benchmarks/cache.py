@@ -170,6 +170,56 @@ def tell(what, times, size):
         print(f"{what:10} {name:16} {rate:7.0f} MB/s  {share:.2f} of the faster")
 
 
+WRITERS = {
+    "cache": write_cache,
+    "numpy.memmap": write_memmap,
+    "safetensors": write_safetensors,
+}
+READERS = {
+    "cache": (scan_cache, "cache", {"verify": False}),
+    "cache, verified": (scan_cache, "cache", {"verify": True}),
+    "numpy.memmap": (scan_memmap, "numpy.memmap", {}),
+    "safetensors": (scan_safetensors, "safetensors", {}),
+}
+PICKERS = {
+    "cache": (pick_cache, "cache", {"verify": False}),
+    "cache, verified": (pick_cache, "cache", {"verify": True}),
+    "numpy.memmap": (pick_memmap, "numpy.memmap", {}),
+}
+
+
+def measure_writing(folders, asked, size):
+    times = {name: [] for name in WRITERS}
+    for _ in range(asked.rounds):
+        for name, write in WRITERS.items():
+            shutil.rmtree(folders[name], ignore_errors=True)
+            folders[name].mkdir()
+            times[name].append(seconds(write, folders[name], asked.rows))
+    tell("write", times, size)
+
+
+def measure_reading(folders, asked, size, cold):
+    times = {name: [] for name in READERS}
+    for _ in range(asked.rounds):
+        for name, (read, of, named) in READERS.items():
+            if cold:
+                forget(folders[of])
+            else:
+                read(folders[of], asked.rows, **named)
+            times[name].append(seconds(read, folders[of], asked.rows, **named))
+    tell(f"read {'cold' if cold else 'hot'}", times, size)
+
+
+def measure_picking(folders, asked):
+    times = {name: [] for name in PICKERS}
+    for _ in range(asked.rounds):
+        for name, (pick, of, named) in PICKERS.items():
+            times[name].append(seconds(pick, folders[of], asked.rows, **named))
+    for name, taken in times.items():
+        rate = 8 * RANDOM / statistics.median(taken)
+        print(f"random batches of {RANDOM} rows, {name:16} {rate:9,.0f} rows/s")
+
+
 def main():
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     words.add_argument("--rows", type=int, default=40_000)
@@ -177,57 +227,16 @@ def main():
     words.add_argument("--folder", type=Path, default=None)
     asked = words.parse_args()
     size = asked.rows * LAYERS * WIDTH * 2
-    writers = {
-        "cache": write_cache,
-        "numpy.memmap": write_memmap,
-        "safetensors": write_safetensors,
-    }
-    writing = {name: [] for name in writers}
+    print(f"{asked.rows:,} rows, {size / 1e9:.2f} GB")
     with tempfile.TemporaryDirectory(dir=asked.folder) as place:
-        folders = {name: Path(place) / name.replace(".", "-") for name in writers}
+        folders = {name: Path(place) / name.replace(".", "-") for name in WRITERS}
         warm = Path(place) / "warm"
         warm.mkdir()
         write_cache(warm, 4 * BATCH)  # compiles the checksum
-        for _ in range(asked.rounds):
-            for name, write in writers.items():
-                shutil.rmtree(folders[name], ignore_errors=True)
-                folders[name].mkdir()
-                writing[name].append(seconds(write, folders[name], asked.rows))
-        print(f"{asked.rows:,} rows, {size / 1e9:.2f} GB")
-        told = {name: statistics.median(times) for name, times in writing.items()}
-        best = min(told["numpy.memmap"], told["safetensors"])
-        for name, time_ in told.items():
-            print(
-                f"write {name:14} {size / time_ / 1e6:7.0f} MB/s  {best / time_:.2f} of the faster"
-            )
-        readers = {
-            "cache": (scan_cache, "cache", {"verify": False}),
-            "cache, verified": (scan_cache, "cache", {"verify": True}),
-            "numpy.memmap": (scan_memmap, "numpy.memmap", {}),
-            "safetensors": (scan_safetensors, "safetensors", {}),
-        }
+        measure_writing(folders, asked, size)
         for cold in (False, True):
-            reading = {name: [] for name in readers}
-            for _ in range(asked.rounds):
-                for name, (read, of, named) in readers.items():
-                    if cold:
-                        forget(folders[of])
-                    else:
-                        read(folders[of], asked.rows, **named)
-                    reading[name].append(seconds(read, folders[of], asked.rows, **named))
-            tell(f"read {'cold' if cold else 'hot'}", reading, size)
-        pickers = {
-            "cache": (pick_cache, "cache", {"verify": False}),
-            "cache, verified": (pick_cache, "cache", {"verify": True}),
-            "numpy.memmap": (pick_memmap, "numpy.memmap", {}),
-        }
-        picking = {name: [] for name in pickers}
-        for _ in range(asked.rounds):
-            for name, (pick, of, named) in pickers.items():
-                picking[name].append(seconds(pick, folders[of], asked.rows, **named))
-        for name, times in picking.items():
-            rate = 8 * RANDOM / statistics.median(times)
-            print(f"random batches of {RANDOM} rows, {name:16} {rate:9,.0f} rows/s")
+            measure_reading(folders, asked, size, cold)
+        measure_picking(folders, asked)
 
 
 if __name__ == "__main__":

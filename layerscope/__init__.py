@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from layerscope.cache import open_cache as open_cache
+    from layerscope.cache import open_statistics as open_statistics
     from layerscope.data import open_source as open_source
     from layerscope.errors import LayerScopeError as LayerScopeError
     from layerscope.extract import extract as extract_features
@@ -46,6 +47,7 @@ __all__ = [
     "open_cache",
     "open_results",
     "open_source",
+    "open_statistics",
     "pretrain_network",
     "render_dataset",
     "sweep_caches",
@@ -68,6 +70,7 @@ _HOMES = {
     "open_cache": ("cache", "open_cache"),
     "open_results": ("report", "open_results"),
     "open_source": ("data", "open_source"),
+    "open_statistics": ("cache", "open_statistics"),
     "pretrain_network": ("pretrain", "pretrain"),
     "render_dataset": ("render", "render_dataset"),
     "sweep_caches": ("sweep", "sweep"),

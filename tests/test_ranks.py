@@ -179,7 +179,7 @@ def test_errors_travel_between_ranks_as_they_are():
     import pickle
 
     for error in (
-        UnknownNameError("task", "toi", ["toy", "other"]),
+        UnknownNameError("task", "twoy", ["toy", "other"]),
         RankError("A rank is gone.", hint="Repeat."),
     ):
         told = pickle.loads(pickle.dumps(error))

@@ -77,8 +77,9 @@ def command(
     with the targets of each cut are, enough for ridge, nearest-class-mean and LDA probes, coding
     rates and spectra. layerscope.open_statistics reads them.
 
-    Under torchrun the ranks share the rows, a GPU each; what one of them has written is kept
-    whatever becomes of the others, and any number of ranks goes on with it.
+    Under torchrun (torchrun --nproc-per-node=8 -m layerscope extract ...) the ranks share the rows,
+    a GPU each; what one of them has written is kept whatever becomes of the others, and any number
+    of ranks goes on with it.
 
     \b
     Examples:
@@ -89,7 +90,6 @@ def command(
       layerscope extract moco.pth.tar --data objects3d=DIR --branch momentum
       layerscope extract resnet50.pth --data objects3d=DIR --dry-run --json
       layerscope extract vit.pth --data places=DIR --stream statistics --tasks places205
-      torchrun --nproc-per-node=8 -m layerscope extract vit.pth --data in1k=DIR
     """
     from layerscope.device import choose_device
     from layerscope.ranks import joined
