@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from layerscope.errors import DeviceError
@@ -36,11 +34,6 @@ def choose_device(name: str, place: int = 0) -> torch.device:
     if (device.index or 0) >= counts.get(device.type, 0):
         raise _no_device(name, "is not there")
     return device
-
-
-def processors(processes: int = 1) -> int:
-    """Return how many processors each of some processes on this machine may keep busy."""
-    return max(1, len(os.sched_getaffinity(0)) // processes)
 
 
 def _no_device(name: str, what: str) -> DeviceError:

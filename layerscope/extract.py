@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,7 +41,7 @@ from layerscope.cache import (
 from layerscope.calibration import statistics
 from layerscope.capture import Features, Network, capturing, drift
 from layerscope.data import BadImage, Loader, Reading, framed, loaders, thin
-from layerscope.device import choose_device, processors
+from layerscope.device import choose_device
 from layerscope.errors import DiskError, LayerScopeError, UnknownNameError
 from layerscope.estimators.regression import encode
 from layerscope.nouns import CutModel, CutPoint, Existing, Precision, Source, Storage
@@ -150,6 +151,8 @@ class ExtractReport:
     seconds: float
     images_per_second: float
     """Of the rows that this run computed; 0 when there were none."""
+    rank_rates: tuple[float, ...]
+    """The same of each rank by itself: the job ends with the slowest."""
     waiting: float
     """Share of the time in which the network waited for images."""
     shares: Mapping[str, float]
@@ -249,7 +252,7 @@ def plan(
         source=thinned,
         preprocessing=framed(model.checkpoint.preprocessing, source.framing),
         batch_size=batch_size,
-        workers=workers or (None if ranks.count == 1 else processors(ranks.local_count)),
+        workers=workers or (None if ranks.count == 1 else len(ranks.own_processors())),
         skip_bad=skip_bad,
         # Bytes are a quarter of what would have to travel, and a GPU normalises for nothing.
         normalised=where.type == "cpu",
@@ -482,11 +485,16 @@ def _concluded(model: CutModel, begun: _Begun, results: Sequence[_Result]) -> No
 @contextmanager
 def _own_processors(device: torch.device, ranks: Ranks) -> Iterator[None]:
     """Leave the other ranks on this machine their processors, as long as this one computes."""
-    before = torch.get_num_threads()
-    if ranks.count > 1 and device.type == "cpu":
-        torch.set_num_threads(processors(ranks.local_count))
-    yield
-    torch.set_num_threads(before)
+    threads, everywhere = torch.get_num_threads(), os.sched_getaffinity(0)
+    if ranks.sharing > 1 and device.type == "cpu":
+        # Left to the system, two ranks now and then share one processor and leave another idle.
+        os.sched_setaffinity(0, ranks.own_processors())
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        os.sched_setaffinity(0, everywhere)
 
 
 def _table(values: npt.NDArray[Any]) -> torch.Tensor:
@@ -527,6 +535,7 @@ def _report(
         resumed_from=planned.standing.rows_done if status == "written" else 0,
         seconds=seconds,
         images_per_second=sum(r.rows for r in results) / seconds if seconds else 0.0,
+        rank_rates=tuple(r.rows / r.seconds for r in results if r.seconds),
         waiting=slowest.shares.get(READING, 0.0),
         shares=slowest.shares,
         stored=(stored_as if planned.stream is None else statistics_stored_as)(planned.path),

@@ -8,6 +8,7 @@ another.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,17 @@ class Ranks:
     count: int = 1
     local_rank: int = 0
     """Among those on the same machine."""
-    local_count: int = 1
+    sharing: int = 1
+    """How many of them may use the same processors, this one among them."""
+    position: int = 0
+    """Of this one among these."""
+
+    def own_processors(self) -> list[int]:
+        """Return which of the processors that are shared are this one's."""
+        every = sorted(os.sched_getaffinity(0))
+        each = max(1, len(every) // self.sharing)
+        first = self.position * each % len(every)
+        return every[first : first + each]
 
     @property
     def leads(self) -> bool:
@@ -91,10 +102,20 @@ def joined() -> Iterator[Ranks]:
             int(environment["RANK"]),
             count,
             int(environment.get("LOCAL_RANK", environment["RANK"])),
-            int(environment.get("LOCAL_WORLD_SIZE", count)),
+            *_sharing(count, int(environment["RANK"])),
         )
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _sharing(count: int, rank: int) -> tuple[int, int]:
+    """Return how many ranks may use this one's processors, and its position among them.
+
+    All on the machine may, unless something else has bound them apart.
+    """
+    mine = (socket.gethostname(), sorted(os.sched_getaffinity(0)))
+    places: list[Any] = _together(_gather, mine, count)
+    return places.count(mine), places[:rank].count(mine)
 
 
 def _together(exchange: Callable[..., Any], *given: Any) -> Any:

@@ -175,6 +175,16 @@ def test_a_process_alone_decides_and_gathers_by_itself():
     assert not Ranks(1, 2).leads
 
 
+def test_ranks_that_share_processors_have_their_own(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 5, 7, 8})
+    assert ALONE.own_processors() == [2, 3, 5, 7, 8]
+    both = [Ranks(rank, 2, rank, 2, rank).own_processors() for rank in range(2)]
+    assert both == [[2, 3], [5, 7]]
+    # What has more ranks than processors gives each one of them.
+    many = [Ranks(rank, 7, rank, 7, rank).own_processors() for rank in range(7)]
+    assert many == [[2], [3], [5], [7], [8], [2], [3]]
+
+
 def test_errors_travel_between_ranks_as_they_are():
     import pickle
 

@@ -3,7 +3,9 @@
 The file is made by an exclusive create, which NFS honours since version 3, where the locks of the
 operating system often are absent or bound to a connection. Its holder renews it every few seconds.
 A lock is stale when its process is gone, which the same machine can see, or else when nobody has
-renewed it for a minute of the file server's own clock.
+renewed it for a minute of the file server's own clock. Whoever finds the lock of another machine
+therefore waits for one or the other: a job that SLURM starts again elsewhere takes over from the
+process that was killed, and two that both live do not.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -162,18 +165,39 @@ class Lock:
 def living_holder(path: Path) -> Holder | None:
     """Return who is writing a cache or shard, or None if nobody is.
 
+    Takes up to a minute where that cannot be seen from this machine.
+
     Args:
         path: The cache or shard.
     """
     lock = lock_of(path)
     held = _read(lock)
-    if held is None:
-        # Nothing to read: there is no lock, or its maker has not come to write into it.
-        unwritten = lock.exists() and _age(lock) <= STALE
-        return Holder("an unknown host", 0, "", "", "") if unwritten else None
-    if held.host == socket.gethostname() and held.world == _world():
+    if held is not None and held.host == socket.gethostname() and held.world == _world():
         return held if _lives(held) else None
-    return held if _age(lock) <= STALE else None
+    if not lock.exists() or not _renewed(lock):
+        return None
+    # Nothing to read: its maker has not come to write into it.
+    return held or Holder("an unknown host", 0, "", "", "")
+
+
+def _renewed(lock: Path) -> bool:
+    """Return whether a lock is renewed, after as long as that takes to be seen."""
+    first = _changed(lock)
+    while _age(lock) <= STALE:
+        now = _changed(lock)
+        if now is None:
+            return False
+        if now != first:
+            return True
+        time.sleep(min(1.0, STALE / 10))
+    return False
+
+
+def _changed(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def locked(path: Path, holder: Holder) -> CacheError:
@@ -205,13 +229,11 @@ def _read(lock: Path) -> Holder | None:
 
 def _age(path: Path) -> float:
     """Return the seconds since a file was changed, by the clock of the disk that holds it."""
-    if not path.exists():
-        return 0.0
     probe = path.with_name(f"{path.name}.{secrets.token_hex(8)}.clock")
     try:
         probe.touch()
         return probe.stat().st_mtime - path.stat().st_mtime
-    except OSError:
+    except FileNotFoundError:  # it was given back meanwhile
         return 0.0
     finally:
         probe.unlink(missing_ok=True)

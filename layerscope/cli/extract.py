@@ -254,6 +254,7 @@ def _written(report: ExtractReport) -> Row:
         "resumed_from": report.resumed_from,
         "seconds": round(report.seconds, 3),
         "images_per_second": round(report.images_per_second, 2),
+        "rank_rates": [round(rate, 2) for rate in report.rank_rates],
         "waiting": round(report.waiting, 3),
         "shares": {stage: round(share, 3) for stage, share in report.shares.items()},
         "stored": {key: asdict(stored) for key, stored in report.stored.items()},

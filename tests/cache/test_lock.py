@@ -5,7 +5,9 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -55,21 +57,46 @@ def test_a_later_process_of_the_same_number_is_another(path):
     assert living_holder(path) is None
 
 
+@contextmanager
+def renewed(file):
+    """Renew a lock as its holder on another machine would."""
+    ended = threading.Event()
+
+    def renew():
+        while not ended.wait(0.05):
+            os.utime(file)
+
+    thread = threading.Thread(target=renew)
+    thread.start()
+    yield
+    ended.set()
+    thread.join()
+
+
 def test_a_holder_on_another_machine_lives_as_long_as_it_renews(path):
     file = pretend(path, host="elsewhere", process=1)
-    with pytest.raises(CacheError, match="by process 1 on elsewhere"):
-        Lock(path)
-    with pytest.raises(CacheError, match="by process 1 on elsewhere"):
-        require_unlocked(path)
+    with renewed(file):
+        with pytest.raises(CacheError, match="by process 1 on elsewhere"):
+            Lock(path)
+        with pytest.raises(CacheError, match="by process 1 on elsewhere"):
+            require_unlocked(path)
     past = time.time() - module.STALE - 1
     os.utime(file, (past, past))
     with Lock(path):
         assert living_holder(path).process == os.getpid()
 
 
+def test_one_that_was_killed_on_another_machine_is_waited_for_until_it_is_stale(path, monkeypatch):
+    monkeypatch.setattr(module, "STALE", 0.5)
+    file = pretend(path, host="elsewhere", process=1)
+    os.utime(file)
+    with Lock(path):
+        assert living_holder(path).process == os.getpid()
+
+
 def test_the_same_number_in_another_container_is_not_looked_up_here(path):
-    pretend(path, world="another boot, another name space", process=2**22 + 1)
-    with pytest.raises(CacheError, match="is being written by process"):
+    file = pretend(path, world="another boot, another name space", process=2**22 + 1)
+    with renewed(file), pytest.raises(CacheError, match="is being written by process"):
         Lock(path)
 
 
@@ -97,8 +124,9 @@ def test_one_that_was_taken_over_must_not_go_on_and_takes_nothing_away(path):
 
 
 def test_half_a_lock_counts_as_one_that_is_being_written(path):
-    module.lock_of(path).write_text("{")
-    with pytest.raises(CacheError, match="is being written"):
+    file = module.lock_of(path)
+    file.write_text("{")
+    with renewed(file), pytest.raises(CacheError, match="is being written"):
         Lock(path)
 
 
