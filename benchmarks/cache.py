@@ -1,6 +1,6 @@
 """How fast is the cache written and read, against raw files of the same arrays?
 
-    python benchmarks/cache.py [--rows 40000] [--rounds 3] [--folder DIR]
+    python benchmarks/cache.py [--rows 40000] [--rounds 7] [--folder DIR]
 
 Twelve layers of 1,024 features, handed over as float32 in batches of 256 rows and kept as float16.
 All three writers convert with torch, and end with everything on the disk. The cache has checksums,
@@ -223,7 +223,7 @@ def measure_picking(folders, asked):
 def main():
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     words.add_argument("--rows", type=int, default=40_000)
-    words.add_argument("--rounds", type=int, default=3)
+    words.add_argument("--rounds", type=int, default=7)
     words.add_argument("--folder", type=Path, default=None)
     asked = words.parse_args()
     size = asked.rows * LAYERS * WIDTH * 2

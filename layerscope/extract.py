@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,6 +44,7 @@ from layerscope.device import choose_device
 from layerscope.errors import DiskError, LayerScopeError, UnknownNameError
 from layerscope.estimators.regression import encode
 from layerscope.nouns import CutModel, CutPoint, Existing, Precision, Source, Storage
+from layerscope.processors import bound_to
 from layerscope.ranks import ALONE, Ranks
 from layerscope.stopwatch import READING, Stopwatch
 from layerscope.storing import Storing
@@ -485,16 +485,17 @@ def _concluded(model: CutModel, begun: _Begun, results: Sequence[_Result]) -> No
 @contextmanager
 def _own_processors(device: torch.device, ranks: Ranks) -> Iterator[None]:
     """Leave the other ranks on this machine their processors, as long as this one computes."""
-    threads, everywhere = torch.get_num_threads(), os.sched_getaffinity(0)
-    if ranks.sharing > 1 and device.type == "cpu":
-        # Left to the system, two ranks now and then share one processor and leave another idle.
-        os.sched_setaffinity(0, ranks.own_processors())
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-    try:
+    if ranks.sharing == 1 or device.type != "cpu":
         yield
+        return
+    threads, own = torch.get_num_threads(), ranks.own_processors()
+    torch.set_num_threads(len(own))
+    try:
+        # Left to the system, two ranks now and then share one processor and leave another idle.
+        with bound_to(own):
+            yield
     finally:
         torch.set_num_threads(threads)
-        os.sched_setaffinity(0, everywhere)
 
 
 def _table(values: npt.NDArray[Any]) -> torch.Tensor:

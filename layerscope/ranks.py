@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from layerscope.errors import LayerScopeError, RankError
+from layerscope.processors import processors
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ class Ranks:
 
     def own_processors(self) -> list[int]:
         """Return which of the processors that are shared are this one's."""
-        every = sorted(os.sched_getaffinity(0))
+        every = processors()
         each = max(1, len(every) // self.sharing)
         first = self.position * each % len(every)
         return every[first : first + each]
@@ -113,7 +114,7 @@ def _sharing(count: int, rank: int) -> tuple[int, int]:
 
     All on the machine may, unless something else has bound them apart.
     """
-    mine = (socket.gethostname(), sorted(os.sched_getaffinity(0)))
+    mine = (socket.gethostname(), processors())
     places: list[Any] = _together(_gather, mine, count)
     return places.count(mine), places[:rank].count(mine)
 

@@ -14,6 +14,7 @@ import pytest
 
 from layerscope.cache import check_cache, merge, open_cache, open_statistics
 from layerscope.errors import LayerScopeError, RankError, UnknownNameError
+from layerscope.processors import bound_to
 from layerscope.ranks import ALONE, Ranks
 from tests.toy_source import NETWORK, ROWS, write_images
 
@@ -183,6 +184,15 @@ def test_ranks_that_share_processors_have_their_own(monkeypatch):
     # What has more ranks than processors gives each one of them.
     many = [Ranks(rank, 7, rank, 7, rank).own_processors() for rank in range(7)]
     assert many == [[2], [3], [5], [7], [8], [2], [3]]
+
+
+def test_where_processors_cannot_be_chosen_all_are_used(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.delattr(os, "sched_setaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert ALONE.own_processors() == [0, 1, 2]
+    with bound_to([1]):
+        assert ALONE.own_processors() == [0, 1, 2]
 
 
 def test_errors_travel_between_ranks_as_they_are():

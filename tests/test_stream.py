@@ -235,6 +235,7 @@ def test_a_damaged_file_and_other_files_are_refused(found, tmp_path, cache):
 @pytest.fixture
 def door(place, monkeypatch, capsys, tmp_path):
     def knock(*words):
+        monkeypatch.setitem(sources._items, "various", toy_source)
         shared = ["--data", f"various={place / 'images'}", "--device", "cpu", "-o", str(tmp_path)]
         monkeypatch.setattr(
             sys, "argv", ["layerscope", "extract", str(place / "net.toml"), *shared, *words]

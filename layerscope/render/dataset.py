@@ -7,8 +7,9 @@ from itertools import groupby
 from pathlib import Path
 
 from layerscope.errors import SettingsError
+from layerscope.processors import processors
 from layerscope.render.catalogue import catalogue
-from layerscope.render.crew import Job, available_workers, work
+from layerscope.render.crew import Job, work
 from layerscope.render.files import png, write_whole
 from layerscope.render.manifest import check_agreement, manifest, write_manifest
 from layerscope.render.preview import contact_sheet
@@ -58,7 +59,7 @@ def render_dataset(
     write_whole(out / "latents.csv", as_csv(rows))
     if not (out / "preview.png").exists():
         write_whole(out / "preview.png", png(contact_sheet(items, settings, renderer)))
-    _render_missing(out, settings, rows, renderer, workers or available_workers(), progress)
+    _render_missing(out, settings, rows, renderer, workers or len(processors()), progress)
     write_manifest(out, record, complete=True)
     return out
 

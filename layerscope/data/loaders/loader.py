@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from layerscope.errors import SourceError
 from layerscope.nouns import Preprocessing, Source
+from layerscope.processors import processors
 from layerscope.registry import Registry
 
 Rows = npt.NDArray[np.int64]
@@ -59,7 +59,7 @@ class Reading:
     @property
     def crew(self) -> int:
         """How many workers there are."""
-        return self.workers or min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+        return self.workers or min(MOST_WORKERS, len(processors()))
 
     def __len__(self) -> int:
         """Return the number of batches."""
