@@ -1,4 +1,4 @@
-"""The processors that this process may use, on systems that tell and bind and on those that do not."""
+"""Processors that this process may use, whether or not the system tells and binds them."""
 
 from __future__ import annotations
 
