@@ -29,6 +29,8 @@ RENEWED = 10.0
 """Seconds between renewals."""
 STALE = 60.0
 """Seconds without a renewal after which a holder on another machine counts as gone."""
+GUARDED = 5.0
+"""Seconds after which whoever was taking a stale lock away, an instant's work, is gone too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +106,15 @@ class Lock:
 
     def _take(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        for _ in range(100):
+        # Twice as long as a guard can stand in the way.
+        for _ in range(200):
             if self._created():
                 return
+            seen = _seen(self._path)
             held = living_holder(self._of)
             if held is not None:
                 raise locked(self._of, held)
-            self._replace_stale()
+            self._replace_stale(seen)
         raise CacheError(
             f"The lock {str(self._path)!r} can neither be taken nor be told from a stale one.",
             hint="See that nobody writes this cache, and delete the file.",
@@ -138,19 +142,19 @@ class Lock:
             return False
         return True
 
-    def _replace_stale(self) -> None:
-        """Take a stale lock away; of several who find it stale, only one may."""
+    def _replace_stale(self, seen: tuple[Holder | None, int | None]) -> None:
+        """Take a stale lock away, unless it is another by now; of several, only one may."""
         guard = self._path.with_name(f"{self._path.name}.takeover")
         with suppress(OSError):
-            if _age(guard) > STALE:
+            if _age(guard) > GUARDED:
                 guard.unlink()
         try:
             os.close(os.open(guard, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
-            threading.Event().wait(0.05)
+            time.sleep(GUARDED / 100)
             return
         try:
-            if living_holder(self._of) is None:
+            if _seen(self._path) == seen:
                 self._path.unlink(missing_ok=True)
         finally:
             guard.unlink(missing_ok=True)
@@ -191,6 +195,11 @@ def _renewed(lock: Path) -> bool:
             return True
         time.sleep(min(1.0, STALE / 10))
     return False
+
+
+def _seen(lock: Path) -> tuple[Holder | None, int | None]:
+    """Return what tells a lock from any other: who made it, and when it was renewed."""
+    return _read(lock), _changed(lock)
 
 
 def _changed(path: Path) -> int | None:

@@ -52,6 +52,17 @@ def test_the_lock_of_a_dead_process_is_taken(path):
         assert living_holder(path).process == os.getpid()
 
 
+def test_who_was_killed_while_taking_a_stale_lock_is_in_the_way_for_a_moment(path, monkeypatch):
+    monkeypatch.setattr(module, "GUARDED", 0.3)
+    lock = pretend(path, born="1")
+    guard = lock.with_name(f"{lock.name}.takeover")
+    guard.touch()
+    begin = time.monotonic()
+    with Lock(path):
+        assert time.monotonic() - begin > 0.2
+        assert not guard.exists()
+
+
 def test_a_later_process_of_the_same_number_is_another(path):
     pretend(path, born="1")
     assert living_holder(path) is None
