@@ -220,6 +220,8 @@ class Losses:
     """(n_val,) lower is better: squared error, or 0 for right and 1 for wrong."""
     test: npt.NDArray[np.float64]
     """(n_test,)"""
+    predicted: npt.NDArray[Any] | None = field(default=None, compare=False)
+    """(n_test,) classes or (n_test, k) encoded latents, where the estimator gives them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,19 +244,24 @@ class Score:
     val: float
     test: float
     stderr: float
-    """Standard error of ``test``, by bootstrap over groups."""
+    """Standard error of ``test``, whole groups being independent."""
     n_train: int
     n_val: int
     n_test: int
     n_groups: int
     """Independent groups among the test rows."""
     seed: int
+    """Of what chance decides: the draw of training rows, a projection, an estimator's start."""
     settings: Mapping[str, Any]
     """What was chosen and how: λ, whether the grid's edge won, the encoding."""
     fingerprint: str
     """Of the cache that the features came from."""
     status: Literal["done", "failed"] = "done"
     note: str = ""
+    train: str = "all"
+    """Which training rows: ``all``, ``10%``, ``5/class``, or ``5 folds`` of train and val."""
+    control: str = ""
+    """Against which confound: ``width=64``, ``pca=64``, ``shuffled``, or nothing."""
     losses: Losses | None = field(default=None, compare=False, repr=False)
     """Kept beside the table, not in it; only with the primary metric."""
 

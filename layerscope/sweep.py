@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from layerscope.errors import CacheError, EstimatorError
+from layerscope.errors import CacheError, EstimatorError, SettingsError
 from layerscope.nouns import SPLITS, Estimator, Existing, FeatureCache, LayerView, Score, Task
+from layerscope.protocol import Arrangement, arranged, joined
+from layerscope.protocol.view import DividedView
 from layerscope.report.results import Results, failed
 
-NUMERICAL = (EstimatorError, ArithmeticError, np.linalg.LinAlgError)
-"""What an estimator may raise about its data: the cell failed, the run goes on."""
+NUMERICAL = (EstimatorError, SettingsError, ArithmeticError, np.linalg.LinAlgError)
+"""What may be wrong with one layer's data: the cell failed, the run goes on."""
+PLAIN = (Arrangement(),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,9 @@ def sweep(
     estimators: Sequence[Estimator],
     out: Path,
     *,
+    arrangements: Sequence[Arrangement] = PLAIN,
     existing: Existing = "missing",
+    keep_predictions: bool = False,
     progress: Callable[..., None] | None = None,
 ) -> SweepReport:
     """Score every cut of every cache, in each of its poolings, on every task that it knows.
@@ -49,6 +54,8 @@ def sweep(
         tasks: A cache answers those of them that it holds targets for.
         estimators: Each scores the tasks that it handles.
         out: The results folder.
+        arrangements: Which rows train and how they are seen; each is a sweep of its own.
+        keep_predictions: Keep what was predicted of every test row beside the losses.
         existing: ``missing`` computes what is not there, ``replace`` computes everything, and
             ``keep`` computes nothing.
         progress: Called with 1 and the cut's name after every estimator at a cut.
@@ -57,24 +64,21 @@ def sweep(
         CacheError: A cache is incomplete, or two hold the same checkpoint and source.
     """
     _require_distinct(caches)
-    results = Results(out)
+    results = Results(out, keep_predictions=keep_predictions)
     there = {_cell(score, score.task) for score in results.scores() if _is_done(score)}
     computed, kept, lost = 0, 0, list[Score]()
     for cache in caches:
         mine = _known_to(cache, tasks)
         if existing != "keep":
             _describe(cache, mine, results)
-        for view, estimator, answered in _cells(cache, estimators, mine):
+        for view, estimator, arrangement, answered in _cells(cache, estimators, mine, arrangements):
             asked = [task for task in answered if estimator.handles(task)]
-            todo = [task for task in asked if _is_wanted(view, task, estimator, there, existing)]
-            scores = list(_attempt(estimator, view, todo)) if todo else []
+            cells = {task: _cell(view, task.name, estimator.name, arrangement) for task in asked}
+            todo = [task for task in asked if _is_wanted(cells[task], there, existing)]
+            scores = list(_attempt(estimator, view, todo, arrangement)) if todo else []
             results.append(scores)
             computed += len(todo)
-            kept += sum(
-                _cell(view, task.name, estimator.name) in there
-                for task in asked
-                if task not in todo
-            )
+            kept += sum(cells[task] in there for task in asked if task not in todo)
             lost += [score for score in scores if score.status == "failed"]
             if progress is not None:
                 progress(1, note=view.cut.name)
@@ -82,11 +86,14 @@ def sweep(
 
 
 def size(
-    caches: Sequence[FeatureCache], tasks: Sequence[Task], estimators: Sequence[Estimator]
+    caches: Sequence[FeatureCache],
+    tasks: Sequence[Task],
+    estimators: Sequence[Estimator],
+    arrangements: Sequence[Arrangement] = PLAIN,
 ) -> int:
     """Return how often a sweep calls its ``progress``."""
     parts = (len(cache.cuts) * len(_divided(cache, _known_to(cache, tasks))) for cache in caches)
-    return sum(parts) * len(estimators)
+    return sum(parts) * len(_pairs(estimators, arrangements))
 
 
 def _require_distinct(caches: Sequence[FeatureCache]) -> None:
@@ -129,53 +136,93 @@ def _divided(cache: FeatureCache, tasks: Sequence[Task]) -> dict[str | None, lis
 
 
 def _cells(
-    cache: FeatureCache, estimators: Sequence[Estimator], tasks: Sequence[Task]
-) -> Iterator[tuple[LayerView, Estimator, list[Task]]]:
+    cache: FeatureCache,
+    estimators: Sequence[Estimator],
+    tasks: Sequence[Task],
+    arrangements: Sequence[Arrangement],
+) -> Iterator[tuple[LayerView, Estimator, Arrangement, list[Task]]]:
     """Yield what is computed together: tasks that share the rows of a cut."""
     for cut in cache.cuts:
         for owner, divided in _divided(cache, tasks).items():
             view = cache.view(cut.name, cut.pooling, owner)
-            for estimator in estimators:
-                yield view, estimator, divided
+            for estimator, arrangement in _pairs(estimators, arrangements):
+                yield view, estimator, arrangement, divided
+
+
+def _pairs(
+    estimators: Sequence[Estimator], arrangements: Sequence[Arrangement]
+) -> list[tuple[Estimator, Arrangement]]:
+    """Return every estimator under every arrangement, once where no seed matters."""
+    pairs: dict[tuple[str, Arrangement], Estimator] = {}
+    for arrangement in arrangements:
+        for estimator in estimators:
+            seeded = getattr(estimator, "with_seed", None)
+            # Where nothing is left to chance, every seed is the same cell.
+            settled = arrangement.plain and seeded is None
+            named = replace(arrangement, seed=0) if settled else arrangement
+            made = estimator if seeded is None else seeded(arrangement.seed)
+            pairs.setdefault((estimator.name, named), made)
+    return [(estimator, arrangement) for (_, arrangement), estimator in pairs.items()]
 
 
 def _is_done(score: Score) -> bool:
     return score.primary and score.status == "done"
 
 
-def _cell(of: Score | LayerView, task: str, estimator: str = "") -> tuple[str, ...]:
+def _cell(
+    of: Score | LayerView, task: str, estimator: str = "", arrangement: Arrangement = PLAIN[0]
+) -> tuple[str | int, ...]:
     """Return what names a cell of one cache; a cache made anew is another."""
     if isinstance(of, Score):
         place = (of.cut, of.pooling, of.estimator)
+        arrangement = Arrangement(of.train, of.control, of.seed)
     else:
         place = (of.cut.name, of.cut.pooling, estimator)
-    return (of.checkpoint, of.source, of.fingerprint, task, *place)
+    way = (arrangement.train, arrangement.control, arrangement.seed)
+    return (of.checkpoint, of.source, of.fingerprint, task, *place, *way)
 
 
 def _is_wanted(
-    view: LayerView,
-    task: Task,
-    estimator: Estimator,
-    there: Container[tuple[str, ...]],
-    existing: Existing,
+    cell: tuple[str | int, ...], there: Container[tuple[str | int, ...]], existing: Existing
 ) -> bool:
-    if existing == "missing":
-        return _cell(view, task.name, estimator.name) not in there
-    return existing == "replace"
+    return cell not in there if existing == "missing" else existing == "replace"
 
 
-def _attempt(estimator: Estimator, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
+def _attempt(
+    estimator: Estimator, view: LayerView, tasks: Sequence[Task], arrangement: Arrangement
+) -> Iterator[Score]:
     """Score the tasks together, or one by one where together they fail, to find the culprit."""
     try:
-        scores = list(estimator.score(view, tasks))
+        scores = list(_scores(estimator, view, tasks, arrangement))
     except NUMERICAL as error:
         if len(tasks) == 1:
-            yield _lost(estimator, view, tasks[0], str(error))
+            yield _lost(estimator, view, tasks[0], arrangement, str(error))
             return
         for task in tasks:
-            yield from _attempt(estimator, view, [task])
+            yield from _attempt(estimator, view, [task], arrangement)
         return
-    yield from map(_honest, scores)
+    for score in scores:
+        yield _honest(
+            replace(
+                score,
+                train=arrangement.train,
+                control=arrangement.control,
+                seed=arrangement.seed,
+            )
+        )
+
+
+def _scores(
+    estimator: Estimator, view: LayerView, tasks: Sequence[Task], arrangement: Arrangement
+) -> Iterator[Score]:
+    if arrangement.plain:
+        yield from estimator.score(view, tasks)
+        return
+    for task in tasks:  # which rows are drawn depends on the task's classes
+        views = arranged(view, task, arrangement)
+        parts = [list(estimator.score(part, [task])) for part in views]
+        places = [part.val for part in views if isinstance(part, DividedView)]
+        yield from joined(parts, places) if arrangement.folds > 1 else parts[0]
 
 
 def _honest(score: Score) -> Score:
@@ -187,7 +234,9 @@ def _honest(score: Score) -> Score:
     return failed(score, f"{score.metric} is not defined on these rows.")
 
 
-def _lost(estimator: Estimator, view: LayerView, task: Task, note: str) -> Score:
+def _lost(
+    estimator: Estimator, view: LayerView, task: Task, arrangement: Arrangement, note: str
+) -> Score:
     counts = {split: len(view.groups(split)) for split in SPLITS}
     return Score(
         checkpoint=view.checkpoint,
@@ -210,9 +259,11 @@ def _lost(estimator: Estimator, view: LayerView, task: Task, note: str) -> Score
         n_val=counts["val"],
         n_test=counts["test"],
         n_groups=len(set(view.groups("test").tolist())),
-        seed=0,
+        seed=arrangement.seed,
         settings={},
         fingerprint=view.fingerprint,
         status="failed",
         note=note,
+        train=arrangement.train,
+        control=arrangement.control,
     )

@@ -16,6 +16,7 @@ from layerscope.nouns import Existing
 
 if TYPE_CHECKING:
     from layerscope.nouns import Estimator, FeatureCache, Interval, Task, Verdict
+    from layerscope.protocol import Arrangement
     from layerscope.sweep import SweepReport
 
 SHOWN = 3
@@ -37,10 +38,35 @@ def command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Results folder.")] = Path(
         "results"
     ),
+    train: Annotated[
+        str,
+        typer.Option(
+            "--train", help="Training rows: all, a share (10%), of each class (5/class); commas."
+        ),
+    ] = "all",
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Repeats of whatever chance decides.")
+    ] = 1,
+    folds: Annotated[
+        int,
+        typer.Option("--folds", min=1, help="Validate on all of train and val, in so many folds."),
+    ] = 1,
+    control: Annotated[
+        str,
+        typer.Option(
+            "--control",
+            help="Also under controls: width=N, pca=N (features of every cut), shuffled; commas.",
+        ),
+    ] = "",
+    keep_predictions: Annotated[
+        bool, typer.Option("--keep-predictions", help="Keep what is predicted of each test row.")
+    ] = False,
     existing: Annotated[
         Existing, typer.Option("--existing", help="Cells that are there already.")
     ] = "missing",
-    seed: Annotated[int, typer.Option("--seed", help="Of the bootstrap's resamples.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", help="The first, and that of the bootstrap's resamples.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score every cut on every task, and print where to cut and how sure that is.
@@ -50,8 +76,11 @@ def command(
       layerscope probe
       layerscope probe features/ --tasks objects3d --estimators ridge -o results/
       layerscope probe features/mine@objects3d.h5 --tasks "*hue" --json
+      layerscope probe --train 1%,10%,all --seeds 3
+      layerscope probe --control width=64,shuffled
     """
     from layerscope.cache import find_caches, open_cache
+    from layerscope.protocol import arrangements
     from layerscope.report.verdict import verdicts
 
     paths = [found for path in caches or [Path("features")] for found in find_caches(path)]
@@ -59,12 +88,24 @@ def command(
         opened = [stack.enter_context(open_cache(path)) for path in paths]
         asked = _tasks(tasks, opened)
         chosen = _estimators(estimators, asked, seed)
-        report = _run(opened, asked, chosen, output, existing)
+        ways = arrangements(
+            _words(train),
+            ["", *_words(control)],
+            folds=folds,
+            seed=seed,
+            seeds=seeds,
+        )
+        report = _run(opened, asked, chosen, ways, output, existing, keep_predictions)
         names = {cache.checkpoint for cache in opened}
     values = {
         "caches": paths,
         "tasks": tasks,
         "estimators": estimators,
+        "train": train,
+        "seeds": seeds,
+        "folds": folds,
+        "control": control,
+        "keep_predictions": keep_predictions,
         "output": output,
         "existing": existing,
         "seed": seed,
@@ -128,17 +169,33 @@ def _run(
     caches: Sequence[FeatureCache],
     tasks: Sequence[Task],
     estimators: Sequence[Estimator],
+    ways: Sequence[Arrangement],
     output: Path,
     existing: Existing,
+    keep_predictions: bool,
 ) -> SweepReport:
     from layerscope.sweep import size, sweep
 
-    with terminal.progress("probe", size(caches, tasks, estimators)) as advance:
-        report = sweep(caches, tasks, estimators, output, existing=existing, progress=advance)
+    with terminal.progress("probe", size(caches, tasks, estimators, ways)) as advance:
+        report = sweep(
+            caches,
+            tasks,
+            estimators,
+            output,
+            arrangements=ways,
+            existing=existing,
+            keep_predictions=keep_predictions,
+            progress=advance,
+        )
+    report.results.export()
     terminal.say(f"{report.computed} cells computed, {report.kept} kept, in {output}.")
     for line in _failures(report):
         terminal.say(line)
     return report
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _failures(report: SweepReport) -> list[str]:

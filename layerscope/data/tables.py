@@ -10,9 +10,7 @@ import csv
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 from layerscope.errors import SourceError, UnknownNameError
@@ -150,7 +148,9 @@ def _require_header(table: Table) -> None:
 
 
 def _parquet(path: Path) -> Table:
-    pyarrow, parquet = _pyarrow(path)
+    # Here, so that a table of text does not load it.
+    import pyarrow
+    from pyarrow import parquet
 
     def read(name: str) -> Column:
         with parquet.ParquetFile(path) as file:
@@ -171,16 +171,6 @@ def _parquet(path: Path) -> Table:
 
 def _first_line(error: Exception) -> str:
     return str(error).split("\n", 1)[0].rstrip(".")
-
-
-def _pyarrow(path: Path) -> tuple[ModuleType, ModuleType]:
-    try:
-        return import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ModuleNotFoundError as error:
-        raise SourceError(
-            f"Reading {path.name!r} needs the Python package {error.name}, which is not installed.",
-            hint='Install it with: pip install "layerscope[tables]"',
-        ) from error
 
 
 def _words(path: Path, name: str, column: Any, types: Any) -> Column:

@@ -154,7 +154,7 @@ def _training(rows: Tensor) -> _Training:
     running = RunningMoments(rows.shape[1])
     for block in torch.split(rows, BLOCK):
         running.update(block.to(dtype))
-    basis = spectrum(running.compute())
+    basis = spectrum(running.compute(), whole=True)
     standardised = torch.empty_like(rows, dtype=dtype)
     for place, block in HeldRows(rows).blocks():
         standardised[place] = basis.standardiser(block)

@@ -4,10 +4,12 @@
 
     results/
       scores.jsonl                               one row per line; the last of a cell counts
+      scores.parquet, scores.csv                 the same as a table, written anew after each run
       tasks.json                                 titles, units and encodings of the tasks
       losses/<checkpoint>@<source>/groups.<task>.npz    group of every test row
       losses/<checkpoint>@<source>/<cut>@<pooling>.<task>.<estimator>.npz    loss of every val and
-                                                 test row
+                                                 test row, and predictions where they were kept;
+                                                 .<train>.<control>.seed<n> where not the usual
 
 Losses are in place before their row is appended, and the row of a task's primary metric is its
 last, so that a primary row implies all the rest of its cell. A line that a killed writer left
@@ -34,11 +36,13 @@ from layerscope.report.labelled import labelled
 from layerscope.report.writing import append_lines, complete_lines, replace_file
 
 if TYPE_CHECKING:
+    import pandas
+    import pyarrow
     import xarray
 
 NUMBERS = ("val", "test", "stderr")
 MAKE = "Make results with layerscope probe, or give the folder that it wrote."
-Key = tuple[str, ...]
+Key = tuple[str | int, ...]
 
 
 class Results:
@@ -46,10 +50,12 @@ class Results:
 
     Args:
         folder: Made on the first write; need not exist to be read as empty.
+        keep_predictions: Keep what was predicted of every test row beside the losses.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, keep_predictions: bool = False) -> None:
         self.folder = folder
+        self._keep_predictions = keep_predictions
         self._table = folder / "scores.jsonl"
         self._tasks = folder / "tasks.json"
 
@@ -93,6 +99,40 @@ class Results:
         """
         return labelled(self.scores())
 
+    def to_arrow(self) -> pyarrow.Table:
+        """Return the table with one row to a cell and metric, in columns of their types.
+
+        Settings are JSON in a column of text; a number that is missing is null.
+
+        Raises:
+            LayerScopeError: A complete line is not a score.
+        """
+        from layerscope.report.frame import arrow
+
+        return arrow(self.scores())
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return the same as a frame, in which a number that is missing is NaN.
+
+        Raises:
+            LayerScopeError: pandas is not installed, or a complete line is not a score.
+        """
+        from layerscope.report.frame import to_pandas
+
+        return to_pandas(self.scores())
+
+    def export(self) -> None:
+        """Write the table anew as ``scores.parquet`` and ``scores.csv``, for other programs.
+
+        Raises:
+            DiskError: The disk is full; the old files are unharmed.
+        """
+        from layerscope.report.frame import write_csv, write_parquet
+
+        table = self.to_arrow()
+        replace_file(self.folder / "scores.parquet", lambda file: write_parquet(table, file))
+        replace_file(self.folder / "scores.csv", lambda file: write_csv(table, file))
+
     def append(self, scores: Sequence[Score]) -> None:
         """Add the rows of one cell and wait until the disk has them.
 
@@ -120,7 +160,7 @@ class Results:
                     f"The losses in {str(path)!r} belong to another cache than their row.",
                     hint="Run the probe again with --existing replace.",
                 )
-            return Losses(stored["val"], stored["test"])
+            return Losses(stored["val"], stored["test"], stored.get("predicted"))
 
     def keep_groups(
         self,
@@ -168,11 +208,16 @@ class Results:
         return self._home(checkpoint, source) / _safe(f"groups.{task}.npz")
 
     def _losses_path(self, score: Score) -> Path:
-        name = _safe(f"{score.cut}@{score.pooling}.{score.task}.{score.estimator}.npz")
+        parts = [f"{score.cut}@{score.pooling}", score.task, score.estimator]
+        if (score.train, score.control) != ("all", "") or score.seed:
+            parts += [score.train, score.control, f"seed{score.seed}"]
+        name = _safe(".".join([*filter(None, parts), "npz"]))
         return self._home(score.checkpoint, score.source) / name
 
     def _keep_losses(self, score: Score, losses: Losses) -> None:
         arrays = {"val": losses.val, "test": losses.test, "fingerprint": score.fingerprint}
+        if self._keep_predictions and losses.predicted is not None:
+            arrays["predicted"] = losses.predicted
         _write(self._losses_path(score), arrays)
 
 
@@ -199,6 +244,9 @@ def key(score: Score) -> Key:
         score.pooling,
         score.task,
         score.estimator,
+        score.train,
+        score.control,
+        score.seed,
         score.metric,
     )
 

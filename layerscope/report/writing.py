@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,8 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
     with _room(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
+            # Jobs of one array write into one table; a line of the other is not a torn one.
+            fcntl.flock(file, fcntl.LOCK_EX)
             _drop_torn_line(file)
             file.write("".join(f"{line}\n" for line in lines).encode())
             file.flush()

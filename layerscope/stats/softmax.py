@@ -108,7 +108,7 @@ def solve(
 
     Args:
         rows: Standardised training rows; their type is that of the products.
-        basis: The spectrum of their Gram matrix.
+        basis: The whole spectrum of their Gram matrix.
         labellings: What is asked of them.
         penalties: (l,) λ > 0.
         gap: Wanted distance to the least objective, as a share of it.

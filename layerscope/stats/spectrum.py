@@ -29,7 +29,8 @@ class Spectrum:
     """Eigenvalues and eigenvectors of the Gram matrix ZᵀZ / n of standardised rows Z.
 
     Directions that rounding alone could have made are left out, so that dividing by an
-    eigenvalue is always safe: the r that remain are the numerical rank.
+    eigenvalue is always safe: the r that remain are the numerical rank. (One that was asked for
+    whole has all d.)
     """
 
     count: int
@@ -62,7 +63,7 @@ def standardiser(moments: Moments) -> Standardiser:
     return Standardiser(moments.mean, scale)
 
 
-def spectrum(moments: Moments) -> Spectrum:
+def spectrum(moments: Moments, *, whole: bool = False) -> Spectrum:
     """Decompose the correlation matrix of the training rows in float64.
 
     Eigenvalues of at most d·ε times the largest are dropped, ε being the precision of the
@@ -70,6 +71,8 @@ def spectrum(moments: Moments) -> Spectrum:
 
     Args:
         moments: Of the (n, d) training features as they are.
+        whole: Keep all d directions, with eigenvalues of at least zero: for who does not divide by
+            them, and must not lose what lies in directions that the products' rounding hides.
 
     Returns:
         The spectrum, sorted from the largest eigenvalue down.
@@ -78,6 +81,8 @@ def spectrum(moments: Moments) -> Spectrum:
     gram = moments.covariance * torch.outer(rule.scale, rule.scale)
     values, vectors = torch.linalg.eigh((gram + gram.T) / 2)
     values, vectors = values.flip(0), vectors.flip(1)
+    if whole:
+        return Spectrum(moments.count, rule, values.clamp(min=0), vectors)
     floor = len(values) * moments.precision * values[:1].clamp(min=0)
     kept = values > floor
     return Spectrum(moments.count, rule, values[kept], vectors[:, kept])

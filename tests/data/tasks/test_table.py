@@ -2,7 +2,6 @@
 
 import csv
 import math
-import sys
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -269,14 +268,6 @@ def test_parquet_that_holds_no_words_is_refused(root):
     (root / "labels.parquet").write_text("path,grade\n")
     with pytest.raises(SourceError, match=r"labels\.parquet' is no Parquet file"):
         opened(root)
-
-
-def test_without_pyarrow_it_is_said_what_to_install(root, monkeypatch):
-    card = as_parquet(root)
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(SourceError, match="needs the Python package pyarrow") as caught:
-        opened(root, card)
-    assert "layerscope[tables]" in caught.value.hint
 
 
 def many(root, count=60):
