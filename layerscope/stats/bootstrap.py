@@ -2,7 +2,8 @@
 
 Rows of one group (the views of one object) are not independent, so whole groups are drawn. A
 resample is a vector of multinomial weights over the G groups, and every statistic here is a
-function of weighted sums, so that all resamples of all layers are one matrix product.
+function of weighted sums, so that all resamples of all layers are one matrix product. Groups with
+the same sums (images that the same layers get right) are counted together.
 
 The spread of resamples is that of a sample of G with divisor G; it is widened by √(G/(G − 1)), and
 intervals and tests also by Student's t over the normal quantile: the "expanded percentile" of
@@ -20,10 +21,13 @@ import torch
 from torch import Tensor
 
 from layerscope.errors import EstimatorError
+from layerscope.stats.multinomial import alike, counts
 
 RESAMPLES = 10_000
 CHUNK = 1 << 22
 """Weights held at a time."""
+ALIKE = 0.75
+"""Largest share of distinct groups at which it pays to draw kinds of group instead of groups."""
 RESOLUTION = 1e-6
 """Share of the worst layer's mean loss below which no difference is claimed: float32 features carry
 no more."""
@@ -180,17 +184,9 @@ def _expansion(groups: int, quantile: float) -> float:
 
 
 def _weighted_sums(sums: Tensor, resamples: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    size = max(1, CHUNK // len(sums))
-    parts = [
-        _weights(len(sums), min(size, resamples - start), generator) @ sums
-        for start in range(0, resamples, size)
-    ]
-    return torch.cat(parts)
-
-
-def _weights(groups: int, draws: int, generator: torch.Generator) -> Tensor:
-    """Return (draws, groups) multinomial counts: how often each group was drawn."""
-    picked = torch.randint(groups, (draws, groups), generator=generator)
-    cells = picked + torch.arange(draws)[:, None] * groups
-    return torch.bincount(cells.flatten(), minlength=draws * groups).view(draws, groups).double()
+    kinds, cells = alike(sums)
+    if len(kinds) > ALIKE * len(sums):
+        kinds, cells = sums, torch.arange(len(sums))
+    size = max(1, CHUNK // len(kinds))
+    blocks = (range(resamples)[start : start + size] for start in range(0, resamples, size))
+    return torch.cat([counts(cells, len(kinds), block, seed) @ kinds for block in blocks])
