@@ -305,6 +305,11 @@ class Verdict:
     note: str = ""
     pooling: str = ""
     """Of the best cut: the one that validation prefers where there are several."""
+    tied_holm: tuple[str, ...] = ()
+    """Cuts that pairwise tests against ``best`` do not show to be worse, Holm-corrected."""
+    mcnemar: float | None = None
+    """McNemar's two-sided p-value of ``best`` against ``trunk``; None where they are the same, rows
+    share groups, or losses are not of right and wrong."""
 
 
 @runtime_checkable

@@ -32,9 +32,11 @@ from layerscope.stats.bootstrap import (
     Resampled,
     difference,
     p_values,
+    p_values_against,
     probability_best,
     resample,
 )
+from layerscope.stats.paired import holm, mcnemar
 
 _LONG_RUN = 2
 TRUNK = "trunk"
@@ -98,6 +100,8 @@ def verdict(
         agrees=accepted[best],
         note=note,
         pooling=contest.scores[best].pooling,
+        tied_holm=_tied_holm(test, best, names, level),
+        mcnemar=_mcnemar(contest, best, usual),
     )
 
 
@@ -255,6 +259,24 @@ def _resampled(contest: Contest, seed: int, resamples: int) -> Resampled:
 def _training_noise(score: Score) -> float:
     """Return the share of a probe's loss by which another training sample would change it."""
     return math.sqrt(2 * min(score.width, score.n_train)) / score.n_train
+
+
+def _tied_holm(test: Resampled, best: int, names: Sequence[str], level: float) -> tuple[str, ...]:
+    """Return the cuts that pairwise tests against the chosen one do not reject, Holm-corrected."""
+    others = [i for i in range(len(names)) if i != best]
+    corrected = holm(p_values_against(test, best)[others])
+    worse = {i for i, p in zip(others, corrected.tolist(), strict=True) if p <= 1 - level}
+    return tuple(cut for i, cut in enumerate(names) if i not in worse)
+
+
+def _mcnemar(contest: Contest, best: int, usual: int) -> float | None:
+    """Return McNemar's p-value of the best cut against the usual one, where it can be had."""
+    pair = torch.tensor(np.stack([contest.losses[i].test for i in (best, usual)]))
+    right_or_wrong = bool(((pair == 0) | (pair == 1)).all())
+    independent = len(np.unique(contest.groups)) == len(contest.groups)
+    if best == usual or not right_or_wrong or not independent:
+        return None
+    return mcnemar(pair[0], pair[1])
 
 
 def _usual(contest: Contest) -> tuple[int, str]:

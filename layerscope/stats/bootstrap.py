@@ -157,16 +157,28 @@ def p_values(losses: Resampled) -> Tensor:
     Args:
         losses: Resampled mean losses of k layers on the same rows; lower is better.
     """
+    everyone = torch.arange(len(losses.estimate))
+    return torch.stack([_p_value(losses, layer, everyone) for layer in everyone.tolist()])
+
+
+def p_values_against(losses: Resampled, chosen: int) -> Tensor:
+    """Return (k,) one-sided p-values of "this layer is not worse than the chosen one".
+
+    Each is about one pair, corrected for nothing; the chosen layer's own is 1. They are honest only
+    if other rows than these chose it.
+
+    Args:
+        losses: Resampled mean losses of k layers on the same rows; lower is better.
+        chosen: Place of the layer that all are compared with.
+    """
+    rival = torch.tensor([chosen])
+    return torch.stack([_p_value(losses, i, rival) for i in range(len(losses.estimate))])
+
+
+def _p_value(losses: Resampled, layer: int, rivals: Tensor) -> Tensor:
     slack = float(RESOLUTION * losses.estimate.abs().max())
-    factor = _expansion(losses.groups, 0.95)
-    return torch.stack(
-        [_p_value(losses, layer, slack, factor) for layer in range(len(losses.estimate))]
-    )
-
-
-def _p_value(losses: Resampled, layer: int, slack: float, factor: float) -> Tensor:
-    gaps = losses.estimate[layer] - losses.estimate
-    spread = losses.draws[:, layer, None] - losses.draws - gaps
+    gaps = losses.estimate[layer] - losses.estimate[rivals]
+    spread = losses.draws[:, layer, None] - losses.draws[:, rivals] - gaps
     deviation = spread.square().mean(0).sqrt()
     rival = (gaps.abs() > slack) | (deviation > slack)
     if not bool(rival.any()):
@@ -174,7 +186,7 @@ def _p_value(losses: Resampled, layer: int, slack: float, factor: float) -> Tens
     widening = math.sqrt(losses.groups / (losses.groups - 1))
     unit = (deviation[rival] * widening).clamp(min=torch.finfo(torch.float64).tiny)
     observed = (gaps[rival] / unit).max()
-    centred = (spread[:, rival] * factor / unit).max(1).values
+    centred = (spread[:, rival] * _expansion(losses.groups, 0.95) / unit).max(1).values
     return (1 + (centred >= observed).sum()).double() / (1 + len(centred))
 
 
