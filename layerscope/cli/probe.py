@@ -16,6 +16,7 @@ from layerscope.nouns import Existing
 
 if TYPE_CHECKING:
     from layerscope.nouns import Estimator, FeatureCache, Interval, Task, Verdict
+    from layerscope.report.across import Across
     from layerscope.sweep import SweepReport
 
 SHOWN = 3
@@ -52,7 +53,8 @@ def command(
       layerscope probe features/mine@objects3d.h5 --tasks "*hue" --json
     """
     from layerscope.cache import find_caches, open_cache
-    from layerscope.report.verdict import verdicts
+    from layerscope.report.across import every_across
+    from layerscope.report.verdict import contests, verdict
 
     paths = [found for path in caches or [Path("features")] for found in find_caches(path)]
     with ExitStack() as stack:
@@ -71,12 +73,16 @@ def command(
     }
     settings.write(output / "settings.json", "probe", values)
     wanted = {task.name: task for task in asked}
-    reached = [
-        verdict
-        for verdict in verdicts(report.results, seed=seed)
-        if verdict.checkpoint in names and verdict.task in wanted
+    items = [
+        item
+        for item in contests(report.results)
+        if item.scores[0].checkpoint in names and item.scores[0].task in wanted
     ]
-    _print(report, reached, wanted, names, as_json)
+    reached = [verdict(item, seed=seed) for item in items]
+    across, reasons = every_across(items, seed=seed)
+    _print(report, reached, across, wanted, names, as_json)
+    for line in reasons:
+        terminal.say(line)
     if report.failed:
         raise typer.Exit(FINDINGS)
 
@@ -161,6 +167,7 @@ def _some(names: Sequence[str]) -> str:
 def _print(
     report: SweepReport,
     verdicts: Sequence[Verdict],
+    across: Sequence[Across],
     tasks: dict[str, Task],
     names: set[str],
     as_json: bool,
@@ -169,16 +176,18 @@ def _print(
 
     data = {
         "verdicts": [asdict(verdict) for verdict in verdicts],
+        "across": [asdict(one) for one in across],
         "scores": [
             row(score)
             for score in report.results.scores()
             if score.checkpoint in names and score.task in tasks
         ],
     }
-    terminal.emit(data, as_json, lambda: _text(verdicts, tasks))
+    terminal.emit(data, as_json, lambda: _text(verdicts, across, tasks))
 
 
-def _text(verdicts: Sequence[Verdict], tasks: dict[str, Task]) -> str:
+def _text(verdicts: Sequence[Verdict], across: Sequence[Across], tasks: dict[str, Task]) -> str:
+    from layerscope.report.across import sentence as across_sentence
     from layerscope.report.verdict import sentence
 
     if not verdicts:
@@ -189,12 +198,14 @@ def _text(verdicts: Sequence[Verdict], tasks: dict[str, Task]) -> str:
         f"{verdict.checkpoint}: {sentence(verdict, tasks[verdict.task].title)}"
         for verdict in verdicts
     ]
+    titles = {name: task.title for name, task in tasks.items() if task.title}
+    common = [f"{one.checkpoint}: {across_sentence(one, titles)}" for one in across]
     notes = [
         f"{verdict.checkpoint}, {verdict.task}: {verdict.note}"
         for verdict in verdicts
         if verdict.note
     ]
-    return "\n".join([table, "", *lines, *notes])
+    return "\n".join([table, "", *lines, *common, *notes])
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:

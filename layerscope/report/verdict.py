@@ -75,11 +75,11 @@ def verdict(
     """
     _check(contest)
     first, names = contest.scores[0], [score.cut for score in contest.scores]
-    best = _best([losses.val for losses in contest.losses])
-    test = _resampled(contest, seed, resamples)
+    best = lowest([losses.val for losses in contest.losses])
+    test = resampled(contest, resamples, seed, noise_seed=seed + 1)
     accepted = [bool(p > 1 - level) for p in p_values(test)]
     tied = tuple(cut for i, cut in enumerate(names) if accepted[i] or i == best)
-    usual, note = _usual(contest)
+    trunk, note = usual(contest)
     return Verdict(
         checkpoint=first.checkpoint,
         task=first.task,
@@ -90,9 +90,9 @@ def verdict(
         value=_value(test, best, first, level),
         tied=tied,
         shallowest=tied[0],
-        trunk=names[usual],
-        gain=_interval(difference(test, usual, best), level),
-        gain_over_last=_interval(difference(test, len(names) - 1, best), level),
+        trunk=names[trunk],
+        gain=interval(difference(test, trunk, best), level),
+        gain_over_last=interval(difference(test, len(names) - 1, best), level),
         probability=dict(zip(names, probability_best(test).tolist(), strict=True)),
         level=level,
         n_test=len(contest.groups),
@@ -101,14 +101,19 @@ def verdict(
         note=note,
         pooling=contest.scores[best].pooling,
         tied_holm=_tied_holm(test, best, names, level),
-        mcnemar=_mcnemar(contest, best, usual),
+        mcnemar=_mcnemar(contest, best, trunk),
     )
 
 
 def verdicts(results: Results, *, level: float = 0.95, seed: int = 0) -> list[Verdict]:
     """Return the verdict of every checkpoint, task and estimator that has a cut with a score."""
-    found = (contest(results, scores) for scores in _contests(results.scores()))
-    return [verdict(item, level=level, seed=seed) for item in found if item.scores]
+    return [verdict(item, level=level, seed=seed) for item in contests(results)]
+
+
+def contests(results: Results) -> list[Contest]:
+    """Return the contest of every checkpoint, task and estimator that has a cut with a score."""
+    found = (contest(results, scores) for scores in _by_contest(results.scores()))
+    return [item for item in found if item.scores]
 
 
 def contest(results: Results, scores: Sequence[Score]) -> Contest:
@@ -158,7 +163,7 @@ def _in_one_pooling(
     by_cut: dict[str, list[tuple[Score, Losses]]] = defaultdict(list)
     for score, losses in entries:
         by_cut[score.cut].append((score, losses))
-    kept = [group[_best([losses.val for _, losses in group])] for group in by_cut.values()]
+    kept = [group[lowest([losses.val for _, losses in group])] for group in by_cut.values()]
     by_pooling: dict[str, list[str]] = defaultdict(list)
     for score, _ in kept:
         if len(by_cut[score.cut]) > 1:
@@ -172,7 +177,7 @@ def oracle(contest: Contest) -> str:
 
     A maximum over the reported split is optimistic, and the more so the more cuts there are.
     """
-    return contest.scores[_best([losses.test for losses in contest.losses])].cut
+    return contest.scores[lowest([losses.test for losses in contest.losses])].cut
 
 
 def in_runs(cuts: Sequence[str], order: Sequence[str]) -> str:
@@ -243,17 +248,18 @@ def _check(contest: Contest) -> None:
             )
 
 
-def _best(losses: Sequence[npt.NDArray[np.float64]]) -> int:
+def lowest(losses: Sequence[npt.NDArray[np.float64]]) -> int:
     """Return the layer of least mean loss; of equal ones the shallowest."""
     return int(np.argmin([rows.mean() for rows in losses]))
 
 
-def _resampled(contest: Contest, seed: int, resamples: int) -> Resampled:
+def resampled(contest: Contest, resamples: int, seed: int, *, noise_seed: int) -> Resampled:
+    """Return the mean test loss of every cut with its draws, another training sample included."""
     rows = torch.tensor(np.stack([losses.test for losses in contest.losses], axis=1))
     _, groups = np.unique(contest.groups, return_inverse=True)
     test = resample(rows, torch.tensor(groups.ravel()), resamples=resamples, seed=seed)
     share = torch.tensor([_training_noise(score) for score in contest.scores])
-    return test.with_noise(share * test.estimate.abs(), seed + 1)
+    return test.with_noise(share * test.estimate.abs(), noise_seed)
 
 
 def _training_noise(score: Score) -> float:
@@ -269,17 +275,17 @@ def _tied_holm(test: Resampled, best: int, names: Sequence[str], level: float) -
     return tuple(cut for i, cut in enumerate(names) if i not in worse)
 
 
-def _mcnemar(contest: Contest, best: int, usual: int) -> float | None:
+def _mcnemar(contest: Contest, best: int, trunk: int) -> float | None:
     """Return McNemar's p-value of the best cut against the usual one, where it can be had."""
-    pair = torch.tensor(np.stack([contest.losses[i].test for i in (best, usual)]))
+    pair = torch.tensor(np.stack([contest.losses[i].test for i in (best, trunk)]))
     right_or_wrong = bool(((pair == 0) | (pair == 1)).all())
     independent = len(np.unique(contest.groups)) == len(contest.groups)
-    if best == usual or not right_or_wrong or not independent:
+    if best == trunk or not right_or_wrong or not independent:
         return None
     return mcnemar(pair[0], pair[1])
 
 
-def _usual(contest: Contest) -> tuple[int, str]:
+def usual(contest: Contest) -> tuple[int, str]:
     """Return the cut at the end of the trunk, and the notes, which say if another stands for it."""
     names = [score.cut for score in contest.scores]
     if TRUNK in names:
@@ -294,18 +300,19 @@ def _usual(contest: Contest) -> tuple[int, str]:
 def _value(test: Resampled, best: int, score: Score, level: float) -> Interval:
     """Return the metric itself: the mean loss, or one minus it where more is better."""
     chosen = Resampled(test.estimate[best, None], test.draws[:, best, None], test.groups)
-    loss = _interval(chosen, level)
+    loss = interval(chosen, level)
     if score.direction == "minimise":
         return loss
     return Interval(1 - loss.estimate, 1 - loss.high, 1 - loss.low)
 
 
-def _interval(resampled: Resampled, level: float) -> Interval:
+def interval(resampled: Resampled, level: float) -> Interval:
+    """Return the interval of a single statistic."""
     low, high = resampled.interval(level)
     return Interval(float(resampled.estimate[0]), float(low[0]), float(high[0]))
 
 
-def _contests(scores: Sequence[Score]) -> list[list[Score]]:
+def _by_contest(scores: Sequence[Score]) -> list[list[Score]]:
     found: Mapping[tuple[str, ...], list[Score]] = defaultdict(list)
     for score in scores:
         if score.primary:

@@ -43,8 +43,8 @@ def holm(p: Tensor) -> Tensor:
         p: (k,) p-values, one for each test.
 
     Examples:
-        >>> holm(torch.tensor([0.03, 0.01, 0.04])).tolist()
-        [0.06..., 0.03..., 0.06...]
+        >>> holm(torch.tensor([0.5, 0.125, 0.25])).tolist()
+        [0.5, 0.375, 0.5]
     """
     order = p.argsort()
     steps = torch.arange(len(p), 0, -1, dtype=p.dtype)

@@ -91,7 +91,7 @@ def test_everything_is_written(results: Path, tmp_path: Path):
 def test_json_holds_the_page_the_verdicts_and_what_failed(results: Path, tmp_path: Path):
     done = run(results, "-o", tmp_path / "report", "--json")
     document = json.loads(done.stdout)
-    assert set(document) == {"page", "verdicts", "failed"}
+    assert set(document) == {"page", "verdicts", "across", "failed"}
     assert document["verdicts"][0]["best"] == "layer1.0"
     assert document["verdicts"][0]["gain"]["low"] > 0
 
