@@ -101,7 +101,7 @@ def verdict(
         note=note,
         pooling=contest.scores[best].pooling,
         tied_holm=_tied_holm(test, best, names, level),
-        mcnemar=_mcnemar(contest, best, trunk),
+        mcnemar=_mcnemar(contest, best, trunk, test.groups),
     )
 
 
@@ -275,12 +275,11 @@ def _tied_holm(test: Resampled, best: int, names: Sequence[str], level: float) -
     return tuple(cut for i, cut in enumerate(names) if i not in worse)
 
 
-def _mcnemar(contest: Contest, best: int, trunk: int) -> float | None:
+def _mcnemar(contest: Contest, best: int, trunk: int, groups: int) -> float | None:
     """Return McNemar's p-value of the best cut against the usual one, where it can be had."""
     pair = torch.tensor(np.stack([contest.losses[i].test for i in (best, trunk)]))
     right_or_wrong = bool(((pair == 0) | (pair == 1)).all())
-    independent = len(np.unique(contest.groups)) == len(contest.groups)
-    if best == trunk or not right_or_wrong or not independent:
+    if best == trunk or not right_or_wrong or groups < len(contest.groups):
         return None
     return mcnemar(pair[0], pair[1])
 

@@ -13,7 +13,7 @@ Hesterberg (2015), "What Teachers Should Know About the Bootstrap", section 5.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import scipy.stats
@@ -157,8 +157,9 @@ def p_values(losses: Resampled) -> Tensor:
     Args:
         losses: Resampled mean losses of k layers on the same rows; lower is better.
     """
-    everyone = torch.arange(len(losses.estimate))
-    return torch.stack([_p_value(losses, layer, everyone) for layer in everyone.tolist()])
+    spread = _Spread.of(losses)
+    everyone = list(range(len(losses.estimate)))
+    return torch.stack([spread.p_value(layer, everyone) for layer in everyone])
 
 
 def p_values_against(losses: Resampled, chosen: int) -> Tensor:
@@ -171,23 +172,48 @@ def p_values_against(losses: Resampled, chosen: int) -> Tensor:
         losses: Resampled mean losses of k layers on the same rows; lower is better.
         chosen: Place of the layer that all are compared with.
     """
-    rival = torch.tensor([chosen])
-    return torch.stack([_p_value(losses, i, rival) for i in range(len(losses.estimate))])
+    spread = _Spread.of(losses)
+    return torch.stack([spread.p_value(i, [chosen]) for i in range(len(losses.estimate))])
 
 
-def _p_value(losses: Resampled, layer: int, rivals: Tensor) -> Tensor:
-    slack = float(RESOLUTION * losses.estimate.abs().max())
-    gaps = losses.estimate[layer] - losses.estimate[rivals]
-    spread = losses.draws[:, layer, None] - losses.draws[:, rivals] - gaps
-    deviation = spread.square().mean(0).sqrt()
-    rival = (gaps.abs() > slack) | (deviation > slack)
-    if not bool(rival.any()):
-        return torch.ones((), dtype=torch.float64)
-    widening = math.sqrt(losses.groups / (losses.groups - 1))
-    unit = (deviation[rival] * widening).clamp(min=torch.finfo(torch.float64).tiny)
-    observed = (gaps[rival] / unit).max()
-    centred = (spread[:, rival] * _expansion(losses.groups, 0.95) / unit).max(1).values
-    return (1 + (centred >= observed).sum()).double() / (1 + len(centred))
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """How much the differences of any two layers vary from resample to resample."""
+
+    estimate: Tensor
+    """(k,) mean losses."""
+    centred: Tensor
+    """(k, r) resampled minus estimated means, one layer after the other in memory."""
+    deviation: Tensor
+    """(k, k) root mean square of the centred differences."""
+    slack: float
+    """What is rounding."""
+    groups: int
+
+    @classmethod
+    def of(cls, losses: Resampled) -> _Spread:
+        centred = (losses.draws - losses.estimate).T.contiguous()
+        products = centred @ centred.T / centred.shape[1]
+        own = products.diagonal()
+        # Rounding leaves 1e-8 of a layer's spread in place of nought, far below any slack.
+        deviation = (own[:, None] + own - 2 * products).clamp(min=0).sqrt()
+        slack = float(RESOLUTION * losses.estimate.abs().max())
+        return cls(losses.estimate, centred, deviation, slack, losses.groups)
+
+    def p_value(self, layer: int, rivals: Sequence[int]) -> Tensor:
+        """Return the p-value of "no rival is better than this layer"."""
+        gaps = self.estimate[layer] - self.estimate
+        told = (gaps.abs() > self.slack) | (self.deviation[layer] > self.slack)
+        known = [rival for rival in rivals if bool(told[rival])]
+        if not known:
+            return torch.ones((), dtype=torch.float64)
+        widening = math.sqrt(self.groups / (self.groups - 1))
+        unit = self.deviation[layer, known] * widening
+        unit = unit.clamp(min=torch.finfo(torch.float64).tiny)
+        observed = (gaps[known] / unit).max()
+        factor = _expansion(self.groups, 0.95) / unit
+        differences = (self.centred[layer] - self.centred[known]) * factor[:, None]
+        return (1 + (differences.amax(0) >= observed).sum()).double() / (1 + len(differences[0]))
 
 
 def _expansion(groups: int, quantile: float) -> float:
