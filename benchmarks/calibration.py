@@ -107,14 +107,14 @@ def losses(means: np.ndarray, rows: int, size: int, classes: bool, rng) -> np.nd
     return (drawn < norm.ppf(means)).astype(float) if classes else means * drawn**2
 
 
-def study(seed: int, noise: bool = True) -> tuple[Contest, Truth]:
+def study(seed: int, noise: bool = True, train: tuple[int, int] = TRAIN) -> tuple[Contest, Truth]:
     rng = np.random.default_rng(seed)
     shape = SHAPES[seed % 3]
     classes, grouped = bool(seed // 3 % 2), bool(rng.random() < 1 / 3)
     layers = int(rng.integers(LAYERS[0], LAYERS[1] + 1))
     n_val, n_test = (int(n) for n in rng.integers(ROWS[0], ROWS[1] + 1, 2))
     size = int(rng.integers(2, 9)) if grouped else 1
-    n_train = int(np.exp(rng.uniform(*np.log(TRAIN))))
+    n_train = int(np.exp(rng.uniform(*np.log(train))))
     widths = np.sort(rng.choice(WIDTHS, layers))
     layer = truths(shape, layers, rng)
     share = np.sqrt(2 * np.minimum(widths, n_train)) / n_train
@@ -163,8 +163,10 @@ def contest(val, test, widths: Sequence[int], n_train: int, size: int, classes: 
     return Contest(scores, rows, (np.arange(len(test)) // size).astype(str))
 
 
-def judged(seed: int, resamples: int, noise: bool = True) -> Outcome:
-    item, truth = study(seed, noise)
+def judged(
+    seed: int, resamples: int, noise: bool = True, train: tuple[int, int] = TRAIN
+) -> Outcome:
+    item, truth = study(seed, noise, train)
     return outcome(item, truth, verdict(item, seed=seed, resamples=resamples))
 
 
@@ -208,8 +210,14 @@ def outcome(item: Contest, truth: Truth, found: Verdict) -> Outcome:
     )
 
 
-def outcomes(studies: int, resamples: int, noise: bool = True, jobs: int = 1) -> list[Outcome]:
-    work = ([seed, resamples, noise] for seed in range(studies))
+def outcomes(
+    studies: int,
+    resamples: int,
+    noise: bool = True,
+    train: tuple[int, int] = TRAIN,
+    jobs: int = 1,
+) -> list[Outcome]:
+    work = ([seed, resamples, noise, train] for seed in range(studies))
     if jobs == 1:
         return [judged(*one) for one in work]
     with ProcessPoolExecutor(jobs) as pool:
@@ -246,9 +254,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (("studies", 200), ("resamples", 2000), ("jobs", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--fixed", action="store_true", help="without the noise of training")
+    parser.add_argument("--fixed", action="store_true", help="probes that no training moves")
+    parser.add_argument("--train", type=int, nargs=2, default=TRAIN, help="fewest and most rows")
     chosen = parser.parse_args()
-    found = outcomes(chosen.studies, chosen.resamples, not chosen.fixed, chosen.jobs)
+    train = (chosen.train[0], chosen.train[1])
+    found = outcomes(chosen.studies, chosen.resamples, not chosen.fixed, train, chosen.jobs)
     print("\n".join(lines(found)))
 
 

@@ -127,7 +127,7 @@ def assumed(probes: np.ndarray, width: int, n_train: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    defaults = {"worlds": 18, "samples": 20, "width": 64, "train": 1000, "resamples": 1000}
+    defaults = {"worlds": 18, "samples": 10, "width": 64, "train": 1000, "resamples": 1000}
     for name, default in {**defaults, "jobs": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     chosen = parser.parse_args()

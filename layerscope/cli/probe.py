@@ -46,6 +46,8 @@ def command(
 ) -> None:
     """Score every cut on every task, and print where to cut and how sure that is.
 
+    For a checkpoint with several tasks also the one cut that serves all, and what each gives up.
+
     \b
     Examples:
       layerscope probe
