@@ -51,6 +51,11 @@ def test_the_tied_set_is_no_list_of_all_layers(calibration, found):
     assert calibration.share(one_best, "size")[0] <= 0.6
 
 
+def test_each_of_equal_layers_is_tied_as_often_as_the_level_says(calibration, found):
+    equal = [one for one in found if one.shape == "equal"]
+    assert 0.88 <= calibration.share(equal, "size")[0] <= 0.99
+
+
 def test_equal_layers_have_no_single_winner(calibration, found):
     assert calibration.share(found, "single")[0] <= 0.07
 
