@@ -98,7 +98,7 @@ def sample(world: World, counts: tuple[int, int, int], rng: np.random.Generator)
 
 
 def studied(
-    seed: int, samples: int, width: int, n_train: int, resamples: int
+    seed: int, samples: int, width: int, n_train: int, resamples: int, blind: bool
 ) -> tuple[list[Outcome], float]:
     warnings.simplefilter("ignore")
     world = World(seed, width, classes=bool(seed // 3 % 2))
@@ -108,9 +108,11 @@ def studied(
     layer = probes.mean(0)
     if world.shape == "equal":
         layer = np.full_like(layer, layer.mean())
+    # Of so many rows a verdict expects no noise of training.
+    told = 10**9 if blind else n_train
     found = []
     for number, (true, val, test) in enumerate(drawn):
-        item = contest(val, test, [width] * world.layers, n_train, 1, world.classes)
+        item = contest(val, test, [width] * world.layers, told, 1, world.classes)
         truth = Truth(world.shape, world.classes, False, layer, true)
         found.append(outcome(item, truth, verdict(item, seed=number, resamples=resamples)))
     return found, assumed(probes, width, n_train)
@@ -130,8 +132,9 @@ def main() -> None:
     defaults = {"worlds": 18, "samples": 10, "width": 64, "train": 1000, "resamples": 1000}
     for name, default in {**defaults, "jobs": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--blind", action="store_true", help="verdicts without training noise")
     chosen = parser.parse_args()
-    settings = (chosen.samples, chosen.width, chosen.train, chosen.resamples)
+    settings = (chosen.samples, chosen.width, chosen.train, chosen.resamples, chosen.blind)
     with ProcessPoolExecutor(chosen.jobs) as pool:
         waiting = [pool.submit(studied, seed, *settings) for seed in range(chosen.worlds)]
         done = [one.result() for one in waiting]
