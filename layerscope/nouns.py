@@ -265,6 +265,11 @@ class Score:
     losses: Losses | None = field(default=None, compare=False, repr=False)
     """Kept beside the table, not in it; only with the primary metric."""
 
+    @property
+    def usual(self) -> bool:
+        """Whether all rows trained, on the layer as it is."""
+        return not self.control and (self.train == "all" or self.train.endswith("folds"))
+
     def row(self) -> dict[str, Any]:
         """Return the table's columns, without the losses."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "losses"}
@@ -312,6 +317,25 @@ class Verdict:
     note: str = ""
     pooling: str = ""
     """Of the best cut: the one that validation prefers where there are several."""
+    tied_holm: tuple[str, ...] = ()
+    """Cuts that pairwise tests against ``best`` do not show to be worse, Holm-corrected."""
+    mcnemar: float | None = None
+    """McNemar's two-sided p-value of ``best`` against ``trunk``; None where they are the same, rows
+    share groups, or losses are not of right and wrong."""
+    train: str = "all"
+    """Which training rows: ``all``, ``10%``, ``5/class``, or ``5 folds`` of train and val."""
+    control: str = ""
+    """Against which confound: ``width=64``, ``pca=64``, ``shuffled``, or nothing."""
+
+    @property
+    def usual(self) -> bool:
+        """Whether all rows trained, on layers as they are."""
+        return not self.control and (self.train == "all" or self.train.endswith("folds"))
+
+    @property
+    def way(self) -> str:
+        """How the layers were probed, where it is not the usual way: ``10%, width=64``."""
+        return ", ".join(filter(None, ("" if self.train == "all" else self.train, self.control)))
 
 
 @runtime_checkable

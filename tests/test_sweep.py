@@ -4,18 +4,21 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from layerscope.errors import CacheError, EstimatorError
 from layerscope.estimators import estimators
 from layerscope.nouns import SPLITS, CutPoint, LayerView, Score, Split, Task
+from layerscope.protocol import arrangements
 from layerscope.report.curve import curves
 from layerscope.report.results import Results
-from layerscope.report.verdict import sentence, verdicts
+from layerscope.report.verdict import contests, sentence, verdicts
 from layerscope.sweep import size, sweep
 
 N, SIZE = 1200, 4
@@ -530,3 +533,120 @@ def test_an_estimator_that_refuses_all_yields_rows_with_its_reason(tmp_path):
 
     report = sweep([small()], [LATENT], [Refusing(1)], tmp_path)
     assert [score.note for score in report.failed] == ["Too few rows. Add some."] * 3
+
+
+# Arrangements: draws of training rows, seeds, folds and controls.
+
+
+def test_every_arrangement_is_a_cell_and_seeds_count_where_chance_decides(tmp_path):
+    ways = arrangements(["all", "10%"], ["", "width=3"], seeds=2)
+    report = run(small(), tmp_path, arrangements=ways)
+    assert not report.failed
+    rows = {(it.train, it.control, it.seed) for it in report.results.scores()}
+    # All rows of a layer as it is leave nothing to chance.
+    assert rows == {("all", "", 0), *product(("10%",), ("", "width=3"), (0, 1))} | {
+        ("all", "width=3", 0),
+        ("all", "width=3", 1),
+    }
+    assert len({it.n_train for it in report.results.scores() if it.train == "10%"}) == 1
+    again = run(small(), tmp_path, arrangements=ways)
+    assert (again.computed, again.kept) == (0, report.computed)
+
+
+def test_verdicts_of_draws_and_controls_stand_beside_the_usual_one(tmp_path):
+    ways = arrangements(["all", "20%"], ["", "shuffled"], seeds=2)
+    report = run(small(), tmp_path, arrangements=ways)
+    found = {(it.task, it.way): it for it in verdicts(report.results)}
+    for task in (LATENT.name, CATEGORY.name):
+        assert {way for name, way in found if name == task} == {
+            "", "20%", "shuffled", "20%, shuffled",
+        }  # fmt: skip
+    assert curves(report.results.scores()) == curves(
+        [it for it in report.results.scores() if it.usual]
+    )
+    assert "[20%, shuffled]: cut at" in sentence(found[LATENT.name, "20%, shuffled"])
+
+
+def test_seeds_are_averaged_row_by_row(tmp_path):
+    report = run(small(), tmp_path, arrangements=arrangements(["20%"], seeds=3))
+    scores = [it for it in report.results.scores() if it.primary and it.task == CATEGORY.name]
+    of_cut = [report.results.losses(it).test for it in scores if it.cut == "trunk"]
+    assert len(of_cut) == 3
+    (item,) = [it for it in contests(report.results) if it.scores[0].task == CATEGORY.name]
+    place = [it.cut for it in item.scores].index("trunk")
+    np.testing.assert_allclose(item.losses[place].test, np.mean(of_cut, axis=0))
+
+
+def test_folds_validate_on_all_rows_and_judge_on_the_same_test_rows(tmp_path):
+    usual = run(small(), tmp_path / "usual")
+    folded = run(small(), tmp_path / "folded", arrangements=arrangements(folds=4))
+    one, other = (
+        {(it.cut, it.task): it for it in report.results.scores() if it.primary}
+        for report in (usual, folded)
+    )
+    assert one.keys() == other.keys()
+    for cell, score in other.items():
+        assert score.n_val == one[cell].n_train + one[cell].n_val
+        assert score.n_test == one[cell].n_test
+        assert score.train == "4 folds"
+        assert len(folded.results.losses(score).val) == score.n_val
+        assert score.test == pytest.approx(
+            one[cell].test, abs=0.15 if score.direction == "maximise" else 0.6
+        )
+
+
+def test_what_an_arrangement_cannot_do_fails_its_cells_alone(tmp_path):
+    report = run(small(), tmp_path, arrangements=arrangements(["all", "99999/class"]))
+    assert {it.train for it in report.failed} == {"99999/class"}
+    assert {it.status for it in report.results.scores() if it.train == "all"} == {"done"}
+
+
+def test_a_wide_noisy_layer_does_not_win(tmp_path):
+    rng = np.random.default_rng(5)
+    z = rng.standard_normal((N, 1))
+    good = np.concatenate((z, rng.standard_normal((N, 5))), 1)
+    wide = np.concatenate((z, 4 * rng.standard_normal((N, 200))), 1)
+    wide[:, 0] += rng.standard_normal(N)
+    cache = Cache({"stem@mean": good, "trunk@mean": wide}, {LATENT.name: z}, (LATENT,))
+    found = verdict_of(cache, tmp_path)
+    assert found.best == "stem"
+    assert found.tied == ("stem",)
+
+
+def test_where_width_may_decide_it_is_said_and_equal_width_answers(tmp_path):
+    rng = np.random.default_rng(6)
+    z = rng.standard_normal((N, 1))
+    noisy = [z + 1.5 * rng.standard_normal((N, width)) for width in (2, 40)]
+    cache = Cache({"stem@mean": noisy[0], "trunk@mean": noisy[1]}, {LATENT.name: z}, (LATENT,))
+    (alone,) = verdicts(run(cache, tmp_path / "alone").results)
+    assert alone.best == "trunk"
+    assert "--control width=2 tells whether width alone decides" in alone.note
+    both = run(cache, tmp_path / "both", arrangements=arrangements(controls=["", "width=2"]))
+    plain, _ = sorted(verdicts(both.results), key=lambda it: it.control)
+    assert "At equal width (width=2)" in plain.note
+
+
+def test_the_table_is_exported_for_other_programs(tmp_path):
+    report = run(small(), tmp_path, arrangements=arrangements(["all", "10%"]))
+    report.results.export()
+    frame = report.results.to_pandas()
+    read = pd.read_parquet(tmp_path / "scores.parquet")
+    pd.testing.assert_frame_equal(read, frame)
+    rows = pd.read_csv(tmp_path / "scores.csv", keep_default_na=False, na_values=[])
+    assert len(rows) == len(frame) == len(report.results.scores())
+    assert rows["train"].tolist() == frame["train"].tolist()
+    np.testing.assert_allclose(rows["test"].astype(float), frame["test"])
+    assert json.loads(frame["settings"][0])
+
+
+def test_predictions_are_kept_on_request(tmp_path):
+    usual = run(small(), tmp_path / "usual").results
+    kept = run(small(), tmp_path / "kept", keep_predictions=True).results
+    for score in usual.scores():
+        if score.primary:
+            assert usual.losses(score).predicted is None
+    for score in kept.scores():
+        if score.primary and score.task == CATEGORY.name:
+            losses = kept.losses(score)
+            right = losses.predicted == small().targets[CATEGORY.name][USUAL == 2]
+            np.testing.assert_array_equal(losses.test, 1.0 - right)

@@ -17,6 +17,7 @@ from layerscope.nouns import Existing
 if TYPE_CHECKING:
     from layerscope.nouns import Estimator, FeatureCache, Interval, Task, Verdict
     from layerscope.protocol import Arrangement
+    from layerscope.report.across import Across
     from layerscope.sweep import SweepReport
 
 SHOWN = 3
@@ -71,6 +72,8 @@ def command(
 ) -> None:
     """Score every cut on every task, and print where to cut and how sure that is.
 
+    For a checkpoint with several tasks also the one cut that serves all, and what each gives up.
+
     \b
     Examples:
       layerscope probe
@@ -81,7 +84,8 @@ def command(
     """
     from layerscope.cache import find_caches, open_cache
     from layerscope.protocol import arrangements
-    from layerscope.report.verdict import verdicts
+    from layerscope.report.across import every_across
+    from layerscope.report.verdict import contests, verdict, weighed
 
     paths = [found for path in caches or [Path("features")] for found in find_caches(path)]
     with ExitStack() as stack:
@@ -112,12 +116,16 @@ def command(
     }
     settings.write(output / "settings.json", "probe", values)
     wanted = {task.name: task for task in asked}
-    reached = [
-        verdict
-        for verdict in verdicts(report.results, seed=seed)
-        if verdict.checkpoint in names and verdict.task in wanted
+    items = [
+        item
+        for item in contests(report.results)
+        if item.scores[0].checkpoint in names and item.scores[0].task in wanted
     ]
-    _print(report, reached, wanted, names, as_json)
+    reached = weighed([(item, verdict(item, seed=seed)) for item in items])
+    across, reasons = every_across(items, seed=seed)
+    _print(report, reached, across, wanted, names, as_json)
+    for line in reasons:
+        terminal.say(line)
     if report.failed:
         raise typer.Exit(FINDINGS)
 
@@ -218,6 +226,7 @@ def _some(names: Sequence[str]) -> str:
 def _print(
     report: SweepReport,
     verdicts: Sequence[Verdict],
+    across: Sequence[Across],
     tasks: dict[str, Task],
     names: set[str],
     as_json: bool,
@@ -226,16 +235,18 @@ def _print(
 
     data = {
         "verdicts": [asdict(verdict) for verdict in verdicts],
+        "across": [asdict(one) for one in across],
         "scores": [
             row(score)
             for score in report.results.scores()
             if score.checkpoint in names and score.task in tasks
         ],
     }
-    terminal.emit(data, as_json, lambda: _text(verdicts, tasks))
+    terminal.emit(data, as_json, lambda: _text(verdicts, across, tasks))
 
 
-def _text(verdicts: Sequence[Verdict], tasks: dict[str, Task]) -> str:
+def _text(verdicts: Sequence[Verdict], across: Sequence[Across], tasks: dict[str, Task]) -> str:
+    from layerscope.report.across import sentence as across_sentence
     from layerscope.report.verdict import sentence
 
     if not verdicts:
@@ -246,12 +257,14 @@ def _text(verdicts: Sequence[Verdict], tasks: dict[str, Task]) -> str:
         f"{verdict.checkpoint}: {sentence(verdict, tasks[verdict.task].title)}"
         for verdict in verdicts
     ]
+    titles = {name: task.title for name, task in tasks.items() if task.title}
+    common = [f"{one.checkpoint}: {across_sentence(one, titles)}" for one in across]
     notes = [
         f"{verdict.checkpoint}, {verdict.task}: {verdict.note}"
         for verdict in verdicts
         if verdict.note
     ]
-    return "\n".join([table, "", *lines, *notes])
+    return "\n".join([table, "", *lines, *common, *notes])
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:
@@ -260,7 +273,7 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
     others = [cut for cut in verdict.tied if cut != verdict.best]
     return (
         verdict.checkpoint,
-        verdict.task,
+        f"{verdict.task} [{verdict.way}]" if verdict.way else verdict.task,
         verdict.best,
         verdict.metric,
         _interval(verdict.value),

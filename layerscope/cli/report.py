@@ -35,8 +35,11 @@ def command(
     settings.write(
         output / "settings.json", "report", {"results": results, "output": output, "json": as_json}
     )
-    document = {"page": str(report.page), **table.document(report.scores, report.verdicts)}
-    terminal.emit(document, as_json, lambda: _text(table.cells(report.verdicts)))
+    document = {
+        "page": str(report.page),
+        **table.document(report.scores, report.verdicts, report.across),
+    }
+    terminal.emit(document, as_json, lambda: _text(table.cells(report.verdicts), report.remarks))
     terminal.say(f"The page is {report.page}.")
     failures = table.failures(report.scores)
     if failures:
@@ -44,7 +47,7 @@ def command(
         raise typer.Exit(FINDINGS)
 
 
-def _text(rows: list[tuple[str, ...]]) -> str:
+def _text(rows: list[tuple[str, ...]], remarks: tuple[str, ...]) -> str:
     from layerscope.report.table import HEADER, NUMBERS
 
-    return terminal.table(HEADER, rows, right=NUMBERS)
+    return "\n".join([terminal.table(HEADER, rows, right=NUMBERS), *remarks])

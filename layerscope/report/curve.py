@@ -97,7 +97,7 @@ class Curve:
 def curves(
     scores: Iterable[Score], metric: str | None = None, titles: Mapping[str, str] | None = None
 ) -> list[Curve]:
-    """Return the curves of one metric, trained checkpoints first.
+    """Return the curves of one metric over all training rows, trained checkpoints first.
 
     Args:
         scores: The long table.
@@ -110,7 +110,8 @@ def curves(
     """
     cells: dict[tuple[str, ...], list[Score]] = defaultdict(list)
     for score in scores:
-        if score.primary if metric is None else score.metric == metric:
+        wanted = score.primary if metric is None else score.metric == metric
+        if wanted and score.usual:
             key = (score.checkpoint, score.source, score.task, score.estimator, score.metric)
             cells[key].append(score)
     known = titles or {}

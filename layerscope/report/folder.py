@@ -11,8 +11,10 @@ from typing import Any
 from layerscope.errors import LayerScopeError
 from layerscope.nouns import Score, Verdict
 from layerscope.report import table
+from layerscope.report.across import Across, every_across
+from layerscope.report.across import sentence as across_sentence
 from layerscope.report.results import MAKE, Results, open_results
-from layerscope.report.verdict import sentence, verdicts
+from layerscope.report.verdict import contests, sentence, verdict, weighed
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,10 @@ class Report:
     verdicts: tuple[Verdict, ...]
     sentences: tuple[str, ...]
     """One for each verdict."""
+    across: tuple[Across, ...] = ()
+    """One cut for all tasks of a checkpoint, where it has several."""
+    remarks: tuple[str, ...] = ()
+    """One sentence for each of those, and why there is none for a checkpoint of several tasks."""
 
 
 def write_report(results: Path, output: Path) -> Report:
@@ -43,10 +49,16 @@ def write_report(results: Path, output: Path) -> Report:
     stored = open_results(results)
     scores, settings = tuple(_some(stored)), _settings(results)
     # The seed of the run, so that page and terminal give the same intervals.
-    found = tuple(verdicts(stored, seed=settings.get("probe", {}).get("seed", 0)))
+    seed = settings.get("probe", {}).get("seed", 0)
+    items = contests(stored)
+    found = tuple(weighed([(item, verdict(item, seed=seed)) for item in items]))
+    across, reasons = every_across(items, seed=seed)
     titles = {name: task.title for name, task in stored.tasks().items() if task.title}
     sentences = tuple(sentence(item, titles.get(item.task, "")) for item in found)
-    report = Report(output / "index.html", scores, found, sentences)
+    remarks = [f"{one.checkpoint}: {across_sentence(one, titles)}" for one in across]
+    report = Report(
+        output / "index.html", scores, found, sentences, tuple(across), (*remarks, *reasons)
+    )
     output.mkdir(parents=True, exist_ok=True)
     _write_tables(report, output)
     _write_page(report, titles, settings, stored.current(scores))
@@ -61,7 +73,7 @@ def _some(stored: Results) -> list[Score]:
 
 
 def _write_tables(report: Report, output: Path) -> None:
-    document = table.document(report.scores, report.verdicts)
+    document = table.document(report.scores, report.verdicts, report.across)
     texts = {
         "cut-table.md": table.markdown(report.verdicts),
         "cut-table.csv": table.verdicts_csv(report.verdicts),
@@ -82,10 +94,18 @@ def _write_page(
     from layerscope.report.figures import figures, write
     from layerscope.report.page import Content, page
 
-    drawn = figures(current, report.verdicts, titles)
+    drawn = figures(current, [it for it in report.verdicts if it.usual], titles)
     paths = write(drawn, report.page.parent / "figures")
     images = {path.stem: path for path in paths if path.suffix == ".svg"}
-    content = Content(report.scores, report.verdicts, report.sentences, images, settings)
+    content = Content(
+        report.scores,
+        report.verdicts,
+        report.sentences,
+        images,
+        settings,
+        report.across,
+        report.remarks,
+    )
     report.page.write_text(page(content), encoding="utf-8")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import layerscope
 from layerscope.nouns import Score, Verdict
 from layerscope.report import table
+from layerscope.report.across import Across
 from layerscope.report.curve import RANDOM
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "matplotlib")
@@ -55,6 +56,11 @@ of them. An <em>oracle</em>, the best number on the test split itself, appears n
 page.</p>
 """
 
+ACROSS_NOTE = """The one cut has the least mean regret on the validation splits of all tasks. A
+regret is the loss there minus that of the task's own best cut, a gain that of the trunk minus that
+of the one cut; both come from the test split, in units of the task's validation loss at an
+average cut."""
+
 
 @dataclass(frozen=True, slots=True)
 class Content:
@@ -68,6 +74,10 @@ class Content:
     """By caption: a figure's SVG."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What the results were made with."""
+    across: Sequence[Across] = ()
+    """One cut for all tasks of a checkpoint."""
+    remarks: Sequence[str] = ()
+    """One sentence for each of those, and why there is none for a checkpoint of several tasks."""
 
 
 def page(content: Content) -> str:
@@ -76,6 +86,7 @@ def page(content: Content) -> str:
         _sentences(content.verdicts, content.sentences),
         _figures(content.images),
         _table(content.verdicts),
+        _across(content.across, content.remarks),
         _failed(content.scores),
         NOTE,
         _provenance(content.scores, content.settings),
@@ -118,6 +129,17 @@ def _figure(caption: str, path: Path) -> str:
 
 def _table(verdicts: Sequence[Verdict]) -> str:
     return "<h2>Cut table</h2>\n" + _rows(table.HEADER, table.cells(verdicts), table.NUMBERS)
+
+
+def _across(found: Sequence[Across], remarks: Sequence[str]) -> str:
+    if not found and not remarks:
+        return ""
+    items = "".join(f"<li>{escape(text)}</li>\n" for text in remarks)
+    html = f"<h2>One cut for all tasks</h2>\n<ul>\n{items}</ul>\n"
+    if not found:
+        return html
+    rows = _rows(table.ACROSS, table.across_cells(found), table.ACROSS_NUMBERS)
+    return f'{html}{rows}<p class="note">{ACROSS_NOTE}</p>\n'
 
 
 def _rows(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:

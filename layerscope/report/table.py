@@ -11,6 +11,7 @@ from io import StringIO
 from typing import Any
 
 from layerscope.nouns import Interval, Score, Verdict
+from layerscope.report.across import Across
 from layerscope.report.curve import failed
 from layerscope.report.verdict import in_runs
 
@@ -31,6 +32,8 @@ HEADER = (
 )
 NUMBERS = (5, 6, 9, 10, 11, 12)
 """Columns of numbers, for a table that aligns them to the right."""
+ACROSS = ("checkpoint", "task", "estimator", "one cut", "own best", "regret", "gain over trunk")
+ACROSS_NUMBERS = (5, 6)
 
 
 def cells(verdicts: Iterable[Verdict]) -> list[tuple[str, ...]]:
@@ -45,14 +48,44 @@ def markdown(verdicts: Iterable[Verdict]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-def records(verdicts: Iterable[Verdict]) -> list[dict[str, Any]]:
-    """Return the cut table as plain records, which JSON can hold."""
-    return [_plain(asdict(verdict)) for verdict in verdicts]
+def across_cells(found: Iterable[Across]) -> list[tuple[str, ...]]:
+    """Return a row for every task and one for their mean, under :data:`ACROSS`."""
+    rows: list[tuple[str, ...]] = []
+    for one in found:
+        rows += [
+            (
+                one.checkpoint,
+                task.task,
+                task.estimator,
+                one.cut,
+                task.own,
+                signed(task.regret),
+                signed(task.gain),
+            )
+            for task in one.tasks
+        ]
+        mean = (signed(one.regret), signed(one.gain))
+        rows.append((one.checkpoint, f"mean of {len(one.tasks)}", "", one.cut, "", *mean))
+    return rows
 
 
-def document(scores: Sequence[Score], verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Return what ``--json`` prints and ``verdicts.json`` holds: verdicts and failed cells."""
-    return {"verdicts": records(verdicts), "failed": failures(scores)}
+def records(found: Iterable[Verdict] | Iterable[Across]) -> list[dict[str, Any]]:
+    """Return verdicts, or cuts across tasks, as plain records, which JSON can hold."""
+    return [_plain(asdict(one)) for one in found]
+
+
+def document(
+    scores: Sequence[Score], verdicts: Sequence[Verdict], across: Sequence[Across] = ()
+) -> dict[str, Any]:
+    """Return what ``--json`` prints and ``verdicts.json`` holds.
+
+    Verdicts, the one cut for all tasks of each checkpoint, and failed cells.
+    """
+    return {
+        "verdicts": records(verdicts),
+        "across": records(across),
+        "failed": failures(scores),
+    }
 
 
 def failures(scores: Iterable[Score]) -> list[dict[str, str]]:
@@ -94,7 +127,7 @@ def _cells(verdict: Verdict) -> tuple[str, ...]:
     return (
         verdict.checkpoint,
         verdict.task,
-        verdict.estimator,
+        f"{verdict.estimator} [{verdict.way}]" if verdict.way else verdict.estimator,
         verdict.metric,
         verdict.best if verdict.agrees else f"{verdict.best} (!)",
         number(value.estimate),

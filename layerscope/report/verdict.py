@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 
 import numpy as np
@@ -32,9 +32,11 @@ from layerscope.stats.bootstrap import (
     Resampled,
     difference,
     p_values,
+    p_values_against,
     probability_best,
     resample,
 )
+from layerscope.stats.paired import holm, mcnemar
 
 _LONG_RUN = 2
 TRUNK = "trunk"
@@ -73,11 +75,11 @@ def verdict(
     """
     _check(contest)
     first, names = contest.scores[0], [score.cut for score in contest.scores]
-    best = _best([losses.val for losses in contest.losses])
-    test = _resampled(contest, seed, resamples)
+    best = lowest([losses.val for losses in contest.losses])
+    test = resampled(contest, resamples, seed, noise_seed=seed + 1)
     accepted = [bool(p > 1 - level) for p in p_values(test)]
     tied = tuple(cut for i, cut in enumerate(names) if accepted[i] or i == best)
-    usual, note = _usual(contest)
+    trunk, note = usual(contest)
     return Verdict(
         checkpoint=first.checkpoint,
         task=first.task,
@@ -88,9 +90,9 @@ def verdict(
         value=_value(test, best, first, level),
         tied=tied,
         shallowest=tied[0],
-        trunk=names[usual],
-        gain=_interval(difference(test, usual, best), level),
-        gain_over_last=_interval(difference(test, len(names) - 1, best), level),
+        trunk=names[trunk],
+        gain=interval(difference(test, trunk, best), level),
+        gain_over_last=interval(difference(test, len(names) - 1, best), level),
         probability=dict(zip(names, probability_best(test).tolist(), strict=True)),
         level=level,
         n_test=len(contest.groups),
@@ -98,37 +100,49 @@ def verdict(
         agrees=accepted[best],
         note=note,
         pooling=contest.scores[best].pooling,
+        tied_holm=_tied_holm(test, best, names, level),
+        train=first.train,
+        control=first.control,
+        mcnemar=_mcnemar(contest, best, trunk, test.groups),
     )
 
 
 def verdicts(results: Results, *, level: float = 0.95, seed: int = 0) -> list[Verdict]:
-    """Return the verdict of every checkpoint, task and estimator that has a cut with a score."""
-    found = (contest(results, scores) for scores in _contests(results.scores()))
-    return [verdict(item, level=level, seed=seed) for item in found if item.scores]
+    """Return the verdict of every checkpoint, task, estimator and arrangement with a score."""
+    return weighed([(it, verdict(it, level=level, seed=seed)) for it in contests(results)])
+
+
+def contests(results: Results) -> list[Contest]:
+    """Return the contest of every checkpoint, task, estimator and arrangement with a score."""
+    found = (contest(results, scores) for scores in _by_contest(results.scores()))
+    return [item for item in found if item.scores]
 
 
 def contest(results: Results, scores: Sequence[Score]) -> Contest:
     """Gather the cuts of one task, leaving out those that failed or belong to an older cache.
 
-    Of a cut in several poolings, the one that validation prefers stands for it.
+    Of a cut in several poolings, the one that validation prefers stands for it. Of several seeds,
+    the mean loss of every row counts.
 
     Args:
         results: Where their losses and groups are kept.
-        scores: Primary scores of one checkpoint, source, task and estimator.
+        scores: Primary scores of one checkpoint, source, task, estimator and arrangement.
     """
     first = scores[0]
     groups, fingerprint = results.groups(first.checkpoint, first.source, first.task)
-    ordered = sorted(scores, key=lambda score: score.index)
+    ordered = sorted(scores, key=lambda score: (score.index, score.seed))
     names = _labels(ordered)
     broken = [score.status == "failed" for score in ordered]
     stale = [score.fingerprint != fingerprint for score in ordered]
     kept = [score for score, *wrong in zip(ordered, broken, stale, strict=True) if not any(wrong)]
-    chosen, choice = _in_one_pooling([(score, results.losses(score)) for score in kept])
+    entries = _over_seeds([(score, results.losses(score)) for score in kept])
+    chosen, choice = _in_one_pooling(entries)
     left_out = [
         f"Left out, {reason}: {', '.join(compress(names, which))}."
         for reason, which in (("failed", broken), ("from another cache", stale))
         if any(which)
     ]
+    left_out = list(dict.fromkeys(left_out))
     return Contest(
         tuple(score for score, _ in chosen),
         tuple(losses for _, losses in chosen),
@@ -139,8 +153,65 @@ def contest(results: Results, scores: Sequence[Score]) -> Contest:
 
 def _labels(scores: Sequence[Score]) -> list[str]:
     """Return the name of each score's cut, with the pooling where the cut has several."""
-    counts = Counter(score.cut for score in scores)
+    counts = Counter(cut for cut, _ in {(score.cut, score.pooling) for score in scores})
     return [f"{s.cut}@{s.pooling}" if counts[s.cut] > 1 else s.cut for s in scores]
+
+
+def _over_seeds(entries: Sequence[tuple[Score, Losses]]) -> list[tuple[Score, Losses]]:
+    """Return one entry for each cut and pooling, with the mean over seeds of each row's loss."""
+    by_layer: dict[tuple[str, str], list[tuple[Score, Losses]]] = defaultdict(list)
+    for score, losses in entries:
+        by_layer[score.cut, score.pooling].append((score, losses))
+    return [
+        (
+            group[0][0],
+            Losses(
+                np.mean([losses.val for _, losses in group], axis=0),
+                np.mean([losses.test for _, losses in group], axis=0),
+            ),
+        )
+        for group in by_layer.values()
+    ]
+
+
+def weighed(reached: Sequence[tuple[Contest, Verdict]]) -> list[Verdict]:
+    """Return verdicts with a note where the width of cuts, and nothing else, might decide.
+
+    A wide layer may win a linear probe by its width alone. Where cuts that are narrower than the
+    best are rejected, a verdict at equal width tells; where there is none, how to have it is said.
+
+    Args:
+        reached: The verdicts of all contests, with the contests.
+    """
+    equal = {_question(it): it for _, it in reached if it.control.startswith(("width=", "pca="))}
+    return [
+        it if it.control else replace(it, note=_joined(it.note, _of_width(contest, it, equal)))
+        for contest, it in reached
+    ]
+
+
+def _question(verdict: Verdict) -> tuple[str, ...]:
+    return verdict.checkpoint, verdict.task, verdict.estimator, verdict.train
+
+
+def _of_width(contest: Contest, verdict: Verdict, equal: Mapping[tuple[str, ...], Verdict]) -> str:
+    width = {score.cut: score.width for score in contest.scores}
+    narrower = [cut for cut in width if width[cut] < width[verdict.best]]
+    if all(cut in verdict.tied for cut in narrower):
+        return ""
+    other = equal.get(_question(verdict))
+    if other is None:
+        return (
+            f"Cuts have {min(width.values())} to {max(width.values())} features; --control "
+            f"width={min(width.values())} tells whether width alone decides."
+        )
+    if verdict.best in other.tied:
+        return f"At equal width ({other.control}) the cut stands."
+    return f"At equal width ({other.control}) the cut is {other.best}: width decides here."
+
+
+def _joined(*notes: str) -> str:
+    return " ".join(filter(None, notes))
 
 
 def _in_one_pooling(
@@ -154,7 +225,7 @@ def _in_one_pooling(
     by_cut: dict[str, list[tuple[Score, Losses]]] = defaultdict(list)
     for score, losses in entries:
         by_cut[score.cut].append((score, losses))
-    kept = [group[_best([losses.val for _, losses in group])] for group in by_cut.values()]
+    kept = [group[lowest([losses.val for _, losses in group])] for group in by_cut.values()]
     by_pooling: dict[str, list[str]] = defaultdict(list)
     for score, _ in kept:
         if len(by_cut[score.cut]) > 1:
@@ -168,7 +239,7 @@ def oracle(contest: Contest) -> str:
 
     A maximum over the reported split is optimistic, and the more so the more cuts there are.
     """
-    return contest.scores[_best([losses.test for losses in contest.losses])].cut
+    return contest.scores[lowest([losses.test for losses in contest.losses])].cut
 
 
 def in_runs(cuts: Sequence[str], order: Sequence[str]) -> str:
@@ -211,8 +282,9 @@ def sentence(verdict: Verdict, title: str = "") -> str:
     """  # noqa: E501
     value = verdict.value
     worth = f"{verdict.metric} {value.estimate:.3g} [{value.low:.3g}, {value.high:.3g}]"
+    way = f" [{verdict.way}]" if verdict.way else ""
     parts = [
-        f"{title or verdict.task}: cut at {verdict.best} ({worth})",
+        f"{title or verdict.task}{way}: cut at {verdict.best} ({worth})",
         *_company(verdict),
         _gain(verdict),
     ]
@@ -239,17 +311,18 @@ def _check(contest: Contest) -> None:
             )
 
 
-def _best(losses: Sequence[npt.NDArray[np.float64]]) -> int:
+def lowest(losses: Sequence[npt.NDArray[np.float64]]) -> int:
     """Return the layer of least mean loss; of equal ones the shallowest."""
     return int(np.argmin([rows.mean() for rows in losses]))
 
 
-def _resampled(contest: Contest, seed: int, resamples: int) -> Resampled:
+def resampled(contest: Contest, resamples: int, seed: int, *, noise_seed: int) -> Resampled:
+    """Return the mean test loss of every cut with its draws, another training sample included."""
     rows = torch.tensor(np.stack([losses.test for losses in contest.losses], axis=1))
     _, groups = np.unique(contest.groups, return_inverse=True)
     test = resample(rows, torch.tensor(groups.ravel()), resamples=resamples, seed=seed)
     share = torch.tensor([_training_noise(score) for score in contest.scores])
-    return test.with_noise(share * test.estimate.abs(), seed + 1)
+    return test.with_noise(share * test.estimate.abs(), noise_seed)
 
 
 def _training_noise(score: Score) -> float:
@@ -257,7 +330,24 @@ def _training_noise(score: Score) -> float:
     return math.sqrt(2 * min(score.width, score.n_train)) / score.n_train
 
 
-def _usual(contest: Contest) -> tuple[int, str]:
+def _tied_holm(test: Resampled, best: int, names: Sequence[str], level: float) -> tuple[str, ...]:
+    """Return the cuts that pairwise tests against the chosen one do not reject, Holm-corrected."""
+    others = [i for i in range(len(names)) if i != best]
+    corrected = holm(p_values_against(test, best)[others])
+    worse = {i for i, p in zip(others, corrected.tolist(), strict=True) if p <= 1 - level}
+    return tuple(cut for i, cut in enumerate(names) if i not in worse)
+
+
+def _mcnemar(contest: Contest, best: int, trunk: int, groups: int) -> float | None:
+    """Return McNemar's p-value of the best cut against the usual one, where it can be had."""
+    pair = torch.tensor(np.stack([contest.losses[i].test for i in (best, trunk)]))
+    right_or_wrong = bool(((pair == 0) | (pair == 1)).all())
+    if best == trunk or not right_or_wrong or groups < len(contest.groups):
+        return None
+    return mcnemar(pair[0], pair[1])
+
+
+def usual(contest: Contest) -> tuple[int, str]:
     """Return the cut at the end of the trunk, and the notes, which say if another stands for it."""
     names = [score.cut for score in contest.scores]
     if TRUNK in names:
@@ -272,22 +362,24 @@ def _usual(contest: Contest) -> tuple[int, str]:
 def _value(test: Resampled, best: int, score: Score, level: float) -> Interval:
     """Return the metric itself: the mean loss, or one minus it where more is better."""
     chosen = Resampled(test.estimate[best, None], test.draws[:, best, None], test.groups)
-    loss = _interval(chosen, level)
+    loss = interval(chosen, level)
     if score.direction == "minimise":
         return loss
     return Interval(1 - loss.estimate, 1 - loss.high, 1 - loss.low)
 
 
-def _interval(resampled: Resampled, level: float) -> Interval:
+def interval(resampled: Resampled, level: float) -> Interval:
+    """Return the interval of a single statistic."""
     low, high = resampled.interval(level)
     return Interval(float(resampled.estimate[0]), float(low[0]), float(high[0]))
 
 
-def _contests(scores: Sequence[Score]) -> list[list[Score]]:
+def _by_contest(scores: Sequence[Score]) -> list[list[Score]]:
     found: Mapping[tuple[str, ...], list[Score]] = defaultdict(list)
     for score in scores:
         if score.primary:
-            found[score.checkpoint, score.source, score.task, score.estimator].append(score)
+            question = (score.checkpoint, score.source, score.task, score.estimator)
+            found[*question, score.train, score.control].append(score)
     return list(found.values())
 
 

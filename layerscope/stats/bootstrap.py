@@ -2,7 +2,8 @@
 
 Rows of one group (the views of one object) are not independent, so whole groups are drawn. A
 resample is a vector of multinomial weights over the G groups, and every statistic here is a
-function of weighted sums, so that all resamples of all layers are one matrix product.
+function of weighted sums, so that all resamples of all layers are one matrix product. Groups with
+the same sums (images that the same layers get right) are counted together.
 
 The spread of resamples is that of a sample of G with divisor G; it is widened by √(G/(G − 1)), and
 intervals and tests also by Student's t over the normal quantile: the "expanded percentile" of
@@ -12,7 +13,7 @@ Hesterberg (2015), "What Teachers Should Know About the Bootstrap", section 5.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import scipy.stats
@@ -20,10 +21,13 @@ import torch
 from torch import Tensor
 
 from layerscope.errors import EstimatorError
+from layerscope.stats.multinomial import alike, counts
 
 RESAMPLES = 10_000
 CHUNK = 1 << 22
 """Weights held at a time."""
+ALIKE = 0.75
+"""Largest share of distinct groups at which it pays to draw kinds of group instead of groups."""
 RESOLUTION = 1e-6
 """Share of the worst layer's mean loss below which no difference is claimed: float32 features carry
 no more."""
@@ -153,25 +157,63 @@ def p_values(losses: Resampled) -> Tensor:
     Args:
         losses: Resampled mean losses of k layers on the same rows; lower is better.
     """
-    slack = float(RESOLUTION * losses.estimate.abs().max())
-    factor = _expansion(losses.groups, 0.95)
-    return torch.stack(
-        [_p_value(losses, layer, slack, factor) for layer in range(len(losses.estimate))]
-    )
+    spread = _Spread.of(losses)
+    everyone = list(range(len(losses.estimate)))
+    return torch.stack([spread.p_value(layer, everyone) for layer in everyone])
 
 
-def _p_value(losses: Resampled, layer: int, slack: float, factor: float) -> Tensor:
-    gaps = losses.estimate[layer] - losses.estimate
-    spread = losses.draws[:, layer, None] - losses.draws - gaps
-    deviation = spread.square().mean(0).sqrt()
-    rival = (gaps.abs() > slack) | (deviation > slack)
-    if not bool(rival.any()):
-        return torch.ones((), dtype=torch.float64)
-    widening = math.sqrt(losses.groups / (losses.groups - 1))
-    unit = (deviation[rival] * widening).clamp(min=torch.finfo(torch.float64).tiny)
-    observed = (gaps[rival] / unit).max()
-    centred = (spread[:, rival] * factor / unit).max(1).values
-    return (1 + (centred >= observed).sum()).double() / (1 + len(centred))
+def p_values_against(losses: Resampled, chosen: int) -> Tensor:
+    """Return (k,) one-sided p-values of "this layer is not worse than the chosen one".
+
+    Each is about one pair, corrected for nothing; the chosen layer's own is 1. They are honest only
+    if other rows than these chose it.
+
+    Args:
+        losses: Resampled mean losses of k layers on the same rows; lower is better.
+        chosen: Place of the layer that all are compared with.
+    """
+    spread = _Spread.of(losses)
+    return torch.stack([spread.p_value(i, [chosen]) for i in range(len(losses.estimate))])
+
+
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """How much the differences of any two layers vary from resample to resample."""
+
+    estimate: Tensor
+    """(k,) mean losses."""
+    centred: Tensor
+    """(k, r) resampled minus estimated means, one layer after the other in memory."""
+    deviation: Tensor
+    """(k, k) root mean square of the centred differences."""
+    slack: float
+    """What is rounding."""
+    groups: int
+
+    @classmethod
+    def of(cls, losses: Resampled) -> _Spread:
+        centred = (losses.draws - losses.estimate).T.contiguous()
+        products = centred @ centred.T / centred.shape[1]
+        own = products.diagonal()
+        # Rounding leaves 1e-8 of a layer's spread in place of nought, far below any slack.
+        deviation = (own[:, None] + own - 2 * products).clamp(min=0).sqrt()
+        slack = float(RESOLUTION * losses.estimate.abs().max())
+        return cls(losses.estimate, centred, deviation, slack, losses.groups)
+
+    def p_value(self, layer: int, rivals: Sequence[int]) -> Tensor:
+        """Return the p-value of "no rival is better than this layer"."""
+        gaps = self.estimate[layer] - self.estimate
+        told = (gaps.abs() > self.slack) | (self.deviation[layer] > self.slack)
+        known = [rival for rival in rivals if bool(told[rival])]
+        if not known:
+            return torch.ones((), dtype=torch.float64)
+        widening = math.sqrt(self.groups / (self.groups - 1))
+        unit = self.deviation[layer, known] * widening
+        unit = unit.clamp(min=torch.finfo(torch.float64).tiny)
+        observed = (gaps[known] / unit).max()
+        factor = _expansion(self.groups, 0.95) / unit
+        differences = (self.centred[layer] - self.centred[known]) * factor[:, None]
+        return (1 + (differences.amax(0) >= observed).sum()).double() / (1 + len(differences[0]))
 
 
 def _expansion(groups: int, quantile: float) -> float:
@@ -180,17 +222,9 @@ def _expansion(groups: int, quantile: float) -> float:
 
 
 def _weighted_sums(sums: Tensor, resamples: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    size = max(1, CHUNK // len(sums))
-    parts = [
-        _weights(len(sums), min(size, resamples - start), generator) @ sums
-        for start in range(0, resamples, size)
-    ]
-    return torch.cat(parts)
-
-
-def _weights(groups: int, draws: int, generator: torch.Generator) -> Tensor:
-    """Return (draws, groups) multinomial counts: how often each group was drawn."""
-    picked = torch.randint(groups, (draws, groups), generator=generator)
-    cells = picked + torch.arange(draws)[:, None] * groups
-    return torch.bincount(cells.flatten(), minlength=draws * groups).view(draws, groups).double()
+    kinds, cells = alike(sums)
+    if len(kinds) > ALIKE * len(sums):
+        kinds, cells = sums, torch.arange(len(sums))
+    size = max(1, CHUNK // len(kinds))
+    blocks = (range(resamples)[start : start + size] for start in range(0, resamples, size))
+    return torch.cat([counts(cells, len(kinds), block, seed) @ kinds for block in blocks])

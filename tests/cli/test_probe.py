@@ -99,6 +99,26 @@ def test_json_holds_verdicts_and_scores(cache):
     assert {score["status"] for score in found["scores"]} == {"done"}
 
 
+def test_one_cut_for_all_tasks_is_said_with_what_it_costs(cache):
+    # The pose is read best at the first cut and the kind only at the trunk, which pays for both.
+    found = json.loads(probe(cache, "--json").stdout)["across"]
+    assert [(one["checkpoint"], one["cut"], one["left_out"]) for one in found] == [
+        ("net", "trunk", [])
+    ]
+    assert {one["task"]: one["own"] for one in found[0]["tasks"]} == {
+        POSE.name: "layer1.0",
+        KIND.name: "trunk",
+    }
+    assert (
+        "net: One cut for all 2 tasks: trunk; against each task's own best" in probe(cache).stdout
+    )
+
+
+def test_a_single_task_has_no_cut_across_tasks(cache):
+    done = probe(cache, "--tasks", "toy-pose", "--json")
+    assert json.loads(done.stdout)["across"] == []
+
+
 def test_the_same_command_computes_nothing_and_prints_the_same(cache):
     out = str(cache.parent.parent / "results")
     first = probe(cache)

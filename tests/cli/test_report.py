@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,9 +92,28 @@ def test_everything_is_written(results: Path, tmp_path: Path):
 def test_json_holds_the_page_the_verdicts_and_what_failed(results: Path, tmp_path: Path):
     done = run(results, "-o", tmp_path / "report", "--json")
     document = json.loads(done.stdout)
-    assert set(document) == {"page", "verdicts", "failed"}
+    assert set(document) == {"page", "verdicts", "across", "failed"}
     assert document["verdicts"][0]["best"] == "layer1.0"
     assert document["verdicts"][0]["gain"]["low"] > 0
+
+
+def test_a_second_task_asks_for_one_cut_for_both(results: Path, tmp_path: Path):
+    rng, stored = np.random.default_rng(1), Results(results)
+    stored.keep_groups("net", "toy", "toy-pose", GROUPS, FINGERPRINT)
+    for index, loss in enumerate((0.9, 0.1, 0.95)):
+        stored.append([replace(score(index, loss, rng), task="toy-pose")])
+    done = run(results, "-o", tmp_path / "report")
+    said = "net: One cut for all 2 tasks: trunk; against each task's own best it costs"
+    assert said in done.stdout
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "One cut for all tasks</h2>" in page
+    written = json.loads((tmp_path / "report" / "verdicts.json").read_text())["across"][0]
+    assert {task["task"]: task["own"] for task in written["tasks"]} == {
+        "toy-hue": "layer1.0",
+        "toy-pose": "trunk",
+    }
+    # The figures of the report are those of the terminal.
+    assert json.loads(run(results, "-o", tmp_path / "b", "--json").stdout)["across"][0] == written
 
 
 def test_the_settings_of_the_results_are_shown(results: Path, tmp_path: Path):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from layerscope.nouns import Interval
+from layerscope.report.across import Across, Regret
 from layerscope.report.page import Content, page
 
 HOSTILE = '<script>alert("x")</script>'
@@ -42,6 +44,19 @@ def test_verdicts_come_before_figures_tables_and_provenance(scores, verdicts, sv
     order = ["cut at", ">Figures<", ">Cut table<", "How a verdict is made", ">Provenance<"]
     at = [html.index(word) for word in order]
     assert at == sorted(at)
+
+
+def test_one_cut_for_all_tasks_stands_between_the_cut_table_and_the_method(scores, verdicts, svg):
+    none = Interval(0.0, 0.0, 0.0)
+    regret = Regret("hue", "ridge", "layer2.0", Interval(0.041, 0.02, 0.06), none)
+    found = Across("net", "layer3.0", "trunk", none, none, (regret,), (), 0.95)
+    remarks = [f"net: One cut. {HOSTILE}"]
+    html = page(content(scores, verdicts, svg, across=[found], remarks=remarks))
+    order = [">Cut table<", ">One cut for all tasks<", "net: One cut.", "+0.041 [0.020, 0.060]"]
+    at = [html.index(word) for word in [*order, "How a verdict is made"]]
+    assert at == sorted(at)
+    assert HOSTILE not in html
+    assert "One cut for all tasks" not in page(content(scores, verdicts, svg))
 
 
 def test_random_weights_are_folded_behind_the_trained_networks(scores, verdicts, svg):

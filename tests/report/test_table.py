@@ -49,7 +49,7 @@ def test_verdicts_in_csv_have_one_number_to_a_column(verdicts):
 
 def test_the_json_schema_is_stable(scores, verdicts):
     document = json.loads(json.dumps(table.document(scores, verdicts), allow_nan=False))
-    assert set(document) == {"verdicts", "failed"}
+    assert set(document) == {"verdicts", "across", "failed"}
     assert list(document["verdicts"][0]) == [
         "checkpoint",
         "task",
@@ -70,6 +70,8 @@ def test_the_json_schema_is_stable(scores, verdicts):
         "agrees",
         "note",
         "pooling",
+        "tied_holm",
+        "mcnemar",
     ]
     assert set(document["verdicts"][0]["gain"]) == {"estimate", "low", "high"}
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from layerscope.errors import EstimatorError
 from layerscope.nouns import Interval, Losses, Score
@@ -162,6 +163,41 @@ def test_a_stricter_level_ties_no_fewer_cuts_and_widens_the_interval():
     loose, strict = (verdict(contest(close), level=level) for level in (0.8, 0.99))
     assert set(loose.tied) <= set(strict.tied)
     assert strict.value.low < loose.value.low < loose.value.high < strict.value.high
+
+
+def right_or_wrong(size: int) -> Contest:
+    """Two cuts that err on 20 and 40 rows that the other gets right, in groups of some size."""
+    wrong = np.zeros((2, N))
+    wrong[0, :20], wrong[1, 20:60], wrong[:, 60:90] = 1, 1, 1
+    base = contest({"layer1": 1.0, "trunk": 1.0}, direction="maximise")
+    return replace(
+        base,
+        losses=tuple(Losses(rows, rows) for rows in wrong),
+        groups=(np.arange(N) // size).astype(str),
+    )
+
+
+def test_mcnemars_test_stands_beside_the_gain_where_rows_are_independent():
+    found = verdict(right_or_wrong(1))
+    # Of 60 discordant rows at most 20 on one side: mid-p of a fair coin.
+    tail = binom.cdf(20, 60, 0.5) - binom.pmf(20, 60, 0.5) / 2
+    assert found.mcnemar == pytest.approx(2 * tail)
+    assert verdict(right_or_wrong(2)).mcnemar is None
+    assert verdict(contest(CLEAR)).mcnemar is None
+
+
+def test_the_usual_cut_is_not_tested_against_itself():
+    base = right_or_wrong(1)
+    assert verdict(replace(base, losses=base.losses[::-1])).mcnemar is None
+
+
+def test_holms_set_holds_the_chosen_cut_and_what_is_not_shown_to_be_worse():
+    found = verdict(contest(CLEAR))
+    assert found.tied_holm == ("layer1",)
+    # On test another cut is better: it is not worse than the chosen one, and the rest are.
+    assert verdict(contest(CLEAR, {**CLEAR, "stem": 0.5})).tied_holm == ("stem", "layer1")
+    equal = verdict(contest({"stem": 2.0, "layer1": 1.0, "trunk": 1.0, "head.1": 1.0}))
+    assert equal.tied_holm == ("layer1", "trunk", "head.1")
 
 
 def test_no_cut_one_group_and_rows_that_do_not_match_are_refused():
