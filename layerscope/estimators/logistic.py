@@ -2,65 +2,91 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from layerscope.errors import EstimatorError
 from layerscope.estimators import estimators
-from layerscope.estimators.cell import DRAWS, Cell, Measure, losses, require_metric
-from layerscope.estimators.layer import read_layer, read_target
+from layerscope.estimators.cell import Cell
+from layerscope.estimators.classification import (
+    Judged,
+    Target,
+    classification_scores,
+    judge,
+    judge_all,
+    read_classes,
+    require_classes,
+)
+from layerscope.estimators.layer import Layer, read_layer
 from layerscope.estimators.linear import LinearProbe
-from layerscope.nouns import SPLITS, Direction, LayerView, Score, Split, Task
-from layerscope.stats.bootstrap import resample
+from layerscope.nouns import LayerView, Score, Task
 from layerscope.stats.moments import RunningMoments
-from layerscope.stats.spectrum import Standardiser, standardiser
+from layerscope.stats.rows import BLOCK, HeldRows
+from layerscope.stats.softmax import PASSES, Labelling, Solution, solve_path
+from layerscope.stats.spectrum import Spectrum, Standardiser, spectrum
 
-PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
-"""λ of (1/n) Σ cross-entropy + (λ/2)‖W‖² on standardised features; scikit-learn's C is 1/(λ n)."""
-PATIENCE = 2
-"""Fits in a row that may be worse than the best before the path ends: the weakest λ are slowest."""
-ITERATIONS = 200
-TOLERANCE = 1e-3
-FLOOR = 1e-12
-"""Least probability: what a class that training lacks is given."""
-
-Labels = npt.NDArray[np.int64]
+HIGH, LOW = 0, -5
+"""Powers of ten between which λ is sought first."""
+PER_DECADE = 2
+EXTENSIONS = 2
+"""Decades by which the grid may grow beyond an end that wins."""
+GAP = 1e-5
+"""Largest share of the objective that a fit may be from its least."""
+SMALL = 1 << 22
+"""Features of so few numbers are computed with in float64: it costs next to nothing there."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Fit:
-    """A probe at one λ, and how it does."""
+class _Training:
+    """A layer's training rows as the solver wants them."""
 
-    probe: LinearProbe
-    wrong: dict[Split, Tensor]
-    """(n,) 0 for right and 1 for wrong, for val and test."""
-    surprise: dict[Split, Tensor]
-    """(n,) negative log-probabilities of the true classes in nats."""
-    stopped: bool
-    """Whether the solver ran out of iterations."""
+    rows: HeldRows
+    basis: Spectrum
 
-    def rank(self) -> tuple[float, float]:
-        """Order fits by validation top-1, and equal ones by validation log-likelihood."""
-        return float(self.wrong["val"].mean()), float(self.surprise["val"].mean())
+    @property
+    def rule(self) -> Standardiser:
+        return self.basis.standardiser
+
+
+@dataclass(slots=True)
+class _Path:
+    """The fits of one task, in order of falling λ."""
+
+    target: Target
+    penalties: list[float] = field(default_factory=list)
+    probes: list[LinearProbe] = field(default_factory=list)
+    val: list[Judged] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
+    passes: list[int] = field(default_factory=list)
+    unconverged: list[float] = field(default_factory=list)
+
+    @property
+    def best(self) -> int:
+        """The place of the fit that validation prefers, of equal ones the strongest penalty."""
+        metric = self.target.task.metric
+        return min(range(len(self.val)), key=lambda i: self.val[i].rank(metric))
+
+    @property
+    def edge(self) -> str:
+        """The end of the grid that won, or none."""
+        return {0: "high", len(self.val) - 1: "low"}.get(self.best, "none")
 
 
 @estimators.register("logistic")
 class Logistic:
     """Multinomial logistic regression with an L2 penalty chosen on the validation split.
 
-    The grid of λ runs from strong to weak, each fit starting from the one before, and ends early
-    when two fits in a row were worse on validation than the best. λ is chosen by
-    validation top-1, ties by the negative log-likelihood; ``test`` comes from disjoint rows.
+    Every λ of a grid and all tasks are solved in the same passes over the training rows, to a
+    relative gap of 1e-5 of the objective. λ is that of standardised features, so that it means the
+    same at every layer. It is chosen by the task's metric on the validation rows, ties by their
+    negative log-likelihood; where an end of the grid wins, the grid grows there by a decade, twice
+    at most. ``test`` comes from disjoint rows.
 
     Args:
-        seed: Of the resamples behind the standard errors; the fit itself is deterministic.
+        seed: Kept in the table; the fit is deterministic.
     """
 
     name = "logistic"
@@ -72,23 +98,23 @@ class Logistic:
         return task.kind == "classes"
 
     def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
-        """Yield top-1, nll and mean-per-class for each task.
+        """Yield top-1, top-5, mean-per-class, nll and ece for each task.
 
         Raises:
             EstimatorError: Features or targets on which no classifier is defined.
         """
+        targets = [read_classes(view, task) for task in tasks]
+        for target in targets:
+            require_classes(target, self.name)
         layer = read_layer(view)
-        rule = _rule(layer.features["train"])
-        rows = {split: rule(part).numpy() for split, part in layer.features.items()}
-        for task in tasks:
-            require_metric(task, ("top-1", "nll"), self.name)
-            labels = {split: _labels(view, task, split) for split in SPLITS}
-            path = _fit_path(rule, rows, labels, task)
-            best = min(path, key=_Fit.rank)
+        for path in _paths(layer, targets):
+            best = path.best
+            chosen = path.probes[best].logits(layer.features["test"])
+            test = judge(chosen, path.target, "test")
             cell = Cell(
-                view, layer, task, self.name, self._seed, _settings(path, best), _note(path, best)
+                view, layer, path.target.task, self.name, self._seed, _settings(path), _note(path)
             )
-            yield from _scores(cell, best, labels)
+            yield from classification_scores(cell, path.val[best], test)
 
 
 def fit_probe(view: LayerView, task: Task) -> LinearProbe:
@@ -101,150 +127,103 @@ def fit_probe(view: LayerView, task: Task) -> LinearProbe:
     Raises:
         EstimatorError: Features or targets on which no classifier is defined.
     """
-    layer = read_layer(view)
-    rule = _rule(layer.features["train"])
-    rows = {split: rule(part).numpy() for split, part in layer.features.items()}
-    labels = {split: _labels(view, task, split) for split in SPLITS}
-    return min(_fit_path(rule, rows, labels, task), key=_Fit.rank).probe
+    target = read_classes(view, task)
+    require_classes(target, Logistic.name)
+    (path,) = _paths(read_layer(view), [target])
+    return path.probes[path.best]
 
 
-def _rule(rows: Tensor) -> Standardiser:
+def _paths(layer: Layer, targets: Sequence[Target]) -> list[_Path]:
+    training = _training(layer.features["train"])
+    paths = [_Path(target) for target in targets]
+    _extend(paths, layer, training, _grid(HIGH, LOW))
+    for turn in range(EXTENSIONS):
+        for edge, start, step in (("high", HIGH + turn, 1), ("low", LOW - turn, -1)):
+            at_edge = [path for path in paths if path.edge == edge]
+            _extend(at_edge, layer, training, _grid(start, start + step)[1:])
+    return paths
+
+
+def _grid(start: int, end: int) -> Tensor:
+    """Return λ from one power of ten to another, evenly spaced on a log scale."""
+    return torch.logspace(start, end, abs(end - start) * PER_DECADE + 1, dtype=torch.float64)
+
+
+def _training(rows: Tensor) -> _Training:
+    dtype = torch.float64 if rows.numel() <= SMALL else torch.float32
     running = RunningMoments(rows.shape[1])
-    running.update(rows)
-    return standardiser(running.compute())
+    for block in torch.split(rows, BLOCK):
+        running.update(block.to(dtype))
+    basis = spectrum(running.compute())
+    standardised = torch.empty_like(rows, dtype=dtype)
+    for place, block in HeldRows(rows).blocks():
+        standardised[place] = basis.standardiser(block)
+    return _Training(HeldRows(standardised), basis)
 
 
-def _labels(view: LayerView, task: Task, split: Split) -> Labels:
-    target = read_target(view, task.name, split)
-    if target.ndim != 1 or not np.issubdtype(target.dtype, np.integer):
-        raise EstimatorError(
-            f"The {split} classes of {task.name!r} are {target.dtype} of shape {target.shape}.",
-            hint="Give one whole number for each image.",
-        )
-    if split == "train" and len(np.unique(target)) < 2:
-        raise EstimatorError(
-            f"The training rows of {task.name!r} hold a single class.",
-            hint="Give at least two classes; check how the splits were made.",
-        )
-    return target.astype(np.int64)
+def _extend(paths: Sequence[_Path], layer: Layer, training: _Training, penalties: Tensor) -> None:
+    """Solve some paths at more penalties, and put the fits in their places."""
+    if not paths:
+        return
+    descending = penalties.sort(descending=True).values
+    labellings = [
+        Labelling(path.target.places("train"), len(path.target.classes)) for path in paths
+    ]
+    solutions = solve_path(training.rows, training.basis, labellings, descending, gap=GAP)
+    for path, solution in zip(paths, solutions, strict=True):
+        _insert(path, layer, training, descending.tolist(), solution)
 
 
-def _fit_path(
-    rule: Standardiser,
-    rows: dict[Split, npt.NDArray[np.float64]],
-    labels: dict[Split, Labels],
-    task: Task,
-) -> list[_Fit]:
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(max_iter=ITERATIONS, tol=TOLERANCE, warm_start=True)
-    path = []
-    for penalty in PENALTIES:
-        model.set_params(C=1 / (penalty * len(labels["train"])))
-        stopped = _train(model, rows["train"], labels["train"], task)
-        parts = {split: _judge(model, rows[split], labels[split]) for split in SPLITS[1:]}
-        wrong = {split: part[0] for split, part in parts.items()}
-        surprise = {split: part[1] for split, part in parts.items()}
-        path.append(_Fit(_probe(model, rule, penalty), wrong, surprise, stopped))
-        if _is_past_its_best(path):
-            break
-    return path
-
-
-def _probe(model: Any, rule: Standardiser, penalty: float) -> LinearProbe:
-    weights, intercept = model.coef_, model.intercept_
-    if len(weights) == 1:  # of two classes scikit-learn keeps the second's
-        weights = np.concatenate((np.zeros_like(weights), weights))
-        intercept = np.concatenate((np.zeros_like(intercept), intercept))
-    return LinearProbe(
-        rule,
-        torch.tensor(weights.T, dtype=torch.float64),
-        torch.tensor(intercept, dtype=torch.float64),
-        model.classes_.astype(np.int64),
-        penalty,
+def _insert(
+    path: _Path, layer: Layer, training: _Training, penalties: list[float], solution: Solution
+) -> None:
+    first = 0 if not path.penalties or penalties[0] > path.penalties[0] else len(path.penalties)
+    weights, ends = solution.weights(training.basis)[0], solution.convergence
+    intercept = solution.intercept[0]
+    val = judge_all(
+        _logits(training, layer.features["val"], weights, intercept), path.target, "val"
     )
+    for i, penalty in enumerate(penalties):
+        probe = LinearProbe(training.rule, weights[i].T, intercept[i], path.target.classes, penalty)
+        path.penalties.insert(first + i, penalty)
+        path.probes.insert(first + i, probe)
+        path.val.insert(first + i, val[i])
+        path.gaps.insert(first + i, float(ends.gap[0, i]))
+        path.passes.insert(first + i, int(ends.passes[0, i]))
+        if not bool(ends.converged[0, i]):
+            path.unconverged.append(penalty)
 
 
-def _is_past_its_best(path: Sequence[_Fit]) -> bool:
-    """Return whether the last fits were all worse than an earlier one: weaker λ only over-fit."""
-    best = min(range(len(path)), key=lambda i: path[i].rank())
-    return len(path) - 1 - best >= PATIENCE
+def _logits(
+    training: _Training, rows: Tensor, weights: Tensor, intercept: Tensor
+) -> Iterator[Tensor]:
+    """Yield (m, l, c) logits of blocks of (n, d) rows under (l, c, d) weights."""
+    columns = weights.flatten(0, 1).T.to(training.rows.dtype)
+    offsets = intercept.flatten().to(columns)
+    for block in torch.split(rows, BLOCK):
+        standardised = training.rule(block).to(columns)
+        yield torch.addmm(offsets, standardised, columns).view(len(block), *intercept.shape)
 
 
-def _train(model: Any, rows: npt.NDArray[np.float64], labels: Labels, task: Task) -> bool:
-    """Fit, and return whether the solver stopped before it converged."""
-    from sklearn.exceptions import ConvergenceWarning
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(rows, labels)
-    if not np.isfinite(model.coef_).all():
-        raise EstimatorError(
-            f"The logistic regression of {task.name!r} diverged.",
-            hint="Look for features of enormous range in this cut.",
-        )
-    return bool(caught)
-
-
-def _judge(model: Any, rows: npt.NDArray[np.float64], labels: Labels) -> tuple[Tensor, Tensor]:
-    probability = model.predict_proba(rows)
-    place = np.searchsorted(model.classes_, labels).clip(max=len(model.classes_) - 1)
-    known = model.classes_[place] == labels
-    of_truth = np.where(known, probability[np.arange(len(labels)), place], 0.0)
-    wrong = model.classes_[probability.argmax(1)] != labels
-    return torch.tensor(wrong).double(), -torch.tensor(of_truth).clamp(min=FLOOR).log()
-
-
-def _settings(path: list[_Fit], best: _Fit) -> dict[str, Any]:
-    ends = {PENALTIES[0]: "high", PENALTIES[-1]: "low"}
+def _settings(path: _Path) -> dict[str, Any]:
+    best = path.best
     return {
-        "lambda": best.probe.penalty,
-        "lambda_low": path[-1].probe.penalty,
-        "lambda_high": max(PENALTIES),
-        "edge": ends.get(best.probe.penalty, "none"),
-        "unconverged": [fit.probe.penalty for fit in path if fit.stopped],
+        "lambda": path.penalties[best],
+        "lambda_low": path.penalties[-1],
+        "lambda_high": path.penalties[0],
+        "edge": path.edge,
+        "gap": path.gaps[best],
+        "passes": path.passes[best],
+        "unconverged": path.unconverged,
     }
 
 
-def _note(path: list[_Fit], best: _Fit) -> str:
-    if not best.stopped:
+def _note(path: _Path) -> str:
+    penalty = path.penalties[path.best]
+    if penalty not in path.unconverged:
         return ""
-    penalty = best.probe.penalty
-    return f"The solver stopped at {ITERATIONS} iterations for the chosen λ = {penalty:g}."
-
-
-def _scores(cell: Cell, fit: _Fit, labels: dict[Split, Labels]) -> Iterator[Score]:
-    val = _columns(fit, labels, "val").mean(0)
-    columns = _columns(fit, labels, "test")
-    spread = resample(columns, cell.layer.groups, resamples=DRAWS, seed=cell.seed).standard_error()
-    chosen = fit.surprise if cell.task.metric == "nll" else fit.wrong
-    rowwise = losses(chosen["val"], chosen["test"])
-    metrics: tuple[tuple[str, Direction], ...] = (
-        ("top-1", "maximise"),
-        ("mean-per-class", "maximise"),
-        ("nll", "minimise"),
+    gap = path.gaps[path.best]
+    return (
+        f"The solver stopped for the chosen λ = {penalty:g} at an estimated gap of {gap:.1g} of "
+        f"the objective, of at most {PASSES} passes."
     )
-    test = columns.mean(0)
-    for i, (metric, direction) in enumerate(metrics):
-        values = float(val[i]), float(test[i]), float(spread[i])
-        yield cell.score(Measure(metric, direction, *values), rowwise)
-
-
-def _columns(fit: _Fit, labels: dict[Split, Labels], split: Split) -> Tensor:
-    right = 1 - fit.wrong[split]
-    balanced = _balanced(right, torch.tensor(labels[split]))
-    return torch.stack((right, balanced, fit.surprise[split]), 1)
-
-
-def _balanced(right: Tensor, labels: Tensor) -> Tensor:
-    """Return (n,) values whose mean is the mean over the split's classes of their accuracy.
-
-    Each is the mean itself plus the row's first-order influence on it, so that their standard
-    error is that of the ratio and not of a sum with fixed class sizes.
-    """
-    _, place, count = torch.unique(labels, return_inverse=True, return_counts=True)
-    accuracy = torch.zeros(len(count), dtype=torch.float64).index_add_(0, place, right) / count
-    weight = len(labels) / (len(count) * count[place])
-    balanced: Tensor = accuracy.mean() + (right - accuracy[place]) * weight
-    return balanced

@@ -1,0 +1,62 @@
+"""Standardised rows for solvers that pass over them often: held in memory, or read each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from layerscope.stats.spectrum import Standardiser
+
+BLOCK = 1024
+"""Rows of a block: few enough for what is computed of them to stay in a processor's cache."""
+
+
+class Rows(Protocol):
+    """The same rows in the same order, whenever they are asked for."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the features, and so of the products."""
+        ...
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the places of some rows and their (m, d) standardised features."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRows:
+    """Rows that are held in memory."""
+
+    features: Tensor
+    """(n, d) standardised, float32 or float64."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.features.dtype
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        for start in range(0, len(self.features), BLOCK):
+            place = slice(start, min(start + BLOCK, len(self.features)))
+            yield place, self.features[place]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedRows:
+    """Rows that are read anew for each pass, because memory would not hold them."""
+
+    read: Callable[[], Iterator[Tensor]]
+    """Yields (m, d) features as they are, in the same order each time."""
+    standardiser: Standardiser
+    dtype: torch.dtype = torch.float32
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        start = 0
+        for rows in self.read():
+            for block in torch.split(rows, BLOCK):
+                yield slice(start, start + len(block)), self.standardiser(block).to(self.dtype)
+                start += len(block)

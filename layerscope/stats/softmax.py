@@ -1,0 +1,372 @@
+"""Softmax regression: many L2-regularised problems on the same rows, solved together.
+
+The objective of a problem is F(W, b) = Σ_i w_i ℓ(W x_i + b, y_i) / Σ_i w_i + (λ/2) ‖W‖² with the
+cross-entropy ℓ in nats, standardised features x and free intercepts: that of scikit-learn's
+``LogisticRegression``, whose C is 1/(λ n). Of two classes scikit-learn penalises one vector of
+weights, which is the difference of our two; our penalty is doubled there, so that objectives and
+probabilities are equal.
+
+The descent is L-BFGS in the coordinates of the Gram matrix's eigenvectors, begun from the inverse
+of the diagonal h_c s_k + λ, where s_k is the k-th eigenvalue and h_c the mean of p_c (1 − p_c) over
+the rows: the Hessian's, were probabilities and features independent. A vector that is added to the
+weights of every class changes no probability, so that along it the Hessian is λ alone, which no
+diagonal knows; since the solution has it zero, steps are kept free of it. Without that, the last
+digits take two to ten times as many passes.
+
+All problems share the products with the rows, which are nearly all of the cost: one pass over the
+rows serves every λ, fold, seed and task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from layerscope.stats.descent import Descent
+from layerscope.stats.rows import Rows
+from layerscope.stats.spectrum import Spectrum
+
+GAP = 1e-5
+"""Wanted distance to the least objective, as a share of it."""
+PASSES = 1000
+"""Over the rows, after which a problem is given up."""
+SAFETY = 10.0
+"""By how much the estimated distance may be too small."""
+LOOK = 4
+"""Passes from one look at the means of p (1 − p) to the next."""
+LEAST = 1e-3
+"""The least h_c, as a share of their mean over the classes."""
+TOGETHER = 1 << 20
+"""Parameters of the problems that are solved at a time: pairs of more would fill the memory."""
+
+Start = tuple[Tensor, Tensor]
+"""(q, l, classes, r) weights and (q, l, classes) intercepts."""
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """Labels of the rows, and draws of rows that a classifier is wanted of."""
+
+    labels: Tensor
+    """(n,) int64 in [0, classes)."""
+    classes: int
+    weights: Tensor | None = None
+    """(q, n) of the rows in q draws, not negative; None is one draw of all rows alike."""
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """(q, classes) float64: the weight of each class in each draw."""
+        if self.weights is None:
+            return torch.bincount(self.labels, minlength=self.classes).double()[None]
+        found = self.weights.new_zeros(len(self.weights), self.classes, dtype=torch.float64)
+        return found.index_add_(1, self.labels, self.weights.double())
+
+
+@dataclass(frozen=True, slots=True)
+class Convergence:
+    """How each of q draws × l penalties ended."""
+
+    objective: Tensor
+    """(q, l) float64."""
+    gap: Tensor
+    """(q, l) float64, the estimated distance to the least objective, as a share of it."""
+    passes: Tensor
+    """(q, l) int64 passes over the rows."""
+    converged: Tensor
+    """(q, l) bool, whether the gap is as small as wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """The classifiers of one labelling, in the coordinates of the spectrum's eigenvectors."""
+
+    rotated: Tensor
+    """(q, l, classes, r) float64 weights; those of a class that a draw lacks are zero."""
+    intercept: Tensor
+    """(q, l, classes) float64; minus infinity for a class that a draw lacks."""
+    convergence: Convergence
+
+    def weights(self, basis: Spectrum) -> Tensor:
+        """Return (q, l, classes, d) float64 weights on standardised features."""
+        return self.rotated @ basis.vectors.T
+
+
+def solve(
+    rows: Rows,
+    basis: Spectrum,
+    labellings: Sequence[Labelling],
+    penalties: Tensor,
+    *,
+    gap: float = GAP,
+    starts: Sequence[Start] | None = None,
+) -> list[Solution]:
+    """Solve all draws of all labellings at all penalties in the same passes over the rows.
+
+    Args:
+        rows: Standardised training rows; their type is that of the products.
+        basis: The spectrum of their Gram matrix.
+        labellings: What is asked of them.
+        penalties: (l,) λ > 0.
+        gap: Wanted distance to the least objective, as a share of it.
+        starts: Of each labelling, where to begin; at zero weights by default.
+
+    Returns:
+        One solution for each labelling, its convergence beside it.
+    """
+    begun: Sequence[Start | None] = starts or [None] * len(labellings)
+    crowds = [
+        _Crowd(basis, labelling, penalties, gap, start, rows.dtype)
+        for labelling, start in zip(labellings, begun, strict=True)
+    ]
+    for turn in range(PASSES):
+        active = [crowd for crowd in crowds if crowd.active]
+        if not active:
+            break
+        _pass(rows, basis, active, looks=turn % LOOK == 1)
+    return [crowd.solution() for crowd in crowds]
+
+
+def solve_path(
+    rows: Rows,
+    basis: Spectrum,
+    labellings: Sequence[Labelling],
+    penalties: Tensor,
+    *,
+    gap: float = GAP,
+) -> list[Solution]:
+    """Solve like :func:`solve`, for as many penalties at a time as memory is good for.
+
+    Args:
+        rows: As for :func:`solve`.
+        basis: As for :func:`solve`.
+        labellings: As for :func:`solve`.
+        penalties: (l,) λ > 0 in descending order; what does not fit beside the first ones begins
+            from the solutions before, carried on along log λ.
+        gap: As for :func:`solve`.
+    """
+    found: list[list[Solution]] = []
+    done = 0
+    for part in torch.split(penalties, _together(labellings, basis.rank)):
+        before = penalties[:done]
+        starts = [
+            _ahead([solutions[i] for solutions in found], before, part)
+            for i in range(len(labellings) if done else 0)
+        ]
+        found.append(solve(rows, basis, labellings, part, gap=gap, starts=starts))
+        done += len(part)
+    return [_joined([solutions[i] for solutions in found]) for i in range(len(labellings))]
+
+
+def _together(labellings: Sequence[Labelling], rank: int) -> int:
+    each = sum(len(it.counts) * it.classes for it in labellings) * (rank + 1)
+    return max(1, TOGETHER // each)
+
+
+def _ahead(found: Sequence[Solution], before: Tensor, penalties: Tensor) -> Start:
+    """Return where to begin: on the line through the last two solutions, at most a step beyond."""
+    joined = _joined(found)
+    last, intercept = joined.rotated[:, -1:], joined.intercept[:, -1:]
+    size = len(penalties)
+    if len(before) < 2:
+        return last.expand(-1, size, -1, -1), intercept.expand(-1, size, -1)
+    logs = before.log()
+    steps = ((penalties.log() - logs[-1]) / (logs[-1] - logs[-2])).clamp(max=1.0)
+    slope = last - joined.rotated[:, -2:-1]
+    drift = torch.nan_to_num(intercept - joined.intercept[:, -2:-1])
+    return last + steps[:, None, None] * slope, intercept + steps[:, None] * drift
+
+
+def _joined(found: Sequence[Solution]) -> Solution:
+    if len(found) == 1:
+        return found[0]
+    ends = [it.convergence for it in found]
+    return Solution(
+        torch.cat([it.rotated for it in found], 1),
+        torch.cat([it.intercept for it in found], 1),
+        Convergence(
+            torch.cat([it.objective for it in ends], 1),
+            torch.cat([it.gap for it in ends], 1),
+            torch.cat([it.passes for it in ends], 1),
+            torch.cat([it.converged for it in ends], 1),
+        ),
+    )
+
+
+def _pass(rows: Rows, basis: Spectrum, crowds: Sequence[_Crowd], *, looks: bool) -> None:
+    """Evaluate all trial points: one product with each block of rows, and one with its transpose.
+
+    Weights are turned to the features' coordinates, and not the rows to the eigenvectors', because
+    there are fewer of them.
+    """
+    columns = basis.vectors @ torch.cat([crowd.columns() for crowd in crowds], 1)
+    gradient = torch.zeros_like(columns)
+    columns = columns.to(rows.dtype)
+    offsets = torch.cat([crowd.offsets() for crowd in crowds]).to(rows.dtype)
+    widths = [crowd.width for crowd in crowds]
+    for place, block in rows.blocks():
+        logits = torch.addmm(offsets, block, columns)
+        for crowd, part in zip(crowds, torch.split(logits, widths, 1), strict=True):
+            crowd.see(place, part, looks)
+        gradient += block.T @ logits
+    rotated = torch.split(basis.vectors.T @ gradient, widths, 1)
+    for crowd, part in zip(crowds, rotated, strict=True):
+        crowd.move(part, looks)
+
+
+class _Crowd:
+    """The problems of one labelling, of which those that are solved leave."""
+
+    def __init__(
+        self,
+        basis: Spectrum,
+        labelling: Labelling,
+        penalties: Tensor,
+        gap: float,
+        start: Start | None,
+        dtype: torch.dtype,
+    ) -> None:
+        counts, self._classes, size = labelling.counts, labelling.classes, len(penalties)
+        self._shape = len(counts), size, self._classes, basis.rank + 1
+        self._labels, self._wanted, self._values = labelling.labels, gap, basis.values
+        self._weights = None if labelling.weights is None else labelling.weights.T.to(dtype)
+        place = torch.arange(len(counts) * size, device=counts.device)
+        self._numbers, self._draws = place, place // size
+        self._sizes = counts.sum(1)[self._draws]
+        prior = counts[self._draws] / self._sizes[:, None]
+        self._present = (prior > 0)[..., None]
+        # See the module's docstring: scikit-learn's penalty of two classes.
+        factor = 2.0 if self._classes == 2 else 1.0
+        self._penalty = penalties.to(counts).repeat(len(counts)) * factor
+        self._spread = prior * (1 - prior)
+        self._descent = Descent(self._begun(start, prior), dtype)
+        self._points = torch.zeros_like(self._descent.point)
+        self._left = torch.zeros(3, len(place), dtype=torch.float64, device=counts.device)
+        self._converged = torch.zeros_like(place, dtype=torch.bool)
+        self._turn = 0
+        self._clear()
+
+    @property
+    def active(self) -> bool:
+        return len(self._numbers) > 0
+
+    @property
+    def width(self) -> int:
+        """How many columns of the product are this labelling's."""
+        return len(self._numbers) * self._classes
+
+    def columns(self) -> Tensor:
+        """Return (r, width) float64 trial weights."""
+        return self._trial()[..., :-1].flatten(0, 1).T
+
+    def offsets(self) -> Tensor:
+        """Return (width,) float64 trial intercepts."""
+        return self._trial()[..., -1].flatten()
+
+    def see(self, place: slice, logits: Tensor, looks: bool) -> None:
+        """Take in (m, width) logits, and leave the derivatives of the loss in their place."""
+        labels = self._labels[place]
+        shape = len(labels), len(self._numbers), self._classes
+        logp = torch.log_softmax(logits.reshape(shape), 2)
+        chosen = labels[:, None, None].expand(-1, shape[1], 1)
+        surprise = -logp.gather(2, chosen)[..., 0]
+        p = logp.exp_()
+        share = None if self._weights is None else self._weights[place][:, self._draws]
+        if share is not None:
+            # A row without weight may be of a class that the draw lacks, at infinite surprise.
+            surprise = torch.where(share > 0, surprise * share, 0.0)
+        self._loss += surprise.sum(0, dtype=torch.float64)
+        if looks:
+            spread = p - p.square()
+            spread = spread if share is None else spread * share[..., None]
+            self._seen += spread.sum(0, dtype=torch.float64)
+        p.scatter_add_(2, chosen, p.new_full((), -1.0).expand(chosen.shape))
+        if share is not None:
+            p *= share[..., None]
+        self._total += p.sum(0, dtype=torch.float64)
+        logits.copy_(p.view(len(labels), -1))
+
+    def move(self, gradient: Tensor, looks: bool) -> None:
+        """Take in the (r, width) gradient of the summed loss, and set the next trial points."""
+        weights = self._trial()[..., :-1]
+        value = self._loss / self._sizes + self._penalty / 2 * weights.square().sum((1, 2))
+        of_loss = gradient.T.reshape(weights.shape) / self._sizes[:, None, None]
+        of_weights = of_loss + self._penalty[:, None, None] * weights
+        of_offsets = self._total / self._sizes[:, None]
+        if looks:
+            self._spread = self._seen / self._sizes[:, None]
+        self._descent.take(value, torch.cat((of_weights, of_offsets[..., None]), 2).flatten(1))
+        self._turn += 1
+        self._dismiss()
+        self._clear()
+        if self.active:
+            self._descent.aim(self._precondition)
+
+    def solution(self) -> Solution:
+        """Return what was found; of problems that are still on their way, where they are."""
+        self._record(torch.ones_like(self._numbers, dtype=torch.bool))
+        points = self._points.view(self._shape)
+        objective, gap, passes = self._left.view(3, *self._shape[:2])
+        ends = Convergence(objective, gap, passes.long(), self._converged.view(self._shape[:2]))
+        return Solution(points[..., :-1], points[..., -1], ends)
+
+    def _begun(self, start: Start | None, prior: Tensor) -> Tensor:
+        point = prior.new_zeros(len(prior), *self._shape[2:])
+        point[..., -1] = prior.log()
+        if start is not None:
+            weights, offsets = (part.flatten(0, 1) for part in start)
+            point[..., :-1] = weights
+            point[..., -1] = torch.where(prior > 0, offsets, -torch.inf)
+        return point.flatten(1)
+
+    def _trial(self) -> Tensor:
+        return self._descent.trial.view(-1, *self._shape[2:])
+
+    def _clear(self) -> None:
+        shape = len(self._numbers), self._classes
+        self._loss = self._values.new_zeros(shape[0])
+        self._total, self._seen = self._values.new_zeros(shape), self._values.new_zeros(shape)
+
+    def _precondition(self, gradient: Tensor) -> Tensor:
+        """Return (p, k) approximate Newton steps that add nothing common to all classes."""
+        h = self._spread
+        h = torch.maximum(h, (LEAST * h.mean(1, keepdim=True)).clamp(min=1e-12))[..., None]
+        steps = self._without_common(gradient.view(-1, *self._shape[2:]))
+        steps[..., :-1] /= h * self._values + self._penalty[:, None, None]
+        steps[..., -1:] /= h
+        return self._without_common(steps).flatten(1)
+
+    def _without_common(self, steps: Tensor) -> Tensor:
+        """Return (p, classes, k) steps whose sum over the classes that are there is zero."""
+        there = self._present.to(steps)
+        common = (steps * there).sum(1, keepdim=True) / there.sum(1, keepdim=True)
+        free: Tensor = (steps - common) * there
+        return free
+
+    def _estimate(self) -> Tensor:
+        """Return (p,) estimated shares of the objective that are left to gain."""
+        descent = self._descent
+        decrease = torch.linalg.vecdot(descent.gradient, self._precondition(descent.gradient)) / 2
+        shares: Tensor = decrease / descent.value.clamp(min=1e-300)
+        return shares
+
+    def _dismiss(self) -> None:
+        gone = (SAFETY * self._estimate() <= self._wanted) | self._descent.stuck
+        if not bool(gone.any()):
+            return
+        self._record(gone)
+        kept = ~gone
+        self._descent.keep(kept)
+        self._numbers, self._draws = self._numbers[kept], self._draws[kept]
+        self._sizes, self._penalty = self._sizes[kept], self._penalty[kept]
+        self._spread, self._present = self._spread[kept], self._present[kept]
+
+    def _record(self, which: Tensor) -> None:
+        places, left = self._numbers[which], self._estimate()[which]
+        self._points[places] = self._descent.point[which]
+        turns = torch.full_like(left, self._turn)
+        self._left[:, places] = torch.stack((self._descent.value[which], left, turns))
+        self._converged[places] = SAFETY * left <= self._wanted
