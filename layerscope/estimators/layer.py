@@ -13,6 +13,7 @@ from torch import Tensor
 
 from layerscope.errors import EstimatorError
 from layerscope.nouns import SPLITS, LayerView, Split
+from layerscope.stats.spectrum import standardiser_of
 
 ENOUGH_ROWS = 10
 """Effective rows behind a feature's variance below which it is taken for constant."""
@@ -59,6 +60,12 @@ def read_layer(view: LayerView) -> Layer:
         )
     _, groups = np.unique(view.groups("test"), return_inverse=True)
     return Layer(features, torch.tensor(groups.ravel(), dtype=torch.int64), int(rare.sum()))
+
+
+def standardised(layer: Layer) -> dict[Split, Tensor]:
+    """Return (n, width) float32 features by split, of mean 0 and variance 1 over training rows."""
+    rule = standardiser_of(layer.features["train"])
+    return {split: rule(rows).float() for split, rows in layer.features.items()}
 
 
 def rarely_vary(rows: Tensor) -> Tensor:
