@@ -371,7 +371,7 @@ def test_replace_computes_all_and_keep_computes_nothing(tmp_path):
     replaced = run(small(), tmp_path, existing="replace")
     assert (replaced.computed, replaced.kept) == (6, 0)
     assert run(small(), tmp_path, existing="keep").kept == 6
-    assert len(replaced.results.scores()) == 3 * (4 + 3)
+    assert len(replaced.results.scores()) == 3 * (4 + 4)
 
 
 def test_a_failing_cell_is_listed_and_the_run_goes_on(tmp_path):

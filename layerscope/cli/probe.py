@@ -32,7 +32,11 @@ def command(
     ] = "*",
     estimators: Annotated[
         str | None,
-        typer.Option("--estimators", help="Names with commas.", show_default="all that fit"),
+        typer.Option(
+            "--estimators",
+            help="Names with commas, or import paths of scikit-learn's kind.",
+            show_default="logistic, ridge",
+        ),
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Results folder.")] = Path(
         "results"
@@ -40,7 +44,9 @@ def command(
     existing: Annotated[
         Existing, typer.Option("--existing", help="Cells that are there already.")
     ] = "missing",
-    seed: Annotated[int, typer.Option("--seed", help="Of the bootstrap's resamples.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Of resamples, and of what estimators draw.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score every cut on every task, and print where to cut and how sure that is.
@@ -49,6 +55,7 @@ def command(
     Examples:
       layerscope probe
       layerscope probe features/ --tasks objects3d --estimators ridge -o results/
+      layerscope probe --estimators "lda,sgd:moco,sklearn.svm.LinearSVC(C=0.1)"
       layerscope probe features/mine@objects3d.h5 --tasks "*hue" --json
     """
     from layerscope.cache import find_caches, open_cache
@@ -111,16 +118,16 @@ def _require_held(word: str, held: Sequence[Task]) -> None:
 
 
 def _estimators(pattern: str | None, tasks: Sequence[Task], seed: int) -> list[Estimator]:
-    from layerscope.estimators import estimators
+    from layerscope.estimators.naming import DEFAULT, make, split_names
 
-    names = pattern.split(",") if pattern else estimators.names()
-    made = [estimators[name.strip()](seed) for name in names]
-    fit = [one for one in made if any(one.handles(task) for task in tasks)]
+    names = split_names(pattern) if pattern else DEFAULT
+    made = {one.name: one for one in (make(name, seed) for name in names)}
+    fit = [one for one in made.values() if any(one.handles(task) for task in tasks)]
     if fit:
         return fit
     raise SettingsError(
         f"None of the estimators {', '.join(names)} can score {', '.join(t.name for t in tasks)}.",
-        hint="Leave --estimators out to use all that fit.",
+        hint="Leave --estimators out for logistic and ridge; layerscope list estimators has more.",
     )
 
 
@@ -143,12 +150,12 @@ def _run(
 
 def _failures(report: SweepReport) -> list[str]:
     """Return one line for each checkpoint and reason, however many cells it took."""
-    reasons: dict[tuple[str, str], list[str]] = {}
+    reasons: dict[tuple[str, str], dict[str, None]] = {}
     for score in report.failed:
-        cells = reasons.setdefault((score.checkpoint, score.note), [])
-        cells.append(f"{score.cut} {score.task}")
+        cells = reasons.setdefault((score.checkpoint, score.note), {})
+        cells[f"{score.cut} {score.task}"] = None
     return [
-        f"Failed: {checkpoint}, {_some(cells)}: {note}"
+        f"Failed: {checkpoint}, {_some(list(cells))}: {note}"
         for (checkpoint, note), cells in reasons.items()
     ]
 
@@ -183,16 +190,30 @@ def _text(verdicts: Sequence[Verdict], tasks: dict[str, Task]) -> str:
 
     if not verdicts:
         return "No verdict: no cut has a score."
-    header = ("checkpoint", "task", "best", "metric", "value", "tied with", "gain over trunk")
+    header = (
+        "checkpoint",
+        "task",
+        "estimator",
+        "best",
+        "metric",
+        "value",
+        "tied with",
+        "gain over trunk",
+    )
     table = terminal.table(header, [_row(verdict) for verdict in verdicts])
+    judges: dict[str, set[str]] = {}
+    for verdict in verdicts:
+        judges.setdefault(verdict.task, set()).add(verdict.estimator)
+
+    def named(verdict: Verdict) -> str:
+        several = len(judges[verdict.task]) > 1
+        return f"{verdict.checkpoint}, {verdict.estimator}" if several else verdict.checkpoint
+
     lines = [
-        f"{verdict.checkpoint}: {sentence(verdict, tasks[verdict.task].title)}"
-        for verdict in verdicts
+        f"{named(verdict)}: {sentence(verdict, tasks[verdict.task].title)}" for verdict in verdicts
     ]
     notes = [
-        f"{verdict.checkpoint}, {verdict.task}: {verdict.note}"
-        for verdict in verdicts
-        if verdict.note
+        f"{named(verdict)}, {verdict.task}: {verdict.note}" for verdict in verdicts if verdict.note
     ]
     return "\n".join([table, "", *lines, *notes])
 
@@ -204,6 +225,7 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
     return (
         verdict.checkpoint,
         verdict.task,
+        verdict.estimator,
         verdict.best,
         verdict.metric,
         _interval(verdict.value),

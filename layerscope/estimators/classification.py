@@ -75,6 +75,11 @@ class Judged:
         """(n,) float64, 1 where the prediction is the truth."""
         return torch.from_numpy(self.predicted == self.truth).double()
 
+    @property
+    def sound(self) -> bool:
+        """Whether every row has a probability, which no classifier that diverged gives."""
+        return self.surprise is not None and bool(self.surprise.isfinite().all())
+
     def columns(self) -> dict[str, Tensor]:
         """Return by metric (n,) values of which the metric is the mean.
 

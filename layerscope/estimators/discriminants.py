@@ -23,7 +23,7 @@ from layerscope.estimators.classification import (
     read_classes,
     require_classes,
 )
-from layerscope.estimators.layer import read_layer, standardised
+from layerscope.estimators.layer import Features, read_layer, standardised
 from layerscope.nouns import LayerView, Score, Split, Task
 from layerscope.stats.class_moments import ClassMoments, RunningClassMoments
 from layerscope.stats.discriminant import (
@@ -37,8 +37,6 @@ SHRINKAGES = (1.0, 0.5, 0.1, 0.01, 0.001, 0.0)
 """Among which validation chooses LDA's, from the simplest classifier to the most flexible."""
 LEAST = 1e-12
 """Variance of standardised features below which classes are points."""
-
-Features = dict[Split, Tensor]
 
 
 @estimators.register("ncm")

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from torch import Tensor
-
 from layerscope.estimators import estimators
 from layerscope.estimators.cell import Cell
 from layerscope.estimators.classification import (
@@ -21,14 +19,12 @@ from layerscope.estimators.classification import (
     read_classes,
     require_classes,
 )
-from layerscope.estimators.layer import read_layer
+from layerscope.estimators.layer import Features, read_layer
 from layerscope.nouns import LayerView, Score, Split, Task
 from layerscope.stats.neighbours import nearest, unit_rows, vote
 
 NEIGHBOURS = (10, 20, 100, 200)
 TEMPERATURE = 0.07
-
-Features = dict[Split, Tensor]
 
 
 @estimators.register("knn")

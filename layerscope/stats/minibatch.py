@@ -66,15 +66,9 @@ class Heads:
     intercepts: Tensor
     """(h, c) float32."""
 
-    @property
-    def finite(self) -> list[int]:
-        """The places of the heads whose training did not diverge."""
-        found = self.weights.isfinite().flatten(1).all(1) & self.intercepts.isfinite().all(1)
-        return found.nonzero()[:, 0].tolist()
-
-    def only(self, heads: Sequence[int]) -> Heads:
-        """Return some of the heads."""
-        return Heads(self.weights[list(heads)], self.intercepts[list(heads)])
+    def only(self, head: int) -> Heads:
+        """Return one of the heads."""
+        return Heads(self.weights[head][None], self.intercepts[head][None])
 
     def logits(self, rows: Tensor) -> Tensor:
         """Return (m, h, c) logits of (m, d) rows."""

@@ -95,7 +95,7 @@ def test_json_holds_verdicts_and_scores(cache):
         POSE.name: "layer1.0",
         KIND.name: "trunk",
     }
-    assert len(found["scores"]) == 3 * (4 + 3)
+    assert len(found["scores"]) == 3 * (4 + 4)
     assert {score["status"] for score in found["scores"]} == {"done"}
 
 
