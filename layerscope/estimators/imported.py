@@ -173,7 +173,7 @@ class _Said:
         predicted = self.predicted.astype(np.int64)
         if self.scores is None:
             return Judged(target.labels[split], predicted)
-        scores = torch.from_numpy(self.scores.astype(np.float64))
+        scores = torch.from_numpy(self.scores)
         if self.answers == "scores":
             return replace(judge(scores, target, split).ranked_only(), predicted=predicted)
         # Of the class that is predicted, which need not be the likeliest, as in SVC.
@@ -196,7 +196,7 @@ def _said(model: Any, rows: Array, target: Target) -> _Said:
     )
     for method, answers in kinds:
         if hasattr(model, method):
-            scores = _by_class(np.asarray(getattr(model, method)(rows)))
+            scores = _by_class(np.asarray(getattr(model, method)(rows), dtype=np.float64))
             # Decisions between pairs of classes rank none of them.
             if scores.shape == (len(rows), len(target.classes)):
                 return _Said(answers, predicted, scores)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from typing import Any
+from urllib.parse import quote
 
 from layerscope.errors import SettingsError
 from layerscope.estimators import estimators
@@ -18,7 +19,7 @@ from layerscope.nouns import Estimator
 DEFAULT = ("logistic", "ridge")
 """What is fitted where nobody names estimators: one for classes, one for latents and labels."""
 LONGEST = 120
-"""Characters of a name, which is part of a file's name in the results."""
+"""Characters of a name once it is quoted, as it is in the names of files in the results."""
 _HINT = "Write package.module.Class, or package.module.Class(number=3, word='text')."
 
 
@@ -32,20 +33,20 @@ def split_names(text: str) -> list[str]:
         >>> split_names("logistic, a.B(c=1, d=(2, 3))")
         ['logistic', 'a.B(c=1, d=(2, 3))']
     """
-    names, depth, quote = [""], 0, ""
+    names, depth, opened = [""], 0, ""
     for letter in text:
-        if quote:
-            quote = "" if letter == quote else quote
+        if opened:
+            opened = "" if letter == opened else opened
         elif letter in "'\"":
-            quote = letter
+            opened = letter
         else:
             depth += (letter in "([{") - (letter in ")]}")
-        if letter == "," and not depth and not quote:
+        if letter == "," and not depth and not opened:
             names.append("")
         else:
             names[-1] += letter
     stripped = [name.strip() for name in names]
-    if depth or quote or not all(stripped):
+    if depth or opened or not all(stripped):
         raise SettingsError(
             f"The list of estimators {text!r} has an open bracket or quote, or an empty name.",
             hint="Give names with commas between them, such as logistic,lda.",
@@ -84,9 +85,9 @@ def _imported(text: str, seed: int) -> Imported:
     path, arguments = _parsed(text)
     written = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
     name = f"{path}({written})" if arguments else path
-    if len(name) > LONGEST:
+    if len(quote(name)) > LONGEST:
         raise SettingsError(
-            f"The estimator {name[:30]!r}… has a name of {len(name)} characters.",
+            f"The estimator {name[:30]!r}… has a name of {len(quote(name))} characters, quoted.",
             hint=f"Give it {LONGEST} at most: put the arguments into a class of your own.",
         )
     return Imported(name, import_class(path), arguments, seed)

@@ -41,13 +41,12 @@ class Predictions:
         return torch.cat((rowwise, squared, centred, centred.square()), 1)
 
     def by_target(self) -> dict[str, Any]:
-        """Return the errors of each component over the test rows, None where R² is not defined."""
+        """Return the errors of each component over the test rows, None where one is not defined."""
         c = self.regression.components
         means = self.columns("test").mean(0)
-        explained = _each_r2(means, c).tolist()
         return {
-            "mse_by_target": means[-3 * c :][:c].tolist(),
-            "r2_by_target": [value if math.isfinite(value) else None for value in explained],
+            "mse_by_target": _plain(means[-3 * c :][:c]),
+            "r2_by_target": _plain(_each_r2(means, c)),
         }
 
 
@@ -92,6 +91,11 @@ def _scores(cell: Cell, known: Predictions, resampled: Resampled) -> Iterator[Sc
         mean = float(val[metric].mean())
         yield cell.score(Measure(metric, _direction(metric), mean, estimate, stderr), rowwise)
     yield cell.score(_explained(known, resampled), rowwise)
+
+
+def _plain(values: Tensor) -> list[float | None]:
+    """Return values as JSON can hold them."""
+    return [value if math.isfinite(value) else None for value in values.tolist()]
 
 
 def _direction(metric: str) -> Direction:

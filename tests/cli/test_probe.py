@@ -227,6 +227,22 @@ def test_one_cell_of_ones_own_estimator_fails_and_the_run_goes_on(tmp_path, monk
     )
 
 
+def test_predictions_that_are_no_numbers_are_failed_cells(cache, tmp_path, monkeypatch):
+    (tmp_path / "lost_estimator.py").write_text(
+        "import numpy as np\n\n\n"
+        "class Lost:\n"
+        "    def fit(self, rows, targets): ...\n"
+        "    def predict(self, rows): return np.full(len(rows), np.nan)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    done = probe(
+        cache, "--tasks", "toy-pose", "--estimators", "lost_estimator.Lost,ridge", "--json"
+    )
+    assert done.exit_code == 1, done.output
+    status = {(name, row["status"]) for (_, _, name), row in scored(done).items()}
+    assert status == {("lost_estimator.Lost", "failed"), ("ridge", "done")}
+
+
 ALL = "logistic,ncm,lda,knn,ridge-classifier,sgd:vissl-in1k,sklearn.svm.LinearSVC"
 
 

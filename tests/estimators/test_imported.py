@@ -258,6 +258,11 @@ def test_a_class_of_ones_own_answers_whatever_it_is_asked(own, view, kind):
     assert found["y", "top-1"].note == ("RuntimeWarning: it is bare" if kind is Bare else "")
 
 
+class Wordy(Plain):
+    def predict_proba(self, rows):
+        return np.array([["a", "b", "c"]] * len(rows))
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [(Broken, r"own_module.Own raised KeyError: 'lost'"), (Odd, "gives .*shape")],
@@ -269,6 +274,13 @@ def test_whatever_a_class_of_ones_own_raises_fails_its_cell(own, view, kind, mes
     with pytest.raises(EstimatorError, match=message) as caught:
         scores("own_module.Own", view(rows, y=labels, z=rows[:, 0]), task)
     assert caught.value.hint
+
+
+def test_probabilities_that_are_no_numbers_fail_the_cell(own, view):
+    own.Own = Wordy
+    rows, labels = blobs(3)
+    with pytest.raises(EstimatorError, match="raised ValueError: could not convert"):
+        scores("own_module.Own", view(rows, y=labels))
 
 
 def test_nothing_is_registered_by_being_named():

@@ -105,6 +105,13 @@ def test_it_is_the_perceptron_of_the_paper():
     assert estimators["mlp"] is Mlp
 
 
+def test_few_rows_are_enough_for_it(view):
+    rows, labels = blobs(2, 0.1, width=3)
+    row = scores(estimators["mlp"](0), view(rows[:60], y=labels[:60]))["y", "top-1"]
+    assert row.test == 1.0
+    assert row.settings["hidden"] == [2048, 2048]
+
+
 def test_a_ring_is_learned_that_no_linear_probe_learns(view):
     rows = np.random.default_rng(0).standard_normal((N, 2))
     data = view(rows, y=(np.linalg.norm(rows, axis=1) > 1.2).astype(int))
