@@ -19,6 +19,7 @@ from layerscope.data import loaders
 from layerscope.data.shifts import shifts
 from layerscope.data.sources import sources, tasks
 from layerscope.estimators import estimators
+from layerscope.estimators.presets import PRESETS
 from layerscope.models import families
 from layerscope.render import renderers
 
@@ -135,6 +136,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from layerscope.estimators import estimators
+from layerscope.estimators.presets import PRESETS
 from layerscope.nouns import CutPoint, Task
 from layerscope.registry import load_plugin
 
@@ -174,3 +176,16 @@ def test_the_piece_of_the_how_to_page_conforms(tmp_path: Path, kind: str, name: 
     command = [sys.executable, "-W", "error", "-c", call]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, f"{name}: conforms, 1 examples\n"), done.stderr
+
+
+def test_the_page_of_estimators_has_every_preset_as_it_is():
+    page = (DOCS / "estimators.md").read_text()
+    rows = dict(re.findall(r"^\| `sgd:([a-z0-9-]+)` \|(.+)$", page, flags=re.MULTILINE))
+    assert set(rows) == set(PRESETS)
+    for name, preset in PRESETS.items():
+        cells = [cell.strip() for cell in rows[name].split("|")]
+        length = f"{preset.steps:,} steps" if preset.steps else str(preset.epochs)
+        assert cells[2] == f"{preset.optimiser.decay:g}"
+        assert cells[4:8] == [length, f"{preset.batch:,}", preset.features, preset.citation]
+        assert all(f"{rate:g}" in cells[1] for rate in (preset.rates[0], preset.rates[-1]))
+        assert (" per 256" in cells[1]) == preset.scaled

@@ -34,7 +34,11 @@ def command(
     ] = "*",
     estimators: Annotated[
         str | None,
-        typer.Option("--estimators", help="Names with commas.", show_default="all that fit"),
+        typer.Option(
+            "--estimators",
+            help="Names with commas, or import paths of scikit-learn's kind.",
+            show_default="logistic, ridge",
+        ),
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Results folder.")] = Path(
         "results"
@@ -66,7 +70,7 @@ def command(
         Existing, typer.Option("--existing", help="Cells that are there already.")
     ] = "missing",
     seed: Annotated[
-        int, typer.Option("--seed", help="The first, and that of the bootstrap's resamples.")
+        int, typer.Option("--seed", help="The first of them, and that of resamples.")
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -78,6 +82,7 @@ def command(
     Examples:
       layerscope probe
       layerscope probe features/ --tasks objects3d --estimators ridge -o results/
+      layerscope probe --estimators "lda,sgd:moco,sklearn.svm.LinearSVC(C=0.1)"
       layerscope probe features/mine@objects3d.h5 --tasks "*hue" --json
       layerscope probe --train 1%,10%,all --seeds 3
       layerscope probe --control width=64,shuffled
@@ -160,16 +165,16 @@ def _require_held(word: str, held: Sequence[Task]) -> None:
 
 
 def _estimators(pattern: str | None, tasks: Sequence[Task], seed: int) -> list[Estimator]:
-    from layerscope.estimators import estimators
+    from layerscope.estimators.naming import DEFAULT, make, split_names
 
-    names = pattern.split(",") if pattern else estimators.names()
-    made = [estimators[name.strip()](seed) for name in names]
-    fit = [one for one in made if any(one.handles(task) for task in tasks)]
+    names = split_names(pattern) if pattern else DEFAULT
+    made = {one.name: one for one in (make(name, seed) for name in names)}
+    fit = [one for one in made.values() if any(one.handles(task) for task in tasks)]
     if fit:
         return fit
     raise SettingsError(
         f"None of the estimators {', '.join(names)} can score {', '.join(t.name for t in tasks)}.",
-        hint="Leave --estimators out to use all that fit.",
+        hint="Leave --estimators out for logistic and ridge; layerscope list estimators has more.",
     )
 
 
@@ -208,12 +213,12 @@ def _words(text: str) -> list[str]:
 
 def _failures(report: SweepReport) -> list[str]:
     """Return one line for each checkpoint and reason, however many cells it took."""
-    reasons: dict[tuple[str, str], list[str]] = {}
+    reasons: dict[tuple[str, str], dict[str, None]] = {}
     for score in report.failed:
-        cells = reasons.setdefault((score.checkpoint, score.note), [])
-        cells.append(f"{score.cut} {score.task}")
+        cells = reasons.setdefault((score.checkpoint, score.note), {})
+        cells[f"{score.cut} {score.task}"] = None
     return [
-        f"Failed: {checkpoint}, {_some(cells)}: {note}"
+        f"Failed: {checkpoint}, {_some(list(cells))}: {note}"
         for (checkpoint, note), cells in reasons.items()
     ]
 
@@ -251,18 +256,32 @@ def _text(verdicts: Sequence[Verdict], across: Sequence[Across], tasks: dict[str
 
     if not verdicts:
         return "No verdict: no cut has a score."
-    header = ("checkpoint", "task", "best", "metric", "value", "tied with", "gain over trunk")
+    header = (
+        "checkpoint",
+        "task",
+        "estimator",
+        "best",
+        "metric",
+        "value",
+        "tied with",
+        "gain over trunk",
+    )
     table = terminal.table(header, [_row(verdict) for verdict in verdicts])
+    judges: dict[str, set[str]] = {}
+    for verdict in verdicts:
+        judges.setdefault(verdict.task, set()).add(verdict.estimator)
+
+    def named(verdict: Verdict) -> str:
+        several = len(judges[verdict.task]) > 1
+        return f"{verdict.checkpoint}, {verdict.estimator}" if several else verdict.checkpoint
+
     lines = [
-        f"{verdict.checkpoint}: {sentence(verdict, tasks[verdict.task].title)}"
-        for verdict in verdicts
+        f"{named(verdict)}: {sentence(verdict, tasks[verdict.task].title)}" for verdict in verdicts
     ]
     titles = {name: task.title for name, task in tasks.items() if task.title}
     common = [f"{one.checkpoint}: {across_sentence(one, titles)}" for one in across]
     notes = [
-        f"{verdict.checkpoint}, {verdict.task}: {verdict.note}"
-        for verdict in verdicts
-        if verdict.note
+        f"{named(verdict)}, {verdict.task}: {verdict.note}" for verdict in verdicts if verdict.note
     ]
     return "\n".join([table, "", *lines, *common, *notes])
 
@@ -274,6 +293,7 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
     return (
         verdict.checkpoint,
         f"{verdict.task} [{verdict.way}]" if verdict.way else verdict.task,
+        verdict.estimator,
         verdict.best,
         verdict.metric,
         _interval(verdict.value),

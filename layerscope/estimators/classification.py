@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,9 @@ from layerscope.nouns import SPLITS, Direction, LayerView, Score, Split, Task
 from layerscope.stats.standard_error import standard_errors
 
 Labels = npt.NDArray[np.int64]
+Answers = Literal["probabilities", "scores", "labels"]
+"""What a classifier says of a row: probabilities of the classes, values that only rank them, or the
+predicted class alone."""
 
 FLOOR = 1e-12
 """Least probability: what a class that training lacks is given."""
@@ -71,6 +75,11 @@ class Judged:
         """(n,) float64, 1 where the prediction is the truth."""
         return torch.from_numpy(self.predicted == self.truth).double()
 
+    @property
+    def sound(self) -> bool:
+        """Whether every row has a probability, which no classifier that diverged gives."""
+        return self.surprise is not None and bool(self.surprise.isfinite().all())
+
     def columns(self) -> dict[str, Tensor]:
         """Return by metric (n,) values of which the metric is the mean.
 
@@ -91,6 +100,10 @@ class Judged:
         """Return (n,) losses whose mean falls as the metric gets better."""
         values = self.columns()[metric]
         return values if DIRECTIONS[metric] == "minimise" else 1 - values
+
+    def ranked_only(self) -> Judged:
+        """Return what remains where the scores rank the classes and are no probabilities."""
+        return replace(self, surprise=None, confidence=None)
 
     def rank(self, metric: str) -> tuple[float, float]:
         """Order classifiers by a metric, and those that are equal by their log-likelihood."""
@@ -162,25 +175,28 @@ def _judge_block(scores: Tensor, places: Tensor) -> tuple[Tensor, ...]:
     known = best, confidence.double().exp(), surprise
     if scores.shape[2] <= FEW:
         return known
-    return *known, (logp.topk(FEW, 2).indices == truth).any(2).double()
+    # Where fewer classes have any probability, what fills the few up is not found.
+    found = (logp.topk(FEW, 2).indices == truth).any(2) & of_truth.isfinite()
+    return *known, found.double()
 
 
-def offered(target: Target, probabilities: bool = True) -> list[str]:
+def offered(target: Target, answers: Answers = "probabilities") -> list[str]:
     """Return the metrics that there are of a task's classes."""
     some = ["top-1", "mean-per-class"]
-    if probabilities:
+    if answers == "probabilities":
         some += ["nll", "ece"]
-        some += ["top-5"] if len(target.classes) > FEW else []
+    if answers != "labels" and len(target.classes) > FEW:
+        some += ["top-5"]
     return some
 
 
-def require_classes(target: Target, estimator: str, probabilities: bool = True) -> None:
+def require_classes(target: Target, estimator: str, answers: Answers = "probabilities") -> None:
     """Refuse a task whose primary metric there is not.
 
     Raises:
         EstimatorError: The metric is none that the classifier gives.
     """
-    require_metric(target.task, offered(target, probabilities), estimator)
+    require_metric(target.task, offered(target, answers), estimator)
 
 
 def classification_scores(cell: Cell, val: Judged, test: Judged) -> Iterator[Score]:

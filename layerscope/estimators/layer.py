@@ -13,6 +13,10 @@ from torch import Tensor
 
 from layerscope.errors import EstimatorError
 from layerscope.nouns import SPLITS, LayerView, Split
+from layerscope.stats.spectrum import standardiser_of
+
+Features = Mapping[Split, Tensor]
+"""(n, width) by split."""
 
 ENOUGH_ROWS = 10
 """Effective rows behind a feature's variance below which it is taken for constant."""
@@ -24,7 +28,7 @@ SMALL_SHARE = 20
 class Layer:
     """The rows of one cut, ready for computation."""
 
-    features: Mapping[Split, Tensor]
+    features: Features
     """(n, width) float32 by split, finite."""
     groups: Tensor
     """(n_test,) int64, the group of each test row."""
@@ -59,6 +63,12 @@ def read_layer(view: LayerView) -> Layer:
         )
     _, groups = np.unique(view.groups("test"), return_inverse=True)
     return Layer(features, torch.tensor(groups.ravel(), dtype=torch.int64), int(rare.sum()))
+
+
+def standardised(layer: Layer) -> Features:
+    """Return (n, width) float32 features by split, of mean 0 and variance 1 over training rows."""
+    rule = standardiser_of(layer.features["train"])
+    return {split: rule(rows).float() for split, rows in layer.features.items()}
 
 
 def rarely_vary(rows: Tensor) -> Tensor:

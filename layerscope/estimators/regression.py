@@ -16,12 +16,15 @@ from torch import Tensor
 from layerscope.errors import EstimatorError
 from layerscope.estimators.layer import read_target
 from layerscope.nouns import SPLITS, LayerView, Split, Task
+from layerscope.stats.average_precision import mean_average_precision
 from layerscope.stats.rotation import (
     circle_from_angle,
     circular_distance,
     geodesic_angle,
     quaternion_from_euler,
 )
+
+PRECISION = "mean-average-precision"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,9 @@ class Regression:
 
         ``mse`` is the mean over components of the squared error, ``nmse`` the mean over components
         of the squared error over the training variance. The third is the error in the latent's own
-        unit: ``mae``, ``circular-error``, or ``geodesic`` in degrees.
+        unit: ``mae``, ``circular-error``, or ``geodesic`` in degrees. Labels that may apply
+        together have ``mean-average-precision`` besides, which is no mean over rows: its values are
+        the metric plus each row's influence on it.
         """
         squared = (predicted - self.encoded[split]).square()
         return {
@@ -66,7 +71,10 @@ class Regression:
                 for point, angle in zip(points, latents.unbind(1), strict=True)
             ]
             return {"circular-error": torch.stack(distances, 1).mean(1)}
-        return {"mae": (predicted - latents).abs().mean(1)}
+        error = {"mae": (predicted - latents).abs().mean(1)}
+        if self.task.kind == "multilabel":
+            error[PRECISION] = mean_average_precision(predicted, latents)
+        return error
 
 
 def read_regression(view: LayerView, task: Task) -> Regression:

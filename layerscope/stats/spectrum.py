@@ -57,10 +57,19 @@ def standardiser(moments: Moments) -> Standardiser:
     A feature whose standard deviation is within rounding of its mean is constant and becomes a
     column of zeros; dividing by it would turn rounding into a feature.
     """
-    deviation = moments.variance.sqrt()
-    varies = deviation > 8 * moments.precision * moments.mean.abs()
+    return _scaling(moments.mean, moments.variance.sqrt(), moments.precision)
+
+
+def standardiser_of(rows: Tensor) -> Standardiser:
+    """Return the standardiser of (n, d) training rows, where no products of them are wanted."""
+    wide = rows.double()
+    return _scaling(wide.mean(0), wide.std(0, correction=0), torch.finfo(wide.dtype).eps)
+
+
+def _scaling(mean: Tensor, deviation: Tensor, precision: float) -> Standardiser:
+    varies = deviation > 8 * precision * mean.abs()
     scale = torch.where(varies, 1 / torch.where(varies, deviation, 1.0), 0.0)
-    return Standardiser(moments.mean, scale)
+    return Standardiser(mean, scale)
 
 
 def spectrum(moments: Moments, *, whole: bool = False) -> Spectrum:

@@ -50,8 +50,14 @@ def features(of: Source, broken: bool) -> dict[str, np.ndarray]:
     return rows
 
 
-def write_cache(folder: Path, *, broken: bool = False) -> Path:
-    made_of = source()
+def write_cache(
+    folder: Path,
+    *,
+    broken: bool = False,
+    rows: dict[str, np.ndarray] | None = None,
+    made_of: Source | None = None,
+) -> Path:
+    made_of = made_of or source()
     card = Checkpoint(
         name="net",
         family="toy",
@@ -67,7 +73,7 @@ def write_cache(folder: Path, *, broken: bool = False) -> Path:
         card, CUTS, made_of, card.preprocessing, decoder="pillow", precision="float32"
     )
     with CacheWriter(folder / "net@toy.h5", Header(card, CUTS, made_of, parts, {})) as writer:
-        writer.write(writer.missing, features(made_of, broken), np.ones(ROWS, dtype=bool))
+        writer.write(writer.missing, rows or features(made_of, broken), np.ones(ROWS, dtype=bool))
         return writer.finish()
 
 
@@ -170,3 +176,137 @@ def test_wrong_names_are_wrong_use(cache, options, message):
     assert message in done.stderr
     assert "Hint: " in done.stderr
     assert not done.stdout
+
+
+# Estimators by name, and what fails.
+
+OWN = """
+import numpy as np
+
+
+class Picky:
+    '''Fails where the first feature is large, as it is in the first cut.'''
+
+    def fit(self, rows, targets):
+        if abs(np.corrcoef(rows[:, 0], rows[:, 1])[0, 1]) > 0.5:
+            raise ValueError("the features are too alike")
+        self.first = targets[0]
+
+    def predict(self, rows):
+        return np.full(len(rows), self.first)
+"""
+
+
+def scored(done) -> dict[tuple[str, str, str], dict]:
+    rows = json.loads(done.stdout)["scores"]
+    return {(row["cut"], row["task"], row["estimator"]): row for row in rows if row["primary"]}
+
+
+def test_without_names_it_is_logistic_and_ridge(cache):
+    found = scored(probe(cache, "--json"))
+    assert {(task, estimator) for _, task, estimator in found} == {
+        (KIND.name, "logistic"),
+        (POSE.name, "ridge"),
+    }
+
+
+def test_names_presets_and_import_paths_go_together(cache):
+    chosen = "lda,sgd:vissl-in1k,sklearn.neighbors.KNeighborsClassifier(n_neighbors=5, p=1)"
+    done = probe(cache, "--tasks", "toy-kind", "--estimators", chosen, "--json")
+    assert done.exit_code == 0, done.output
+    found = scored(done)
+    assert {estimator for _, _, estimator in found} == {
+        "lda",
+        "sgd:vissl-in1k",
+        "sklearn.neighbors.KNeighborsClassifier(n_neighbors=5, p=1)",
+    }
+    assert all(row["test"] > 0.9 for (cut, _, _), row in found.items() if cut == "trunk")
+    again = probe(cache, "--tasks", "toy-kind", "--estimators", chosen)
+    assert "0 cells computed, 9 kept" in again.stderr
+    assert "net, lda: Kind: cut at trunk (top-1" in again.stdout
+    assert "net, sgd:vissl-in1k: Kind: cut at trunk (top-1" in again.stdout
+
+
+def test_one_cell_of_ones_own_estimator_fails_and_the_run_goes_on(tmp_path, monkeypatch):
+    (tmp_path / "picky_estimator.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    made_of, folder = source(), tmp_path / "features"
+    rows = features(made_of, broken=False)
+    rows["trunk@mean"][:, 1] = rows["trunk@mean"][:, 0]
+    cache = write_cache(folder, rows=rows)
+    done = probe(cache, "--estimators", "picky_estimator.Picky,ridge", "--json")
+    assert done.exit_code == 1
+    found = scored(done)
+    failed = {cell for cell, row in found.items() if row["status"] == "failed"}
+    assert failed == {("trunk", task, "picky_estimator.Picky") for task in (KIND.name, POSE.name)}
+    assert all("ValueError: the features are too alike" in found[cell]["note"] for cell in failed)
+    assert all(found[cell]["test"] is None for cell in failed)
+    assert len(found) == 3 * 3
+    assert (
+        "Failed: net, trunk toy-kind, trunk toy-pose: picky_estimator.Picky raised" in done.stderr
+    )
+
+
+def test_predictions_that_are_no_numbers_are_failed_cells(cache, tmp_path, monkeypatch):
+    (tmp_path / "lost_estimator.py").write_text(
+        "import numpy as np\n\n\n"
+        "class Lost:\n"
+        "    def fit(self, rows, targets): ...\n"
+        "    def predict(self, rows): return np.full(len(rows), np.nan)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    done = probe(
+        cache, "--tasks", "toy-pose", "--estimators", "lost_estimator.Lost,ridge", "--json"
+    )
+    assert done.exit_code == 1, done.output
+    status = {(name, row["status"]) for (_, _, name), row in scored(done).items()}
+    assert status == {("lost_estimator.Lost", "failed"), ("ridge", "done")}
+
+
+ALL = "logistic,ncm,lda,knn,ridge-classifier,sgd:vissl-in1k,sklearn.svm.LinearSVC"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [("nan", "are not finite"), ("constant", "is constant"), ("one class", "a single class")],
+)
+def test_every_classifier_has_a_clear_outcome_for_what_cannot_be_learned(tmp_path, damage, message):
+    made_of = source()
+    rows = features(made_of, broken=False)
+    if damage == "nan":
+        rows["trunk@mean"][3, 1] = np.nan
+    elif damage == "constant":
+        rows["trunk@mean"][:] = 0.1
+    else:
+        made_of.targets[KIND.name][:] = 1
+    cache = write_cache(tmp_path / "features", rows=rows, made_of=made_of)
+    done = probe(cache, "--tasks", "toy-kind", "--estimators", ALL, "--json")
+    assert done.exit_code == 1
+    found = scored(done)
+    failed = {cell for cell, row in found.items() if row["status"] == "failed"}
+    cuts = [cut.name for cut in CUTS] if damage == "one class" else ["trunk"]
+    assert failed == {(cut, KIND.name, name) for cut in cuts for name in ALL.split(",")}
+    assert all(message in found[cell]["note"] for cell in failed)
+    assert len(found) == 3 * 7
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_class_that_a_split_lacks_fails_nothing(tmp_path, split):
+    made_of = source()
+    made_of.targets[KIND.name][made_of.splits == split] = 1
+    cache = write_cache(tmp_path / "features", rows=features(made_of, False), made_of=made_of)
+    done = probe(cache, "--tasks", "toy-kind", "--estimators", ALL, "--json")
+    assert done.exit_code == 0, done.output
+    assert {row["status"] for row in scored(done).values()} == {"done"}
+
+
+def test_an_estimator_that_is_none_is_wrong_use(cache):
+    for name, message in (
+        ("sgd:moko", "The presets are sgd:barlow, "),
+        ("sklearn.svm.LinearSVC(C=open('x'))", "have to be literals"),
+        ("sklearn.svm.LinearSVC(C=1", "open bracket"),
+        ("sklearn.cluster.KMeans", "is a clusterer"),
+    ):
+        done = probe(cache, "--estimators", name)
+        assert done.exit_code == 2
+        assert message in " ".join(done.stderr.split())

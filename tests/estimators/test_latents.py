@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 from sklearn.linear_model import Ridge as SklearnRidge
+from sklearn.metrics import average_precision_score
 
 from layerscope.errors import EstimatorError
 from layerscope.estimators import estimators
@@ -176,3 +177,44 @@ def test_a_metric_that_it_does_not_have_is_refused(view):
     task = Task("z", "memory", "latents", "r2", "maximise", encoding="raw")
     with pytest.raises(EstimatorError, match="cannot choose a cut"):
         scores(view(noise(N, 2), z=noise(N)), task)
+
+
+def labels_of(rows: np.ndarray) -> np.ndarray:
+    return (rows[:, :3] + noise(N, 3) > [0.0, 0.5, 1.0]).astype(np.int64)
+
+
+def test_labels_have_the_mean_average_precision_of_scikit_learn(view):
+    rows = noise(N, 8).astype(np.float32)
+    labels = labels_of(rows)
+    task = Task("marks", "memory", "multilabel", "mean-average-precision", "maximise")
+    row = scores(view(rows, marks=labels), task)["marks", "mean-average-precision"]
+    wide = rows.astype(np.float64)
+    z = (wide - wide[:360].mean(0)) / wide[:360].std(0)
+    model = SklearnRidge(alpha=360 * row.settings["lambda"]).fit(z[:360], labels[:360])
+    expected = average_precision_score(labels[480:], model.predict(z[480:]), average="macro")
+    assert row.test == pytest.approx(expected, rel=1e-9)
+    assert row.primary
+    assert 1 - row.losses.test.mean() == pytest.approx(row.test)
+    assert 0.005 < row.stderr < 0.1
+
+
+def test_a_label_that_no_test_row_has_is_left_out_of_the_mean_average_precision(view):
+    rows = noise(N, 8)
+    labels = labels_of(rows)
+    labels[480:, 2] = 0
+    task = Task("marks", "memory", "multilabel", "mse", "minimise")
+    row = scores(view(rows, marks=labels), task)["marks", "mean-average-precision"]
+    alone = scores(view(rows, marks=labels[:, :2]), task)["marks", "mean-average-precision"]
+    assert math.isfinite(row.test)
+    assert row.test == pytest.approx(alone.test, abs=0.02)
+    assert row.settings["r2_by_target"][2] is None
+
+
+def test_every_target_has_its_own_error_beside_the_mean(view):
+    rows = noise(N, 3)
+    target = np.stack((rows[:, 0], 0.1 * noise(N)), 1)
+    row = scores(view(rows, z=target), latent("z"))
+    settings = row["z", "mse"].settings
+    assert np.mean(settings["mse_by_target"]) == pytest.approx(row["z", "mse"].test)
+    assert np.mean(settings["r2_by_target"]) == pytest.approx(row["z", "r2"].test)
+    assert settings["r2_by_target"] == pytest.approx([1.0, 0.0], abs=0.1)

@@ -77,7 +77,7 @@ def test_leave_one_out_is_that_of_ridge_cv(shape: tuple[int, int]):
     errors = fit(rows, targets).leave_one_out(rows, targets, penalties)
     reference = RidgeCV(alphas=(penalties * len(rows)).numpy(), store_cv_results=True)
     reference.fit(standardised(rows).numpy(), targets.numpy())
-    np.testing.assert_allclose(errors.T, reference.cv_results_.mean(0), rtol=1e-7)
+    np.testing.assert_allclose(errors.T, reference.cv_results_.mean(0), rtol=1e-8)
 
 
 def test_leave_one_out_is_what_leaving_one_out_gives():

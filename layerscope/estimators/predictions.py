@@ -1,0 +1,135 @@
+"""Predictions of latents or labels by any regressor, and the scores that follow from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layerscope.estimators.cell import DRAWS, Cell, Measure, losses, require_metric
+from layerscope.estimators.layer import Layer
+from layerscope.estimators.regression import PRECISION, Regression
+from layerscope.nouns import Direction, LayerView, Score, Split
+from layerscope.stats.bootstrap import Resampled, resample
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a regressor makes of the rows of one task."""
+
+    regression: Regression
+    by_split: Mapping[Split, Tensor]
+    """(n, c) encoded components, of val and of test."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What was chosen and how."""
+    note: str = ""
+
+    def measures(self, split: Split) -> dict[str, Tensor]:
+        """Return (n,) values by metric, of which the metric is the mean."""
+        return self.regression.row_measures(self.by_split[split], split)
+
+    def columns(self, split: Split) -> Tensor:
+        """Return (n, m + 3c) values whose means give every metric: m of rows, then R²'s parts."""
+        target = self.regression.encoded[split]
+        centred = target - target.mean(0)
+        squared = (self.by_split[split] - target).square()
+        rowwise = torch.stack(list(self.measures(split).values()), 1)
+        return torch.cat((rowwise, squared, centred, centred.square()), 1)
+
+    def by_target(self) -> dict[str, Any]:
+        """Return the errors of each component over the test rows, None where one is not defined."""
+        c = self.regression.components
+        means = self.columns("test").mean(0)
+        return {
+            "mse_by_target": _plain(means[-3 * c :][:c]),
+            "r2_by_target": _plain(_each_r2(means, c)),
+        }
+
+
+def regression_scores(
+    view: LayerView, layer: Layer, estimator: str, seed: int, known: Sequence[Predictions]
+) -> Iterator[Score]:
+    """Yield the scores of several tasks, whose standard errors come from the same resamples.
+
+    Args:
+        view: The cut.
+        layer: Its rows.
+        estimator: The name in the table.
+        seed: Of the resamples.
+        known: One for each task.
+
+    Raises:
+        EstimatorError: A task's primary metric is none that is a mean over rows.
+    """
+    columns = [one.columns("test") for one in known]
+    resampled = resample(torch.cat(columns, 1), layer.groups, resamples=DRAWS, seed=seed)
+    start = 0
+    for one, width in zip(known, (part.shape[1] for part in columns), strict=True):
+        settings = {
+            **one.settings,
+            "encoding": one.regression.task.encoding or "raw",
+            "components": one.regression.components,
+            **one.by_target(),
+        }
+        cell = Cell(view, layer, one.regression.task, estimator, seed, settings, one.note)
+        yield from _scores(cell, one, _select(resampled, slice(start, start + width)))
+        start += width
+
+
+def _scores(cell: Cell, known: Predictions, resampled: Resampled) -> Iterator[Score]:
+    val, test = known.measures("val"), known.measures("test")
+    primary = cell.task.metric
+    require_metric(cell.task, val, cell.estimator)
+    rowwise = losses(_loss(primary, val[primary]), _loss(primary, test[primary]))
+    errors = resampled.standard_error()
+    for position, metric in enumerate(val):
+        estimate, stderr = float(resampled.estimate[position]), float(errors[position])
+        mean = float(val[metric].mean())
+        yield cell.score(Measure(metric, _direction(metric), mean, estimate, stderr), rowwise)
+    yield cell.score(_explained(known, resampled), rowwise)
+
+
+def _plain(values: Tensor) -> list[float | None]:
+    """Return values as JSON can hold them."""
+    return [value if math.isfinite(value) else None for value in values.tolist()]
+
+
+def _direction(metric: str) -> Direction:
+    return "maximise" if metric == PRECISION else "minimise"
+
+
+def _loss(metric: str, values: Tensor) -> Tensor:
+    return values if _direction(metric) == "minimise" else 1 - values
+
+
+def _each_r2(means: Tensor, components: int) -> Tensor:
+    """Return (..., c) R² of each component about its own mean in the rows."""
+    error, first, second = torch.split(means[..., -3 * components :], components, dim=-1)
+    explained: Tensor = 1 - error / (second - first.square())
+    return explained
+
+
+def _r2(means: Tensor, components: int) -> Tensor:
+    """Return (...) R², of each component about its own mean, averaged uniformly.
+
+    One mean for all components would credit a predictor for knowing that they differ.
+    """
+    return _each_r2(means, components).mean(-1)
+
+
+def _explained(known: Predictions, resampled: Resampled) -> Measure:
+    c = known.regression.components
+    share = Resampled(
+        _r2(resampled.estimate, c)[None], _r2(resampled.draws, c)[:, None], resampled.groups
+    )
+    val = float(_r2(known.columns("val").mean(0), c))
+    stderr = float(share.standard_error()[0])
+    return Measure("r2", "maximise", val, float(share.estimate[0]), stderr)
+
+
+def _select(resampled: Resampled, part: slice) -> Resampled:
+    return Resampled(resampled.estimate[part], resampled.draws[:, part], resampled.groups)

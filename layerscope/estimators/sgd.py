@@ -1,0 +1,138 @@
+"""Published protocols of linear evaluation by minibatch descent, on cached features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from layerscope.errors import EstimatorError
+from layerscope.estimators import estimators
+from layerscope.estimators.cell import Cell
+from layerscope.estimators.classification import (
+    Judged,
+    Target,
+    classification_scores,
+    judge_all,
+    read_classes,
+    require_classes,
+)
+from layerscope.estimators.layer import Features, Layer, read_layer, standardised
+from layerscope.estimators.presets import PREFIX, PRESETS, Preset
+from layerscope.nouns import Estimator, LayerView, Score, Split, Task
+from layerscope.stats.minibatch import Course, Heads, train_heads
+from layerscope.stats.rows import BLOCK
+
+CAVEAT = "The published protocol augments and crops at random, which cached features cannot repeat."
+
+
+class Sgd:
+    """A linear classifier trained as a published protocol does, on cached features.
+
+    All learning rates of the protocol are trained side by side on the same minibatches; of several
+    the one is taken that the task's metric prefers on the validation rows after the last epoch. No
+    epoch is chosen. Where there are fewer training rows than the protocol's batch has, all of them
+    are a batch, and rates that grow with the batch are those of the smaller one. Two things differ
+    from what was published: the features were extracted once, so that there is neither augmentation
+    nor a random crop, and a cosine falls at every step rather than every epoch.
+
+    Args:
+        preset: The name behind ``sgd:``.
+        seed: Of the first weights and of the order of the rows.
+    """
+
+    def __init__(self, preset: str, seed: int = 0) -> None:
+        self.name = PREFIX + preset
+        self._preset, self._seed = PRESETS[preset], seed
+
+    def handles(self, task: Task) -> bool:
+        return task.kind == "classes"
+
+    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
+        """Yield top-1, top-5, mean-per-class, nll and ece for each task.
+
+        Raises:
+            EstimatorError: Features or targets on which no classifier is defined, or every learning
+                rate diverged.
+        """
+        targets = [read_classes(view, task) for task in tasks]
+        for target in targets:
+            require_classes(target, self.name)
+        layer = read_layer(view)
+        plain = self._preset.features == "raw"
+        features = layer.features if plain else standardised(layer)
+        for target in targets:
+            yield from self._scores(view, layer, features, target)
+
+    def _scores(
+        self, view: LayerView, layer: Layer, features: Features, target: Target
+    ) -> Iterator[Score]:
+        course = _course(self._preset, layer.count("train"))
+        rates = self._preset.rates_for(course.batch)
+        labels = target.places("train")
+        heads = train_heads(
+            features["train"], labels, len(target.classes), rates, course, self._seed
+        )
+        val = _judged(heads, features, target, "val")
+        sound = [i for i, it in enumerate(val) if it.sound]
+        if not sound:
+            raise EstimatorError(
+                f"{self.name} diverges on {view.cut.name!r} at every learning rate, from "
+                f"{min(rates):g} to {max(rates):g}.",
+                hint="Its features are larger than the protocol's own; use logistic there.",
+            )
+        best = min(sound, key=lambda i: val[i].rank(target.task.metric))
+        (test,) = _judged(heads.only(best), features, target, "test")
+        settings = self._settings(course, rates, best, sound)
+        note = _note(self._preset, layer.count("train"))
+        cell = Cell(view, layer, target.task, self.name, self._seed, settings, note)
+        yield from classification_scores(cell, val[best], test)
+
+    def _settings(
+        self, course: Course, rates: Sequence[float], best: int, sound: Sequence[int]
+    ) -> dict[str, Any]:
+        preset = self._preset
+        return {
+            "rate": rates[best],
+            "rates": list(rates),
+            "diverged": [rate for i, rate in enumerate(rates) if i not in sound],
+            "optimiser": preset.optimiser.kind,
+            "decay": preset.optimiser.decay,
+            "steps": course.steps,
+            "batch": course.batch,
+            "features": preset.features,
+            "citation": preset.citation,
+        }
+
+
+def _course(preset: Preset, rows: int) -> Course:
+    batch = min(preset.batch, rows)
+    per_epoch: float = math.ceil(rows / batch)
+    steps = preset.epochs * math.ceil(rows / batch)
+    if preset.steps is not None:
+        steps, per_epoch = preset.steps, preset.steps / preset.epochs
+    return Course(preset.optimiser, preset.schedule, steps, per_epoch, batch)
+
+
+def _note(preset: Preset, rows: int) -> str:
+    if rows >= preset.batch:
+        return CAVEAT
+    return f"{CAVEAT} Its batch has {preset.batch} rows, of which there are {rows}."
+
+
+def _judged(heads: Heads, features: Features, target: Target, split: Split) -> list[Judged]:
+    return judge_all(map(heads.logits, torch.split(features[split], BLOCK)), target, split)
+
+
+def _maker(name: str, preset: Preset) -> Callable[[int], Estimator]:
+    def make(seed: int = 0) -> Estimator:
+        return Sgd(name, seed)
+
+    make.__doc__ = f"Linear evaluation of cached features: {preset.title}."
+    return make
+
+
+for _name, _preset in PRESETS.items():
+    estimators.add(PREFIX + _name, _maker(_name, _preset))

@@ -1,0 +1,210 @@
+"""What holds for every classifier, and what is true of each in closed form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import RidgeClassifier
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+
+from layerscope.errors import EstimatorError
+from layerscope.estimators import classification, estimators
+from layerscope.estimators.discriminants import SHRINKAGES
+from layerscope.estimators.knn import TEMPERATURE
+from layerscope.nouns import Task
+
+N = 500
+TRAIN, VAL, TEST = slice(0, 300), slice(300, 400), slice(400, 500)
+TASK = Task("y", "memory", "classes", "top-1", "maximise")
+CLOSED = ("ncm", "lda", "knn", "ridge-classifier")
+
+
+def scores(name: str, view, task: Task = TASK):
+    return {score.metric: score for score in estimators[name](0).score(view, [task])}
+
+
+def blobs(classes: int, spread: float, width: int = 6):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, classes, N)
+    centres = rng.standard_normal((classes, width))
+    rows = centres[labels] + spread * rng.standard_normal((N, width))
+    return rows.astype(np.float32), labels
+
+
+def standardised(rows: np.ndarray) -> np.ndarray:
+    wide = rows.astype(np.float64)
+    return (wide - wide[TRAIN].mean(0)) / wide[TRAIN].std(0)
+
+
+def surprise(scores: np.ndarray, labels: np.ndarray) -> float:
+    return float(-log_softmax(scores, 1)[np.arange(len(labels)), labels].mean())
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_separated_classes_are_told_apart(name, view):
+    rows, labels = blobs(4, 0.05)
+    row = scores(name, view(rows, y=labels))
+    assert row["top-1"].test == row["top-1"].val == 1.0
+    assert not row["top-1"].losses.test.any()
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_noise_is_chance(name, view):
+    rng = np.random.default_rng(3)
+    row = scores(name, view(rng.standard_normal((N, 4)), y=rng.integers(0, 4, N)))
+    assert row["top-1"].test == pytest.approx(0.25, abs=0.15)
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_it_handles_classes_only(name):
+    assert estimators[name](0).handles(TASK)
+    assert not estimators[name](0).handles(Task("z", "m", "latents", "mse", "minimise"))
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_several_tasks_at_once_are_the_same_as_each_alone(name, view):
+    rows, labels = blobs(7, 1.0)
+    data = view(rows, y=labels, half=labels % 2)
+    tasks = [TASK, Task("half", "memory", "classes", "mean-per-class", "maximise")]
+    together = list(estimators[name](0).score(data, tasks))
+    alone = [score for task in tasks for score in estimators[name](0).score(data, [task])]
+    assert together == alone
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_a_class_that_val_or_test_lacks_is_fine(name, view):
+    rows, labels = blobs(3, 0.05)
+    labels[VAL], labels[TEST] = labels[VAL] % 2, labels[TEST] % 2 + 1
+    row = scores(name, view(rows, y=labels))
+    assert all(np.isfinite([it.val, it.test, it.stderr]).all() for it in row.values())
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_a_class_that_training_lacks_is_wrong(name, view):
+    rows, labels = blobs(3, 0.05)
+    labels[TEST] = 9
+    row = scores(name, view(rows, y=labels))
+    assert row["top-1"].test == 0.0
+    if "nll" in row:
+        assert row["nll"].test == pytest.approx(-np.log(classification.FLOOR))
+
+
+@pytest.mark.parametrize("name", ("logistic", *CLOSED))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows, labels: (rows, labels * 0), "a single class"),
+        (lambda rows, labels: (rows * 0 + 0.1, labels), "constant"),
+        (lambda rows, labels: (np.where(rows > 2, np.nan, rows), labels), "not finite"),
+    ],
+)
+def test_what_cannot_be_computed_is_refused_with_a_hint(name, change, message, view):
+    rows, labels = change(*blobs(3, 1.0))
+    with pytest.raises(EstimatorError, match=message) as caught:
+        scores(name, view(rows, y=labels))
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_constant_features_beside_others_change_nothing(name, view):
+    rows, labels = blobs(3, 1.0)
+    wider = np.concatenate((rows, np.zeros((N, 2), np.float32)), 1)
+    plain, padded = scores(name, view(rows, y=labels)), scores(name, view(wider, y=labels))
+    assert padded["top-1"].test == plain["top-1"].test
+    if name != "lda":  # whose shrunk covariance has a mean variance over all features
+        assert padded["top-1"].losses.test.tolist() == plain["top-1"].losses.test.tolist()
+
+
+# Each against scikit-learn.
+
+
+def test_nearest_class_mean_is_that_of_scikit_learn(view):
+    rows, labels = blobs(3, 1.0)
+    z = standardised(rows)
+    model = NearestCentroid().fit(z[TRAIN], labels[TRAIN])
+    row = scores("ncm", view(rows, y=labels))
+    right = model.predict(z[TEST]) == labels[TEST]
+    assert row["top-1"].losses.test.tolist() == (1.0 - right).tolist()
+    offsets = z[TRAIN] - model.centroids_[labels[TRAIN]]
+    distances = np.square(z[TEST, None] - model.centroids_).sum(2)
+    posterior = -distances / (2 * np.square(offsets).mean())
+    assert row["nll"].test == pytest.approx(surprise(posterior, labels[TEST]), rel=1e-5)
+
+
+def test_classes_that_are_points_have_a_nearest_mean(view):
+    labels = np.arange(N) % 3
+    row = scores("ncm", view(np.eye(3)[labels], y=labels))
+    assert row["top-1"].test == 1.0
+    assert row["nll"].test == pytest.approx(0.0, abs=1e-9)
+    with pytest.raises(EstimatorError, match="No feature varies within a class"):
+        scores("lda", view(np.eye(3)[labels], y=labels))
+
+
+def test_lda_is_that_of_scikit_learn_at_the_chosen_shrinkage(view):
+    rows, labels = blobs(3, 1.0)
+    z = standardised(rows)
+    row = scores("lda", view(rows, y=labels))
+    accuracy = {}
+    for shrinkage in SHRINKAGES:
+        model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
+        model.fit(z[TRAIN], labels[TRAIN])
+        accuracy[shrinkage] = model.score(z[VAL], labels[VAL])
+        if shrinkage == row["top-1"].settings["shrinkage"]:
+            likelihood = surprise(model.decision_function(z[TEST]), labels[TEST])
+            assert row["nll"].test == pytest.approx(likelihood, rel=1e-5)
+            assert row["top-1"].test == model.score(z[TEST], labels[TEST])
+    assert row["top-1"].val == max(accuracy.values())
+
+
+def test_neighbours_are_those_of_scikit_learn_at_the_chosen_number(view):
+    rows, labels = blobs(3, 1.0)
+    row = scores("knn", view(rows, y=labels))
+    accuracy = {}
+    for k in row["top-1"].settings["ks"]:
+        model = KNeighborsClassifier(
+            k, metric="cosine", weights=lambda d: np.exp((1 - d) / TEMPERATURE)
+        )
+        model.fit(rows[TRAIN], labels[TRAIN])
+        accuracy[k] = model.score(rows[VAL], labels[VAL])
+        if k == row["top-1"].settings["k"]:
+            assert row["top-1"].test == model.score(rows[TEST], labels[TEST])
+    assert row["top-1"].val == max(accuracy.values())
+    assert list(accuracy) == [10, 20, 100, 200]
+
+
+def test_there_are_no_more_neighbours_than_training_rows(view):
+    rng = np.random.default_rng(0)
+    row = scores("knn", view(rng.standard_normal((100, 3)), y=rng.integers(0, 2, 100)))
+    assert row["top-1"].settings["ks"] == [10, 20, 60]
+
+
+def test_a_class_without_a_vote_is_not_among_the_found(view):
+    labels = np.arange(N) % 30
+    rows = np.eye(30)[labels] + 1e-3
+    labels[TEST] = (labels[TEST] + 1) % 30
+    assert scores("knn", view(rows, y=labels))["top-5"].test == 0.0
+
+
+def test_the_ridge_classifier_is_that_of_scikit_learn_at_the_chosen_penalty(view):
+    rows, labels = blobs(4, 1.0)
+    z = standardised(rows)
+    row = scores("ridge-classifier", view(rows, y=labels))
+    model = RidgeClassifier(alpha=300 * row["top-1"].settings["lambda"])
+    model.fit(z[TRAIN], labels[TRAIN])
+    right = model.predict(z[TEST]) == labels[TEST]
+    assert row["top-1"].losses.test.tolist() == (1.0 - right).tolist()
+    assert row["top-1"].val == model.score(z[VAL], labels[VAL])
+
+
+def test_the_ridge_classifier_ranks_classes_and_has_no_probabilities(view):
+    rows, labels = blobs(7, 1.0)
+    assert set(scores("ridge-classifier", view(rows, y=labels))) == {
+        "top-1",
+        "top-5",
+        "mean-per-class",
+    }
+    by_likelihood = Task("y", "memory", "classes", "nll", "minimise")
+    with pytest.raises(EstimatorError, match="cannot choose a cut of 'y' by 'nll'"):
+        scores("ridge-classifier", view(rows, y=labels), by_likelihood)
