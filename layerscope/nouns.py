@@ -394,7 +394,10 @@ class FeatureCache(Protocol):
 
 @runtime_checkable
 class Estimator(Protocol):
-    """Something that is worth a number at every cut."""
+    """Something that is worth a number at every cut.
+
+    One that chance has a part in also has ``with_seed(seed)``, which returns it with another seed.
+    """
 
     name: str
 

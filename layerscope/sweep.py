@@ -156,13 +156,19 @@ def _pairs(
     pairs: dict[tuple[str, Arrangement], Estimator] = {}
     for arrangement in arrangements:
         for estimator in estimators:
-            seeded = getattr(estimator, "with_seed", None)
+            made = _seeded(estimator, arrangement.seed)
             # Where nothing is left to chance, every seed is the same cell.
-            settled = arrangement.plain and seeded is None
+            settled = arrangement.plain and made is estimator
             named = replace(arrangement, seed=0) if settled else arrangement
-            made = estimator if seeded is None else seeded(arrangement.seed)
             pairs.setdefault((estimator.name, named), made)
     return [(estimator, arrangement) for (_, arrangement), estimator in pairs.items()]
+
+
+def _seeded(estimator: Estimator, seed: int) -> Estimator:
+    """Return an estimator with a seed; itself where it leaves nothing to chance."""
+    with_seed = getattr(estimator, "with_seed", None)
+    made: Estimator = estimator if with_seed is None else with_seed(seed)
+    return made
 
 
 def _is_done(score: Score) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from layerscope.errors import EstimatorError
@@ -72,9 +73,10 @@ class Cell:
         )
 
 
-def losses(val: Tensor, test: Tensor) -> Losses:
-    """Return (n_val,) and (n_test,) losses as float64 arrays."""
-    return Losses(np.asarray(val, dtype=np.float64), np.asarray(test, dtype=np.float64))
+def losses(val: Tensor, test: Tensor, predicted: npt.NDArray[Any] | None = None) -> Losses:
+    """Return (n_val,) and (n_test,) losses as float64 arrays, with the predictions of test."""
+    of_val, of_test = (np.asarray(rows, dtype=np.float64) for rows in (val, test))
+    return Losses(of_val, of_test, predicted)
 
 
 def require_metric(task: Task, offered: Iterable[str], estimator: str) -> None:

@@ -203,7 +203,7 @@ def classification_scores(cell: Cell, val: Judged, test: Judged) -> Iterator[Sco
     """Yield the scores of every metric, with the losses of the rows under the primary one."""
     of_val, of_test = val.columns(), test.columns()
     primary = cell.task.metric
-    rowwise = losses(val.losses(primary), test.losses(primary))
+    rowwise = losses(val.losses(primary), test.losses(primary), test.predicted)
     errors = standard_errors(torch.stack(list(of_test.values()), 1), cell.layer.groups)
     for (metric, values), stderr in zip(of_test.items(), errors, strict=True):
         means = float(of_val[metric].mean()), float(values.mean())

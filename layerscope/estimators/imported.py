@@ -58,6 +58,7 @@ class Imported:
 
     def __init__(self, name: str, kind: type, arguments: Mapping[str, Any], seed: int) -> None:
         self.name, self._seed, self._kind = name, seed, kind
+        self._given = arguments
         self._arguments = _with_seed(kind, arguments, seed)
         try:
             model = self._made()
@@ -78,6 +79,12 @@ class Imported:
                 f"{name} is a {self._type}, which predicts no target.",
                 hint="Name a classifier or a regressor.",
             )
+
+    def with_seed(self, seed: int) -> Imported:
+        """Return the same with another seed; of a class without one this one itself."""
+        if "random_state" not in self._arguments or "random_state" in self._given:
+            return self
+        return Imported(self.name, self._kind, self._given, seed)
 
     def handles(self, task: Task) -> bool:
         if task.kind == "classes":

@@ -57,6 +57,10 @@ class Mlp:
     def __init__(self, seed: int = 0, recipe: Recipe = RECIPE) -> None:
         self._seed, self._recipe = seed, recipe
 
+    def with_seed(self, seed: int) -> Mlp:
+        """Return the same with another seed."""
+        return Mlp(seed, self._recipe)
+
     def handles(self, task: Task) -> bool:
         return task.kind in ("classes", "latents")
 

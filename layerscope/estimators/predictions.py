@@ -84,7 +84,8 @@ def _scores(cell: Cell, known: Predictions, resampled: Resampled) -> Iterator[Sc
     val, test = known.measures("val"), known.measures("test")
     primary = cell.task.metric
     require_metric(cell.task, val, cell.estimator)
-    rowwise = losses(_loss(primary, val[primary]), _loss(primary, test[primary]))
+    of_val, of_test = (_loss(primary, rows[primary]) for rows in (val, test))
+    rowwise = losses(of_val, of_test, known.by_split["test"].numpy())
     errors = resampled.standard_error()
     for position, metric in enumerate(val):
         estimate, stderr = float(resampled.estimate[position]), float(errors[position])

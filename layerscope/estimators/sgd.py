@@ -47,6 +47,10 @@ class Sgd:
         self.name = PREFIX + preset
         self._preset, self._seed = PRESETS[preset], seed
 
+    def with_seed(self, seed: int) -> Sgd:
+        """Return the same with another seed."""
+        return Sgd(self.name.removeprefix(PREFIX), seed)
+
     def handles(self, task: Task) -> bool:
         return task.kind == "classes"
 
