@@ -13,6 +13,7 @@ from torch import Tensor
 
 from layerscope.errors import EstimatorError
 from layerscope.nouns import SPLITS, LayerView, Split
+from layerscope.stats.moments import BLOCK
 from layerscope.stats.spectrum import standardiser_of
 
 Features = Mapping[Split, Tensor]
@@ -54,8 +55,9 @@ def read_layer(view: LayerView) -> Layer:
     features = {split: _features(view, split) for split in SPLITS}
     train = features["train"]
     rare = rarely_vary(train)
-    for rows in features.values():
-        rows[:, rare] = 0
+    if bool(rare.any()):
+        features = {split: rows.masked_fill(rare, 0) for split, rows in features.items()}
+        train = features["train"]
     if not bool((train != train[0]).any()):
         raise EstimatorError(
             f"Every feature of {view.cut.name!r} is constant over {len(train)} training rows.",
@@ -86,9 +88,14 @@ def rarely_vary(rows: Tensor) -> Tensor:
     Returns:
         (d,) bool; never true of a constant feature, which is no concern here.
     """
-    centred = rows.double() - rows.double().mean(0)
-    squares = centred.square()
-    effective = squares.sum(0).square() / squares.square().sum(0).clamp(min=torch.finfo().tiny)
+    # In blocks, because all of them in float64 would be the largest thing in memory.
+    mean = rows.sum(0, dtype=torch.float64) / len(rows)
+    second, fourth = torch.zeros_like(mean), torch.zeros_like(mean)
+    for block in torch.split(rows, BLOCK):
+        squares = (block.double() - mean).square()
+        second += squares.sum(0)
+        fourth += squares.square().sum(0)
+    effective = second.square() / fourth.clamp(min=torch.finfo().tiny)
     enough = min(ENOUGH_ROWS, len(rows) / SMALL_SHARE)
     return (effective < enough) & (rows != rows[0]).any(0)
 
@@ -110,7 +117,8 @@ def read_target(view: LayerView, task: str, split: Split) -> npt.NDArray[Any]:
 
 
 def _features(view: LayerView, split: Split) -> Tensor:
-    rows = torch.tensor(np.asarray(view.features(split), dtype=np.float32))
+    read = np.asarray(view.features(split), dtype=np.float32)
+    rows = torch.from_numpy(read if read.flags.writeable else read.copy())
     if rows.ndim != 2 or not len(rows):
         raise EstimatorError(
             f"The {split} split of {view.cut.name!r} holds features of shape {tuple(rows.shape)}.",

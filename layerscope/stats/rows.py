@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,16 +47,19 @@ class HeldRows:
 
 @dataclass(frozen=True, slots=True)
 class StreamedRows:
-    """Rows that are read anew for each pass, because memory would not hold them."""
+    """Rows that are standardised anew for each pass, because memory should not hold them twice."""
 
-    read: Callable[[], Iterator[Tensor]]
-    """Yields (m, d) features as they are, in the same order each time."""
+    read: Callable[[], Iterable[Tensor]]
+    """Returns (m, d) features as they are, in the same order each time."""
     standardiser: Standardiser
     dtype: torch.dtype = torch.float32
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        # What the mean loses in a shorter type shifts every row alike, as the intercept can.
+        mean = self.standardiser.mean.to(self.dtype)
+        scale = self.standardiser.scale.to(self.dtype)
         start = 0
         for rows in self.read():
             for block in torch.split(rows, BLOCK):
-                yield slice(start, start + len(block)), self.standardiser(block).to(self.dtype)
+                yield slice(start, start + len(block)), (block.to(self.dtype) - mean).mul_(scale)
                 start += len(block)
