@@ -56,6 +56,7 @@ def write_cache(
     broken: bool = False,
     rows: dict[str, np.ndarray] | None = None,
     made_of: Source | None = None,
+    cuts: tuple[CutPoint, ...] = CUTS,
 ) -> Path:
     made_of = made_of or source()
     card = Checkpoint(
@@ -70,9 +71,9 @@ def write_cache(
         citation="",
     )
     parts = ingredients(
-        card, CUTS, made_of, card.preprocessing, decoder="pillow", precision="float32"
+        card, cuts, made_of, card.preprocessing, decoder="pillow", precision="float32"
     )
-    with CacheWriter(folder / "net@toy.h5", Header(card, CUTS, made_of, parts, {})) as writer:
+    with CacheWriter(folder / "net@toy.h5", Header(card, cuts, made_of, parts, {})) as writer:
         writer.write(writer.missing, rows or features(made_of, broken), np.ones(ROWS, dtype=bool))
         return writer.finish()
 
