@@ -16,6 +16,7 @@ from layerscope.nouns import Score, Verdict
 from layerscope.report import panel
 from layerscope.report.curve import Curve, curves
 from layerscope.report.heatmap import heatmap
+from layerscope.report.samples import samples_figure
 from layerscope.report.style import FAINT, INK, SHADE, WIDTH, Stroke, save, strokes, styled
 
 PANEL_HEIGHT = 1.9
@@ -37,7 +38,8 @@ def figures(
         titles: By task, what to call it; by default its name without the source's.
 
     Returns:
-        By name: ``depth-SOURCE``, ``latents-SOURCE`` where a source has latents, and ``overview``.
+        By name: ``depth-SOURCE``, ``latents-SOURCE`` where a source has latents, ``samples-SOURCE``
+        where probes were trained on several numbers of rows, and ``overview``.
     """
     drawn: dict[str, Figure] = {}
     table = list(scores)
@@ -47,6 +49,10 @@ def figures(
             drawn[f"depth-{source}"] = depth_figure(group, verdicts)
         for source, group in _grouped(curves(table, NORMALISED, titles), "source").items():
             drawn[f"latents-{source}"] = latents_figure(group, verdicts)
+        for source, some in _grouped_scores(table).items():
+            samples = samples_figure(some, dict(titles or {}))
+            if samples is not None:
+                drawn[f"samples-{source}"] = samples
         if every:
             drawn["overview"] = overview_figure(every, verdicts)
     return drawn
@@ -186,6 +192,13 @@ def _legend(figure: Figure, look: dict[str, Stroke], heads: bool) -> None:
     ]
     handles += [Patch(facecolor=SHADE, label="head")] if heads else []
     figure.legend(handles=handles, loc="outside lower center", ncols=4 if _wide(figure) else 2)
+
+
+def _grouped_scores(scores: Iterable[Score]) -> dict[str, list[Score]]:
+    groups: dict[str, list[Score]] = defaultdict(list)
+    for score in scores:
+        groups[score.source].append(score)
+    return dict(groups)
 
 
 def _grouped(drawn: Iterable[Curve], by: str) -> dict[str, list[Curve]]:

@@ -67,6 +67,7 @@ def test_draws_seeds_and_controls_are_rows_of_the_same_table(cache):
     assert "0 cells computed" in again.stderr
     report = TERMINAL.invoke(app, ["report", str(results), "-o", str(results / "report")])
     assert report.exit_code == 0, report.output
+    assert (results / "report" / "figures" / "samples-toy.svg").is_file()
     assert "ridge [50%, shuffled]" in (results / "report" / "cut-table.md").read_text()
 
 
