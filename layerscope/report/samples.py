@@ -118,3 +118,6 @@ def _draw(axes: Any, lines: dict[str, list[Place]], look: dict[str, Stroke]) -> 
         axes.fill_between(x, low, high, color=look[cut].colour, alpha=0.15, linewidth=0)
         axes.plot(x, y, color=look[cut].colour, marker="o", markersize=3, label=cut)
     axes.set_xscale("log")
+    rows = sorted({it.rows for places in lines.values() for it in places})
+    axes.set_xticks(rows, [f"{count:,}" for count in rows])
+    axes.minorticks_off()
