@@ -17,7 +17,7 @@ INTRODUCTION = """\
 This page is made from the commands' own help by `docs/cli.py`.
 
 Results go to stdout, talk goes to stderr. Exit codes: 0 done, 1 finished with findings, 2 wrong
-use or unreadable input, 130 interrupted with the finished work kept.
+use or unreadable input, 70 a bug, with its traceback, 130 interrupted with the finished work kept.
 """
 
 

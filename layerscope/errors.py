@@ -9,6 +9,8 @@ from typing import ClassVar
 DONE = 0
 FINDINGS = 1
 WRONG_USE = 2
+CRASHED = 70
+"""By an error of ours: not 1, which Python gives and which would pass for findings."""
 INTERRUPTED = 130
 
 

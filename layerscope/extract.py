@@ -29,6 +29,7 @@ from layerscope.cache import (
     annotate,
     cache_name,
     choose_storage,
+    divided,
     divisions,
     ingredients,
     standing,
@@ -36,6 +37,7 @@ from layerscope.cache import (
     statistics_standing,
     statistics_stored_as,
     stored_as,
+    whole_units,
 )
 from layerscope.calibration import statistics
 from layerscope.capture import Features, Network, capturing, drift
@@ -108,6 +110,12 @@ class Plan:
     def remaining(self) -> int:
         """Rows that are still to be computed."""
         return len(self.standing.missing)
+
+    def share(self, ranks: Ranks) -> int:
+        """Return how many rows one rank computes: whole batches, which depend on one another."""
+        unit = 1 if self.stream is not None else self.loader.reading.batch_size
+        rows = whole_units(self.standing.missing, unit, self.header.rows)
+        return len(divided(rows, ranks.count, self.loader.reading.batch_size)[ranks.rank])
 
 
 def require_room(plans: Sequence[Plan]) -> None:

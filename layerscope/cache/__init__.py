@@ -21,7 +21,15 @@ from layerscope.cache.streaming import (
     StatisticsWriter,
     statistics_standing,
 )
-from layerscope.cache.writer import CacheWriter, Share, ShareWriter, Undertaking, annotate
+from layerscope.cache.writer import (
+    CacheWriter,
+    Share,
+    ShareWriter,
+    Undertaking,
+    annotate,
+    divided,
+    whole_units,
+)
 
 __all__ = [
     "Cache",
@@ -45,6 +53,7 @@ __all__ = [
     "choose_storage",
     "count_rows",
     "differences",
+    "divided",
     "divisions",
     "find_caches",
     "fingerprint_of",
@@ -58,4 +67,5 @@ __all__ = [
     "statistics_standing",
     "statistics_stored_as",
     "stored_as",
+    "whole_units",
 ]

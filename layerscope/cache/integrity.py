@@ -100,8 +100,8 @@ class CacheCheck:
 
     @property
     def rows(self) -> int:
-        """Rows that were checked."""
-        return sum(file.rows for file in self.files)
+        """Rows that were checked, whose features lie in the shards where there are any."""
+        return sum(file.rows for file in self.files[1:] or self.files)
 
 
 def check_cache(path: Path, progress: Progress = lambda rows, note="": None) -> CacheCheck:

@@ -189,9 +189,7 @@ class _Run:
         if planned.standing.status == "there":
             report = job()
         else:
-            # As many as this process computes: of ranks, each has about the same number.
-            rows = -(-planned.remaining // ranks.count)
-            with terminal.progress(label, rows, "images") as advance:
+            with terminal.progress(label, planned.share(ranks), "images") as advance:
                 report = job(progress=advance)
         _tell(report)
         return _planned(planned) | _written(report)

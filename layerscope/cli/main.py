@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +30,7 @@ from layerscope.cli import (
     submit,
     terminal,
 )
-from layerscope.errors import INTERRUPTED, LayerScopeError, SettingsError
+from layerscope.errors import CRASHED, INTERRUPTED, LayerScopeError, SettingsError
 
 
 class Door(TyperGroup):
@@ -139,4 +141,8 @@ def shared(
 
 def main() -> None:
     """Run the command line; the console script."""
-    app()
+    try:
+        app()
+    except Exception:  # noqa: BLE001 (whatever it is, it is ours)
+        traceback.print_exc()
+        sys.exit(CRASHED)

@@ -1,10 +1,13 @@
+import subprocess
+import sys
+
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from layerscope import __version__
 from layerscope.cli.main import Door, app
-from layerscope.errors import LayerScopeError
+from layerscope.errors import CRASHED, LayerScopeError
 
 RUNNER = CliRunner()
 
@@ -74,3 +77,16 @@ def test_listings_are_never_empty(kind):
     result = RUNNER.invoke(app, ["list", kind])
     assert result.exit_code == 0
     assert len(result.stdout.splitlines()) > 2
+
+
+def test_a_bug_is_no_finding(tmp_path):
+    plugin = tmp_path / "broken.py"
+    plugin.write_text("raise RuntimeError('a bug')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "layerscope", "--plugin", str(plugin), "list", "tasks"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == CRASHED
+    assert "RuntimeError: a bug" in done.stderr
