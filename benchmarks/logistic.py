@@ -24,7 +24,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from layerscope.stats.moments import RunningMoments
-from layerscope.stats.rows import HeldRows
+from layerscope.stats.rows import standardised
 from layerscope.stats.softmax import Labelling, solve_path
 from layerscope.stats.spectrum import spectrum
 
@@ -79,9 +79,9 @@ def ours(rows, labels, penalties, gap, dtype=torch.float32):
     running = RunningMoments(rows.shape[1])
     running.update(rows.to(dtype))
     basis = spectrum(running.compute(), whole=True)
-    standardised = HeldRows(basis.standardiser(rows).to(dtype))
+    held = standardised(rows, basis.standardiser, dtype)
     labelling = Labelling(labels, int(labels.max()) + 1)
-    (found,) = solve_path(standardised, basis, [labelling], penalties, gap=gap)
+    (found,) = solve_path(held, basis, [labelling], penalties, gap=gap)
     assert found.convergence.converged.all()
     return found.convergence.objective[0], found.convergence.passes[0]
 
@@ -123,10 +123,11 @@ def compare(number, rounds, gap):
         gaps = objective / least - 1
     running = RunningMoments(rows.shape[1])
     running.update(rows)
-    standardised = spectrum(running.compute()).standardiser(rows).float().numpy()
+    held = standardised(rows, spectrum(running.compute()).standardiser, torch.float32)
+    same = held.features.numpy()
     for tolerance in TOLERANCES:
-        its, fits = timed(theirs, standardised, labels.numpy(), penalties, tolerance)
-        their_gap = objectives(standardised, labels, fits, penalties) / least - 1
+        its, fits = timed(theirs, same, labels.numpy(), penalties, tolerance)
+        their_gap = objectives(same, labels, fits, penalties) / least - 1
         if float(their_gap.max()) <= gap:
             break
     mine = statistics.median(times)

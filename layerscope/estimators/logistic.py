@@ -24,7 +24,7 @@ from layerscope.estimators.layer import Layer, read_layer
 from layerscope.estimators.linear import LinearProbe
 from layerscope.nouns import LayerView, Score, Task
 from layerscope.stats.moments import RunningMoments
-from layerscope.stats.rows import BLOCK, HeldRows, Rows, StreamedRows
+from layerscope.stats.rows import BLOCK, Rows, StreamedRows, standardised
 from layerscope.stats.softmax import PASSES, Labelling, Solution, solve_path
 from layerscope.stats.spectrum import Spectrum, Standardiser, spectrum
 
@@ -159,10 +159,7 @@ def _training(rows: Tensor) -> _Training:
     basis = spectrum(running.compute(), whole=True)
     if rows.numel() > LARGE:
         return _Training(StreamedRows(lambda: [rows], basis.standardiser, dtype), basis)
-    standardised = torch.empty_like(rows, dtype=dtype)
-    for place, block in HeldRows(rows).blocks():
-        standardised[place] = basis.standardiser(block)
-    return _Training(HeldRows(standardised), basis)
+    return _Training(standardised(rows, basis.standardiser, dtype), basis)
 
 
 def _extend(paths: Sequence[_Path], layer: Layer, training: _Training, penalties: Tensor) -> None:

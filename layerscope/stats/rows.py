@@ -12,7 +12,24 @@ from torch import Tensor
 from layerscope.stats.spectrum import Standardiser
 
 BLOCK = 1024
-"""Rows of a block: few enough for what is computed of them to stay in a processor's cache."""
+"""Least rows of a block: enough that products, and not calls, take the time."""
+LARGEST = 8192
+"""Most rows of a block."""
+CACHED = 1 << 18
+"""Numbers computed of a block that stay in a processor's cache."""
+
+
+def standardised(rows: Tensor, standardiser: Standardiser, dtype: torch.dtype) -> HeldRows:
+    """Return (n, d) rows standardised, in the type of the products."""
+    held = torch.empty(rows.shape, dtype=dtype)
+    for place, block in StreamedRows(lambda: [rows], standardiser, dtype).blocks():
+        held[place] = block
+    return HeldRows(held)
+
+
+def rows_for(width: int) -> int:
+    """Return how many rows a block is to have when so many numbers are computed of each."""
+    return min(LARGEST, max(BLOCK, CACHED // max(width, 1)))
 
 
 class Rows(Protocol):
@@ -23,8 +40,8 @@ class Rows(Protocol):
         """Of the features, and so of the products."""
         ...
 
-    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the places of some rows and their (m, d) standardised features."""
+    def blocks(self, size: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the places of at most ``size`` rows and their (m, d) standardised features."""
         ...
 
 
@@ -39,9 +56,9 @@ class HeldRows:
     def dtype(self) -> torch.dtype:
         return self.features.dtype
 
-    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        for start in range(0, len(self.features), BLOCK):
-            place = slice(start, min(start + BLOCK, len(self.features)))
+    def blocks(self, size: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
+        for start in range(0, len(self.features), size):
+            place = slice(start, min(start + size, len(self.features)))
             yield place, self.features[place]
 
 
@@ -54,12 +71,12 @@ class StreamedRows:
     standardiser: Standardiser
     dtype: torch.dtype = torch.float32
 
-    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+    def blocks(self, size: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
         # What the mean loses in a shorter type shifts every row alike, as the intercept can.
         mean = self.standardiser.mean.to(self.dtype)
         scale = self.standardiser.scale.to(self.dtype)
         start = 0
         for rows in self.read():
-            for block in torch.split(rows, BLOCK):
+            for block in torch.split(rows, size):
                 yield slice(start, start + len(block)), (block.to(self.dtype) - mean).mul_(scale)
                 start += len(block)

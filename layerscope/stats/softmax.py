@@ -27,17 +27,19 @@ import torch
 from torch import Tensor
 
 from layerscope.stats.descent import Descent
-from layerscope.stats.rows import Rows
+from layerscope.stats.rows import Rows, rows_for
 from layerscope.stats.spectrum import Spectrum
 
 GAP = 1e-5
 """Wanted distance to the least objective, as a share of it."""
 PASSES = 1000
 """Over the rows, after which a problem is given up."""
-SAFETY = 10.0
+SAFETY = 5.0
 """By how much the estimated distance may be too small."""
 LOOK = 4
 """Passes from one look at the means of p (1 − p) to the next."""
+SAFE_LOGIT = 60.0
+"""The exponential of this many nats, summed over the classes, is a number in float32."""
 LEAST = 1e-3
 """The least h_c, as a share of their mean over the classes."""
 TOGETHER = 1 << 20
@@ -202,19 +204,14 @@ def _pass(rows: Rows, basis: Spectrum, crowds: Sequence[_Crowd], *, looks: bool)
     Weights are turned to the features' coordinates, and not the rows to the eigenvectors', because
     there are fewer of them.
     """
-    columns = basis.vectors @ torch.cat([crowd.columns() for crowd in crowds], 1)
-    gradient = torch.zeros_like(columns)
-    columns = columns.to(rows.dtype)
-    offsets = torch.cat([crowd.offsets() for crowd in crowds]).to(rows.dtype)
-    widths = [crowd.width for crowd in crowds]
-    for place, block in rows.blocks():
-        logits = torch.addmm(offsets, block, columns)
-        for crowd, part in zip(crowds, torch.split(logits, widths, 1), strict=True):
-            crowd.see(place, part, looks)
-        gradient += block.T @ logits
-    rotated = torch.split(basis.vectors.T @ gradient, widths, 1)
-    for crowd, part in zip(crowds, rotated, strict=True):
-        crowd.move(part, looks)
+    vectors = basis.vectors.to(rows.dtype)
+    for crowd in crowds:
+        crowd.prepare(vectors)
+    for place, block in rows.blocks(rows_for(max(crowd.width for crowd in crowds))):
+        for crowd in crowds:
+            crowd.see(place, block, looks)
+    for crowd in crowds:
+        crowd.move(vectors, looks)
 
 
 class _Crowd:
@@ -234,6 +231,7 @@ class _Crowd:
         self._labels, self._wanted, self._values = labelling.labels, gap, basis.values
         self._weights = None if labelling.weights is None else labelling.weights.T.to(dtype)
         place = torch.arange(len(counts) * size, device=counts.device)
+        self._firsts = place * self._classes
         self._numbers, self._draws = place, place // size
         self._sizes = counts.sum(1)[self._draws]
         prior = counts[self._draws] / self._sizes[:, None]
@@ -258,42 +256,43 @@ class _Crowd:
         """How many columns of the product are this labelling's."""
         return len(self._numbers) * self._classes
 
-    def columns(self) -> Tensor:
-        """Return (r, width) float64 trial weights."""
-        return self._trial()[..., :-1].flatten(0, 1).T
+    def prepare(self, vectors: Tensor) -> None:
+        """Turn the trial weights to the features' coordinates."""
+        trial = self._trial().to(vectors)
+        self._columns = vectors @ trial[..., :-1].flatten(0, 1).T
+        self._offsets = trial[..., -1].flatten()
+        self._gradient = torch.zeros(
+            self._columns.shape, dtype=torch.float64, device=vectors.device
+        )
 
-    def offsets(self) -> Tensor:
-        """Return (width,) float64 trial intercepts."""
-        return self._trial()[..., -1].flatten()
-
-    def see(self, place: slice, logits: Tensor, looks: bool) -> None:
-        """Take in (m, width) logits, and leave the derivatives of the loss in their place."""
-        labels = self._labels[place]
-        shape = len(labels), len(self._numbers), self._classes
-        logp = torch.log_softmax(logits.reshape(shape), 2)
-        chosen = labels[:, None, None].expand(-1, shape[1], 1)
-        surprise = -logp.gather(2, chosen)[..., 0]
-        p = logp.exp_()
+    def see(self, place: slice, block: Tensor, looks: bool) -> None:
+        """Take in a block of (m, d) rows: its loss, and what it adds to the gradient."""
+        logits = torch.addmm(self._offsets, block, self._columns)
+        size = len(logits), len(self._numbers), self._classes
+        chosen = self._labels[place][:, None] + self._firsts[: size[1]]
         share = None if self._weights is None else self._weights[place][:, self._draws]
+        p, surprise = _softmax(logits, chosen, size)
         if share is not None:
             # A row without weight may be of a class that the draw lacks, at infinite surprise.
             surprise = torch.where(share > 0, surprise * share, 0.0)
         self._loss += surprise.sum(0, dtype=torch.float64)
         if looks:
             spread = p - p.square()
-            spread = spread if share is None else spread * share[..., None]
-            self._seen += spread.sum(0, dtype=torch.float64)
-        p.scatter_add_(2, chosen, p.new_full((), -1.0).expand(chosen.shape))
+            if share is not None:
+                spread.view(size).mul_(share[..., None])
+            self._seen += spread.sum(0).view(size[1:])
+        p.scatter_add_(1, chosen, p.new_full((), -1.0).expand(chosen.shape))
         if share is not None:
-            p *= share[..., None]
-        self._total += p.sum(0, dtype=torch.float64)
-        logits.copy_(p.view(len(labels), -1))
+            p.view(size).mul_(share[..., None])
+        self._total += p.sum(0).view(size[1:])
+        self._gradient += block.T @ p
 
-    def move(self, gradient: Tensor, looks: bool) -> None:
-        """Take in the (r, width) gradient of the summed loss, and set the next trial points."""
+    def move(self, vectors: Tensor, looks: bool) -> None:
+        """Turn the gradient to the eigenvectors' coordinates, and set the next trial points."""
         weights = self._trial()[..., :-1]
+        gradient = vectors.T @ self._gradient.to(vectors)
         value = self._loss / self._sizes + self._penalty / 2 * weights.square().sum((1, 2))
-        of_loss = gradient.T.reshape(weights.shape) / self._sizes[:, None, None]
+        of_loss = gradient.T.double().reshape(weights.shape) / self._sizes[:, None, None]
         of_weights = of_loss + self._penalty[:, None, None] * weights
         of_offsets = self._total / self._sizes[:, None]
         if looks:
@@ -370,3 +369,30 @@ class _Crowd:
         turns = torch.full_like(left, self._turn)
         self._left[:, places] = torch.stack((self._descent.value[which], left, turns))
         self._converged[places] = SAFETY * left <= self._wanted
+
+
+def _softmax(logits: Tensor, chosen: Tensor, size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    """Return the (m, p c) probabilities of p problems, and (m, p) surprises of the true classes.
+
+    Normalisers are sums by class, which for few classes are quicker as a product with zeros and
+    ones. Logits that no exponential overflows need not be shifted first, and none underflows: the
+    largest of a row is at least their mean, which steps without a common vector leave at that of
+    the classes' log shares.
+
+    Args:
+        logits: (m, p c), which are overwritten.
+        chosen: (m, p) columns of the true classes.
+        size: m, p and c.
+    """
+    if not float(logits.amax()) < SAFE_LOGIT:
+        logits.view(size).sub_(logits.view(size).amax(2, keepdim=True))
+    of_truth = logits.gather(1, chosen)
+    e = logits.exp_()
+    if size[1] == 1:
+        sums = e.sum(1, keepdim=True)
+        e /= sums
+        return e, sums.log() - of_truth
+    which = torch.eye(size[1], dtype=e.dtype, device=e.device).repeat_interleave(size[2], 0)
+    sums = e @ which
+    e *= sums.reciprocal() @ which.T
+    return e, sums.log() - of_truth
