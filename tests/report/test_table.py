@@ -72,6 +72,8 @@ def test_the_json_schema_is_stable(scores, verdicts):
         "pooling",
         "tied_holm",
         "mcnemar",
+        "train",
+        "control",
     ]
     assert set(document["verdicts"][0]["gain"]) == {"estimate", "low", "high"}
 
