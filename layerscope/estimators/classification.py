@@ -199,6 +199,20 @@ def require_classes(target: Target, estimator: str, answers: Answers = "probabil
     require_metric(target.task, offered(target, answers), estimator)
 
 
+def read_targets(
+    view: LayerView, tasks: Iterable[Task], estimator: str, answers: Answers = "probabilities"
+) -> list[Target]:
+    """Read the labels of tasks whose primary metric an estimator gives.
+
+    Raises:
+        EstimatorError: Labels of which there is no classifier, or a metric that it does not give.
+    """
+    targets = [read_classes(view, task) for task in tasks]
+    for target in targets:
+        require_classes(target, estimator, answers)
+    return targets
+
+
 def classification_scores(cell: Cell, val: Judged, test: Judged) -> Iterator[Score]:
     """Yield the scores of every metric, with the losses of the rows under the primary one."""
     of_val, of_test = val.columns(), test.columns()

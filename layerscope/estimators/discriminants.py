@@ -20,8 +20,7 @@ from layerscope.estimators.classification import (
     Target,
     classification_scores,
     judge_all,
-    read_classes,
-    require_classes,
+    read_targets,
 )
 from layerscope.estimators.layer import Features, read_layer, standardised
 from layerscope.nouns import LayerView, Score, Split, Task
@@ -65,7 +64,7 @@ class NearestClassMean:
         Raises:
             EstimatorError: Features or targets on which no classifier is defined.
         """
-        targets = _targets(view, tasks, self.name)
+        targets = read_targets(view, tasks, self.name)
         layer = read_layer(view)
         features = standardised(layer)
         for target in targets:
@@ -102,7 +101,7 @@ class Lda:
         Raises:
             EstimatorError: Features or targets on which no classifier is defined.
         """
-        targets = _targets(view, tasks, self.name)
+        targets = read_targets(view, tasks, self.name)
         layer = read_layer(view)
         features = standardised(layer)
         for target in targets:
@@ -111,13 +110,6 @@ class Lda:
             cell = Cell(view, layer, target.task, self.name, self._seed, settings)
             test = _judged(classifier, features, target, "test")
             yield from classification_scores(cell, val, test)
-
-
-def _targets(view: LayerView, tasks: Sequence[Task], estimator: str) -> list[Target]:
-    targets = [read_classes(view, task) for task in tasks]
-    for target in targets:
-        require_classes(target, estimator)
-    return targets
 
 
 def _moments(rows: Tensor, target: Target) -> ClassMoments:

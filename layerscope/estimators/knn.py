@@ -16,8 +16,7 @@ from layerscope.estimators.classification import (
     Target,
     classification_scores,
     judge_all,
-    read_classes,
-    require_classes,
+    read_targets,
 )
 from layerscope.estimators.layer import Features, read_layer
 from layerscope.nouns import LayerView, Score, Split, Task
@@ -55,9 +54,7 @@ class Knn:
         Raises:
             EstimatorError: Features or targets on which no classifier is defined.
         """
-        targets = [read_classes(view, task) for task in tasks]
-        for target in targets:
-            require_classes(target, self.name)
+        targets = read_targets(view, tasks, self.name)
         layer = read_layer(view)
         features = {split: unit_rows(rows) for split, rows in layer.features.items()}
         ks = sorted({min(k, layer.count("train")) for k in NEIGHBOURS})

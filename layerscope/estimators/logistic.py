@@ -17,8 +17,7 @@ from layerscope.estimators.classification import (
     classification_scores,
     judge,
     judge_all,
-    read_classes,
-    require_classes,
+    read_targets,
 )
 from layerscope.estimators.layer import Layer, read_layer
 from layerscope.estimators.linear import LinearProbe
@@ -114,9 +113,7 @@ class Logistic:
         Raises:
             EstimatorError: Features or targets on which no classifier is defined.
         """
-        targets = [read_classes(view, task) for task in tasks]
-        for target in targets:
-            require_classes(target, self.name)
+        targets = read_targets(view, tasks, self.name)
         layer = read_layer(view)
         for path in _paths(layer, targets):
             best = path.best
@@ -138,9 +135,8 @@ def fit_probe(view: LayerView, task: Task) -> LinearProbe:
     Raises:
         EstimatorError: Features or targets on which no classifier is defined.
     """
-    target = read_classes(view, task)
-    require_classes(target, Logistic.name)
-    (path,) = _paths(read_layer(view), [target])
+    targets = read_targets(view, [task], Logistic.name)
+    (path,) = _paths(read_layer(view), targets)
     return path.probes[path.best]
 
 

@@ -25,8 +25,7 @@ from layerscope.estimators.classification import (
     Target,
     classification_scores,
     judge_all,
-    read_classes,
-    require_classes,
+    read_targets,
 )
 from layerscope.estimators.layer import Features, read_layer, standardised
 from layerscope.estimators.predictions import Predictions, regression_scores
@@ -70,9 +69,8 @@ class Mlp:
         Raises:
             EstimatorError: Features or targets on which no probe is defined, or training diverged.
         """
-        targets = [read_classes(view, task) for task in tasks if task.kind == "classes"]
-        for target in targets:
-            require_classes(target, self.name)
+        of_classes = [task for task in tasks if task.kind == "classes"]
+        targets = read_targets(view, of_classes, self.name)
         regressions = [read_regression(view, task) for task in tasks if task.kind == "latents"]
         layer = read_layer(view)
         features = standardised(layer)

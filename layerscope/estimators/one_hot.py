@@ -14,8 +14,7 @@ from layerscope.estimators.classification import (
     Target,
     classification_scores,
     judge_all,
-    read_classes,
-    require_classes,
+    read_targets,
 )
 from layerscope.estimators.layer import Layer, read_layer
 from layerscope.nouns import LayerView, Score, Split, Task
@@ -49,9 +48,7 @@ class RidgeClassifier:
         Raises:
             EstimatorError: Features or targets on which no classifier is defined.
         """
-        targets = [read_classes(view, task) for task in tasks]
-        for target in targets:
-            require_classes(target, self.name, "scores")
+        targets = read_targets(view, tasks, self.name, "scores")
         layer = read_layer(view)
         path, start = _path(layer, targets), 0
         for target in targets:

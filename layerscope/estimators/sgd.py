@@ -16,8 +16,7 @@ from layerscope.estimators.classification import (
     Target,
     classification_scores,
     judge_all,
-    read_classes,
-    require_classes,
+    read_targets,
 )
 from layerscope.estimators.layer import Features, Layer, read_layer, standardised
 from layerscope.estimators.presets import PREFIX, PRESETS, Preset
@@ -61,9 +60,7 @@ class Sgd:
             EstimatorError: Features or targets on which no classifier is defined, or every learning
                 rate diverged.
         """
-        targets = [read_classes(view, task) for task in tasks]
-        for target in targets:
-            require_classes(target, self.name)
+        targets = read_targets(view, tasks, self.name)
         layer = read_layer(view)
         plain = self._preset.features == "raw"
         features = layer.features if plain else standardised(layer)
