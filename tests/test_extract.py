@@ -28,6 +28,7 @@ from layerscope.extract import extract as extract_as_asked
 from layerscope.extract import plan as plan_as_asked
 from layerscope.models.cuts import Stop, cut_points, trace
 from layerscope.nouns import SPLITS, Checkpoint, CutPoint, Preprocessing, Source, Task
+from layerscope.ranks import ALONE, Ranks
 
 # Exactly what a network gives is kept by float32 alone; float16 has tests of its own.
 extract = partial(extract_as_asked, storage="float32")
@@ -297,6 +298,15 @@ def test_an_interruption_keeps_finished_rows_and_stops_the_threads(model, source
     report = extract(model, source, out, batch_size=5, device="cpu")
     assert report.resumed_from == 5
     assert_close(stored(report.path), by_hand(model.module, source))
+
+
+def test_each_rank_is_told_how_many_rows_it_computes_in_whole_batches(model, source, out):
+    planned = plan(model, source, out, batch_size=4)
+    shares = [planned.share(Ranks(rank, 3)) for rank in range(3)]
+    assert sum(shares) == ROWS
+    assert [share % 4 for share in shares[:-1]] == [0, 0]
+    one = replace(planned, standing=replace(planned.standing, missing=np.array([5])))
+    assert one.share(ALONE) == 4
 
 
 def test_repeating_a_finished_extraction_computes_nothing(model, source, out):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -19,6 +21,7 @@ from layerscope.protocol import arrangements
 from layerscope.report.curve import curves
 from layerscope.report.results import Results
 from layerscope.report.verdict import contests, sentence, verdicts
+from layerscope.report.writing import append_lines
 from layerscope.sweep import size, sweep
 
 N, SIZE = 1200, 4
@@ -650,3 +653,28 @@ def test_predictions_are_kept_on_request(tmp_path):
             losses = kept.losses(score)
             right = losses.predicted == small().targets[CATEGORY.name][USUAL == 2]
             np.testing.assert_array_equal(losses.test, 1.0 - right)
+
+
+def test_a_cell_that_failed_is_null_in_every_table(tmp_path):
+    report = run(small(), tmp_path, arrangements=arrangements(["99999/class"]))
+    report.results.export()
+    (column,) = {tuple(report.results.to_arrow().column("test").to_pylist())}
+    assert set(column) == {None}
+    assert pd.read_parquet(tmp_path / "scores.parquet")["test"].isna().all()
+    line = (tmp_path / "scores.csv").read_text().splitlines()[1]
+    assert "nan" not in line.lower().replace("mean-per", "")
+
+
+def test_a_table_that_another_job_writes_is_waited_for(tmp_path):
+    path = tmp_path / "scores.jsonl"
+    with path.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        other.write(b'{"half of')
+        other.flush()
+        job = threading.Thread(target=append_lines, args=(path, ["mine"]))
+        job.start()
+        job.join(0.3)
+        assert job.is_alive()
+        other.write(b' a line"}\n')
+    job.join()
+    assert path.read_text().splitlines() == ['{"half of a line"}', "mine"]

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 
 from layerscope.errors import EstimatorError
-from layerscope.estimators import classification, estimators
+from layerscope.estimators import classification, estimators, logistic
 from layerscope.nouns import Task
 from layerscope.stats import softmax
 
@@ -119,3 +120,63 @@ def test_a_metric_that_it_does_not_have_is_refused(view):
     rows, labels = blobs(3, 1.0)
     with pytest.raises(EstimatorError, match="cannot choose a cut"):
         scores(view(rows, y=labels), Task("y", "memory", "classes", "mse", "minimise"))
+
+
+# The path of λ, and what the type and the size of a layer may not change.
+
+
+def test_a_path_ends_once_weaker_penalties_only_over_fit(view):
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 2, N)
+    rows = rng.standard_normal((N, 200))
+    rows[:, 0] += 1.5 * labels
+    settings = scores(view(rows, y=labels))["top-1"].settings
+    assert settings["edge"] == "none"
+    assert settings["lambda_low"] > 10**logistic.LOW
+    assert settings["lambda"] > settings["lambda_low"]
+
+
+def test_a_grid_grows_where_its_end_wins_and_says_where_one_still_does(view):
+    rows, labels = blobs(4, 0.05)
+    settings = scores(view(rows, y=labels))["top-1"].settings
+    # Of separated classes weaker is likelier without end.
+    assert settings["edge"] == "low"
+    assert settings["lambda"] == pytest.approx(10.0 ** (logistic.LOW - logistic.EXTENSIONS))
+
+
+@pytest.fixture
+def ill_conditioned(view):
+    """Twelve features of deviations from 1 to 1e-3, turned, and the class in the least of them."""
+    rng = np.random.default_rng(2)
+    scale = np.logspace(0, -3, 12)
+    plain = rng.standard_normal((N, 12)) * scale
+    labels = (plain[:, -1] > 0).astype(int)
+    return view(plain @ np.linalg.qr(rng.standard_normal((12, 12)))[0], y=labels)
+
+
+def test_directions_that_float32_products_hide_are_not_lost(ill_conditioned, monkeypatch):
+    monkeypatch.setattr(logistic, "SMALL", 0)
+    monkeypatch.setattr(logistic, "PATIENCE", 99)  # at strong penalties nothing is to be seen
+    assert scores(ill_conditioned)["top-1"].test > 0.9
+
+
+def test_a_large_layer_is_not_held_twice_and_gets_the_same_probe(view, monkeypatch):
+    rows, labels = blobs(3, 1.0)
+    held = scores(view(rows, y=labels))
+    monkeypatch.setattr(logistic, "LARGE", 0)
+    monkeypatch.setattr(logistic, "standardised", None)  # whatever calls it fails
+    streamed = scores(view(rows, y=labels))
+    assert streamed["nll"].test == pytest.approx(held["nll"].test, rel=1e-6)
+
+
+def test_the_calibration_error_is_that_of_bins_of_confidence(view):
+    rows, labels = blobs(3, 1.5)
+    row = scores(view(rows, y=labels))
+    probe = logistic.fit_probe(view(rows, y=labels), TASK)
+    test = torch.tensor(np.float32(rows[400:]))
+    p = torch.softmax(probe.logits(test), 1).max(1).values.numpy()
+    right = probe.predict(test) == labels[400:]
+    bins = np.minimum((p * 15).astype(int), 14)
+    gaps = [abs((p - right)[bins == b].sum()) for b in range(15)]
+    assert row["ece"].test == pytest.approx(sum(gaps) / 100, rel=1e-6)
+    assert len({b for b in range(15) if (bins == b).any()}) > 3

@@ -229,3 +229,12 @@ def test_what_is_given_up_says_so(monkeypatch):
     assert not found.convergence.converged.any()
     assert int(found.convergence.passes) == 3
     assert float(found.convergence.gap) > 1e-7
+
+
+def test_probabilities_of_enormous_logits_are_those_of_shifted_ones():
+    logits = torch.tensor([[0.0, 500.0, 499.0, -700.0, 90.0, 89.0], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]])
+    chosen = torch.tensor([[2, 3], [0, 5]])  # a column of each of two problems of three classes
+    p, surprise = softmax._softmax(logits.clone(), chosen, (2, 2, 3))
+    expected = torch.log_softmax(logits.view(2, 2, 3), 2)
+    torch.testing.assert_close(p, expected.exp().view(2, 6))
+    torch.testing.assert_close(surprise, -expected.view(2, 6).gather(1, chosen))
