@@ -26,7 +26,8 @@ from sklearn.linear_model import LogisticRegression
 
 from layerscope.stats.moments import RunningMoments
 from layerscope.stats.rows import standardised
-from layerscope.stats.softmax import Labelling, solve_path
+from layerscope.stats.regularisation_path import solve_path
+from layerscope.stats.softmax import Labelling
 from layerscope.stats.spectrum import spectrum
 
 PATH = torch.logspace(0, -5, 11, dtype=torch.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -328,6 +328,16 @@ class View:
             CacheError: Some are not what was written.
         """
         return self.cache.features_of(self.cut).take(self._rows(split))
+
+    def blocks(self, split: Split, size: int) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield the features of one split, at most ``size`` rows at a time, in source order.
+
+        Raises:
+            CacheError: Some are not what was written.
+        """
+        rows, features = self._rows(split), self.cache.features_of(self.cut)
+        for start in range(0, len(rows), size):
+            yield features.take(rows[start : start + size])
 
     def tensor(self, split: Split) -> torch.Tensor:
         """Return the (n, width) float32 features of one split, in source order."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from layerscope.errors import EstimatorError
-from layerscope.estimators.layer import Layer
+from layerscope.estimators.layer import LayerRows
 from layerscope.nouns import Direction, LayerView, Losses, Score, Task
 
 DRAWS = 2_000
@@ -34,7 +34,7 @@ class Cell:
     """Everything in a :class:`Score` except the metric."""
 
     view: LayerView
-    layer: Layer
+    layer: LayerRows
     task: Task
     estimator: str
     seed: int

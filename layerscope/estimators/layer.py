@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,33 @@ SMALL_SHARE = 20
 """With few training rows: one in so many is enough."""
 
 
+class LayerRows(Protocol):
+    """The rows of one cut, ready for computation, a few thousand at a time."""
+
+    @property
+    def groups(self) -> Tensor:
+        """(n_test,) int64, the group of each test row."""
+        ...
+
+    @property
+    def rare(self) -> int:
+        """Features that were set to zero, because next to no training row made them vary."""
+        ...
+
+    @property
+    def n_groups(self) -> int:
+        """The number of independent groups among the test rows."""
+        ...
+
+    def count(self, split: Split) -> int:
+        """Return the number of rows of a split."""
+        ...
+
+    def blocks(self, split: Split) -> Iterator[Tensor]:
+        """Yield (m, width) float32 rows of a split, finite, in order."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """The rows of one cut, ready for computation."""
@@ -39,6 +66,10 @@ class Layer:
     def count(self, split: Split) -> int:
         """Return the number of rows of a split."""
         return len(self.features[split])
+
+    def blocks(self, split: Split) -> Iterator[Tensor]:
+        """Yield (m, width) float32 rows of a split, in order."""
+        yield from torch.split(self.features[split], BLOCK)
 
     @property
     def n_groups(self) -> int:
@@ -58,13 +89,32 @@ def read_layer(view: LayerView) -> Layer:
     if bool(rare.any()):
         features = {split: rows.masked_fill(rare, 0) for split, rows in features.items()}
         train = features["train"]
-    if not bool((train != train[0]).any()):
+    require_variation((train != train[0]).any(0), view, len(train))
+    return Layer(features, group_numbers(view), int(rare.sum()))
+
+
+def group_numbers(view: LayerView) -> Tensor:
+    """Return (n_test,) int64 numbers of the test rows' groups."""
+    _, groups = np.unique(view.groups("test"), return_inverse=True)
+    return torch.tensor(groups.ravel(), dtype=torch.int64)
+
+
+def require_variation(varies: Tensor, view: LayerView, count: int) -> None:
+    """Refuse a layer of which no feature varies.
+
+    Args:
+        varies: (width,) bool.
+        view: The layer.
+        count: Number of training rows.
+
+    Raises:
+        EstimatorError: None does.
+    """
+    if not bool(varies.any()):
         raise EstimatorError(
-            f"Every feature of {view.cut.name!r} is constant over {len(train)} training rows.",
+            f"Every feature of {view.cut.name!r} is constant over {count} training rows.",
             hint="The layer is dead, or the images are all alike; leave the cut out.",
         )
-    _, groups = np.unique(view.groups("test"), return_inverse=True)
-    return Layer(features, torch.tensor(groups.ravel(), dtype=torch.int64), int(rare.sum()))
 
 
 def standardised(layer: Layer) -> Features:
@@ -90,14 +140,26 @@ def rarely_vary(rows: Tensor) -> Tensor:
     """
     # In blocks, because all of them in float64 would be the largest thing in memory.
     mean = rows.sum(0, dtype=torch.float64) / len(rows)
+    few = few_rows_behind(torch.split(rows, BLOCK), mean, len(rows))
+    return few & (rows != rows[0]).any(0)
+
+
+def few_rows_behind(blocks: Iterable[Tensor], mean: Tensor, count: int) -> Tensor:
+    """Return (d,) bool, true where the variance is of a handful of rows, or nought.
+
+    Args:
+        blocks: (m, d) features, ``count`` rows together.
+        mean: (d,) float64 mean of all.
+        count: Number of rows.
+    """
     second, fourth = torch.zeros_like(mean), torch.zeros_like(mean)
-    for block in torch.split(rows, BLOCK):
+    for block in blocks:
         squares = (block.double() - mean).square()
         second += squares.sum(0)
         fourth += squares.square().sum(0)
     effective = second.square() / fourth.clamp(min=torch.finfo().tiny)
-    enough = min(ENOUGH_ROWS, len(rows) / SMALL_SHARE)
-    return (effective < enough) & (rows != rows[0]).any(0)
+    few: Tensor = effective < min(ENOUGH_ROWS, count / SMALL_SHARE)
+    return few
 
 
 def read_target(view: LayerView, task: str, split: Split) -> npt.NDArray[Any]:
@@ -116,18 +178,36 @@ def read_target(view: LayerView, task: str, split: Split) -> npt.NDArray[Any]:
     return target
 
 
-def _features(view: LayerView, split: Split) -> Tensor:
-    read = np.asarray(view.features(split), dtype=np.float32)
-    rows = torch.from_numpy(read if read.flags.writeable else read.copy())
-    if rows.ndim != 2 or not len(rows):
+def require_rows(shape: tuple[int, ...], view: LayerView, split: Split) -> None:
+    """Refuse a split that is no rows of features.
+
+    Raises:
+        EstimatorError: There are none, or they are not rows.
+    """
+    if len(shape) != 2 or not shape[0]:
         raise EstimatorError(
-            f"The {split} split of {view.cut.name!r} holds features of shape {tuple(rows.shape)}.",
+            f"The {split} split of {view.cut.name!r} holds features of shape {shape}.",
             hint="A probe needs rows in train, val and test; check the splits of the source.",
         )
+
+
+def require_finite(rows: Tensor, view: LayerView, split: Split) -> None:
+    """Refuse features that are no numbers.
+
+    Raises:
+        EstimatorError: Some are infinite or nan.
+    """
     broken = ~rows.isfinite()
     if bool(broken.any()):
         raise EstimatorError(
             f"{int(broken.sum())} features of {view.cut.name!r} are not finite in {split}.",
             hint="They may overflow half precision; extract the cut again in float32.",
         )
+
+
+def _features(view: LayerView, split: Split) -> Tensor:
+    read = np.asarray(view.features(split), dtype=np.float32)
+    require_rows(read.shape, view, split)
+    rows = torch.from_numpy(read if read.flags.writeable else read.copy())
+    require_finite(rows, view, split)
     return rows

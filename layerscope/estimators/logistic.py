@@ -15,23 +15,22 @@ from layerscope.estimators.classification import (
     Judged,
     Target,
     classification_scores,
-    judge,
     judge_all,
     read_targets,
 )
-from layerscope.estimators.layer import Layer, read_layer
+from layerscope.estimators.layer import Layer, LayerRows
 from layerscope.estimators.linear import LinearProbe
+from layerscope.estimators.streamed_layer import open_layer
 from layerscope.nouns import LayerView, Score, Task
 from layerscope.stats.moments import RunningMoments
-from layerscope.stats.rows import BLOCK, Rows, StreamedRows, standardised
-from layerscope.stats.softmax import PASSES, Labelling, Solution, solve_path
+from layerscope.stats.regularisation_path import GROUP, Trail, solve_path
+from layerscope.stats.rows import Rows, StreamedRows, standardised
+from layerscope.stats.softmax import PASSES, Labelling, Solution
 from layerscope.stats.spectrum import Spectrum, Standardiser, spectrum
 
 HIGH, LOW = 0, -5
 """Powers of ten between which λ is sought first."""
 PER_DECADE = 2
-AT_A_TIME = 4
-"""λ that are solved in the same passes."""
 PATIENCE = 2
 """Fits in a row that may be worse than the best before the path ends: the weakest λ are slowest."""
 EXTENSIONS = 2
@@ -67,6 +66,7 @@ class _Path:
     gaps: list[float] = field(default_factory=list)
     passes: list[int] = field(default_factory=list)
     unconverged: list[float] = field(default_factory=list)
+    trail: Trail = field(default_factory=Trail)
 
     @property
     def best(self) -> int:
@@ -89,7 +89,7 @@ class _Path:
 class Logistic:
     """Multinomial logistic regression with an L2 penalty chosen on the validation split.
 
-    Four λ of a grid and all tasks are solved in the same passes over the training rows, to a
+    Three λ of a grid and all tasks are solved in the same passes over the training rows, to a
     relative gap of 1e-5 of the objective; the grid ends once two weaker λ in a row were worse. λ is
     that of standardised features, so that it means the same at every layer. It is chosen by the
     task's metric on the validation rows, ties by their negative log-likelihood; where an end of the
@@ -114,11 +114,11 @@ class Logistic:
             EstimatorError: Features or targets on which no classifier is defined.
         """
         targets = read_targets(view, tasks, self.name)
-        layer = read_layer(view)
+        layer = open_layer(view)
         for path in _paths(layer, targets):
             best = path.best
-            chosen = path.probes[best].logits(layer.features["test"])
-            test = judge(chosen, path.target, "test")
+            chosen = (path.probes[best].logits(rows)[:, None] for rows in layer.blocks("test"))
+            (test,) = judge_all(chosen, path.target, "test")
             cell = Cell(
                 view, layer, path.target.task, self.name, self._seed, _settings(path), _note(path)
             )
@@ -136,14 +136,14 @@ def fit_probe(view: LayerView, task: Task) -> LinearProbe:
         EstimatorError: Features or targets on which no classifier is defined.
     """
     targets = read_targets(view, [task], Logistic.name)
-    (path,) = _paths(read_layer(view), targets)
+    (path,) = _paths(open_layer(view), targets)
     return path.probes[path.best]
 
 
-def _paths(layer: Layer, targets: Sequence[Target]) -> list[_Path]:
-    training = _training(layer.features["train"])
+def _paths(layer: LayerRows, targets: Sequence[Target]) -> list[_Path]:
+    training = _training(layer)
     paths = [_Path(target) for target in targets]
-    for penalties in torch.split(_grid(HIGH, LOW), AT_A_TIME):
+    for penalties in torch.split(_grid(HIGH, LOW), GROUP):
         _extend([it for it in paths if not it.past_its_best], layer, training, penalties)
     for turn in range(EXTENSIONS):
         for edge, start, step in (("high", HIGH + turn, 1), ("low", LOW - turn, -1)):
@@ -157,18 +157,25 @@ def _grid(start: int, end: int) -> Tensor:
     return torch.logspace(start, end, abs(end - start) * PER_DECADE + 1, dtype=torch.float64)
 
 
-def _training(rows: Tensor) -> _Training:
-    dtype = torch.float64 if rows.numel() <= SMALL else torch.float32
-    running = RunningMoments(rows.shape[1])
-    for block in torch.split(rows, BLOCK):
+def _training(layer: LayerRows) -> _Training:
+    held = layer.features["train"] if isinstance(layer, Layer) else None
+    small = held is not None and held.numel() <= SMALL
+    dtype = torch.float64 if small else torch.float32
+    running: RunningMoments | None = None
+    for block in layer.blocks("train"):
+        running = running or RunningMoments(block.shape[1])
         running.update(block.to(dtype))
+    assert running is not None, "a layer without training rows is refused when it is read"
     basis = spectrum(running.compute(), whole=True)
-    if rows.numel() > LARGE:
-        return _Training(StreamedRows(lambda: [rows], basis.standardiser, dtype), basis)
-    return _Training(standardised(rows, basis.standardiser, dtype), basis)
+    if held is None or held.numel() > LARGE:
+        streamed = StreamedRows(lambda: layer.blocks("train"), basis.standardiser, dtype)
+        return _Training(streamed, basis)
+    return _Training(standardised(held, basis.standardiser, dtype), basis)
 
 
-def _extend(paths: Sequence[_Path], layer: Layer, training: _Training, penalties: Tensor) -> None:
+def _extend(
+    paths: Sequence[_Path], layer: LayerRows, training: _Training, penalties: Tensor
+) -> None:
     """Solve some paths at more penalties, and put the fits in their places."""
     if not paths:
         return
@@ -176,20 +183,23 @@ def _extend(paths: Sequence[_Path], layer: Layer, training: _Training, penalties
     labellings = [
         Labelling(path.target.places("train"), len(path.target.classes)) for path in paths
     ]
-    solutions = solve_path(training.rows, training.basis, labellings, descending, gap=GAP)
+    # A trail leads to weaker penalties; stronger ones are quick from zero.
+    onward = all(not path.penalties or path.penalties[-1] > descending[0] for path in paths)
+    trails = [path.trail for path in paths] if onward else None
+    solutions = solve_path(
+        training.rows, training.basis, labellings, descending, gap=GAP, trails=trails
+    )
     for path, solution in zip(paths, solutions, strict=True):
         _insert(path, layer, training, descending.tolist(), solution)
 
 
 def _insert(
-    path: _Path, layer: Layer, training: _Training, penalties: list[float], solution: Solution
+    path: _Path, layer: LayerRows, training: _Training, penalties: list[float], solution: Solution
 ) -> None:
     first = 0 if not path.penalties or penalties[0] > path.penalties[0] else len(path.penalties)
     weights, ends = solution.weights(training.basis)[0], solution.convergence
     intercept = solution.intercept[0]
-    val = judge_all(
-        _logits(training, layer.features["val"], weights, intercept), path.target, "val"
-    )
+    val = judge_all(_logits(training, layer.blocks("val"), weights, intercept), path.target, "val")
     for i, penalty in enumerate(penalties):
         probe = LinearProbe(training.rule, weights[i].T, intercept[i], path.target.classes, penalty)
         path.penalties.insert(first + i, penalty)
@@ -202,12 +212,12 @@ def _insert(
 
 
 def _logits(
-    training: _Training, rows: Tensor, weights: Tensor, intercept: Tensor
+    training: _Training, blocks: Iterator[Tensor], weights: Tensor, intercept: Tensor
 ) -> Iterator[Tensor]:
-    """Yield (m, l, c) logits of blocks of (n, d) rows under (l, c, d) weights."""
+    """Yield (m, l, c) logits of blocks of (m, d) rows under (l, c, d) weights."""
     columns = weights.flatten(0, 1).T.to(training.rows.dtype)
     offsets = intercept.flatten().to(columns)
-    for block in torch.split(rows, BLOCK):
+    for block in blocks:
         standardised = training.rule(block).to(columns)
         yield torch.addmm(offsets, standardised, columns).view(len(block), *intercept.shape)
 

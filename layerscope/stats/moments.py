@@ -15,6 +15,8 @@ from torch import Tensor
 
 BLOCK = 4096
 """Rows per product: enough to keep the cores busy, few enough for float32 sums."""
+PANEL = 256
+"""Columns of a Gram matrix that are computed together, from the diagonal on."""
 
 State = dict[str, Tensor]
 """All that an accumulator knows, by name, in int64 and float64, to be stored and gone on from."""
@@ -179,8 +181,19 @@ def _moments_of_block(block: Tensor) -> Moments:
     shift = block.mean(0)
     offsets = block - shift
     remainder = offsets.double().sum(0) / len(block)
-    scatter = (offsets.T @ offsets).double() - len(block) * torch.outer(remainder, remainder)
+    scatter = gram(offsets).double() - len(block) * torch.outer(remainder, remainder)
     return Moments(len(block), shift.double() + remainder, scatter, torch.finfo(block.dtype).eps)
+
+
+def gram(rows: Tensor) -> Tensor:
+    """Return (d, d) XᵀX of (n, d) rows, whose lower half is the mirrored upper one."""
+    product = rows.new_empty(rows.shape[1], rows.shape[1])
+    for start in range(0, len(product), PANEL):
+        stop = start + PANEL
+        panel = rows[:, start:stop].T @ rows[:, start:]
+        product[start:stop, start:] = panel
+        product[start:, start:stop] = panel.T
+    return product
 
 
 def _part(joint: Moments, of: slice) -> Moments:

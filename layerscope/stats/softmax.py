@@ -19,6 +19,7 @@ rows serves every λ, fold, seed and task.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +27,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from layerscope.stats.descent import Descent
+from layerscope.stats.descent import Descent, Pair
 from layerscope.stats.rows import Rows, rows_for
 from layerscope.stats.spectrum import Spectrum
 
@@ -34,19 +35,20 @@ GAP = 1e-5
 """Wanted distance to the least objective, as a share of it."""
 PASSES = 1000
 """Over the rows, after which a problem is given up."""
-SAFETY = 5.0
+SAFETY = 3.0
 """By how much the estimated distance may be too small."""
+TREND = 6
+"""Passes over which the rate of convergence is taken."""
+USUAL = 0.8
+"""The rate of passes that have not been made yet."""
+SLOWEST = 0.97
+"""The largest rate that is believed: one of 1 is a step that was not accepted."""
 LOOK = 4
 """Passes from one look at the means of p (1 − p) to the next."""
 SAFE_LOGIT = 60.0
 """The exponential of this many nats, summed over the classes, is a number in float32."""
 LEAST = 1e-3
 """The least h_c, as a share of their mean over the classes."""
-TOGETHER = 1 << 20
-"""Parameters of the problems that are solved at a time: pairs of more would fill the memory."""
-
-Start = tuple[Tensor, Tensor]
-"""(q, l, classes, r) weights and (q, l, classes) intercepts."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,45 @@ class Convergence:
 
 
 @dataclass(frozen=True, slots=True)
+class Curvature:
+    """What the way to the solution at one penalty told of the Hessian of each of q draws."""
+
+    penalty: Tensor
+    """(q,) float64, as the descent has it."""
+    spread: Tensor
+    """(q, classes) float64 means of p (1 − p)."""
+    pairs: tuple[Pair, ...]
+    """Of the last steps."""
+
+    def at(self, penalty: Tensor, size: int) -> list[Pair]:
+        """Return the pairs at other (q l,) penalties, l of each draw.
+
+        The Hessian has λ on its diagonal, except for the intercepts, and so the pairs of one λ
+        are known at every other as long as the probabilities are much the same.
+        """
+        of = torch.arange(len(penalty), device=penalty.device) // size
+        more = (penalty - self.penalty[of])[:, None, None]
+        return [pair.of(of).bent(self._ridge(pair.step, more)) for pair in self.pairs]
+
+    def _ridge(self, step: Tensor, more: Tensor) -> Tensor:
+        classes = self.spread.shape[1]
+        ridge = more.repeat(1, classes, step.shape[1] // classes)
+        ridge[..., -1] = 0
+        return ridge.flatten(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where to begin, and what is known of the way from there."""
+
+    weights: Tensor
+    """(q, l, classes, r)"""
+    intercept: Tensor
+    """(q, l, classes)"""
+    curvature: Curvature | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Solution:
     """The classifiers of one labelling, in the coordinates of the spectrum's eigenvectors."""
 
@@ -91,6 +132,8 @@ class Solution:
     intercept: Tensor
     """(q, l, classes) float64; minus infinity for a class that a draw lacks."""
     convergence: Convergence
+    curvature: Curvature
+    """At the last penalty."""
 
     def weights(self, basis: Spectrum) -> Tensor:
         """Return (q, l, classes, d) float64 weights on standardised features."""
@@ -104,7 +147,7 @@ def solve(
     penalties: Tensor,
     *,
     gap: float = GAP,
-    starts: Sequence[Start] | None = None,
+    starts: Sequence[Start | None] | None = None,
 ) -> list[Solution]:
     """Solve all draws of all labellings at all penalties in the same passes over the rows.
 
@@ -130,72 +173,6 @@ def solve(
             break
         _pass(rows, basis, active, looks=turn % LOOK == 1)
     return [crowd.solution() for crowd in crowds]
-
-
-def solve_path(
-    rows: Rows,
-    basis: Spectrum,
-    labellings: Sequence[Labelling],
-    penalties: Tensor,
-    *,
-    gap: float = GAP,
-) -> list[Solution]:
-    """Solve like :func:`solve`, for as many penalties at a time as memory is good for.
-
-    Args:
-        rows: As for :func:`solve`.
-        basis: As for :func:`solve`.
-        labellings: As for :func:`solve`.
-        penalties: (l,) λ > 0 in descending order; what does not fit beside the first ones begins
-            from the solutions before, carried on along log λ.
-        gap: As for :func:`solve`.
-    """
-    found: list[list[Solution]] = []
-    done = 0
-    for part in torch.split(penalties, _together(labellings, basis.rank)):
-        before = penalties[:done]
-        starts = [
-            _ahead([solutions[i] for solutions in found], before, part)
-            for i in range(len(labellings) if done else 0)
-        ]
-        found.append(solve(rows, basis, labellings, part, gap=gap, starts=starts))
-        done += len(part)
-    return [_joined([solutions[i] for solutions in found]) for i in range(len(labellings))]
-
-
-def _together(labellings: Sequence[Labelling], rank: int) -> int:
-    each = sum(len(it.counts) * it.classes for it in labellings) * (rank + 1)
-    return max(1, TOGETHER // each)
-
-
-def _ahead(found: Sequence[Solution], before: Tensor, penalties: Tensor) -> Start:
-    """Return where to begin: on the line through the last two solutions, at most a step beyond."""
-    joined = _joined(found)
-    last, intercept = joined.rotated[:, -1:], joined.intercept[:, -1:]
-    size = len(penalties)
-    if len(before) < 2:
-        return last.expand(-1, size, -1, -1), intercept.expand(-1, size, -1)
-    logs = before.log()
-    steps = ((penalties.log() - logs[-1]) / (logs[-1] - logs[-2])).clamp(max=1.0)
-    slope = last - joined.rotated[:, -2:-1]
-    drift = torch.nan_to_num(intercept - joined.intercept[:, -2:-1])
-    return last + steps[:, None, None] * slope, intercept + steps[:, None] * drift
-
-
-def _joined(found: Sequence[Solution]) -> Solution:
-    if len(found) == 1:
-        return found[0]
-    ends = [it.convergence for it in found]
-    return Solution(
-        torch.cat([it.rotated for it in found], 1),
-        torch.cat([it.intercept for it in found], 1),
-        Convergence(
-            torch.cat([it.objective for it in ends], 1),
-            torch.cat([it.gap for it in ends], 1),
-            torch.cat([it.passes for it in ends], 1),
-            torch.cat([it.converged for it in ends], 1),
-        ),
-    )
 
 
 def _pass(rows: Rows, basis: Spectrum, crowds: Sequence[_Crowd], *, looks: bool) -> None:
@@ -239,10 +216,14 @@ class _Crowd:
         # See the module's docstring: scikit-learn's penalty of two classes.
         factor = 2.0 if self._classes == 2 else 1.0
         self._penalty = penalties.to(counts).repeat(len(counts)) * factor
-        self._spread = prior * (1 - prior)
-        self._descent = Descent(self._begun(start, prior), dtype)
+        known = start.curvature if start else None
+        self._spread = prior * (1 - prior) if known is None else known.spread[self._draws]
+        pairs = known.at(self._penalty, size) if known else []
+        self._descent = Descent(self._begun(start, prior), dtype, pairs)
+        self._known: list[tuple[Tensor, Curvature]] = []
         self._points = torch.zeros_like(self._descent.point)
         self._left = torch.zeros(3, len(place), dtype=torch.float64, device=counts.device)
+        self._promised: list[Tensor] = []
         self._converged = torch.zeros_like(place, dtype=torch.bool)
         self._turn = 0
         self._clear()
@@ -297,12 +278,12 @@ class _Crowd:
         of_offsets = self._total / self._sizes[:, None]
         if looks:
             self._spread = self._seen / self._sizes[:, None]
-        self._descent.take(value, torch.cat((of_weights, of_offsets[..., None]), 2).flatten(1))
+        gradient = torch.cat((of_weights, of_offsets[..., None]), 2).flatten(1)
+        self._descent.take(value, gradient)
+        self._descent.aim(self._precondition)
         self._turn += 1
         self._dismiss()
         self._clear()
-        if self.active:
-            self._descent.aim(self._precondition)
 
     def solution(self) -> Solution:
         """Return what was found; of problems that are still on their way, where they are."""
@@ -310,14 +291,14 @@ class _Crowd:
         points = self._points.view(self._shape)
         objective, gap, passes = self._left.view(3, *self._shape[:2])
         ends = Convergence(objective, gap, passes.long(), self._converged.view(self._shape[:2]))
-        return Solution(points[..., :-1], points[..., -1], ends)
+        return Solution(points[..., :-1], points[..., -1], ends, self._curvature())
 
     def _begun(self, start: Start | None, prior: Tensor) -> Tensor:
         point = prior.new_zeros(len(prior), *self._shape[2:])
         point[..., -1] = prior.log()
         if start is not None:
-            weights, offsets = (part.flatten(0, 1) for part in start)
-            point[..., :-1] = weights
+            point[..., :-1] = start.weights.flatten(0, 1)
+            offsets = start.intercept.flatten(0, 1)
             point[..., -1] = torch.where(prior > 0, offsets, -torch.inf)
         return point.flatten(1)
 
@@ -346,19 +327,28 @@ class _Crowd:
         return free
 
     def _estimate(self) -> Tensor:
-        """Return (p,) estimated shares of the objective that are left to gain."""
-        descent = self._descent
-        decrease = torch.linalg.vecdot(descent.gradient, self._precondition(descent.gradient)) / 2
-        shares: Tensor = decrease / descent.value.clamp(min=1e-300)
+        """Return (p,) estimated shares of the objective that are left to gain.
+
+        A Newton step with the Hessian as remembered gains as much as the next pass does; passes
+        that gain less and less at a constant rate add up to the first one's over 1 − rate.
+        """
+        first, last = self._promised[0], self._promised[-1]
+        tiny, passed = torch.finfo(last.dtype).tiny, len(self._promised) - 1
+        logs = last.clamp(min=tiny).log() - first.clamp(min=tiny).log()
+        rate = ((logs + (TREND - passed) * math.log(USUAL)) / TREND).exp()
+        left = last / (1 - rate.clamp(max=SLOWEST))
+        shares: Tensor = left / self._descent.value.clamp(min=tiny)
         return shares
 
     def _dismiss(self) -> None:
+        self._promised = [*self._promised[-TREND:], self._descent.promised.clamp(min=0)]
         gone = (SAFETY * self._estimate() <= self._wanted) | self._descent.stuck
         if not bool(gone.any()):
             return
         self._record(gone)
         kept = ~gone
         self._descent.keep(kept)
+        self._promised = [it[kept] for it in self._promised]
         self._numbers, self._draws = self._numbers[kept], self._draws[kept]
         self._sizes, self._penalty = self._sizes[kept], self._penalty[kept]
         self._spread, self._present = self._spread[kept], self._present[kept]
@@ -369,6 +359,32 @@ class _Crowd:
         turns = torch.full_like(left, self._turn)
         self._left[:, places] = torch.stack((self._descent.value[which], left, turns))
         self._converged[places] = SAFETY * left <= self._wanted
+        last = which & (self._numbers % self._shape[1] == self._shape[1] - 1)
+        pairs = tuple(pair.of(last) for pair in self._descent.pairs)
+        known = Curvature(self._penalty[last], self._spread[last], pairs)
+        self._known.append((self._draws[last], known))
+
+    def _curvature(self) -> Curvature:
+        """Return that of all draws, in their order; those that left early have fewer pairs."""
+        order = torch.cat([draws for draws, _ in self._known]).argsort()
+        parts = [known for _, known in self._known]
+        depth = max(len(it.pairs) for it in parts)
+        padded = [_padded(it, depth, self._points) for it in parts]
+        pairs = [
+            Pair(*map(torch.cat, zip(*pair, strict=True))) for pair in zip(*padded, strict=True)
+        ]
+        penalty, spread = (
+            torch.cat([getattr(it, name) for it in parts]) for name in ("penalty", "spread")
+        )
+        return Curvature(penalty[order], spread[order], tuple(pair.of(order) for pair in pairs))
+
+
+def _padded(known: Curvature, depth: int, like: Tensor) -> list[Pair]:
+    """Return as many pairs, of which those that are missing count for nothing."""
+    draws = len(known.penalty)
+    nothing = known.pairs[-1].step if known.pairs else like[:draws]
+    zeros, none = torch.zeros_like(nothing), torch.zeros_like(known.penalty)
+    return [Pair(zeros, zeros, none, none)] * (depth - len(known.pairs)) + list(known.pairs)
 
 
 def _softmax(logits: Tensor, chosen: Tensor, size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:

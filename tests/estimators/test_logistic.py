@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
 from layerscope.errors import EstimatorError
-from layerscope.estimators import classification, estimators, logistic
+from layerscope.estimators import classification, estimators, logistic, streamed_layer
 from layerscope.nouns import Task
 from layerscope.stats import softmax
 
@@ -167,6 +169,55 @@ def test_a_large_layer_is_not_held_twice_and_gets_the_same_probe(view, monkeypat
     monkeypatch.setattr(logistic, "standardised", None)  # whatever calls it fails
     streamed = scores(view(rows, y=labels))
     assert streamed["nll"].test == pytest.approx(held["nll"].test, rel=1e-6)
+
+
+@dataclass
+class Drip:
+    """A view that gives its rows in blocks alone."""
+
+    whole: object
+
+    def __getattr__(self, name):
+        return getattr(self.whole, name)
+
+    def features(self, split):
+        raise AssertionError(f"all of {split} were asked for at once")
+
+    def blocks(self, split, size):
+        rows = self.whole.features(split)
+        for start in range(0, len(rows), 37):
+            yield rows[start : start + 37].copy()
+
+    def target(self, task, split):
+        return self.whole.target(task, split)
+
+    def groups(self, split):
+        return self.whole.groups(split)
+
+
+def test_a_layer_that_memory_does_not_hold_is_streamed_and_gets_the_same_probe(view, monkeypatch):
+    rows, labels = blobs(3, 1.0)
+    rows = np.concatenate((rows, np.zeros((len(rows), 2))), 1)
+    rows[3, -1] = 5.0  # a feature that one training row alone makes vary
+    held = scores(view(rows, y=labels))
+    monkeypatch.setattr(streamed_layer, "memory", lambda: 0)
+    streamed = scores(Drip(view(rows, y=labels)))
+    assert streamed["top-1"].settings["rare_features"] == 1
+    for metric, score in held.items():
+        assert streamed[metric].test == pytest.approx(score.test, rel=1e-4, abs=1e-5)
+        assert streamed[metric].settings["lambda"] == score.settings["lambda"]
+
+
+@pytest.mark.parametrize("value", [np.nan, 1.5])
+def test_a_streamed_layer_is_refused_like_a_held_one(view, monkeypatch, value):
+    rows, labels = blobs(3, 1.0)
+    rows[:] = value
+    with pytest.raises(EstimatorError) as held:
+        scores(view(rows, y=labels))
+    monkeypatch.setattr(streamed_layer, "memory", lambda: 0)
+    with pytest.raises(EstimatorError, match=r"constant|not finite") as streamed:
+        scores(Drip(view(rows, y=labels)))
+    assert streamed.value.hint == held.value.hint
 
 
 def test_the_calibration_error_is_that_of_bins_of_confidence(view):

@@ -61,3 +61,42 @@ def test_each_function_goes_its_own_way_when_others_leave():
     descend(alone, quadratics(curvature[kept], minimum[kept]), lambda g: g / 9, 2)
     torch.testing.assert_close(together.point, alone.point)
     torch.testing.assert_close(together.gradient, alone.gradient)
+
+
+def test_a_preconditioner_that_asks_for_steps_too_long_is_scaled_down():
+    draw = torch.Generator().manual_seed(0)
+    curvature = torch.rand(4, 200, generator=draw, dtype=torch.float64) * 4 + 1
+    minimum = torch.randn(4, 200, generator=draw, dtype=torch.float64)
+    function = quadratics(curvature, minimum)
+    ends = []
+    for factor in (1 / 3, 1.0):  # the scaling makes up for the second
+        descent = Descent(torch.zeros(4, 200, dtype=torch.float64), torch.float64)
+        descend(descent, function, lambda g, factor=factor: factor * g, 12)
+        ends.append(descent.value)
+    assert (ends[1] < 10 * ends[0]).all()
+
+
+def test_pairs_of_one_penalty_are_those_of_another():
+    curvature = torch.tensor([[1.0, 10.0, 100.0]], dtype=torch.float64)
+    more = torch.tensor([[3.0, 3.0, 0.0]], dtype=torch.float64)
+    minimum = torch.ones(1, 3, dtype=torch.float64)
+    weak = Descent(torch.zeros(1, 3, dtype=torch.float64), torch.float64)
+    descend(weak, quadratics(curvature, minimum), lambda g: g / 50, 3)
+    for pair in weak.pairs:
+        bent = pair.bent(more)
+        torch.testing.assert_close(bent.change, (curvature + more) * pair.step)
+        torch.testing.assert_close(1 / bent.inverse, (bent.change * bent.step).sum(1))
+
+
+def test_pairs_of_before_are_as_good_as_steps():
+    draw = torch.Generator().manual_seed(1)
+    curvature = torch.rand(1, 3, generator=draw, dtype=torch.float64) * 50 + 0.5
+    minimum = torch.randn(1, 3, generator=draw, dtype=torch.float64)
+    first = Descent(torch.zeros(1, 3, dtype=torch.float64), torch.float64)
+    descend(first, quadratics(curvature, minimum), lambda g: g / 50, 6)
+    ends = []
+    for pairs in ((), first.pairs):
+        descent = Descent(torch.zeros(1, 3, dtype=torch.float64), torch.float64, pairs)
+        descend(descent, quadratics(curvature, minimum + 1), lambda g: g / 50, 3)
+        ends.append(float(descent.value))
+    assert ends[1] < ends[0] / 100

@@ -9,10 +9,11 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from layerscope.stats import softmax
+from layerscope.stats import regularisation_path, softmax
 from layerscope.stats.moments import RunningMoments
+from layerscope.stats.regularisation_path import solve_path
 from layerscope.stats.rows import HeldRows, StreamedRows
-from layerscope.stats.softmax import Labelling, solve, solve_path
+from layerscope.stats.softmax import Labelling, solve
 from layerscope.stats.spectrum import Spectrum, spectrum
 
 
@@ -209,14 +210,40 @@ def test_a_path_in_parts_is_the_path(monkeypatch):
     problem = planted(800, 20, 6)
     ask = problem.rows(), problem.basis(), [Labelling(problem.labels, 6)]
     penalties = torch.logspace(0, -4, 9, dtype=torch.float64)
-    (whole,) = solve_path(*ask, penalties, gap=1e-9)
-    monkeypatch.setattr(softmax, "TOGETHER", 2 * 6 * 21)
+    (whole,) = solve(*ask, penalties, gap=1e-9)
+    monkeypatch.setattr(regularisation_path, "TOGETHER", 2 * 6 * 21)
     (parts,) = solve_path(*ask, penalties, gap=1e-9)
     assert whole.convergence.converged.all()
     assert parts.convergence.converged.all()
     assert parts.rotated.shape == whole.rotated.shape
     assert parts.convergence.passes[0, 2:].sum() < whole.convergence.passes[0, 2:].sum()
     torch.testing.assert_close(parts.rotated, whole.rotated, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("gap", [1e-3, 1e-4, 1e-5])
+@pytest.mark.parametrize("strength", [1.0, 20.0])
+def test_the_gap_of_a_path_is_as_small_as_stated(gap, strength):
+    problem = planted(1500, 40, 7, strength=strength)
+    ask = problem.rows(), problem.basis(), [Labelling(problem.labels, 7)]
+    penalties = torch.logspace(0, -5, 11, dtype=torch.float64)
+    (best,) = solve(*ask, penalties, gap=1e-10)
+    (found,) = solve_path(*ask, penalties, gap=gap)
+    left = found.convergence.objective / best.convergence.objective - 1
+    assert found.convergence.converged.all()
+    assert 0 <= float(left.max()) <= gap
+
+
+def test_draws_that_end_at_different_times_hand_on_their_curvature():
+    problem = planted(900, 12, 4)
+    draw = torch.Generator().manual_seed(0)
+    weights = (torch.rand(3, 900, generator=draw) < torch.tensor([[0.05], [0.5], [1.0]])).double()
+    penalties = torch.logspace(0, -4, 9, dtype=torch.float64)
+    ask = problem.rows(), problem.basis()
+    (together,) = solve_path(*ask, [Labelling(problem.labels, 4, weights)], penalties, gap=1e-10)
+    for place in range(3):
+        lone = Labelling(problem.labels, 4, weights[place : place + 1])
+        (alone,) = solve(*ask, [lone], penalties, gap=1e-10)
+        torch.testing.assert_close(together.rotated[place], alone.rotated[0], atol=1e-3, rtol=1e-3)
 
 
 def test_what_is_given_up_says_so(monkeypatch):
