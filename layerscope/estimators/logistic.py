@@ -22,6 +22,7 @@ from layerscope.estimators.layer import Layer, LayerRows
 from layerscope.estimators.linear import LinearProbe
 from layerscope.estimators.streamed_layer import open_layer
 from layerscope.nouns import LayerView, Score, Task
+from layerscope.stats import products
 from layerscope.stats.moments import RunningMoments
 from layerscope.stats.regularisation_path import GROUP, Trail, solve_path
 from layerscope.stats.rows import Rows, StreamedRows, standardised
@@ -215,11 +216,11 @@ def _logits(
     training: _Training, blocks: Iterator[Tensor], weights: Tensor, intercept: Tensor
 ) -> Iterator[Tensor]:
     """Yield (m, l, c) logits of blocks of (m, d) rows under (l, c, d) weights."""
-    columns = weights.flatten(0, 1).T.to(training.rows.dtype)
+    columns = weights.flatten(0, 1).to(training.rows.dtype)
     offsets = intercept.flatten().to(columns)
     for block in blocks:
-        standardised = training.rule(block).to(columns)
-        yield torch.addmm(offsets, standardised, columns).view(len(block), *intercept.shape)
+        rows = training.rule(block).to(columns)
+        yield products.logits(rows, columns, offsets).view(len(block), *intercept.shape)
 
 
 def _settings(path: _Path) -> dict[str, Any]:

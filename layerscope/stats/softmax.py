@@ -27,6 +27,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from layerscope.stats import products
 from layerscope.stats.descent import Descent, Pair
 from layerscope.stats.rows import Rows, rows_for
 from layerscope.stats.spectrum import Spectrum
@@ -240,15 +241,13 @@ class _Crowd:
     def prepare(self, vectors: Tensor) -> None:
         """Turn the trial weights to the features' coordinates."""
         trial = self._trial().to(vectors)
-        self._columns = vectors @ trial[..., :-1].flatten(0, 1).T
+        self._turned = trial[..., :-1].flatten(0, 1) @ vectors.T
         self._offsets = trial[..., -1].flatten()
-        self._gradient = torch.zeros(
-            self._columns.shape, dtype=torch.float64, device=vectors.device
-        )
+        self._gradient = torch.zeros(self._turned.shape, dtype=torch.float64, device=vectors.device)
 
     def see(self, place: slice, block: Tensor, looks: bool) -> None:
         """Take in a block of (m, d) rows: its loss, and what it adds to the gradient."""
-        logits = torch.addmm(self._offsets, block, self._columns)
+        logits = products.logits(block, self._turned, self._offsets)
         size = len(logits), len(self._numbers), self._classes
         chosen = self._labels[place][:, None] + self._firsts[: size[1]]
         share = None if self._weights is None else self._weights[place][:, self._draws]
@@ -266,14 +265,14 @@ class _Crowd:
         if share is not None:
             p.view(size).mul_(share[..., None])
         self._total += p.sum(0).view(size[1:])
-        self._gradient += block.T @ p
+        self._gradient += products.correlation(block, p)
 
     def move(self, vectors: Tensor, looks: bool) -> None:
         """Turn the gradient to the eigenvectors' coordinates, and set the next trial points."""
         weights = self._trial()[..., :-1]
-        gradient = vectors.T @ self._gradient.to(vectors)
+        gradient = self._gradient.to(vectors) @ vectors
         value = self._loss / self._sizes + self._penalty / 2 * weights.square().sum((1, 2))
-        of_loss = gradient.T.double().reshape(weights.shape) / self._sizes[:, None, None]
+        of_loss = gradient.double().reshape(weights.shape) / self._sizes[:, None, None]
         of_weights = of_loss + self._penalty[:, None, None] * weights
         of_offsets = self._total / self._sizes[:, None]
         if looks:
