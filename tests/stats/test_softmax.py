@@ -246,23 +246,6 @@ def test_draws_that_end_at_different_times_hand_on_their_curvature():
         torch.testing.assert_close(together.rotated[place], alone.rotated[0], atol=1e-3, rtol=1e-3)
 
 
-def test_weights_by_class_are_scikit_learns_balanced_classes():
-    problem = planted(600, 10, 4, tail=1.5)
-    counts = torch.bincount(problem.labels, minlength=4).double()
-    weights = (600 / (4 * counts))[problem.labels][None]
-    penalty = torch.tensor([1e-3], dtype=torch.float64)
-    rows = problem.rows()
-    (found,) = solve(
-        rows, problem.basis(), [Labelling(problem.labels, 4, weights)], penalty, gap=1e-12
-    )
-    model = LogisticRegression(
-        C=1 / (1e-3 * 600), class_weight="balanced", tol=1e-10, max_iter=9999
-    )
-    model.fit(rows.features.numpy(), problem.labels.numpy())
-    mine = found.weights(problem.basis())[0, 0].numpy()
-    np.testing.assert_allclose(mine - mine.mean(0), model.coef_ - model.coef_.mean(0), atol=1e-4)
-
-
 def test_what_is_given_up_says_so(monkeypatch):
     monkeypatch.setattr(softmax, "PASSES", 3)
     problem, penalty = PROBLEMS["ten classes"]
