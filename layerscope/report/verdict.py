@@ -26,6 +26,7 @@ import torch
 
 from layerscope.errors import EstimatorError
 from layerscope.nouns import Interval, Losses, Score, Verdict
+from layerscope.report.measures import divided
 from layerscope.report.results import Results
 from layerscope.stats.bootstrap import (
     RESAMPLES,
@@ -113,7 +114,10 @@ def verdicts(results: Results, *, level: float = 0.95, seed: int = 0) -> list[Ve
 
 
 def contests(results: Results) -> list[Contest]:
-    """Return the contest of every checkpoint, task, estimator and arrangement with a score."""
+    """Return the contest of every checkpoint, task, estimator and arrangement with a score.
+
+    Measures have no part in any: what they are worth as a choice is the scorecard's question.
+    """
     found = (contest(results, scores) for scores in _by_contest(results.scores()))
     return [item for item in found if item.scores]
 
@@ -376,7 +380,8 @@ def interval(resampled: Resampled, level: float) -> Interval:
 
 def _by_contest(scores: Sequence[Score]) -> list[list[Score]]:
     found: Mapping[tuple[str, ...], list[Score]] = defaultdict(list)
-    for score in scores:
+    probes, _ = divided(scores)
+    for score in probes:
         if score.primary:
             question = (score.checkpoint, score.source, score.task, score.estimator)
             found[*question, score.train, score.control].append(score)
