@@ -3,8 +3,8 @@
     python benchmarks/rank_intervals.py
 
 Layers: k true losses are normal with deviation 1; a measure follows them with correlation 0.7. What
-is observed is the losses with normal noise, and resamples have as much noise again. Asked is whether
-`over_rows` holds τ between the measure and the *true* losses.
+is observed is the losses with normal noise, and resamples have as much noise again. Asked is
+whether `over_rows` holds τ between the measure and the *true* losses.
 
 Runs: n independent pairs of normal values with a correlation whose τ is known, 2 / π · arcsin(r).
 Asked is whether `over_pairs` holds it, among the studies in which it gives an interval.
@@ -28,7 +28,8 @@ def main() -> None:
     print("layers | noise of a layer's loss, in deviations of the layers | covers | width")
     for layers in (5, 12, 24):
         for noise in (0.1, 0.3, 0.5, 1.0):
-            print(f"{layers:6} | {noise:>49} | {_summary([_rows(layers, noise, s) for s in range(STUDIES)])}")
+            found = [_rows(layers, noise, study) for study in range(STUDIES)]
+            print(f"{layers:6} | {noise:>49} | {_summary(found)}")
     print("runs   | correlation                                       | covers | width | given")
     for runs in (4, 6, 8, 12, 24):
         for correlation in (0.0, 0.6, 0.95):

@@ -4,8 +4,8 @@ Figure 5 of *Guillotine Regularization* (Bordes et al. 2023, the OpenReview vers
 hyper-parameters the trunk's accuracy is nearly stable while that of the last head layer may be
 anything. One point is one run at its last snapshot. Two questions are answered with intervals:
 
-* Do both rank the runs alike? Kendall's τ-b and Spearman's ρ. Runs are what is drawn anew, as if the
-  grid were a sample of the settings that might have been tried; that some of its runs share a
+* Do both rank the runs alike? Kendall's τ-b and Spearman's ρ. Runs are what is drawn anew, as if
+  the grid were a sample of the settings that might have been tried; that some of its runs share a
   setting is not taken into account.
 * Does the head vary more than the trunk? The ratio of the standard deviations over runs.
 """
@@ -90,9 +90,7 @@ def grids(
     return [grid for grid in found if len(grid.points) >= FEWEST]
 
 
-def _grid(
-    contests: Sequence[Contest], by_last: Mapping[str, Run], level: float, seed: int
-) -> Grid:
+def _grid(contests: Sequence[Contest], by_last: Mapping[str, Run], level: float, seed: int) -> Grid:
     first = contests[0].scores[0]
     ordered = sorted(contests, key=lambda it: list(by_last).index(it.scores[0].checkpoint))
     made = [_point(it, by_last[it.scores[0].checkpoint]) for it in ordered]
@@ -127,14 +125,15 @@ def _point(contest: Contest, run: Run) -> Point | None:
     trunk, _ = usual(contest)
     head = heads[-1]
     cuts = [contest.scores[trunk], contest.scores[head]]
-    values = [_metric(contest.scores[i], contest.losses[i]) for i in (trunk, head)]
+    at_trunk, at_head = (_metric(contest.scores[i], contest.losses[i]) for i in (trunk, head))
     return Point(
         run.name,
         cuts[0].checkpoint,
         run.settings,
         cuts[0].cut,
         cuts[1].cut,
-        *values,
+        at_trunk,
+        at_head,
         cuts[0].stderr,
         cuts[1].stderr,
     )
@@ -156,7 +155,7 @@ def sentence(found: Grid, titles: Mapping[str, str]) -> str:
     parts = [
         f"over {runs} runs Kendall's τ of trunk and head is {_number(found.tau)}",
         f"p = {found.p_value:.2g}" if math.isfinite(found.p_value) else "",
-        f"the head's standard deviation over runs, in units of the trunk's, {_number(found.spread)}",
+        f"ratio of the head's standard deviation over runs to the trunk's {_number(found.spread)}",
     ]
     title = titles.get(found.task, found.task)
     return f"{title}, {found.estimator}: {'; '.join(filter(None, parts))}. {found.note}".strip()

@@ -1,7 +1,7 @@
 """Which scores are no probe's: measures of a layer, told by the convention that they state.
 
-A measure has no losses, so that nothing pairs it with another layer image by image; it takes part in
-no verdict and stands beside the probes in figures and in the scorecard.
+A measure has no losses, so that nothing pairs it with another layer image by image; it takes part
+in no verdict and stands beside the probes in figures and in the scorecard.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The scorecard: how well a measure that trains no probe ranks the layers, and what trusting it costs.
+"""The scorecard: how well measures without a probe rank the layers, and what trusting them costs.
 
 For every checkpoint, task and probe, and for every measure of the same layers, two questions:
 

@@ -2,15 +2,17 @@
 
 The early and the last layer are compared as in figures 1 and 2 of Qiang et al. (2024), "On the
 Generalization and Causal Explanation in Self-Supervised Learning": the last layer's accuracy falls
-late in training where the early layer's does not, and coding rate reduction is said to fall with it.
+late in training where the early layer's does not, and coding rate reduction is said to fall with
+it.
 
 Whether it did is asked of the rows. A layer's **peak** is the epoch of least validation loss, of
-equal ones the first. Its **fall** is what the metric has lost from the peak to the last epoch on the
-test rows, paired row by row, with whole groups drawn; the test rows had no part in the choice of the
-peak. A layer over-fits if the fall's interval is above nought, starting at the peak; the epochs that
-the test rows cannot tell from the best one say how well the start is known. That the early layer does
-*not* over-fit does not follow from an interval that holds nought, so the **contrast** is given too:
-the fall of the last layer minus that of the early one, over the same rows.
+equal ones the first. Its **fall** is what the metric has lost from the peak to the last epoch on
+the test rows, paired row by row, with whole groups drawn; the test rows had no part in the choice
+of the peak. A layer over-fits if the fall's interval is above nought, starting at the peak; the
+epochs that the test rows cannot tell from the best one say how well the start is known. That the
+early layer does *not* over-fit does not follow from an interval that holds nought, so the
+**contrast** is given too: the fall of the last layer minus that of the early one, over the same
+rows.
 
 Probes of two epochs are trained on the same rows; as in a verdict each has the noise of another
 training sample of its own, which is the cautious side.
@@ -309,9 +311,7 @@ def _nought(like: Resampled) -> Resampled:
 
 
 def _minus(first: Resampled, second: Resampled) -> Resampled:
-    return Resampled(
-        first.estimate - second.estimate, first.draws - second.draws, first.groups
-    )
+    return Resampled(first.estimate - second.estimate, first.draws - second.draws, first.groups)
 
 
 def _course(strand: _Strand, epochs: Sequence[float], peak: int, fall: Interval) -> Course:
@@ -394,7 +394,8 @@ def sentence(found: Series, titles: Mapping[str, str]) -> str:
     if found.early != found.last:
         parts.append(_told(found, early))
         parts.append(_contrast(found))
-    return f"{found.run}, {titles.get(found.task, found.task)}: {'; '.join(parts)}. {found.note}".strip()
+    asked = f"{found.run}, {titles.get(found.task, found.task)}"
+    return f"{asked}: {'; '.join(parts)}. {found.note}".strip()
 
 
 def _told(found: Series, course: Course) -> str:
@@ -407,7 +408,9 @@ def _told(found: Series, course: Course) -> str:
         tied = ""
         if course.cut == found.last and found.plateau[0] != found.plateau[1]:
             tied = f", {found.plateau[0]:g} to {found.plateau[1]:g} not told from the best"
-        return f"{course.cut} over-fits after {at} (its best by validation{tied}): {lost} by {end:g}"
+        return (
+            f"{course.cut} over-fits after {at} (its best by validation{tied}): {lost} by {end:g}"
+        )
     if fall.high < 0:
         gained = Interval(-fall.estimate, -fall.high, -fall.low)
         return (

@@ -116,9 +116,7 @@ def over_rows(
     noisy = values.double() + noise * deviations.double()
     found = _resampled(estimate, _in_chunks(coefficient, noisy, -drawn), losses.groups)
     low, high = (float(end) for end in found.interval(level))
-    return _within(
-        Interval(estimate, min(low, 2 * estimate - high), max(high, 2 * estimate - low))
-    )
+    return _within(Interval(estimate, min(low, 2 * estimate - high), max(high, 2 * estimate - low)))
 
 
 def over_pairs(
@@ -195,8 +193,9 @@ def _cosine(first: Tensor, second: Tensor) -> Tensor:
 
 def _in_chunks(coefficient: Coefficient, first: Tensor, second: Tensor) -> Tensor:
     size = max(1, CHUNK // first.shape[-1] ** 2)
-    parts = zip(first.split(size), second.split(size), strict=True)
-    return torch.cat([coefficient(one, other) for one, other in parts]).nan_to_num(0.0)
+    starts = range(0, len(first), size)
+    parts = [coefficient(first[i : i + size], second[i : i + size]) for i in starts]
+    return torch.cat(parts).nan_to_num(0.0)
 
 
 def _resampled(estimate: float, draws: Tensor, groups: int) -> Resampled:

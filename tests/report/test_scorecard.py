@@ -197,7 +197,9 @@ def test_damaged_settings_are_a_sentence_and_a_hint(tmp_path, text):
     stored.keep_settings("a", {"epoch": 1})
     (path,) = tmp_path.glob("checkpoints/*.json")
     path.write_text(text)
-    with pytest.raises(LayerScopeError, match="does not say what sets a checkpoint apart") as caught:
+    with pytest.raises(
+        LayerScopeError, match="does not say what sets a checkpoint apart"
+    ) as caught:
         stored.settings()
     assert caught.value.hint
 

@@ -42,7 +42,9 @@ def run_of(path: Path, courses: dict, measures=(), names="net_epoch_{:03d}", **s
             probe(cut, course(epoch), checkpoint=name, shift=epoch if course is flat else 0)
             for cut, course in courses.items()
         ]
-        scores += [replace(make(epoch), checkpoint=name, fingerprint=f"sha256:{name}") for make in measures]
+        scores += [
+            replace(make(epoch), checkpoint=name, fingerprint=f"sha256:{name}") for make in measures
+        ]
     return folder(path, scores, known)
 
 
@@ -101,7 +103,9 @@ def test_the_peak_is_validations_and_the_fall_the_test_rows(tmp_path):
     stored = run_of(tmp_path, OVERFITS)
     # Validation prefers epoch 4, at which the test rows are worse than at the end.
     rows = [
-        probe("head.2", wrong(epoch), 0.3 if epoch == 4 else 0.6, checkpoint=f"net_epoch_{epoch:03d}")
+        probe(
+            "head.2", wrong(epoch), 0.3 if epoch == 4 else 0.6, checkpoint=f"net_epoch_{epoch:03d}"
+        )
         for epoch in EPOCHS
     ]
     stored.append(rows)
