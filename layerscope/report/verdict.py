@@ -114,10 +114,7 @@ def verdicts(results: Results, *, level: float = 0.95, seed: int = 0) -> list[Ve
 
 
 def contests(results: Results) -> list[Contest]:
-    """Return the contest of every checkpoint, task, estimator and arrangement with a score.
-
-    Measures have no part in any: what they are worth as a choice is the scorecard's question.
-    """
+    """Return the contest of every checkpoint, task, estimator and arrangement with a score."""
     found = (contest(results, scores) for scores in _by_contest(results.scores()))
     return [item for item in found if item.scores]
 
@@ -379,6 +376,7 @@ def interval(resampled: Resampled, level: float) -> Interval:
 
 
 def _by_contest(scores: Sequence[Score]) -> list[list[Score]]:
+    """Return the primary scores of each contest; measures take part in none."""
     found: Mapping[tuple[str, ...], list[Score]] = defaultdict(list)
     probes, _ = divided(scores)
     for score in probes:
