@@ -164,8 +164,8 @@ def along_training(tmp_path_factory) -> tuple[list[str], Path]:
 
 def test_measures_and_snapshots_get_a_scorecard_and_a_series(along_training):
     said, report = along_training
-    assert any(line.startswith("rankme (rankme): Kendall's τ with the probe 1.00") for line in said)
-    assert any(line.startswith("nesum (nesum): Kendall's τ with the probe -1.00") for line in said)
+    assert any(line.startswith("rankme: Kendall's τ with the probe 1.00") for line in said)
+    assert any(line.startswith("nesum: Kendall's τ with the probe -1.00") for line in said)
     told = "simclr, Kind: head.2 over-fits after epoch 6 (its best by validation"
     assert any(line.startswith(told) for line in said)
     for name in ("scorecard.csv", "series.csv", "figures/series-toy.svg"):

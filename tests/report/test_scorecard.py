@@ -170,11 +170,15 @@ def test_one_sentence_for_each_measure(tmp_path):
     stored = folder(tmp_path, layers())
     found = scorecard(contests(stored), rows, resamples=500)
     good, bad = sentences(found, {"toy-kind": "Kind"})
+    labelled = replace(found[0], labels=True)
+    assert sentences([labelled], {})[0].startswith("rankme (with labels): ")
+    other = replace(labelled, measure_metric="delta-r")
+    assert sentences([other], {})[0].startswith("rankme (delta-r, with labels): ")
     assert good == (
-        "rankme (rankme): Kendall's τ with the probe 1.00; cutting at its best is not shown to "
+        "rankme: Kendall's τ with the probe 1.00; cutting at its best is not shown to "
         "cost anything."
     )
-    assert bad.startswith("nesum (nesum): Kendall's τ with the probe -1.00; cutting at its best ")
+    assert bad.startswith("nesum: Kendall's τ with the probe -1.00; cutting at its best ")
     assert "is shown to cost 0.5 top-1 [" in bad
     assert bad.endswith("(net, Kind: stem instead of layer3; a cut at random costs 0.271).")
 
