@@ -228,7 +228,7 @@ def sentences(standings: Sequence[Standing], titles: Mapping[str, str]) -> list[
 
 def _sentence(group: Sequence[Standing], titles: Mapping[str, str]) -> str:
     first, count = group[0], len(group)
-    name = _name(first)
+    name = named(first)
     taus = [one.tau.estimate for one in group if math.isfinite(one.tau.estimate)]
     ranks = f"Kendall's τ with the probe {_spread(taus)}" if taus else "no order of the cuts"
     costly = [one for one in group if one.costs]
@@ -251,7 +251,7 @@ def _severity(standing: Standing) -> float:
     return standing.regret.estimate / chance if chance > 0 else math.inf
 
 
-def _name(standing: Standing) -> str:
+def named(standing: Standing) -> str:
     """Return a measure's name, with its metric where that is another and whether it has labels."""
     metric = standing.measure_metric if standing.measure_metric != standing.measure else ""
     more = ", ".join(filter(None, (metric, "with labels" if standing.labels else "")))

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from layerscope.nouns import Interval
 from layerscope.report.curve import title
 from layerscope.report.panel import metric_name
-from layerscope.report.scorecard import Standing
+from layerscope.report.scorecard import Standing, named
 from layerscope.report.style import COLOURS, FAINT, INK, MARKERS, WIDTH
 
 MARGIN = 1.3
@@ -38,12 +38,14 @@ def scorecard_figure(standings: Sequence[Standing], titles: Mapping[str, str]) -
     for one in standings:
         panels[one.task, one.estimator].append(one)
     checkpoints = list(dict.fromkeys(one.checkpoint for one in standings))
-    names = list(dict.fromkeys(_name(one) for one in standings))
-    rows = len(panels)
-    height = MARGIN + rows * (0.55 + PER_MEASURE * len(names))
+    rows = [list(dict.fromkeys(named(one) for one in group)) for group in panels.values()]
+    counts = [len(names) for names in rows]
+    height = MARGIN + 0.55 * len(rows) + PER_MEASURE * sum(counts)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    grid = figure.subplots(rows, 2, squeeze=False, sharey=True)
-    for (left, right), ((task, probe), group) in zip(grid, panels.items(), strict=True):
+    grid = figure.subplots(len(rows), 2, squeeze=False, sharey="row", height_ratios=counts)
+    for (left, right), names, ((task, probe), group) in zip(
+        grid, rows, panels.items(), strict=True
+    ):
         _ranks(left, group, names, checkpoints)
         _regrets(right, group, names, checkpoints)
         heading = titles.get(task) or title(task, group[0].source)
@@ -57,12 +59,6 @@ def scorecard_figure(standings: Sequence[Standing], titles: Mapping[str, str]) -
     )
     _legend(figure, checkpoints)
     return figure
-
-
-def _name(standing: Standing) -> str:
-    same = standing.measure == standing.measure_metric
-    name = standing.measure if same else f"{standing.measure}: {standing.measure_metric}"
-    return f"{name} (labels)" if standing.labels else name
 
 
 def _ranks(
@@ -97,7 +93,7 @@ def _rows(axes: Any, names: Sequence[str]) -> None:
 
 
 def _place(one: Standing, names: Sequence[str], checkpoints: Sequence[str]) -> float:
-    row, count = names.index(_name(one)), len(checkpoints)
+    row, count = names.index(named(one)), len(checkpoints)
     if count == 1 or count > MOST:
         return float(row)
     return row + SPREAD * (checkpoints.index(one.checkpoint) / (count - 1) - 0.5)
@@ -130,7 +126,7 @@ def _cloud(
     by_name: dict[str, list[float]] = defaultdict(list)
     for one, value in zip(group, values, strict=True):
         if math.isfinite(value.estimate):
-            by_name[_name(one)].append(value.estimate)
+            by_name[named(one)].append(value.estimate)
     for name, found in by_name.items():
         at = names.index(name)
         dots = {"linestyle": "none", "marker": "o", "markersize": 3.5, "markeredgewidth": 0}

@@ -128,7 +128,7 @@ def test_a_scorecard_of_many_checkpoints_is_a_cloud_with_its_median(drawn, besid
     left, right = drawn["scorecard-toy"].axes
     assert [label.get_text() for label in left.get_yticklabels()] == [
         "rankme",
-        "coding-rate: rankme (labels)",
+        "coding-rate (rankme, with labels)",
     ]
     taus = [one.tau.estimate for one in beside.standings if one.measure == "rankme"]
     (first, _), _ = lines(drawn["scorecard-toy"], "standing")
