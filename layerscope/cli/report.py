@@ -22,6 +22,9 @@ def command(
 ) -> None:
     """Draw what every cut is worth and write the verdicts, the cut table and one page.
 
+    Where there are scores of measures that train no probe, also a scorecard of them; where
+    checkpoints are snapshots of a run or runs of a grid, curves over epochs and trunk against head.
+
     Leaves with code 1 where cells of the table have no value; the page lists them.
 
     \b
@@ -35,11 +38,8 @@ def command(
     settings.write(
         output / "settings.json", "report", {"results": results, "output": output, "json": as_json}
     )
-    document = {
-        "page": str(report.page),
-        **table.document(report.scores, report.verdicts, report.across),
-    }
-    terminal.emit(document, as_json, lambda: _text(table.cells(report.verdicts), report.remarks))
+    document = {"page": str(report.page), **report.document()}
+    terminal.emit(document, as_json, lambda: _text(table.cells(report.verdicts), report.told))
     terminal.say(f"The page is {report.page}.")
     failures = table.failures(report.scores)
     if failures:
@@ -47,7 +47,7 @@ def command(
         raise typer.Exit(FINDINGS)
 
 
-def _text(rows: list[tuple[str, ...]], remarks: tuple[str, ...]) -> str:
+def _text(rows: list[tuple[str, ...]], told: tuple[str, ...]) -> str:
     from layerscope.report.table import HEADER, NUMBERS
 
-    return "\n".join([terminal.table(HEADER, rows, right=NUMBERS), *remarks])
+    return "\n".join([terminal.table(HEADER, rows, right=NUMBERS), *told])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
@@ -15,8 +16,15 @@ from matplotlib.patches import Patch
 from layerscope.nouns import Score, Verdict
 from layerscope.report import panel
 from layerscope.report.curve import Curve, curves
+from layerscope.report.grid import Grid
+from layerscope.report.grid_figure import grid_figure
 from layerscope.report.heatmap import heatmap
+from layerscope.report.measures import UNLABELLED, divided
 from layerscope.report.samples import samples_figure
+from layerscope.report.scorecard import Standing
+from layerscope.report.scorecard_figure import scorecard_figure
+from layerscope.report.series import Series
+from layerscope.report.series_figure import series_figures
 from layerscope.report.style import FAINT, INK, SHADE, WIDTH, Stroke, save, strokes, styled
 
 PANEL_HEIGHT = 1.9
@@ -26,9 +34,23 @@ NORMALISED = "nmse"
 """The metric in which different latents share an axis: 1 is what a constant answer earns."""
 ARROWS = {"minimise": "↓", "maximise": "↑"}
 
+Sourced = TypeVar("Sourced", Score, Standing, Series, Grid)
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What stands beside the verdicts: the scorecard of measures, series and grids."""
+
+    standings: Sequence[Standing] = ()
+    series: Sequence[Series] = ()
+    grids: Sequence[Grid] = ()
+
 
 def figures(
-    scores: Iterable[Score], verdicts: Sequence[Verdict], titles: Mapping[str, str] | None = None
+    scores: Iterable[Score],
+    verdicts: Sequence[Verdict],
+    titles: Mapping[str, str] | None = None,
+    beside: Beside | None = None,
 ) -> dict[str, Figure]:
     """Draw every figure of a report.
 
@@ -36,25 +58,46 @@ def figures(
         scores: The long table.
         verdicts: The verdicts whose cuts are marked.
         titles: By task, what to call it; by default its name without the source's.
+        beside: The scorecard, series and grids. Of a series only the last snapshot is drawn over
+            depth.
 
     Returns:
         By name: ``depth-SOURCE``, ``latents-SOURCE`` where a source has latents, ``samples-SOURCE``
-        where probes were trained on several numbers of rows, and ``overview``.
+        where probes were trained on several numbers of rows, ``overview``, ``measures-SOURCE``
+        where there are measures, and ``scorecard-``, ``series-``, ``series-measures-`` and
+        ``grid-SOURCE`` where there is what they show.
     """
     drawn: dict[str, Figure] = {}
-    table = list(scores)
+    more, named = beside or Beside(), dict(titles or {})
+    passed = {name for one in more.series for name in one.checkpoints[:-1]}
+    table, measures = divided(score for score in scores if score.checkpoint not in passed)
     every = curves(table, titles=titles)
     with styled():
         for source, group in _grouped(every, "source").items():
             drawn[f"depth-{source}"] = depth_figure(group, verdicts)
         for source, group in _grouped(curves(table, NORMALISED, titles), "source").items():
             drawn[f"latents-{source}"] = latents_figure(group, verdicts)
-        for source, some in _grouped_scores(table).items():
-            samples = samples_figure(some, dict(titles or {}))
+        for source, some in _by_source(table).items():
+            samples = samples_figure(some, named)
             if samples is not None:
                 drawn[f"samples-{source}"] = samples
         if every:
             drawn["overview"] = overview_figure(every, verdicts)
+        for source, group in _grouped(curves(measures, titles=titles), "source").items():
+            drawn[f"measures-{source}"] = measures_figure(group)
+        drawn |= _beside(more, named)
+    return drawn
+
+
+def _beside(more: Beside, titles: Mapping[str, str]) -> dict[str, Figure]:
+    drawn: dict[str, Figure] = {}
+    for source, standings in _by_source(more.standings).items():
+        drawn[f"scorecard-{source}"] = scorecard_figure(standings, titles)
+    for source, series in _by_source(more.series).items():
+        for name, figure in series_figures(series, titles).items():
+            drawn[f"{name}-{source}"] = figure
+    for source, grids in _by_source(more.grids).items():
+        drawn[f"grid-{source}"] = grid_figure(grids, titles)
     return drawn
 
 
@@ -98,6 +141,27 @@ def latents_figure(drawn: Sequence[Curve], verdicts: Sequence[Verdict]) -> Figur
     _head(figure, *_heading(drawn, "all latents over depth"))
     heads = any(group[0].heads for group in panels)
     _legend(figure, {names[task]: stroke for task, stroke in look.items()}, heads)
+    return figure
+
+
+def measures_figure(drawn: Sequence[Curve]) -> Figure:
+    """Draw one panel per measure, with one line per checkpoint."""
+    panels: dict[tuple[str, str, str], list[Curve]] = defaultdict(list)
+    for curve in drawn:
+        panels[curve.estimator, curve.metric, curve.task].append(curve)
+    look = strokes(curve.checkpoint for curve in drawn)
+    shared = panel.aligned(drawn)
+    figure, grid = _grid(len(panels), columns=3)
+    for axes, group in zip(grid, panels.values(), strict=True):
+        _fill(axes, group, look, (), shared)
+        first = group[0]
+        labels = "" if first.task == UNLABELLED else f" · {first.title}"
+        axes.set_title(f"{first.estimator}{labels}")
+        axes.set_ylabel(panel.metric_name(first.metric))
+    _hide_inner_names(grid, min(3, len(panels)))
+    heading = f"{drawn[0].source}: measures of every cut, without a probe"
+    _head(figure, heading, "bands: 95% intervals")
+    _legend(figure, look, shared and bool(drawn[0].heads), marks=False)
     return figure
 
 
@@ -177,7 +241,7 @@ def _wide(figure: Figure) -> bool:
     return bool(figure.get_figwidth() >= WIDTH)
 
 
-def _legend(figure: Figure, look: dict[str, Stroke], heads: bool) -> None:
+def _legend(figure: Figure, look: dict[str, Stroke], heads: bool, *, marks: bool = True) -> None:
     handles: list[Artist] = [
         Line2D([], [], color=s.colour, linestyle=s.dash, linewidth=1.8, label=name)
         for name, s in look.items()
@@ -185,19 +249,21 @@ def _legend(figure: Figure, look: dict[str, Stroke], heads: bool) -> None:
     square = {"marker": "s", "markersize": 7, "markeredgecolor": "white"}
     circle = {"marker": "o", "markersize": 4.5, "markerfacecolor": "white"}
     none = {"color": INK, "linestyle": "none"}
-    handles += [
-        Line2D([], [], label="best cut, chosen on validation", **none, **square),  # type: ignore[arg-type]
-        Line2D([], [], label="tied with it", **none, **circle),  # type: ignore[arg-type]
-        Line2D([], [], color=FAINT, linestyle=(0, (3, 2)), linewidth=0.9, label="end of trunk"),
-    ]
+    if marks:
+        handles += [
+            Line2D([], [], label="best cut, chosen on validation", **none, **square),  # type: ignore[arg-type]
+            Line2D([], [], label="tied with it", **none, **circle),  # type: ignore[arg-type]
+        ]
+    end = {"color": FAINT, "linestyle": (0, (3, 2)), "linewidth": 0.9}
+    handles += [Line2D([], [], label="end of trunk", **end)]  # type: ignore[arg-type]
     handles += [Patch(facecolor=SHADE, label="head")] if heads else []
     figure.legend(handles=handles, loc="outside lower center", ncols=4 if _wide(figure) else 2)
 
 
-def _grouped_scores(scores: Iterable[Score]) -> dict[str, list[Score]]:
-    groups: dict[str, list[Score]] = defaultdict(list)
-    for score in scores:
-        groups[score.source].append(score)
+def _by_source(items: Iterable[Sourced]) -> dict[str, list[Sourced]]:
+    groups: dict[str, list[Sourced]] = defaultdict(list)
+    for item in items:
+        groups[item.source].append(item)
     return dict(groups)
 
 

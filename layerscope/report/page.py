@@ -17,6 +17,9 @@ from layerscope.nouns import Score, Verdict
 from layerscope.report import table
 from layerscope.report.across import Across
 from layerscope.report.curve import RANDOM
+from layerscope.report.grid import Grid
+from layerscope.report.scorecard import Standing
+from layerscope.report.series import Series
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "matplotlib")
 
@@ -61,6 +64,26 @@ regret is the loss there minus that of the task's own best cut, a gain that of t
 of the one cut; both come from the test split, in units of the task's validation loss at an
 average cut."""
 
+SCORECARD_NOTE = """How well measures that train no probe rank the cuts of each checkpoint, and what
+it would cost to trust them. Kendall's τ compares a measure, turned so that more is meant to be
+better, with the probe's metric on the test split; its interval is over test images, the probe's
+training rows and the measure's own standard error, for the layers at hand. The regret is what the
+test split loses at the measure's best cut against the probe's own choice on validation; beside it
+stand the regret of the usual cut and that of a cut drawn at random. Intervals are not corrected for
+their number. No verdict takes any of this into account."""
+
+SERIES_NOTE = """The peak is the epoch that the validation split prefers; the fall is what the test
+split has lost from there to the last epoch, paired over the same images: a cut over-fits if the
+fall's interval lies above nought. τ compares a measure with the probe over the epochs of the run;
+they are given and not a sample, so that its interval is over test images."""
+
+GRID_NOTE = """Every run counts once, with its last snapshot. Intervals draw whole runs, as if the
+grid were a sample of the settings that might have been tried. A correlation of runs that are all in
+one order has no interval: no resample can disagree with it."""
+
+FOLDED = 30
+"""Rows above which a table is folded."""
+
 
 @dataclass(frozen=True, slots=True)
 class Content:
@@ -78,6 +101,16 @@ class Content:
     """One cut for all tasks of a checkpoint."""
     remarks: Sequence[str] = ()
     """One sentence for each of those, and why there is none for a checkpoint of several tasks."""
+    standings: Sequence[Standing] = ()
+    """The scorecard of measures."""
+    series: Sequence[Series] = ()
+    grids: Sequence[Grid] = ()
+    of_measures: Sequence[str] = ()
+    """One sentence for each measure."""
+    of_runs: Sequence[str] = ()
+    """One sentence for each series, and why there is none."""
+    of_grids: Sequence[str] = ()
+    """One sentence for each grid."""
 
 
 def page(content: Content) -> str:
@@ -87,6 +120,9 @@ def page(content: Content) -> str:
         _figures(content.images),
         _table(content.verdicts),
         _across(content.across, content.remarks),
+        _scorecard(content),
+        _series(content),
+        _grids(content),
         _failed(content.scores),
         NOTE,
         _provenance(content.scores, content.settings),
@@ -140,6 +176,48 @@ def _across(found: Sequence[Across], remarks: Sequence[str]) -> str:
         return html
     rows = _rows(table.ACROSS, table.across_cells(found), table.ACROSS_NUMBERS)
     return f'{html}{rows}<p class="note">{ACROSS_NOTE}</p>\n'
+
+
+def _scorecard(content: Content) -> str:
+    if not content.standings:
+        return ""
+    rows = table.standing_cells(content.standings)
+    html = "<h2>Scorecard of measures</h2>\n" + _list(content.of_measures)
+    html += _folded(table.SCORECARD, rows, table.SCORECARD_NUMBERS)
+    return f'{html}<p class="note">{SCORECARD_NOTE}</p>\n'
+
+
+def _series(content: Content) -> str:
+    if not content.series and not content.of_runs:
+        return ""
+    html = "<h2>Layers along training</h2>\n" + _list(content.of_runs)
+    html += _folded(table.SERIES, table.course_cells(content.series), table.SERIES_NUMBERS)
+    followers = table.follower_cells(content.series)
+    if followers:
+        html += _folded(table.FOLLOWERS, followers, table.FOLLOWERS_NUMBERS)
+    return f'{html}<p class="note">{SERIES_NOTE}</p>\n'
+
+
+def _grids(content: Content) -> str:
+    if not content.grids:
+        return ""
+    html = "<h2>Trunk and head over a grid</h2>\n" + _list(content.of_grids)
+    return f'{html}<p class="note">{GRID_NOTE}</p>\n'
+
+
+def _list(texts: Iterable[str]) -> str:
+    items = "".join(f"<li>{escape(text)}</li>\n" for text in texts)
+    return f"<ul>\n{items}</ul>\n"
+
+
+def _folded(
+    header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()
+) -> str:
+    """Return a table, behind a line that tells its length where it is long."""
+    if len(rows) <= FOLDED:
+        return _rows(header, rows, numbers)
+    summary = f"<summary>{len(rows)} rows</summary>"
+    return f"<details>{summary}{_rows(header, rows, numbers)}</details>\n"
 
 
 def _rows(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:

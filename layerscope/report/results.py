@@ -6,6 +6,7 @@
       scores.jsonl                               one row per line; the last of a cell counts
       scores.parquet, scores.csv                 the same as a table, written anew after each run
       tasks.json                                 titles, units and encodings of the tasks
+      checkpoints/<checkpoint>.json              what sets it apart in a series or a grid
       losses/<checkpoint>@<source>/groups.<task>.npz    group of every test row
       losses/<checkpoint>@<source>/<cut>@<pooling>.<task>.<estimator>.npz    loss of every val and
                                                  test row, and predictions where they were kept;
@@ -33,6 +34,7 @@ import numpy.typing as npt
 from layerscope.errors import LayerScopeError
 from layerscope.nouns import Losses, Score, Task
 from layerscope.report.labelled import labelled
+from layerscope.report.measures import UNLABELLED
 from layerscope.report.writing import append_lines, complete_lines, replace_file
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class Results:
         self._keep_predictions = keep_predictions
         self._table = folder / "scores.jsonl"
         self._tasks = folder / "tasks.json"
+        self._checkpoints = folder / "checkpoints"
 
     def scores(self) -> list[Score]:
         """Return the table without losses: of rows for the same cell and metric, the last.
@@ -84,8 +87,13 @@ class Results:
             LayerScopeError: The record of the caches is missing.
         """
         caches = {(score.checkpoint, score.source, score.task) for score in scores}
-        latest = {cache: self.groups(*cache)[1] for cache in caches}
-        return [it for it in scores if it.fingerprint == latest[it.checkpoint, it.source, it.task]]
+        latest = {cache: self._latest(*cache) for cache in caches}
+
+        def is_current(it: Score) -> bool:
+            recorded = latest[it.checkpoint, it.source, it.task]
+            return not recorded or it.fingerprint in recorded
+
+        return list(filter(is_current, scores))
 
     def to_xarray(self) -> xarray.Dataset:
         """Return the table as a dataset with an axis for each part of a cell's name.
@@ -184,6 +192,25 @@ class Results:
         with _open(path, "Run the probe again; it writes the groups first.") as stored:
             return stored["test"], str(stored["fingerprint"])
 
+    def keep_settings(self, checkpoint: str, settings: Mapping[str, str | int | float]) -> None:
+        """Keep what distinguishes a checkpoint in a series or a grid: its epoch, its settings.
+
+        Each checkpoint has a file of its own, so that several jobs may write at a time.
+        """
+        record = {"checkpoint": checkpoint, "settings": dict(settings)}
+        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+        path = self._checkpoints / _safe(f"{checkpoint}.json")
+        replace_file(path, lambda file: file.write(f"{text}\n".encode()))
+
+    def settings(self) -> dict[str, dict[str, str | int | float]]:
+        """Return by checkpoint what was kept of it, sorted by name.
+
+        Raises:
+            LayerScopeError: A file is not such a record.
+        """
+        records = [_record(path) for path in self._checkpoints.glob("*.json")]
+        return dict(sorted(records))
+
     def keep_tasks(self, tasks: Sequence[Task]) -> None:
         """Keep titles, units and encodings, beside those of earlier runs."""
         known = self.tasks() | {task.name: task for task in tasks}
@@ -196,6 +223,17 @@ class Results:
             return {}
         rows = json.loads(self._tasks.read_text(encoding="utf-8"))
         return {row["name"]: Task(**row | {"classes": tuple(row["classes"])}) for row in rows}
+
+    def _latest(self, checkpoint: str, source: str, task: str) -> set[str]:
+        """Return the fingerprint of the cache that a task was probed on last.
+
+        What needs no labels may have no record of its own: there that of any task of the cache
+        counts, and without one there is none.
+        """
+        if task != UNLABELLED or self._groups_path(checkpoint, source, task).is_file():
+            return {self.groups(checkpoint, source, task)[1]}
+        paths = self._home(checkpoint, source).glob("groups.*.npz")
+        return {_fingerprint(path) for path in paths}
 
     def _rows(self) -> Iterator[Score]:
         for number, line in enumerate(complete_lines(self._table), start=1):
@@ -275,6 +313,22 @@ def _score(line: bytes, where: str) -> Score:
         raise LayerScopeError(
             f"The table of scores is damaged: {where} is not a score.",
             hint="Delete that line and run the probe again; the other cells are kept.",
+        ) from None
+
+
+def _fingerprint(path: Path) -> str:
+    with _open(path, MAKE) as stored:
+        return str(stored["fingerprint"])
+
+
+def _record(path: Path) -> tuple[str, dict[str, str | int | float]]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return str(record["checkpoint"]), dict(record["settings"])
+    except (ValueError, TypeError, KeyError):
+        raise LayerScopeError(
+            f"{str(path)!r} does not say what sets a checkpoint apart.",
+            hint="Delete the file and run the probe again; the cells are kept.",
         ) from None
 
 

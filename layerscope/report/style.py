@@ -21,6 +21,8 @@ FAINT = "#8a8a8a"
 SHADE = "#f0ede4"
 # Okabe and Ito's palette, without the yellow that vanishes on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+"""One for each colour, so that grey print tells points apart too."""
 GREYS = ("#707070", "#a6a6a6")
 DASHES = ((0, (5, 2)), (0, (1.5, 1.5)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from io import StringIO
 from typing import Any
@@ -13,6 +13,9 @@ from typing import Any
 from layerscope.nouns import Interval, Score, Verdict
 from layerscope.report.across import Across
 from layerscope.report.curve import failed
+from layerscope.report.grid import Grid
+from layerscope.report.scorecard import Standing
+from layerscope.report.series import Course, Series
 from layerscope.report.verdict import in_runs
 
 HEADER = (
@@ -34,6 +37,48 @@ NUMBERS = (5, 6, 9, 10, 11, 12)
 """Columns of numbers, for a table that aligns them to the right."""
 ACROSS = ("checkpoint", "task", "estimator", "one cut", "own best", "regret", "gain over trunk")
 ACROSS_NUMBERS = (5, 6)
+SCORECARD = (
+    "checkpoint",
+    "task",
+    "probe",
+    "measure",
+    "of which",
+    "Kendall's τ",
+    "cuts",
+    "measure's cut",
+    "probe's cut",
+    "regret",
+    "of the trunk",
+    "at random",
+)
+SCORECARD_NUMBERS = (5, 6, 9, 10, 11)
+SERIES = (
+    "run",
+    "task",
+    "probe",
+    "cut",
+    "peak",
+    "at the peak",
+    "at the end",
+    "fall",
+    "what the test rows say",
+)
+SERIES_NUMBERS = (4, 5, 6, 7)
+FOLLOWERS = ("run", "task", "probe", "cut", "measure", "of which", "τ", "τ from the peak on")
+FOLLOWERS_NUMBERS = (6, 7)
+SERIES_COLUMNS = (
+    "run",
+    "checkpoint",
+    "epoch",
+    "source",
+    "task",
+    "cut",
+    "estimator",
+    "metric",
+    "val",
+    "test",
+    "stderr",
+)
 
 
 def cells(verdicts: Iterable[Verdict]) -> list[tuple[str, ...]]:
@@ -69,21 +114,137 @@ def across_cells(found: Iterable[Across]) -> list[tuple[str, ...]]:
     return rows
 
 
-def records(found: Iterable[Verdict] | Iterable[Across]) -> list[dict[str, Any]]:
-    """Return verdicts, or cuts across tasks, as plain records, which JSON can hold."""
+def standing_cells(standings: Iterable[Standing]) -> list[tuple[str, ...]]:
+    """Return the scorecard's rows as a person reads them, under :data:`SCORECARD`."""
+    return [
+        (
+            one.checkpoint,
+            one.task,
+            one.estimator,
+            f"{one.measure} (labels)" if one.labels else one.measure,
+            one.measure_metric,
+            signed(one.tau),
+            str(one.cuts),
+            one.cut,
+            one.best,
+            f"{signed(one.regret)} {one.metric}",
+            number(one.regret_usual.estimate),
+            number(one.regret_random.estimate),
+        )
+        for one in standings
+    ]
+
+
+def scorecard_csv(standings: Iterable[Standing]) -> str:
+    """Return the scorecard as CSV, one number to a column."""
+    return _csv([_flat(record) for record in records(standings)])
+
+
+def course_cells(found: Iterable[Series]) -> list[tuple[str, ...]]:
+    """Return a row for every cut of every series, under :data:`SERIES`."""
+    return [
+        (
+            one.run,
+            one.task,
+            one.estimator,
+            it.cut,
+            f"{it.peak:g}",
+            number(it.test[one.epochs.index(it.peak)]),
+            number(it.test[-1]),
+            signed(it.fall),
+            _judged(it, one),
+        )
+        for one in found
+        for it in one.courses
+    ]
+
+
+def follower_cells(found: Iterable[Series]) -> list[tuple[str, ...]]:
+    """Return a row for every measure at the cuts that figures show, under :data:`FOLLOWERS`."""
+    return [
+        (
+            one.run,
+            one.task,
+            one.estimator,
+            it.cut,
+            f"{it.measure} (labels)" if it.labels else it.measure,
+            it.measure_metric,
+            signed(it.tau),
+            signed(it.tau_from_peak),
+        )
+        for one in found
+        for it in one.followers
+        if math.isfinite(it.tau.estimate)
+    ]
+
+
+def series_csv(found: Iterable[Series]) -> str:
+    """Return one row for every run, task, cut and epoch; for each measure one more."""
+    return _csv([row for one in found for row in _epochs(one)], SERIES_COLUMNS)
+
+
+def grids_csv(found: Iterable[Grid]) -> str:
+    """Return one row for every task and run of a grid."""
+    return _csv(
+        [
+            {"source": one.source, "task": one.task, "estimator": one.estimator}
+            | {"metric": one.metric}
+            | _flat(_plain(asdict(point)))
+            for one in found
+            for point in one.points
+        ]
+    )
+
+
+def _epochs(one: Series) -> Iterator[dict[str, Any]]:
+    lines = [
+        (it.cut, one.estimator, one.metric, it.val, it.test, it.stderr) for it in one.courses
+    ] + [(it.cut, it.measure, it.measure_metric, (), it.values, it.stderr) for it in one.followers]
+    for cut, estimator, metric, val, test, errors in lines:
+        for i, epoch in enumerate(one.epochs):
+            values = (val[i] if val else None, _plain(test[i]), _plain(errors[i]))
+            cell = (one.run, one.checkpoints[i], epoch, one.source, one.task, cut)
+            yield dict(zip(SERIES_COLUMNS, (*cell, estimator, metric, *values), strict=True))
+
+
+def _judged(course: Course, one: Series) -> str:
+    if course.peak == one.epochs[-1]:
+        return "best at the end"
+    if course.falls:
+        return "over-fits"
+    return "better at the end" if course.fall.high < 0 else "cannot be told"
+
+
+def records(
+    found: Iterable[Verdict]
+    | Iterable[Across]
+    | Iterable[Standing]
+    | Iterable[Series]
+    | Iterable[Grid],
+) -> list[dict[str, Any]]:
+    """Return verdicts, or what stands beside them, as plain records, which JSON can hold."""
     return [_plain(asdict(one)) for one in found]
 
 
 def document(
-    scores: Sequence[Score], verdicts: Sequence[Verdict], across: Sequence[Across] = ()
+    scores: Sequence[Score],
+    verdicts: Sequence[Verdict],
+    across: Sequence[Across] = (),
+    standings: Sequence[Standing] = (),
+    series: Sequence[Series] = (),
+    grids: Sequence[Grid] = (),
 ) -> dict[str, Any]:
     """Return what ``--json`` prints and ``verdicts.json`` holds.
 
-    Verdicts, the one cut for all tasks of each checkpoint, and failed cells.
+    Verdicts, the one cut for all tasks of each checkpoint, the scorecard of measures, series of
+    snapshots, grids of runs, and failed cells.
     """
     return {
         "verdicts": records(verdicts),
         "across": records(across),
+        "scorecard": records(standings),
+        "series": records(series),
+        "grids": records(grids),
         "failed": failures(scores),
     }
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from layerscope.cli.main import app
 from layerscope.nouns import Losses, Score, Task
 from layerscope.report.results import Results, failed
+from tests.report import planted
 
 CUTS = ("layer1.0", "trunk", "head.1")
 TASK = Task("toy-hue", "toy", "latents", "mse", "minimise", title="Floor hue", encoding="raw")
@@ -92,7 +93,15 @@ def test_everything_is_written(results: Path, tmp_path: Path):
 def test_json_holds_the_page_the_verdicts_and_what_failed(results: Path, tmp_path: Path):
     done = run(results, "-o", tmp_path / "report", "--json")
     document = json.loads(done.stdout)
-    assert set(document) == {"page", "verdicts", "across", "failed"}
+    assert set(document) == {
+        "page",
+        "verdicts",
+        "across",
+        "scorecard",
+        "series",
+        "grids",
+        "failed",
+    }
     assert document["verdicts"][0]["best"] == "layer1.0"
     assert document["verdicts"][0]["gain"]["low"] > 0
 
@@ -129,6 +138,80 @@ def test_failed_cells_are_a_finding(results: Path, tmp_path: Path):
     assert done.exit_code == 1
     assert "1 cells have no value" in done.stderr
     assert "no rows" in (tmp_path / "report" / "index.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def along_training(tmp_path_factory) -> tuple[list[str], Path]:
+    """What is said, and the report, of a run whose head over-fits from epoch 6 on."""
+    scores, settings = [], {}
+    for epoch in (2, 6, 10):
+        name = f"simclr-{epoch:02d}"
+        settings[name] = {"epoch": epoch}
+        for i, cut in enumerate(planted.CUTS[2:]):
+            over = 0.05 * max(epoch - 6, 0) if cut.startswith("head") else 0.0
+            value = 0.5 + 0.02 * min(epoch, 6) + 0.01 * i - over
+            scores += [
+                planted.probe(cut, value, checkpoint=name, shift=epoch),
+                planted.measure(cut, value, checkpoint=name),
+                planted.measure(cut, -value, checkpoint=name, name="nesum", metric="nesum"),
+            ]
+    folder = tmp_path_factory.mktemp("along")
+    stored = planted.folder(folder / "results", scores, settings)
+    done = run(stored.folder, "-o", folder / "report")
+    assert done.exit_code == 0, done.output
+    return done.stdout.splitlines(), folder / "report"
+
+
+def test_measures_and_snapshots_get_a_scorecard_and_a_series(along_training):
+    said, report = along_training
+    assert any(line.startswith("rankme: Kendall's τ with the probe 1.00") for line in said)
+    assert any(line.startswith("nesum: Kendall's τ with the probe -1.00") for line in said)
+    told = "simclr, Kind: head.2 over-fits after epoch 6 (its best by validation"
+    assert any(line.startswith(told) for line in said)
+    for name in ("scorecard.csv", "series.csv", "figures/series-toy.svg"):
+        assert (report / name).is_file()
+    page = (report / "index.html").read_text()
+    order = [">Cut table<", ">Scorecard of measures<", ">Layers along training<", ">Provenance<"]
+    at = [page.index(word) for word in order]
+    assert at == sorted(at)
+    # One run makes no grid.
+    assert not (report / "grids.csv").exists()
+    assert "over a grid<" not in page
+
+
+def test_json_has_every_standing_and_series_and_no_verdict_of_a_measure(along_training):
+    document = json.loads((along_training[1] / "verdicts.json").read_text())
+    assert {it["estimator"] for it in document["verdicts"]} == {"logistic"}
+    cards = {(it["checkpoint"], it["measure"]): it for it in document["scorecard"]}
+    assert len(cards) == len(document["scorecard"]) == 3 * 2
+    last = cards["simclr-10", "nesum"]
+    assert last["tau"]["estimate"] == -1.0
+    assert (last["best"], last["cut"]) == ("trunk", "head.1")
+    assert last["regret"]["estimate"] == pytest.approx(0.19)
+    courses = {it["cut"]: it for it in document["series"][0]["courses"]}
+    assert courses["head.2"]["peak"] == 6
+    assert courses["head.2"]["fall"]["estimate"] == pytest.approx(0.20)
+    assert document["grids"] == []
+
+
+def test_a_report_of_measures_alone_has_their_figure_and_no_verdict(tmp_path: Path):
+    rows = [planted.measure(cut, i) for i, cut in enumerate(planted.CUTS)]
+    stored = planted.folder(tmp_path / "results", rows)
+    done = run(stored.folder, "-o", tmp_path / "report", "--json")
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert (document["verdicts"], document["scorecard"]) == ([], [])
+    assert (tmp_path / "report" / "figures" / "measures-toy.svg").is_file()
+
+
+def test_damaged_settings_of_a_checkpoint_are_a_sentence_and_a_hint(results: Path, tmp_path: Path):
+    Results(results).keep_settings("net", {"epoch": 1})
+    (path,) = results.glob("checkpoints/*.json")
+    path.write_text("{")
+    done = run(results, "-o", tmp_path / "report")
+    assert done.exit_code == 2
+    assert "does not say what sets a checkpoint apart" in " ".join(done.stderr.split())
+    assert "Hint: Delete the file" in " ".join(done.stderr.split())
 
 
 def test_two_runs_write_the_same_bytes(results: Path, tmp_path: Path):

@@ -49,7 +49,7 @@ def test_verdicts_in_csv_have_one_number_to_a_column(verdicts):
 
 def test_the_json_schema_is_stable(scores, verdicts):
     document = json.loads(json.dumps(table.document(scores, verdicts), allow_nan=False))
-    assert set(document) == {"verdicts", "across", "failed"}
+    assert set(document) == {"verdicts", "across", "scorecard", "series", "grids", "failed"}
     assert list(document["verdicts"][0]) == [
         "checkpoint",
         "task",

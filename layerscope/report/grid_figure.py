@@ -1,0 +1,117 @@
+"""The figure of a grid: the last head layer against the end of the trunk, one point per run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from layerscope.nouns import Interval
+from layerscope.report.curve import NORMAL_95, title
+from layerscope.report.grid import Grid, Point
+from layerscope.report.panel import metric_name
+from layerscope.report.style import COLOURS, FAINT, MARKERS, WIDTH
+
+COLUMNS = 3
+PANEL = 2.9
+"""Inches of height for each row of square panels."""
+MARGIN = 1.0
+"""Inches for the title and the legend."""
+AIR = 0.06
+"""Share of the values' range that is left free around them."""
+
+
+def grid_figure(found: Sequence[Grid], titles: Mapping[str, str]) -> Figure:
+    """Draw a square panel for each task and probe; on the dashed line both are worth the same.
+
+    Args:
+        found: Of one source.
+        titles: By task, what to call it.
+    """
+    columns = min(COLUMNS, len(found))
+    lines = -(-len(found) // columns)
+    size = (WIDTH * max(columns, 1.4) / COLUMNS, MARGIN + lines * PANEL)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).ravel().tolist()
+    for axes in panels[len(found) :]:
+        axes.set_visible(False)
+    key, kinds = _told_by([point for one in found for point in one.points])
+    for axes, one in zip(panels, found, strict=False):
+        _draw(axes, one, key, kinds)
+        axes.set_title(f"{titles.get(one.task) or title(one.task, one.source)} · {one.estimator}")
+        axes.set_xlabel(f"{metric_name(one.metric)} at the end of the trunk")
+        axes.set_ylabel(f"{metric_name(one.metric)} at the last head layer")
+    figure.suptitle(f"{found[0].source}: trunk and head over the runs of a grid", x=0.01, ha="left")
+    if key:
+        figure.legend(
+            handles=[
+                Line2D([], [], linestyle="none", marker=m, color=c, label=f"{key} {kind}")
+                for kind, c, m in zip(kinds, COLOURS, MARKERS, strict=False)
+            ],
+            loc="outside lower center",
+            ncols=4 if columns > 1 else 2,
+        )
+    return figure
+
+
+def _told_by(points: Sequence[Point]) -> tuple[str, list[Any]]:
+    """Return the setting by which points are told apart, words before numbers, and its values."""
+    values: dict[str, list[Any]] = {}
+    for point in points:
+        for key, value in point.settings.items():
+            known = values.setdefault(key, [])
+            if value not in known:
+                known.append(value)
+    usable = {key: them for key, them in values.items() if 1 < len(them) <= len(MARKERS)}
+    worded = [key for key, them in usable.items() if isinstance(them[0], str)]
+    key = next(iter([*worded, *usable]), "")
+    return key, sorted(usable[key], key=str if worded else None) if key else []
+
+
+def _draw(axes: Any, one: Grid, key: str, kinds: Sequence[Any]) -> None:
+    for point in one.points:
+        which = kinds.index(point.settings[key]) if point.settings.get(key) in kinds else 0
+        axes.errorbar(
+            point.at_trunk,
+            point.at_head,
+            xerr=NORMAL_95 * point.trunk_stderr,
+            yerr=NORMAL_95 * point.head_stderr,
+            color=COLOURS[which],
+            marker=MARKERS[which],
+            markersize=5,
+            markeredgecolor="white",
+            markeredgewidth=0.5,
+            elinewidth=0.7,
+            gid="run",
+        )
+    ends = _ends(one.points)
+    axes.plot(ends, ends, color=FAINT, linestyle=(0, (3, 2)), linewidth=0.9, zorder=1)
+    axes.set(xlim=ends, ylim=ends)
+    axes.set_box_aspect(1)
+    text = f"τ {_number(one.tau)}\nhead/trunk deviation {_number(one.spread)}"
+    # Where the head is worse there are no points: above the line or, for errors, below it.
+    x, y, ha, va = (0.03, 0.97, "left", "top")
+    if one.direction == "minimise":
+        x, y, ha, va = (0.97, 0.03, "right", "bottom")
+    axes.text(x, y, text, transform=axes.transAxes, ha=ha, va=va, fontsize=7)
+
+
+def _ends(points: Sequence[Point]) -> tuple[float, float]:
+    """Return the ends of both axes: one scale, so that a stable trunk is seen to be stable."""
+    pairs = [(it.at_trunk, it.trunk_stderr) for it in points]
+    pairs += [(it.at_head, it.head_stderr) for it in points]
+    low = min(value - NORMAL_95 * error for value, error in pairs)
+    high = max(value + NORMAL_95 * error for value, error in pairs)
+    air = AIR * (high - low or 1.0)
+    return low - air, high + air
+
+
+def _number(found: Interval) -> str:
+    if math.isnan(found.estimate):
+        return "not defined"
+    if math.isnan(found.low):
+        return f"{found.estimate:.2f}"
+    return f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]"

@@ -1,0 +1,113 @@
+"""Results whose truth is known by construction: right and wrong are counted, not drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from layerscope.nouns import Losses, Score, Task
+from layerscope.report.results import Results
+
+N = 400
+CUTS = ("stem", "layer1", "layer2", "layer3", "trunk", "head.1", "head.2")
+TASK = Task("toy-kind", "toy", "classes", "top-1", "maximise", title="Kind")
+GROUPS = np.array([f"image{i}" for i in range(N)])
+
+
+def losses(accuracy: float, shift: int = 0) -> np.ndarray:
+    """0 for right and 1 for wrong, with exactly that share right.
+
+    The same rows are hard for all, as they are for neighbouring layers; ``shift`` moves which.
+    """
+    wrong = round((1 - accuracy) * N)
+    order = np.roll(np.random.default_rng(7).permutation(N), shift)
+    found = np.zeros(N)
+    found[order[:wrong]] = 1
+    return found
+
+
+def probe(
+    cut: str, val: float, test: float | None = None, *, checkpoint: str = "net", shift: int = 0
+) -> Score:
+    index, reported = CUTS.index(cut), val if test is None else test
+    return Score(
+        checkpoint=checkpoint,
+        source="toy",
+        cut=cut,
+        index=index,
+        part="head" if cut.startswith("head") else "trunk",
+        width=8,
+        depth=index / (len(CUTS) - 1),
+        pooling="mean",
+        task=TASK.name,
+        estimator="logistic",
+        metric="top-1",
+        direction="maximise",
+        primary=True,
+        val=val,
+        test=reported,
+        stderr=0.02,
+        n_train=100_000,
+        n_val=N,
+        n_test=N,
+        n_groups=N,
+        seed=0,
+        settings={},
+        fingerprint=f"sha256:{checkpoint}",
+        losses=Losses(losses(val), losses(reported, shift)),
+    )
+
+
+def measure(
+    cut: str,
+    value: float,
+    *,
+    checkpoint: str = "net",
+    name: str = "rankme",
+    metric: str = "rankme",
+    direction: str = "maximise",
+    task: str = "none",
+    stderr: float = 0.0,
+) -> Score:
+    index = CUTS.index(cut)
+    return Score(
+        checkpoint=checkpoint,
+        source="toy",
+        cut=cut,
+        index=index,
+        part="head" if cut.startswith("head") else "trunk",
+        width=8,
+        depth=index / (len(CUTS) - 1),
+        pooling="mean",
+        task=task,
+        estimator=name,
+        metric=metric,
+        direction=direction,  # type: ignore[arg-type]
+        primary=True,
+        val=value,
+        test=value,
+        stderr=stderr,
+        n_train=100_000,
+        n_val=N,
+        n_test=N,
+        n_groups=N,
+        seed=0,
+        settings={"convention": "paper"},
+        fingerprint=f"sha256:{checkpoint}",
+    )
+
+
+def folder(path: Path, scores: Sequence[Score], settings: Mapping[str, Mapping] | None = None):
+    """Write a results folder as a sweep does, and return it."""
+    stored = Results(path)
+    stored.keep_tasks([TASK])
+    for score in scores:
+        if score.losses is not None:
+            place = (score.checkpoint, score.source, score.task)
+            stored.keep_groups(*place, GROUPS, score.fingerprint)
+        stored.append([score])
+    for checkpoint, values in (settings or {}).items():
+        stored.keep_settings(checkpoint, values)
+    return stored
