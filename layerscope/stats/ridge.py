@@ -24,6 +24,8 @@ GRID = (1e-6, 1e3)
 PER_DECADE = 2
 EXTENSIONS = 3
 """How many decades the grid may grow beyond an end that keeps winning."""
+CACHED = 1024
+"""Rows whose predictions under all λ stay in a processor's cache."""
 ROUNDING = 1e-9
 """Relative difference of errors below which two λ are equally good."""
 
@@ -57,11 +59,11 @@ class RidgePath:
         weights, wide = _side_by_side(self.weights(penalties)), len(penalties)
         total = torch.zeros(wide, targets.shape[1], dtype=torch.float64)
         for block, answers in zip(
-            torch.split(rows, BLOCK), torch.split(targets, BLOCK), strict=True
+            torch.split(rows, CACHED), torch.split(targets, CACHED), strict=True
         ):
             predicted = (self.spectrum.standardiser(block) @ weights).view(len(block), wide, -1)
-            residual = predicted + (self.intercept - answers)[:, None]
-            total += residual.square().sum(0)
+            residual = predicted.add_((self.intercept - answers)[:, None])
+            total += residual.square_().sum(0)
         return total / len(rows)
 
     def leave_one_out(self, rows: Tensor, targets: Tensor, penalties: Tensor) -> Tensor:
@@ -75,13 +77,14 @@ class RidgePath:
         weights, wide = _side_by_side(self._coefficients(penalties)), len(penalties)
         total = torch.zeros(wide, targets.shape[1], dtype=torch.float64)
         for block, answers in zip(
-            torch.split(rows, BLOCK), torch.split(targets, BLOCK), strict=True
+            torch.split(rows, CACHED), torch.split(targets, CACHED), strict=True
         ):
             rotated = self.spectrum.rotate(block)
-            leverage = 1 / self.spectrum.count + rotated.square() @ shrunk.T
             predicted = (rotated @ weights).view(len(block), wide, -1)
-            residual = predicted + (self.intercept - answers)[:, None]
-            total += (residual / (1 - leverage)[..., None]).square().sum(0)
+            leverage = rotated.square_() @ shrunk.T
+            residual = predicted.add_((self.intercept - answers)[:, None])
+            residual.div_((1 - 1 / self.spectrum.count - leverage)[..., None])
+            total += residual.square_().sum(0)
         return total / len(rows)
 
     def _coefficients(self, penalties: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class Standardiser:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Return (n, d) float64 rows of mean 0 and variance 1 over the training split."""
-        return (rows.double() - self.mean) * self.scale
+        return (rows.double() - self.mean).mul_(self.scale)
 
 
 @dataclass(frozen=True, slots=True)
