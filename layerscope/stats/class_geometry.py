@@ -137,7 +137,7 @@ def neural_collapse(moments: ClassMoments) -> NeuralCollapse:
             f"Each of {classes} classes has one row, so that none varies within itself.",
             hint="Give more rows to a class; NC1 of single rows would be 0 by counting alone.",
         )
-    gaps = centred_means(moments.means[seen])
+    gaps = centred_means(moments.means[seen], spread_of(moments))
     _, roots, axes = torch.linalg.svd(gaps, full_matrices=False)
     kept = roots > roots[0] * 1e-8
     spread = ((axes[kept] @ moments.within) * axes[kept]).sum(1) / rows
@@ -152,15 +152,19 @@ def neural_collapse(moments: ClassMoments) -> NeuralCollapse:
     )
 
 
-def self_duality(weights: Tensor, means: Tensor) -> float:
+def self_duality(weights: Tensor, means: Tensor, spread: float) -> float:
     """Return NC3: ‖W/‖W‖_F − M/‖M‖_F‖²_F of a classifier and the centred class means.
 
     Args:
         weights: (d, C) of a linear classifier; what all classes share is taken out first, because
             it changes no choice.
         means: (C, d) class means.
+        spread: Of the rows that the means are of.
+
+    Raises:
+        EstimatorError: The means, or the weights, of all classes are the same.
     """
-    wanted, own = centred_means(means), centred_means(weights.T)
+    wanted, own = centred_means(means, spread), centred_means(weights.T, float(weights.norm()))
     return float((own / own.norm() - wanted / wanted.norm()).square().sum())
 
 
@@ -198,14 +202,24 @@ def discriminant_ratio(moments: ClassMoments, shrinkage: float) -> float:
     return float(torch.linalg.solve_triangular(factor, gaps.T, upper=False).square().sum())
 
 
-def centred_means(means: Tensor) -> Tensor:
+def spread_of(moments: ClassMoments) -> float:
+    """Return the root mean squared distance of the rows from their mean."""
+    total = moments.total
+    return (float(total.scatter.trace()) / max(total.count, 1)) ** 0.5
+
+
+def centred_means(means: Tensor, spread: float) -> Tensor:
     """Return (C, d) class means less their own mean.
+
+    Args:
+        means: (C, d).
+        spread: Of the rows around them: of means that differ by its rounding alone nothing is said.
 
     Raises:
         EstimatorError: They are all the same.
     """
     gaps = means - means.mean(0)
-    if float(gaps.abs().max()) <= float(means.abs().max()) * torch.finfo(torch.float64).eps * 64:
+    if float(gaps.norm(dim=1).max()) <= spread * 1e-12:
         raise EstimatorError(
             f"The means of {len(means)} classes are the same.",
             hint="The layer is dead, or knows nothing of the task; leave the cut out.",

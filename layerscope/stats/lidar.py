@@ -18,11 +18,13 @@ from layerscope.stats.class_moments import ClassMoments
 DELTA = 1e-4
 """Added to the diagonal of Σ_w."""
 EPSILON = 1e-8
-"""Added to every share of Σ's eigenvalues."""
+"""Added to every eigenvalue of Σ."""
 
 
 def lidar(moments: ClassMoments, delta: float = DELTA, epsilon: float = EPSILON) -> float:
-    """Return LiDAR: exp(−Σ p log p) with p = λ/Σλ + ε over all d eigenvalues λ of Σ.
+    """Return LiDAR: exp(−Σ p log p) with p = (λ + ε)/Σ(λ + ε) over all d eigenvalues λ of Σ.
+
+    The paper adds ε to λ/Σλ instead, which changes the sixth digit.
 
     Σ_b is divided by the number of images less 1, Σ_w by that of rows less that of images: with q
     views of each of n images, n(q − 1). Images count alike however many views they have.
@@ -55,7 +57,7 @@ def lidar(moments: ClassMoments, delta: float = DELTA, epsilon: float = EPSILON)
             f"The {images} images have the same features, so that LiDAR is not defined.",
             hint="The layer is dead; leave the cut out.",
         )
-    shares = torch.zeros(width, dtype=torch.float64)
-    shares[: len(values)] = values / values.sum()
-    shares += epsilon
+    raised = torch.full((width,), epsilon, dtype=torch.float64)
+    raised[: len(values)] += values
+    shares = raised / raised.sum()
     return float(torch.exp(-(shares * shares.log()).sum()))
