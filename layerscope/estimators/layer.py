@@ -52,7 +52,7 @@ def read_layer(view: LayerView) -> Layer:
     Raises:
         EstimatorError: A split is empty, a feature is not finite, or no feature varies.
     """
-    features = {split: _features(view, split) for split in SPLITS}
+    features = {split: read_features(view, split) for split in SPLITS}
     train = features["train"]
     rare = rarely_vary(train)
     if bool(rare.any()):
@@ -116,7 +116,12 @@ def read_target(view: LayerView, task: str, split: Split) -> npt.NDArray[Any]:
     return target
 
 
-def _features(view: LayerView, split: Split) -> Tensor:
+def read_features(view: LayerView, split: Split) -> Tensor:
+    """Read (n, width) float32 features of one split.
+
+    Raises:
+        EstimatorError: There are none, or one is not finite.
+    """
     read = np.asarray(view.features(split), dtype=np.float32)
     rows = torch.from_numpy(read if read.flags.writeable else read.copy())
     if rows.ndim != 2 or not len(rows):

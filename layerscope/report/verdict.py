@@ -114,7 +114,8 @@ def verdicts(results: Results, *, level: float = 0.95, seed: int = 0) -> list[Ve
 
 def contests(results: Results) -> list[Contest]:
     """Return the contest of every checkpoint, task, estimator and arrangement with a score."""
-    found = (contest(results, scores) for scores in _by_contest(results.scores()))
+    probed = [score for score in results.scores() if score.probed]
+    found = (contest(results, scores) for scores in _by_contest(probed))
     return [item for item in found if item.scores]
 
 

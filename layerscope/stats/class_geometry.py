@@ -6,6 +6,7 @@ are ever compared.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -194,18 +195,61 @@ def discriminant_ratio(moments: ClassMoments, shrinkage: float) -> float:
         moments: By class, of which one varies.
         shrinkage: s in (0, 1].
     """
-    width = len(moments.within)
-    target = moments.within.trace() / width * torch.eye(width, dtype=torch.float64)
-    factor = torch.linalg.cholesky(torch.lerp(moments.within, target, shrinkage))
     seen = moments.counts > 0
     gaps = (moments.means[seen] - moments.total.mean) * moments.counts[seen, None].sqrt()
+    factor = _shrunk_factor(moments.within, shrinkage)
     return float(torch.linalg.solve_triangular(factor, gaps.T, upper=False).square().sum())
+
+
+def discriminant_weights(moments: ClassMoments, shrinkage: float) -> Tensor:
+    """Return the (d, C) weights Σ⁻¹(m_c − m) of linear discriminant analysis, but for a factor.
+
+    Classes that are points have no covariance; then Σ is the identity.
+
+    Args:
+        moments: By class; those without rows get no column.
+        shrinkage: s in (0, 1], of Σ towards the identity times its mean variance.
+    """
+    seen = moments.counts > 0
+    rows = int(moments.counts.sum())
+    factor = _shrunk_factor(moments.within / max(rows, 1), shrinkage)
+    weights: Tensor = torch.cholesky_solve((moments.means[seen] - moments.total.mean).T, factor)
+    return weights
+
+
+def disagreement(rows: Tensor, moments: ClassMoments, weights: Tensor) -> Tensor:
+    """Return (n,) float64, 1 where a linear discriminant and the nearest class mean differ: NC4.
+
+    Args:
+        rows: (n, d) in the coordinates of the moments.
+        moments: By class.
+        weights: (d, C) as :func:`discriminant_weights` returns them.
+    """
+    seen = moments.counts > 0
+    means = moments.means[seen] - moments.total.mean
+    priors = (moments.counts[seen].double() / moments.counts.sum()).log()
+    constants = priors - (means.T * weights).sum(0) / 2
+    differs = []
+    for block in torch.split(rows, BLOCK):
+        centred = block.double() - moments.total.mean
+        nearest = (centred @ means.T - means.square().sum(1) / 2).argmax(1)
+        differs.append((centred @ weights + constants).argmax(1) != nearest)
+    return torch.cat(differs).double()
+
+
+def _shrunk_factor(within: Tensor, shrinkage: float) -> Tensor:
+    variance = within.trace() / len(within)
+    identity = torch.eye(len(within), dtype=torch.float64)
+    if not float(variance) > 0:
+        return identity
+    factor: Tensor = torch.linalg.cholesky(torch.lerp(within, variance * identity, shrinkage))
+    return factor
 
 
 def spread_of(moments: ClassMoments) -> float:
     """Return the root mean squared distance of the rows from their mean."""
     total = moments.total
-    return (float(total.scatter.trace()) / max(total.count, 1)) ** 0.5
+    return math.sqrt(float(total.scatter.trace()) / max(total.count, 1))
 
 
 def centred_means(means: Tensor, spread: float) -> Tensor:

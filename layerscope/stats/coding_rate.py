@@ -88,7 +88,8 @@ def log_determinants(scaled: Tensor, eps_sq: float) -> Tensor:
             f"The coding rate at a squared distortion of {eps_sq:g} is lost in rounding.",
             hint="Look for features that are not finite, or raise the distortion.",
         )
-    return factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    rates: Tensor = factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return rates
 
 
 def rate_bound(count: int, width: int, eps_sq: float) -> float:

@@ -179,8 +179,8 @@ def power_law(covariance: Eigenvalues, first: int = 11, last: int = 99) -> Power
     last = min(last, covariance.rank - 1)
     if last - first + 1 < LEAST_RANKS:
         raise EstimatorError(
-            f"A power law wants {LEAST_RANKS} positive eigenvalues from place {first} on, and there "
-            f"are {max(last - first + 1, 0)} of {covariance.rank}.",
+            f"A power law wants {LEAST_RANKS} positive eigenvalues from place {first} on, and "
+            f"there are {max(last - first + 1, 0)} of {covariance.rank}.",
             hint="Give more rows, or an earlier window such as alpha-req(first=0,last=9).",
         )
     ranks = torch.arange(first + 1, last + 2, dtype=torch.float64)

@@ -10,7 +10,6 @@ L⁻¹ Σ_b L⁻ᵀ, and with fewer images than features those of the images' si
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from layerscope.errors import EstimatorError
 from layerscope.stats.class_moments import ClassMoments
@@ -24,7 +23,7 @@ EPSILON = 1e-8
 def lidar(moments: ClassMoments, delta: float = DELTA, epsilon: float = EPSILON) -> float:
     """Return LiDAR: exp(−Σ p log p) with p = (λ + ε)/Σ(λ + ε) over all d eigenvalues λ of Σ.
 
-    The paper adds ε to λ/Σλ instead, which changes the sixth digit.
+    Other code adds ε to λ/Σλ, which changes the sixth digit.
 
     Σ_b is divided by the number of images less 1, Σ_w by that of rows less that of images: with q
     views of each of n images, n(q − 1). Images count alike however many views they have.

@@ -64,7 +64,8 @@ def partitioned_rates(
         rows: (n, d) features as they are.
         labels: (n,) integers that name each row's class; None for one class of all rows.
         eps_sq: The squared distortion ε², in the unit of the normalised features squared.
-        normalisation: What is done to rows first. It is not done again without a block.
+        normalisation: What is done to rows first. ``frobenius`` is done anew without each block,
+            which takes as long as there are blocks.
         blocks: (n,) int64 block of each row, from 0.
 
     Raises:
@@ -77,6 +78,8 @@ def partitioned_rates(
         (2.1972, 1.0986)
     """
     require_distortion(eps_sq)
+    if normalisation == "frobenius" and blocks is not None:
+        return _each_anew(rows, labels, eps_sq, blocks)
     everything = torch.arange(len(rows))
     members = torch.zeros_like(everything) if labels is None else _numbered(labels)
     dealt = torch.zeros_like(everything) if blocks is None else blocks
@@ -89,6 +92,19 @@ def partitioned_rates(
         apart = _summed_over_classes(layer, members) / layer.counts(everything[None])[0].clamp(1)
     rates = [CodingRates(r, c) for r, c in zip(together.tolist(), apart.tolist(), strict=True)]
     return PartitionedRates(rates[0], tuple(rates[1:]))
+
+
+def _each_anew(
+    rows: Tensor, labels: Tensor | None, eps_sq: float, blocks: Tensor
+) -> PartitionedRates:
+    """Return the rates of rows whose scale depends on all rows of their class."""
+
+    def rates(kept: Tensor) -> CodingRates:
+        answers = None if labels is None else labels[kept]
+        return partitioned_rates(rows[kept], answers, eps_sq, normalisation="frobenius").whole
+
+    without = [rates(blocks != block) for block in range(int(blocks.max()) + 1)]
+    return PartitionedRates(rates(torch.ones_like(blocks, dtype=torch.bool)), tuple(without))
 
 
 def row_scales(rows: Tensor, members: Tensor, normalisation: Normalisation) -> Tensor:
@@ -211,7 +227,9 @@ def _stacks(members: Tensor, width: int) -> Iterator[Tensor]:
 
 
 def _numbered(labels: Tensor) -> Tensor:
-    return torch.unique(labels, return_inverse=True)[1]
+    _, numbers = torch.unique(labels, return_inverse=True)
+    found: Tensor = numbers
+    return found
 
 
 def _dtype(rows: Tensor, scale: Tensor, eps_sq: float) -> torch.dtype:

@@ -20,7 +20,7 @@ from layerscope.stats.eigenvalues import (
     rankme,
     stable_rank,
 )
-from layerscope.stats.influence import errors_of
+from layerscope.stats.influence import Influence
 from layerscope.stats.moments import RunningMoments
 from tests.stats.golden import fixture
 
@@ -161,7 +161,7 @@ def test_standard_errors_are_the_spread_over_samples(centred):
             mean = found.mean if centred else torch.zeros(10)
             groups = torch.arange(1600) // 2
             decomposed = of(found, vectors=True)
-            errors.append(errors_of(values, decomposed, rows.split(700), mean, groups))
+            errors.append(Influence.of(decomposed, rows, mean, groups).errors(values))
     ratio = torch.stack(errors).mean(0) / torch.stack(drawn).std(0)
     assert ratio.tolist() == pytest.approx([1] * len(MEASURES), abs=0.12)
 
@@ -169,4 +169,4 @@ def test_standard_errors_are_the_spread_over_samples(centred):
 def test_errors_want_eigenvectors():
     found = of_covariance(moments(normal(10, 3)))
     with pytest.raises(ValueError, match="eigenvectors"):
-        errors_of(lambda it: it.values[:1], found, [], torch.zeros(3), torch.arange(10))
+        Influence.of(found, normal(10, 3), torch.zeros(3), torch.arange(10))
