@@ -1,10 +1,9 @@
 """ΔR with many classes: memory beside the features, and time against two other ways.
 
 The membership way is that of the authors' code, rebuilt from the formula: a (classes, n, n) tensor
-of memberships and a d × d log-determinant of each product with it. The loop forms each class's
-d × d matrix from its own rows. Both are compared with ours for equality before their times are: the
-loop on some of the classes, whose cost is scaled to all of them, and the membership way at the
-largest number of classes whose tensor fits the given memory.
+of memberships and a d × d log-determinant of each product with it, at the most rows whose tensor
+fits the given memory. The loop forms each class's d × d matrix from its own rows. Some classes of
+both are timed, after they were found equal to ours, and stand for all of them.
 
     python benchmarks/coding_rate.py
     python benchmarks/coding_rate.py --rows 50000 --width 2048 --classes 1000 --looped 20
@@ -16,10 +15,11 @@ import argparse
 import resource
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
-from layerscope.stats.partitioned_rate import partitioned_rates
+from layerscope.stats.partitioned_rate import conditional_rate, partitioned_rates
 
 EPS_SQ = 0.5
 GIB = 2**30
@@ -38,18 +38,25 @@ def features(rows: int, width: int, classes: int) -> tuple[torch.Tensor, torch.T
     return found, labels
 
 
-def by_membership(rows: torch.Tensor, labels: torch.Tensor) -> float:
-    n, d = rows.shape
-    classes = int(labels.max()) + 1
-    membership = torch.zeros(classes, n, n, dtype=torch.float64)
-    membership[labels, torch.arange(n), torch.arange(n)] = 1
+def memberships(labels: torch.Tensor) -> torch.Tensor:
+    """The (classes, n, n) tensor, which is not timed."""
+    places = torch.arange(len(labels))
+    membership = torch.zeros(int(labels.max()) + 1, *(len(labels),) * 2, dtype=torch.float64)
+    membership[labels, places, places] = 1
+    return membership
+
+
+def by_membership(
+    membership: torch.Tensor, rows: torch.Tensor, labels: torch.Tensor, classes: torch.Tensor
+) -> float:
+    """R_c times n over some of the classes."""
+    d = rows.shape[1]
     z, identity, total = rows.double().T, torch.eye(d, dtype=torch.float64), 0.0
-    for of_class in membership:
-        count = of_class.trace()
+    for of_class in membership[classes]:
+        count = float(of_class.trace())
         moment = z @ of_class @ z.T
-        total += float(count * torch.logdet(identity + d / (count * EPS_SQ) * moment)) / (2 * n)
-    whole = torch.logdet(identity + d / (n * EPS_SQ) * z @ z.T) / 2
-    return float(whole) - total
+        total += count / 2 * float(torch.logdet(identity + d / (count * EPS_SQ) * moment))
+    return total
 
 
 def by_loop(rows: torch.Tensor, labels: torch.Tensor, classes: torch.Tensor) -> float:
@@ -73,38 +80,32 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def ours(rows: torch.Tensor, labels: torch.Tensor) -> float:
-    return partitioned_rates(rows, labels, EPS_SQ).whole.reduction
+Way = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], float]
 
 
-def against_the_loop(rows: torch.Tensor, labels: torch.Tensor, looped: int) -> None:
-    classes = labels.unique()
-    some = classes[torch.linspace(0, len(classes) - 1, min(looped, len(classes))).long()]
+def against(name: str, way: Way, rows: torch.Tensor, labels: torch.Tensor, looped: int) -> None:
+    """Time R_c, some classes of the other way standing for all of them."""
+    count = int(labels.max()) + 1
+    some = torch.linspace(0, count - 1, min(looped, count)).long()
+    expected, seconds = timed(lambda: way(rows, labels, some))
     of_some = torch.isin(labels, some)
-    expected, seconds = timed(lambda: by_loop(rows, labels, some))
-    part = partitioned_rates(rows[of_some], labels[of_some], EPS_SQ).whole
-    found = part.conditional * int(of_some.sum())
-    assert abs(found / expected - 1) < 1e-6, (found, expected)
-    everything = seconds * len(classes) / len(some)
-    apart = timed(lambda: partitioned_rates(rows, labels, EPS_SQ).whole.conditional)[1]
-    only = apart - timed(lambda: partitioned_rates(rows, None, EPS_SQ).whole.rate)[1]
-    print(f"loop of d × d determinants: {everything:10.2f} s for R_c ({len(some)} classes, scaled)")
-    print(f"ours: {only:.2f} s for R_c, {everything / only:.0f} times as fast")
+    part = conditional_rate(rows[of_some], labels[of_some], EPS_SQ) * int(of_some.sum())
+    assert abs(part / expected - 1) < 1e-6, (part, expected)
+    everything = seconds * count / len(some)
+    _, own = timed(lambda: conditional_rate(rows, labels, EPS_SQ))
+    _, together = timed(lambda: partitioned_rates(rows, None, EPS_SQ).whole.rate)
+    print(f"{name}, n {len(rows)}, {count} classes of which {len(some)} were timed:")
+    print(f"  R_c {everything:.2f} s against {own:.3f} s: {everything / own:.0f} times as fast")
+    ratio = (everything + together) / (own + together)
+    print(f"  with R, {together:.2f} s for both: {ratio:.0f} times as fast")
 
 
-def against_membership(rows: torch.Tensor, labels: torch.Tensor, memory: float) -> None:
-    n = len(rows)
-    while int(labels.max() + 1) * n * n * 8 > memory * GIB and n > 200:
-        n -= n // 10
-    some, named = rows[:n], torch.unique(labels[:n], return_inverse=True)[1]
-    kept = named < max(1, int(memory * GIB / (n * n * 8)))
-    some, named = some[kept], named[kept]
-    expected, theirs = timed(lambda: by_membership(some, named))
-    found, own = timed(lambda: ours(some, named))
-    assert abs(found / expected - 1) < 1e-6, (found, expected)
-    classes = int(named.max()) + 1
-    print(f"membership way at n {len(some)}, {classes} classes: {theirs:.2f} s against {own:.2f} s")
-    print(f"ratio {theirs / own:.0f}, values equal to 1e-6")
+def fitting(labels: torch.Tensor, memory: float) -> torch.Tensor:
+    """Return the most rows whose membership tensor fits, and which of them."""
+    n = len(labels)
+    while n > 1 and len(labels[:n].unique()) * n * n * 8 > memory * GIB:
+        n -= max(1, n // 20)
+    return torch.arange(n)
 
 
 def main() -> None:
@@ -114,17 +115,20 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=8.0, help="GiB for the membership tensor")
     chosen = parser.parse_args()
     rows, labels = features(chosen.rows, chosen.width, chosen.classes)
-    ours(rows[:500], labels[:500])
+    partitioned_rates(rows[:500], labels[:500], EPS_SQ)
     before = peak()
-    value, seconds = timed(lambda: ours(rows, labels))
+    value, seconds = timed(lambda: partitioned_rates(rows, labels, EPS_SQ).whole.reduction)
     beside = peak() - before
     theirs = chosen.classes * chosen.rows**2 * 8 / GIB
     print(f"n {chosen.rows}, d {chosen.width}, {chosen.classes} classes: ΔR {value:.4f}")
     print(f"ours: {seconds:.2f} s, {beside:.2f} GiB beside the features of {rows.nbytes / GIB:.2f}")
     print(f"the membership tensor alone would be {theirs:,.0f} GiB")
     assert beside < 1, "more than 1 GiB beside the features"
-    against_the_loop(rows, labels, chosen.looped)
-    against_membership(rows, labels, chosen.memory)
+    against("loop of d × d determinants", by_loop, rows, labels, chosen.looped)
+    few = fitting(labels, chosen.memory)
+    named = torch.unique(labels[few], return_inverse=True)[1]
+    way = partial(by_membership, memberships(named))
+    against("membership tensor", way, rows[few], named, chosen.looped)
 
 
 if __name__ == "__main__":

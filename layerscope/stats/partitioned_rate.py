@@ -82,16 +82,33 @@ def partitioned_rates(
         return _each_anew(rows, labels, eps_sq, blocks)
     everything = torch.arange(len(rows))
     members = torch.zeros_like(everything) if labels is None else _numbered(labels)
-    dealt = torch.zeros_like(everything) if blocks is None else blocks
-    count = int(dealt.max()) + 1 if blocks is not None and len(dealt) else 0
-    scale = row_scales(rows, members, normalisation)
-    layer = _Rows(rows, scale, dealt, count, eps_sq, _dtype(rows, scale, eps_sq))
+    layer = _Rows.of(rows, members, eps_sq, normalisation, blocks)
     together = layer.rate(everything)
     apart = together
     if labels is not None:
         apart = _summed_over_classes(layer, members) / layer.counts(everything[None])[0].clamp(1)
     rates = [CodingRates(r, c) for r, c in zip(together.tolist(), apart.tolist(), strict=True)]
     return PartitionedRates(rates[0], tuple(rates[1:]))
+
+
+def conditional_rate(
+    rows: Tensor, labels: Tensor, eps_sq: float, *, normalisation: Normalisation = "sphere"
+) -> float:
+    """Return R_c alone, which with small classes needs no product of d × d.
+
+    Args:
+        rows: (n, d) features as they are.
+        labels: (n,) integers that name each row's class.
+        eps_sq: The squared distortion ε².
+        normalisation: What is done to rows first.
+
+    Raises:
+        EstimatorError: As :func:`partitioned_rates`.
+    """
+    require_distortion(eps_sq)
+    members = _numbered(labels)
+    layer = _Rows.of(rows, members, eps_sq, normalisation, None)
+    return float(_summed_over_classes(layer, members)) / max(len(rows), 1)
 
 
 def _each_anew(
@@ -143,6 +160,21 @@ class _Rows:
     eps_sq: float
     dtype: torch.dtype
     """Of the products."""
+
+    @classmethod
+    def of(
+        cls,
+        rows: Tensor,
+        members: Tensor,
+        eps_sq: float,
+        normalisation: Normalisation,
+        blocks: Tensor | None,
+    ) -> _Rows:
+        """Return rows with their scale, and with the type of the products that it asks for."""
+        scale = row_scales(rows, members, normalisation)
+        dealt = torch.zeros_like(members) if blocks is None else blocks
+        count = int(dealt.max()) + 1 if blocks is not None and len(dealt) else 0
+        return cls(rows, scale, dealt, count, eps_sq, _dtype(rows, normalisation, eps_sq))
 
     @property
     def width(self) -> int:
@@ -232,11 +264,11 @@ def _numbered(labels: Tensor) -> Tensor:
     return found
 
 
-def _dtype(rows: Tensor, scale: Tensor, eps_sq: float) -> torch.dtype:
+def _dtype(rows: Tensor, normalisation: Normalisation, eps_sq: float) -> torch.dtype:
     """Return in which type products are made: one in which rounding cannot reach the identity."""
     if rows.dtype == torch.float64 or rows.numel() <= SMALL:
         return torch.float64
-    mean_square = float((squared_lengths(rows) * scale.square()).mean())
+    mean_square = float(squared_lengths(rows).mean()) if normalisation == "none" else 1.0
     rounding = torch.finfo(torch.float32).eps / 2
     largest = rows.shape[1] / eps_sq * mean_square
     return torch.float64 if largest * rounding > LOST else torch.float32

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from layerscope.errors import EstimatorError
 from layerscope.stats import partitioned_rate
 from layerscope.stats.coding_rate import rate_bound
-from layerscope.stats.partitioned_rate import pair_terms, partitioned_rates
+from layerscope.stats.partitioned_rate import conditional_rate, pair_terms, partitioned_rates
 from tests.stats.test_coding_rate import data, golden, labels_of
 
 
@@ -67,6 +67,8 @@ def test_it_is_the_definition_class_by_class(n, d, classes, seed, eps_sq, held):
     assert found.rate == pytest.approx(determinant(rows, eps_sq), rel=1e-9)
     assert found.conditional == pytest.approx(class_by_class(rows, labels, eps_sq), rel=1e-9)
     assert found.reduction >= -1e-9 * found.rate
+    alone = conditional_rate(rows, labels, eps_sq, normalisation="none")
+    assert alone == pytest.approx(found.conditional, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", ["sphere", "frobenius", "none"])
