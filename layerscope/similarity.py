@@ -12,11 +12,20 @@ from torch import Tensor
 
 from layerscope.cache import Cache
 from layerscope.errors import EstimatorError, SettingsError
-from layerscope.nouns import CutPoint, Split
+from layerscope.nouns import CutPoint, Definition, Split
 from layerscope.stats.cka import Read, cka
 
 IMAGES = 4096
 """Enough that the unbiased estimate varies by about 0.01; the cost grows with the square."""
+
+DEFINITION = Definition(
+    "cka",
+    "maximise",
+    "linear-unbiased-hsic1",
+    frozenset({"rotation", "translation", "scale"}),
+    "Kornblith et al. 2019 (1905.00414), eq. 4; Song et al. 2012, eq. 5",
+)
+"""Of the headline; the biased estimate is also unchanged by copies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,7 @@ class LayerSimilarity:
     def record(self) -> dict[str, Any]:
         """Return it for JSON: a number that is not defined is null."""
         return {
+            "convention": DEFINITION.convention,
             "source": self.source,
             "split": self.split,
             "images": self.images,
