@@ -17,9 +17,9 @@ TERMINAL = CliRunner()
 KEYS = [cut.key for cut in CUTS]
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return write_cache(tmp_path / "one")
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return write_cache(tmp_path_factory.mktemp("one"))
 
 
 def run(*arguments: object):
