@@ -25,8 +25,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from layerscope.stats.moments import RunningMoments
-from layerscope.stats.rows import standardised
 from layerscope.stats.regularisation_path import solve_path
+from layerscope.stats.rows import standardised
 from layerscope.stats.softmax import Labelling
 from layerscope.stats.spectrum import spectrum
 

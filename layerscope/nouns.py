@@ -45,6 +45,9 @@ Existing = Literal["keep", "missing", "replace"]
 """What to do with work that is there: leave it, do what is missing, or do it anew."""
 Precision = Literal["float32", "bfloat16"]
 """In which a network computes."""
+Invariance = Literal["rotation", "translation", "scale", "row-scale", "copies"]
+"""What a measure does not notice: an orthogonal map of the features; a common offset; a common
+positive factor; a positive factor of each row's own; every image a second time as another one."""
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -159,6 +162,26 @@ class Task:
     citation: str = ""
 
 
+UNLABELLED = Task("none", "", "none", "", "maximise", title="Without labels")
+"""Stands for no task in the scores of measures that use no labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """Which number a measure's name stands for: published ones differ under the same name."""
+
+    metric: str
+    """The headline among the metrics that it gives."""
+    direction: Direction
+    """Which way the paper expects better representations to lie."""
+    convention: str
+    """A short name for what was chosen where public code differs: ``singular-uncentred``."""
+    invariances: frozenset[Invariance]
+    """All that leave it as it is; the others change it."""
+    citation: str
+    """Paper and equation."""
+
+
 @runtime_checkable
 class Images(Protocol):
     """Where the images of a source are read from, by row."""
@@ -269,6 +292,11 @@ class Score:
     def usual(self) -> bool:
         """Whether all rows trained, on the layer as it is."""
         return not self.control and (self.train == "all" or self.train.endswith("folds"))
+
+    @property
+    def probed(self) -> bool:
+        """Whether it is of a probe, which errs on rows, and not of a measure of the features."""
+        return "convention" not in self.settings
 
     def row(self) -> dict[str, Any]:
         """Return the table's columns, without the losses."""
@@ -399,7 +427,10 @@ class Estimator(Protocol):
     One that chance has a part in also has ``with_seed(seed)``, which returns it with another seed.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The one in the table of scores."""
+        ...
 
     def handles(self, task: Task) -> bool:
         """Return whether the task's targets are of a kind that this estimator can score."""
@@ -407,6 +438,19 @@ class Estimator(Protocol):
 
     def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
         """Yield the scores of several tasks at once, because they share the features."""
+        ...
+
+
+@runtime_checkable
+class Measure(Estimator, Protocol):
+    """An estimator that fits nothing: a number of the validation rows, and of the test rows.
+
+    Its scores hold ``convention`` in their settings, and no losses. One whose numbers depend on
+    what all layers have in common also has ``among(cuts)``, which returns it ready for these.
+    """
+
+    def definition(self, task: Task) -> Definition:
+        """Return what its headline for a task is; :data:`UNLABELLED` where it uses no labels."""
         ...
 
 

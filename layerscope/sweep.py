@@ -10,7 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from layerscope.errors import CacheError, EstimatorError, SettingsError
-from layerscope.nouns import SPLITS, Estimator, Existing, FeatureCache, LayerView, Score, Task
+from layerscope.nouns import (
+    SPLITS,
+    UNLABELLED,
+    CutPoint,
+    Definition,
+    Estimator,
+    Existing,
+    FeatureCache,
+    LayerView,
+    Measure,
+    Score,
+    Task,
+)
 from layerscope.protocol import Arrangement, arranged, joined
 from layerscope.protocol.view import DividedView
 from layerscope.report.results import Results, failed
@@ -47,7 +59,8 @@ def sweep(
     """Score every cut of every cache, in each of its poolings, on every task that it knows.
 
     Interrupted at any moment, what was finished is kept, and the same call continues it. Cells
-    that failed earlier are tried again.
+    that failed earlier are tried again. Measures that use no labels have one cell at every cut, of
+    the task :data:`layerscope.nouns.UNLABELLED`, whatever tasks are asked for.
 
     Args:
         caches: Complete feature caches.
@@ -68,11 +81,11 @@ def sweep(
     there = {_cell(score, score.task) for score in results.scores() if _is_done(score)}
     computed, kept, lost = 0, 0, list[Score]()
     for cache in caches:
-        mine = _known_to(cache, tasks)
+        mine = _known_to(cache, tasks, estimators)
         if existing != "keep":
             _describe(cache, mine, results)
         for view, estimator, arrangement, answered in _cells(cache, estimators, mine, arrangements):
-            asked = [task for task in answered if estimator.handles(task)]
+            asked = _asked(estimator, arrangement, answered)
             cells = {task: _cell(view, task.name, estimator.name, arrangement) for task in asked}
             todo = [task for task in asked if _is_wanted(cells[task], there, existing)]
             scores = list(_attempt(estimator, view, todo, arrangement)) if todo else []
@@ -92,7 +105,10 @@ def size(
     arrangements: Sequence[Arrangement] = PLAIN,
 ) -> int:
     """Return how often a sweep calls its ``progress``."""
-    parts = (len(cache.cuts) * len(_divided(cache, _known_to(cache, tasks))) for cache in caches)
+    parts = (
+        len(cache.cuts) * len(_divided(cache, _known_to(cache, tasks, estimators)))
+        for cache in caches
+    )
     return sum(parts) * len(_pairs(estimators, arrangements))
 
 
@@ -106,14 +122,27 @@ def _require_distinct(caches: Sequence[FeatureCache]) -> None:
             )
 
 
-def _known_to(cache: FeatureCache, tasks: Sequence[Task]) -> list[Task]:
+def _known_to(
+    cache: FeatureCache, tasks: Sequence[Task], estimators: Sequence[Estimator]
+) -> list[Task]:
+    """Return the tasks that a cache has targets for, and that of no labels where it is wanted."""
     if not cache.complete:
         raise CacheError(
             f"The cache {cache.checkpoint}@{cache.source} is incomplete.",
             hint="Repeat the extract command; it continues where it stopped.",
         )
     here = {task.name for task in cache.tasks}
-    return [task for task in tasks if task.name in here]
+    known = [task for task in tasks if task.name in here]
+    wanted = any(estimator.handles(UNLABELLED) for estimator in estimators)
+    return [*known, UNLABELLED] if wanted else known
+
+
+def _asked(estimator: Estimator, arrangement: Arrangement, tasks: Sequence[Task]) -> list[Task]:
+    """Return the tasks that an estimator has cells for; shuffled labels change nothing for none."""
+    handled = [task for task in tasks if estimator.handles(task)]
+    if arrangement.control == "shuffled":
+        return [task for task in handled if task.kind != "none"]
+    return handled
 
 
 def _describe(cache: FeatureCache, tasks: Sequence[Task], results: Results) -> None:
@@ -145,21 +174,32 @@ def _cells(
     for cut in cache.cuts:
         for owner, divided in _divided(cache, tasks).items():
             view = cache.view(cut.name, cut.pooling, owner)
-            for estimator, arrangement in _pairs(estimators, arrangements):
+            for estimator, arrangement in _pairs(_among(cache.cuts, estimators), arrangements):
                 yield view, estimator, arrangement, divided
+
+
+def _among(cuts: Sequence[CutPoint], estimators: Sequence[Estimator]) -> list[Estimator]:
+    """Return the estimators, those that compare cuts at something common ready for these."""
+    made = [(one, getattr(one, "among", None)) for one in estimators]
+    return [one if among is None else among(cuts) for one, among in made]
 
 
 def _pairs(
     estimators: Sequence[Estimator], arrangements: Sequence[Arrangement]
 ) -> list[tuple[Estimator, Arrangement]]:
-    """Return every estimator under every arrangement, once where no seed matters."""
+    """Return every estimator under every arrangement, once where no seed matters.
+
+    A measure has no training rows, so that which of them train makes no other cell.
+    """
     pairs: dict[tuple[str, Arrangement], Estimator] = {}
     for arrangement in arrangements:
         for estimator in estimators:
             made = _seeded(estimator, arrangement.seed)
+            measured = isinstance(estimator, Measure)
+            way = replace(arrangement, train="all") if measured else arrangement
             # Where nothing is left to chance, every seed is the same cell.
-            settled = arrangement.plain and made is estimator
-            named = replace(arrangement, seed=0) if settled else arrangement
+            settled = way.plain and made is estimator
+            named = replace(way, seed=0) if settled else way
             pairs.setdefault((estimator.name, named), made)
     return [(estimator, arrangement) for (_, arrangement), estimator in pairs.items()]
 
@@ -244,6 +284,7 @@ def _lost(
     estimator: Estimator, view: LayerView, task: Task, arrangement: Arrangement, note: str
 ) -> Score:
     counts = {split: len(view.groups(split)) for split in SPLITS}
+    measured = _definition(estimator, task)
     return Score(
         checkpoint=view.checkpoint,
         source=view.source,
@@ -255,21 +296,26 @@ def _lost(
         pooling=view.cut.pooling,
         task=task.name,
         estimator=estimator.name,
-        metric=task.metric,
-        direction=task.direction,
+        metric=task.metric if measured is None else measured.metric,
+        direction=task.direction if measured is None else measured.direction,
         primary=True,
         val=math.nan,
         test=math.nan,
         stderr=math.nan,
-        n_train=counts["train"],
+        n_train=counts["train"] if measured is None else 0,
         n_val=counts["val"],
         n_test=counts["test"],
         n_groups=len(set(view.groups("test").tolist())),
         seed=arrangement.seed,
-        settings={},
+        settings={} if measured is None else {"convention": measured.convention},
         fingerprint=view.fingerprint,
         status="failed",
         note=note,
         train=arrangement.train,
         control=arrangement.control,
     )
+
+
+def _definition(estimator: Estimator, task: Task) -> Definition | None:
+    """Return what a measure is; None for what is fitted."""
+    return estimator.definition(task) if isinstance(estimator, Measure) else None

@@ -21,6 +21,7 @@ from layerscope.data.sources import sources, tasks
 from layerscope.estimators import estimators
 from layerscope.estimators.presets import PRESETS
 from layerscope.models import families
+from layerscope.nouns import UNLABELLED, Measure, Task
 from layerscope.render import renderers
 
 ROOT = Path(__file__).parent.parent
@@ -189,3 +190,22 @@ def test_the_page_of_estimators_has_every_preset_as_it_is():
         assert cells[4:8] == [length, f"{preset.batch:,}", preset.features, preset.citation]
         assert all(f"{rate:g}" in cells[1] for rate in (preset.rates[0], preset.rates[-1]))
         assert (" per 256" in cells[1]) == preset.scaled
+
+
+LETTERS = {"rotation": "r", "translation": "t", "scale": "s", "row-scale": "u", "copies": "c"}
+
+
+def test_the_page_of_measures_has_every_definition_as_it_is():
+    page = (DOCS / "measures.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \|(.+)$", page, flags=re.MULTILINE))
+    classes = Task("y", "memory", "classes", "top-1", "maximise")
+    measures = {name: maker(0) for name, maker in estimators.items()}
+    measures = {name: made for name, made in measures.items() if isinstance(made, Measure)}
+    assert measures
+    for name, made in measures.items():
+        definition = made.definition(classes if made.handles(classes) else UNLABELLED)
+        cells = [cell.strip() for cell in rows[name].replace("\\|", "").split("|")]
+        assert definition.metric in cells[0]
+        assert cells[1] == ("higher" if definition.direction == "maximise" else "lower")
+        assert set(cells[2].split()) == {LETTERS[it] for it in definition.invariances}
+        assert cells[4].split()[0] in definition.citation

@@ -16,6 +16,7 @@ import pytest
 
 from layerscope.errors import CacheError, EstimatorError
 from layerscope.estimators import estimators
+from layerscope.estimators.naming import make
 from layerscope.nouns import SPLITS, CutPoint, LayerView, Score, Split, Task
 from layerscope.protocol import arrangements
 from layerscope.report.curve import curves
@@ -678,3 +679,62 @@ def test_a_table_that_another_job_writes_is_waited_for(tmp_path):
         other.write(b' a line"}\n')
     job.join()
     assert path.read_text().splitlines() == ['{"half of a line"}', "mine"]
+
+
+# Measures.
+
+
+def measured(cache: Cache, out: Path, *names: str, **options: Any):
+    return sweep([cache], cache.tasks, [make(name, 0) for name in names], out, **options)
+
+
+def test_measures_have_a_cell_of_no_labels_or_one_of_each_task_of_classes(tmp_path):
+    report = measured(small(), tmp_path, "rankme", "class-separation", "coding-rate")
+    found = {(s.estimator, s.task) for s in report.results.scores()}
+    assert found == {
+        ("rankme", "none"),
+        ("class-separation", CATEGORY.name),
+        ("coding-rate", "none"),
+        ("coding-rate", CATEGORY.name),
+    }
+    assert report.computed == 3 * 4
+    assert verdicts(report.results) == []
+
+
+def test_draws_folds_and_shuffled_labels_make_no_other_cell_of_what_has_none_of_them(tmp_path):
+    ways = arrangements(["all", "10%"], ["", "shuffled", "width=3"], seeds=2)
+    report = measured(small(), tmp_path, "rankme", "fisher", arrangements=ways)
+    cells = {(s.estimator, s.train, s.control, s.seed) for s in report.results.scores()}
+    assert {train for _, train, _, _ in cells} == {"all"}
+    assert {it[2:] for it in cells if it[0] == "rankme"} == {
+        ("", 0),
+        ("width=3", 0),
+        ("width=3", 1),
+    }
+    assert {it[2] for it in cells if it[0] == "fisher"} == {"", "shuffled", "width=3"}
+
+
+def test_cuts_of_different_widths_have_coding_rates_of_the_narrowest(tmp_path):
+    cache = small()
+    layers = dict(cache.layers) | {"stem": cache.layers["stem"][:, :3]}
+    report = measured(replace(cache, layers=layers), tmp_path, "coding-rate")
+    assert {s.settings["projected_to"] for s in report.results.scores()} == {3}
+
+
+def test_a_failed_measure_is_replaced_by_its_value(tmp_path):
+    cache = small()
+    dead = replace(cache, layers=dict(cache.layers) | {"stem": np.ones((N, 5))})
+    report = measured(dead, tmp_path, "effective-rank", "coding-rate")
+    assert [(s.cut, s.metric, s.settings["convention"]) for s in report.failed] == [
+        ("stem", "effective-rank", "eigenvalues-centred")
+    ]
+    again = measured(cache, tmp_path, "effective-rank", "coding-rate")
+    assert not again.failed
+    assert all(s.status == "done" for s in again.results.scores())
+
+
+def test_shuffled_classes_have_no_separation_left(tmp_path):
+    ways = arrangements(["all"], ["", "shuffled"])
+    report = measured(small(), tmp_path, "class-separation", arrangements=ways)
+    found = {(s.cut, s.control): s.test for s in report.results.scores()}
+    assert found["head.1", "shuffled"] < 0.1 < 0.2 < found["head.1", ""]

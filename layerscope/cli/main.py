@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from layerscope import __version__
 from layerscope.cli import (
     check,
+    cka,
     cuts,
     demo,
     evaluate,
@@ -94,6 +95,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "extract": extract.command,
     "merge": merge.command,
     "probe": probe.command,
+    "cka": cka.command,
     "report": report.command,
     "evaluate": evaluate.command,
 }

@@ -12,10 +12,10 @@ import typer
 
 from layerscope.cli import settings, terminal
 from layerscope.errors import FINDINGS, SettingsError, UnknownNameError
-from layerscope.nouns import Existing
+from layerscope.nouns import UNLABELLED, Existing
 
 if TYPE_CHECKING:
-    from layerscope.nouns import Estimator, FeatureCache, Interval, Task, Verdict
+    from layerscope.nouns import Estimator, FeatureCache, Interval, Score, Task, Verdict
     from layerscope.protocol import Arrangement
     from layerscope.report.across import Across
     from layerscope.sweep import SweepReport
@@ -36,7 +36,7 @@ def command(
         str | None,
         typer.Option(
             "--estimators",
-            help="Names with commas, or import paths of scikit-learn's kind.",
+            help="Names with commas, measures among them, or import paths of scikit-learn's kind.",
             show_default="logistic, ridge",
         ),
     ] = None,
@@ -86,6 +86,7 @@ def command(
       layerscope probe features/mine@objects3d.h5 --tasks "*hue" --json
       layerscope probe --train 1%,10%,all --seeds 3
       layerscope probe --control width=64,shuffled
+      layerscope probe --estimators "rankme,twonn,coding-rate,coding-rate(eps_sq=0.1)"
     """
     from layerscope.cache import find_caches, open_cache
     from layerscope.protocol import arrangements
@@ -120,7 +121,7 @@ def command(
         "seed": seed,
     }
     settings.write(output / "settings.json", "probe", values)
-    wanted = {task.name: task for task in asked}
+    wanted = {task.name: task for task in [*asked, UNLABELLED]}
     items = [
         item
         for item in contests(report.results)
@@ -169,7 +170,8 @@ def _estimators(pattern: str | None, tasks: Sequence[Task], seed: int) -> list[E
 
     names = split_names(pattern) if pattern else DEFAULT
     made = {one.name: one for one in (make(name, seed) for name in names)}
-    fit = [one for one in made.values() if any(one.handles(task) for task in tasks)]
+    asked = [*tasks, UNLABELLED]
+    fit = [one for one in made.values() if any(one.handles(task) for task in asked)]
     if fit:
         return fit
     raise SettingsError(
@@ -238,24 +240,58 @@ def _print(
 ) -> None:
     from layerscope.report.results import row
 
+    scores = [
+        score
+        for score in report.results.scores()
+        if score.checkpoint in names and score.task in tasks
+    ]
     data = {
         "verdicts": [asdict(verdict) for verdict in verdicts],
         "across": [asdict(one) for one in across],
-        "scores": [
-            row(score)
-            for score in report.results.scores()
-            if score.checkpoint in names and score.task in tasks
-        ],
+        "scores": [row(score) for score in scores],
     }
-    terminal.emit(data, as_json, lambda: _text(verdicts, across, tasks))
+    measures = [
+        score
+        for score in scores
+        if score.primary and not score.probed and score.status == "done" and score.usual
+    ]
+    terminal.emit(data, as_json, lambda: _text(verdicts, across, tasks, measures))
 
 
-def _text(verdicts: Sequence[Verdict], across: Sequence[Across], tasks: dict[str, Task]) -> str:
+def _text(
+    verdicts: Sequence[Verdict],
+    across: Sequence[Across],
+    tasks: dict[str, Task],
+    measures: Sequence[Score],
+) -> str:
+    parts = [_verdicts(verdicts, across, tasks)] if verdicts else []
+    parts += [_measures(measures)] if measures else []
+    return "\n\n".join(parts) or "No verdict: no cut has a score."
+
+
+def _measures(scores: Sequence[Score]) -> str:
+    """Return the headline of every measure of the test rows, cut by cut."""
+    columns = {_of(score): "" for score in scores}
+    rows: dict[tuple[str, str, str], dict[str, str]] = {}
+    for score in sorted(scores, key=lambda score: (score.checkpoint, score.index, score.seed)):
+        cells = rows.setdefault((score.checkpoint, score.cut, score.pooling), {})
+        cells.setdefault(_of(score), f"{score.test:.4g} ± {score.stderr:.1g}")
+    lines = [
+        (*place, *(cells.get(column, "") for column in columns)) for place, cells in rows.items()
+    ]
+    numbers = range(3, 3 + len(columns))
+    table = terminal.table(("checkpoint", "cut", "pooling", *columns), lines, right=numbers)
+    return f"{table}\nOf the test rows, with standard errors; no measure has chosen a cut."
+
+
+def _of(score: Score) -> str:
+    return score.metric if score.task == UNLABELLED.name else f"{score.metric} of {score.task}"
+
+
+def _verdicts(verdicts: Sequence[Verdict], across: Sequence[Across], tasks: dict[str, Task]) -> str:
     from layerscope.report.across import sentence as across_sentence
     from layerscope.report.verdict import sentence
 
-    if not verdicts:
-        return "No verdict: no cut has a score."
     header = (
         "checkpoint",
         "task",

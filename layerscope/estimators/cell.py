@@ -19,7 +19,7 @@ DRAWS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class MetricValue:
     """One metric of one task: its values and how sure the test value is."""
 
     metric: str
@@ -41,9 +41,9 @@ class Cell:
     settings: Mapping[str, Any]
     note: str = ""
 
-    def score(self, measure: Measure, losses: Losses) -> Score:
+    def score(self, value: MetricValue, losses: Losses) -> Score:
         """Return one row of the table; the losses go with the task's primary metric."""
-        cut, primary = self.view.cut, measure.metric == self.task.metric
+        cut, primary = self.view.cut, value.metric == self.task.metric
         return Score(
             checkpoint=self.view.checkpoint,
             source=self.view.source,
@@ -55,12 +55,12 @@ class Cell:
             pooling=cut.pooling,
             task=self.task.name,
             estimator=self.estimator,
-            metric=measure.metric,
-            direction=measure.direction,
+            metric=value.metric,
+            direction=value.direction,
             primary=primary,
-            val=measure.val,
-            test=measure.test,
-            stderr=measure.stderr,
+            val=value.val,
+            test=value.test,
+            stderr=value.stderr,
             n_train=self.layer.count("train"),
             n_val=self.layer.count("val"),
             n_test=self.layer.count("test"),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from layerscope.errors import EstimatorError
-from layerscope.estimators.cell import Cell, Measure, losses, require_metric
+from layerscope.estimators.cell import Cell, MetricValue, losses, require_metric
 from layerscope.estimators.layer import read_target
 from layerscope.nouns import SPLITS, Direction, LayerView, Score, Split, Task
 from layerscope.stats.standard_error import standard_errors
@@ -221,7 +221,7 @@ def classification_scores(cell: Cell, val: Judged, test: Judged) -> Iterator[Sco
     errors = standard_errors(torch.stack(list(of_test.values()), 1), cell.layer.groups)
     for (metric, values), stderr in zip(of_test.items(), errors, strict=True):
         means = float(of_val[metric].mean()), float(values.mean())
-        yield cell.score(Measure(metric, DIRECTIONS[metric], *means, float(stderr)), rowwise)
+        yield cell.score(MetricValue(metric, DIRECTIONS[metric], *means, float(stderr)), rowwise)
 
 
 def _labels(view: LayerView, task: Task, split: Split) -> Labels:

@@ -83,7 +83,7 @@ def read_layer(view: LayerView) -> Layer:
     Raises:
         EstimatorError: A split is empty, a feature is not finite, or no feature varies.
     """
-    features = {split: _features(view, split) for split in SPLITS}
+    features = {split: read_features(view, split) for split in SPLITS}
     train = features["train"]
     rare = rarely_vary(train)
     if bool(rare.any()):
@@ -205,7 +205,12 @@ def require_finite(rows: Tensor, view: LayerView, split: Split) -> None:
         )
 
 
-def _features(view: LayerView, split: Split) -> Tensor:
+def read_features(view: LayerView, split: Split) -> Tensor:
+    """Read (n, width) float32 features of one split.
+
+    Raises:
+        EstimatorError: There are none, or one is not finite.
+    """
     read = np.asarray(view.features(split), dtype=np.float32)
     require_rows(read.shape, view, split)
     rows = torch.from_numpy(read if read.flags.writeable else read.copy())

@@ -1,12 +1,13 @@
 """Names of estimators: registered ones, presets, and the import paths of anyone's own.
 
-An import path may carry keyword arguments, which are Python literals and are never run:
-``sklearn.neighbors.KNeighborsClassifier(n_neighbors=3)``.
+A measure and an import path may carry keyword arguments, which are Python literals and are never
+run: ``coding-rate(eps_sq=0.1)``, ``sklearn.neighbors.KNeighborsClassifier(n_neighbors=3)``.
 """
 
 from __future__ import annotations
 
 import ast
+import inspect
 from typing import Any
 from urllib.parse import quote
 
@@ -20,6 +21,8 @@ DEFAULT = ("logistic", "ridge")
 """What is fitted where nobody names estimators: one for classes, one for latents and labels."""
 LONGEST = 120
 """Characters of a name once it is quoted, as it is in the names of files in the results."""
+PAIRWISE = "cka"
+"""What is looked for among estimators and is a command."""
 _HINT = "Write package.module.Class, or package.module.Class(number=3, word='text')."
 
 
@@ -58,7 +61,8 @@ def make(name: str, seed: int) -> Estimator:
     """Return the estimator of a name.
 
     Args:
-        name: Of a registered estimator, ``sgd:`` and a preset, or an import path.
+        name: Of a registered estimator, a measure with settings in brackets, ``sgd:`` and a
+            preset, or an import path.
         seed: Of whatever the estimator draws.
 
     Raises:
@@ -68,9 +72,19 @@ def make(name: str, seed: int) -> Estimator:
     Examples:
         >>> make("sklearn.svm.LinearSVC(C = 2)", 0).name
         'sklearn.svm.LinearSVC(C=2)'
+        >>> make("coding-rate(eps_sq = 0.1)", 0).name
+        'coding-rate(eps_sq=0.1)'
     """
     if name in estimators:
         return estimators[name](seed)
+    head, bracket, arguments = name.partition("(")
+    if bracket and head.strip() in estimators:
+        return _set(head.strip(), f"({arguments}", seed)
+    if name == PAIRWISE:
+        raise SettingsError(
+            f"{name!r} compares layers with each other and is no score of one.",
+            hint="Use layerscope cka features/.",
+        )
     if name.startswith(PREFIX):
         raise SettingsError(
             f"There is no preset {name!r}.",
@@ -81,8 +95,33 @@ def make(name: str, seed: int) -> Estimator:
     return estimators[name](seed)
 
 
+def _set(head: str, arguments: str, seed: int) -> Estimator:
+    """Return a registered estimator with settings of the user's own."""
+    _, given = _parsed(f"estimator{arguments}")
+    maker = estimators[head]
+    known = [name for name in inspect.signature(maker).parameters if name not in ("seed", "name")]
+    wrong = [name for name in given if name not in known]
+    if wrong or "name" not in inspect.signature(maker).parameters:
+        raise SettingsError(
+            f"{head!r} has no setting {', '.join(map(repr, wrong or given))}.",
+            hint=f"Its settings are {', '.join(known)}." if known else "It has none.",
+        )
+    try:
+        made: Estimator = maker(seed, name=_named(head, given), **given)  # type: ignore[call-arg]
+    except TypeError as error:
+        raise SettingsError(
+            f"The settings of {head + arguments!r} are of the wrong kind: {error}.",
+            hint=f"See {head} on the page of measures.",
+        ) from None
+    return made
+
+
 def _imported(text: str, seed: int) -> Imported:
     path, arguments = _parsed(text)
+    return Imported(_named(path, arguments), import_class(path), arguments, seed)
+
+
+def _named(path: str, arguments: dict[str, Any]) -> str:
     written = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
     name = f"{path}({written})" if arguments else path
     if len(quote(name)) > LONGEST:
@@ -90,7 +129,7 @@ def _imported(text: str, seed: int) -> Imported:
             f"The estimator {name[:30]!r}… has a name of {len(quote(name))} characters, quoted.",
             hint=f"Give it {LONGEST} at most: put the arguments into a class of your own.",
         )
-    return Imported(name, import_class(path), arguments, seed)
+    return name
 
 
 def _parsed(text: str) -> tuple[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layerscope.estimators.cell import DRAWS, Cell, Measure, losses, require_metric
+from layerscope.estimators.cell import DRAWS, Cell, MetricValue, losses, require_metric
 from layerscope.estimators.layer import Layer
 from layerscope.estimators.regression import PRECISION, Regression
 from layerscope.nouns import Direction, LayerView, Score, Split
@@ -90,7 +90,7 @@ def _scores(cell: Cell, known: Predictions, resampled: Resampled) -> Iterator[Sc
     for position, metric in enumerate(val):
         estimate, stderr = float(resampled.estimate[position]), float(errors[position])
         mean = float(val[metric].mean())
-        yield cell.score(Measure(metric, _direction(metric), mean, estimate, stderr), rowwise)
+        yield cell.score(MetricValue(metric, _direction(metric), mean, estimate, stderr), rowwise)
     yield cell.score(_explained(known, resampled), rowwise)
 
 
@@ -122,14 +122,14 @@ def _r2(means: Tensor, components: int) -> Tensor:
     return _each_r2(means, components).mean(-1)
 
 
-def _explained(known: Predictions, resampled: Resampled) -> Measure:
+def _explained(known: Predictions, resampled: Resampled) -> MetricValue:
     c = known.regression.components
     share = Resampled(
         _r2(resampled.estimate, c)[None], _r2(resampled.draws, c)[:, None], resampled.groups
     )
     val = float(_r2(known.columns("val").mean(0), c))
     stderr = float(share.standard_error()[0])
-    return Measure("r2", "maximise", val, float(share.estimate[0]), stderr)
+    return MetricValue("r2", "maximise", val, float(share.estimate[0]), stderr)
 
 
 def _select(resampled: Resampled, part: slice) -> Resampled:

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from layerscope.nouns import Score, Verdict
+from layerscope.nouns import UNLABELLED, Score, Verdict
 from layerscope.report import panel
 from layerscope.report.curve import Curve, curves
 from layerscope.report.grid import Grid
 from layerscope.report.grid_figure import grid_figure
 from layerscope.report.heatmap import heatmap
-from layerscope.report.measures import UNLABELLED, divided
+from layerscope.report.measures import divided
 from layerscope.report.samples import samples_figure
 from layerscope.report.scorecard import Standing
 from layerscope.report.scorecard_figure import scorecard_figure
@@ -155,7 +155,7 @@ def measures_figure(drawn: Sequence[Curve]) -> Figure:
     for axes, group in zip(grid, panels.values(), strict=True):
         _fill(axes, group, look, (), shared)
         first = group[0]
-        labels = "" if first.task == UNLABELLED else f" · {first.title}"
+        labels = "" if first.task == UNLABELLED.name else f" · {first.title}"
         axes.set_title(f"{first.estimator}{labels}")
         axes.set_ylabel(panel.metric_name(first.metric))
     _hide_inner_names(grid, min(3, len(panels)))

@@ -32,9 +32,8 @@ import numpy as np
 import numpy.typing as npt
 
 from layerscope.errors import LayerScopeError
-from layerscope.nouns import Losses, Score, Task
+from layerscope.nouns import UNLABELLED, Losses, Score, Task
 from layerscope.report.labelled import labelled
-from layerscope.report.measures import UNLABELLED
 from layerscope.report.writing import append_lines, complete_lines, replace_file
 
 if TYPE_CHECKING:
@@ -230,7 +229,7 @@ class Results:
         What needs no labels may have no record of its own: there that of any task of the cache
         counts, and without one there is none.
         """
-        if task != UNLABELLED or self._groups_path(checkpoint, source, task).is_file():
+        if task != UNLABELLED.name or self._groups_path(checkpoint, source, task).is_file():
             return {self.groups(checkpoint, source, task)[1]}
         paths = self._home(checkpoint, source).glob("groups.*.npz")
         return {_fingerprint(path) for path in paths}

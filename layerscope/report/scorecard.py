@@ -24,8 +24,7 @@ from statistics import fmean, median
 
 import torch
 
-from layerscope.nouns import Direction, Interval, Score
-from layerscope.report.measures import CONVENTION, UNLABELLED
+from layerscope.nouns import UNLABELLED, Direction, Interval, Score
 from layerscope.report.verdict import Contest, in_runs, interval, lowest, resampled, usual
 from layerscope.stats.bootstrap import RESAMPLES, Resampled, difference
 from layerscope.stats.rank_correlation import FEWEST, kendall, over_rows, spearman
@@ -131,7 +130,9 @@ def measured(contest: Contest, measures: Sequence[Score]) -> list[Measured]:
     )
     for score in measures:
         here = (score.checkpoint, score.source) == (first.checkpoint, first.source)
-        asked = score.task in (UNLABELLED, first.task) and score.fingerprint == first.fingerprint
+        asked = (
+            score.task in (UNLABELLED.name, first.task) and score.fingerprint == first.fingerprint
+        )
         if here and asked and score.primary and score.usual and score.status == "done":
             named = (score.estimator, score.metric, score.task)
             cells[named][score.cut, score.pooling].append(score)
@@ -148,7 +149,7 @@ def _measured(contest: Contest, by_cut: Mapping[tuple[str, str], list[Score]]) -
         first.metric,
         first.task,
         first.direction,
-        str(first.settings.get(CONVENTION, "")),
+        str(first.settings.get("convention", "")),
         tuple(fmean(it.test for it in group) if group else math.nan for group in groups),
         tuple(fmean(it.stderr for it in group) if group else math.nan for group in groups),
     )
@@ -174,7 +175,7 @@ def _standing(
         metric=first.metric,
         measure=measure.name,
         measure_metric=measure.metric,
-        labels=measure.task != UNLABELLED,
+        labels=measure.task != UNLABELLED.name,
         direction=measure.direction,
         convention=measure.convention,
         cuts=len(known),

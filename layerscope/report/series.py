@@ -29,8 +29,7 @@ import numpy as np
 import torch
 
 from layerscope.errors import EstimatorError
-from layerscope.nouns import Direction, Interval, Losses, Part, Score
-from layerscope.report.measures import UNLABELLED
+from layerscope.nouns import UNLABELLED, Direction, Interval, Losses, Part, Score
 from layerscope.report.runs import Run
 from layerscope.report.scorecard import Measured, measured
 from layerscope.report.verdict import Contest, in_runs, interval, lowest, resampled
@@ -373,7 +372,7 @@ def _follower(
         cut=cut,
         measure=name,
         measure_metric=metric,
-        labels=task != UNLABELLED,
+        labels=task != UNLABELLED.name,
         direction=direction,
         values=tuple(values),
         stderr=tuple(errors),

@@ -26,7 +26,6 @@ import torch
 
 from layerscope.errors import EstimatorError
 from layerscope.nouns import Interval, Losses, Score, Verdict
-from layerscope.report.measures import divided
 from layerscope.report.results import Results
 from layerscope.stats.bootstrap import (
     RESAMPLES,
@@ -378,9 +377,8 @@ def interval(resampled: Resampled, level: float) -> Interval:
 def _by_contest(scores: Sequence[Score]) -> list[list[Score]]:
     """Return the primary scores of each contest; measures take part in none."""
     found: Mapping[tuple[str, ...], list[Score]] = defaultdict(list)
-    probes, _ = divided(scores)
-    for score in probes:
-        if score.primary:
+    for score in scores:
+        if score.primary and score.probed:
             question = (score.checkpoint, score.source, score.task, score.estimator)
             found[*question, score.train, score.control].append(score)
     return list(found.values())

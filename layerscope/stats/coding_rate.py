@@ -6,10 +6,12 @@ centred, and the distortion is given as ε² because published code calls ε² `
 
 The rates grow with the scale of the features. The paper puts every row on the unit sphere first,
 and moments cannot do that afterwards: give normalised rows to the accumulators for such rates.
+:mod:`layerscope.stats.partitioned_rate` computes the same from rows, for any number of classes.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -48,21 +50,60 @@ def coding_rate(second_moment: Tensor, count: int, eps_sq: float) -> float:
         EstimatorError: ε² is not positive, or so small beside the features that ZᵀZ is rounding; or
             the features are not finite.
     """
-    if not eps_sq > 0:
+    require_distortion(eps_sq)
+    scaled = second_moment * (len(second_moment) / (max(count, 1) * eps_sq))
+    return float(log_determinants(scaled, eps_sq))
+
+
+def require_distortion(eps_sq: float) -> None:
+    """Refuse a squared distortion that is not positive and finite.
+
+    Raises:
+        EstimatorError: It is not.
+    """
+    if not 0 < eps_sq < math.inf:
         raise EstimatorError(
-            f"A squared distortion of {eps_sq:g} is not positive.",
+            f"A squared distortion of {eps_sq:g} is not positive and finite.",
             hint="0.5 is usual for features of unit length.",
         )
-    width = len(second_moment)
-    identity = torch.eye(width, dtype=torch.float64)
-    scaled = second_moment * (width / (max(count, 1) * eps_sq))
-    factor, failure = torch.linalg.cholesky_ex(identity + scaled)
-    if bool(failure):
+
+
+def log_determinants(scaled: Tensor, eps_sq: float) -> Tensor:
+    """Return the (...) values of ½ log det(I + A) for (..., k, k) float64 matrices A = c ZᵀZ.
+
+    By Cholesky. A row and column of zeros adds nothing, so that matrices of several sizes may be
+    padded to one.
+
+    Args:
+        scaled: Symmetric and, but for rounding, without negative eigenvalues.
+        eps_sq: For the message.
+
+    Raises:
+        EstimatorError: Rounding, or a feature that is not finite, has left one without a rate.
+    """
+    identity = torch.eye(scaled.shape[-1], dtype=torch.float64)
+    factors, failures = torch.linalg.cholesky_ex(identity + scaled)
+    if bool(failures.any()):
         raise EstimatorError(
             f"The coding rate at a squared distortion of {eps_sq:g} is lost in rounding.",
             hint="Look for features that are not finite, or raise the distortion.",
         )
-    return float(factor.diagonal().log().sum())
+    rates: Tensor = factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return rates
+
+
+def rate_bound(count: int, width: int, eps_sq: float) -> float:
+    """Return ½ r log(1 + d/(r ε²)) in nats, r = min(n, d): no n rows on the unit sphere cost more.
+
+    It is met where r eigenvalues of ZᵀZ are equal and the rest are 0, because the logarithm is
+    concave and the eigenvalues of unit rows sum to n.
+
+    Examples:
+        >>> round(rate_bound(1000, 64, 0.5) / 64, 4)
+        0.5493
+    """
+    rank = min(count, width)
+    return rank / 2 * math.log1p(width / (rank * eps_sq)) if rank else 0.0
 
 
 def coding_rate_reduction(second_moments: Tensor, counts: Tensor, eps_sq: float) -> CodingRates:

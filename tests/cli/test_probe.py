@@ -311,3 +311,47 @@ def test_an_estimator_that_is_none_is_wrong_use(cache):
         done = probe(cache, "--estimators", name)
         assert done.exit_code == 2
         assert message in " ".join(done.stderr.split())
+
+
+def test_measures_are_scored_beside_probes_and_choose_nothing(cache):
+    done = probe(cache, "--estimators", "logistic,rankme,coding-rate")
+    assert done.exit_code == 0, done.output
+    assert "Kind: cut at trunk (top-1" in done.stdout
+    assert "coding-rate-reduction of toy-kind" in done.stdout
+    assert "no measure has chosen a cut" in done.stdout
+    # One cell of the classes at each cut, one of no labels for each measure.
+    assert "12 cells computed, 0 kept" in done.stderr
+    assert (
+        "0 cells computed, 12 kept"
+        in probe(cache, "--estimators", "logistic,rankme,coding-rate").stderr
+    )
+
+
+def test_measures_without_labels_need_no_task(cache):
+    found = json.loads(
+        probe(cache, "--tasks", "toy-pose", "--estimators", "nesum", "--json").stdout
+    )
+    assert found["verdicts"] == []
+    assert [(one["cut"], one["task"], one["metric"]) for one in found["scores"]] == [
+        (cut.name, "none", "nesum") for cut in CUTS
+    ]
+
+
+def test_a_measure_that_is_refused_is_a_failed_cell_with_its_reason(cache):
+    done = probe(cache, "--estimators", "lidar,rankme")
+    assert done.exit_code == 1
+    assert "Failed: net, layer1.0 none, trunk none, head.1 none: 'lidar' compares" in done.stderr
+    assert "rankme" in done.stdout
+
+
+def test_measures_are_said_to_be_no_estimators_of_a_misspelt_setting(cache):
+    done = probe(cache, "--estimators", "coding-rate(eps=1)")
+    assert done.exit_code == 2
+    assert "'coding-rate' has no setting 'eps'" in done.stderr
+    assert "eps_sq" in done.stderr
+
+
+def test_cka_among_estimators_leads_to_its_command(cache):
+    done = probe(cache, "--estimators", "cka")
+    assert done.exit_code == 2
+    assert "Use layerscope cka" in done.stderr

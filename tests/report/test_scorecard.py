@@ -126,7 +126,7 @@ def test_fewer_than_four_cuts_have_no_interval_and_a_flat_measure_no_rank(tmp_pa
 
 def test_measures_have_no_verdict_and_need_no_losses(tmp_path):
     rows = [measure(cut, 1.0, name="coding-rate", task="toy-kind") for cut in CUTS]
-    lost = failed(replace(measure("stem", 1.0), settings={}), "no rows")
+    lost = failed(measure("stem", 1.0), "no rows")
     unlabelled = [measure(cut, 1.0) for cut in CUTS[1:]]
     stored = folder(tmp_path, [*layers(), *rows, lost, *unlabelled])
     assert [it.estimator for it in verdicts(stored)] == ["logistic"]

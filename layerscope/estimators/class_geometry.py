@@ -1,0 +1,302 @@
+"""How the classes of a task lie in a cut: separation, neural collapse and Fisher's ratio.
+
+Neural collapse and Fisher's ratio come from the same moments, which are formed once. Their papers
+look at training rows; here as everywhere the table has validation and test rows, and the settings
+of neural collapse also what it is on training rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from layerscope.errors import EstimatorError
+from layerscope.estimators import estimators
+from layerscope.estimators.measuring import (
+    Reading,
+    Readings,
+    Sample,
+    measure_scores,
+    read_labels,
+    read_sample,
+)
+from layerscope.estimators.shared import once_a_view
+from layerscope.nouns import Definition, Direction, LayerView, Measure, Score, Split, Task
+from layerscope.stats.class_geometry import (
+    class_moments_without_blocks,
+    class_separation,
+    disagreement,
+    discriminant_ratio,
+    discriminant_weights,
+    fisher_ratio,
+    neural_collapse,
+    self_duality,
+    spread_of,
+)
+from layerscope.stats.class_moments import ClassMoments
+from layerscope.stats.jackknife import blocks_of, standard_error
+from layerscope.stats.moments import BLOCK
+from layerscope.stats.neighbours import unit_rows
+from layerscope.stats.standard_error import standard_errors
+
+SHRINKAGE = 0.1
+"""Of the covariance within classes, towards the identity times its mean variance."""
+
+Values = tuple[dict[str, float], dict[str, float]]
+"""By metric: of all rows, and standard errors."""
+Measured = Callable[[ClassMoments], dict[str, float]]
+Known = list[dict[str, float]] | EstimatorError
+"""Of all rows and without each block, or why not."""
+
+
+@estimators.register("class-separation")
+@dataclass(frozen=True)
+class ClassSeparation:
+    """The share of the mean cosine distance that lies between classes: R² of class separation."""
+
+    seed: int = 0
+    name: str = "class-separation"
+
+    def handles(self, task: Task) -> bool:
+        return task.kind == "classes"
+
+    def definition(self, task: Task) -> Definition:
+        return Definition(
+            "class-separation",
+            "maximise",
+            "cosine-classes-alike",
+            frozenset({"rotation", "scale", "row-scale", "copies"}),
+            "Kornblith et al. 2021, Better Loss Functions (2010.16402), section 4.1",
+        )
+
+    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
+        """Yield class-separation.
+
+        Raises:
+            EstimatorError: There is a single class, or all rows point in one direction.
+        """
+        for task in tasks:
+
+            def read(split: Split, task: Task = task) -> Readings:
+                value, error = _separation(view, task, split, self.seed)
+                return Readings({"class-separation": Reading(value, "maximise", error)})
+
+            yield from measure_scores(self, view, task, read, self.seed)
+
+
+def _separation(view: LayerView, task: Task, split: Split, seed: int) -> tuple[float, float]:
+    sample, labels = read_sample(view, split), read_labels(view, task.name, split)
+    classes, width = int(labels.max()) + 1, sample.features.shape[1]
+    sure = split == "test"
+    blocks = blocks_of(sample.groups, seed) if sure else torch.zeros_like(labels)
+    slots = blocks * classes + labels
+    parts = int(blocks.max()) + 1
+    sums = torch.zeros(parts * classes, width, dtype=torch.float64)
+    for some, place in zip(
+        torch.split(sample.features, BLOCK), torch.split(slots, BLOCK), strict=True
+    ):
+        sums.index_add_(0, place, unit_rows(some.double()))
+    sums = sums.view(parts, classes, width)
+    counts = torch.bincount(slots, minlength=parts * classes).view(parts, classes)
+    value = class_separation(sums.sum(0), counts.sum(0))
+    if not sure:
+        return value, 0.0
+    without = [
+        [class_separation(sums.sum(0) - own, counts.sum(0) - number)]
+        for own, number in zip(sums, counts, strict=True)
+    ]
+    return value, float(standard_error(torch.tensor(without, dtype=torch.float64)))
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What moments by class say, or why they do not."""
+
+    collapse: Values | EstimatorError
+    fisher: Values | EstimatorError
+
+
+@once_a_view
+def geometry(view: LayerView, task: str, split: Split, seed: int) -> Geometry:
+    """Return neural collapse and Fisher's ratio of one split, from one set of moments.
+
+    Raises:
+        EstimatorError: There are no rows, a feature is not finite, or labels are no classes.
+    """
+    sample = read_sample(view, split)
+    labels = read_labels(view, task, split)
+    sure = split == "test"
+    blocks = blocks_of(sample.groups, seed) if sure else torch.zeros_like(labels)
+    moments = class_moments_without_blocks(sample.features, labels, blocks)
+    whole = next(moments)
+    collapse, fisher = _tried(_collapse, [], whole), _tried(_fisher, [], whole)
+    for part in moments if sure else ():
+        collapse, fisher = _tried(_collapse, collapse, part), _tried(_fisher, fisher, part)
+    return Geometry(_with_nc4(_values(collapse), sample, whole, sure), _values(fisher))
+
+
+def _tried(function: Measured, known: Known, moments: ClassMoments) -> Known:
+    """Return one more result, or the error that came first: it is one measure's alone."""
+    if isinstance(known, EstimatorError):
+        return known
+    try:
+        return [*known, function(moments)]
+    except EstimatorError as error:
+        return error
+
+
+def _values(found: Known) -> Values | EstimatorError:
+    if isinstance(found, EstimatorError):
+        return found
+    whole, *without = found
+    if not without:
+        return whole, dict.fromkeys(whole, 0.0)
+    table = torch.tensor([list(one.values()) for one in without], dtype=torch.float64)
+    return whole, dict(zip(whole, standard_error(table).tolist(), strict=True))
+
+
+def _with_nc4(
+    found: Values | EstimatorError, sample: Sample, moments: ClassMoments, sure: bool
+) -> Values | EstimatorError:
+    """Add the share of rows on which two classifiers differ, which is a mean over rows."""
+    if isinstance(found, EstimatorError):
+        return found
+    weights = discriminant_weights(moments, SHRINKAGE)
+    # The moments are about the rows' mean.
+    offset = sample.features.double().mean(0)
+    differs = disagreement(sample.features.double() - offset, moments, weights)
+    error = float(standard_errors(differs[:, None], sample.groups)) if sure else 0.0
+    return found[0] | {"nc4": float(differs.mean())}, found[1] | {"nc4": error}
+
+
+def _collapse(moments: ClassMoments) -> dict[str, float]:
+    found = neural_collapse(moments)
+    weights = discriminant_weights(moments, SHRINKAGE)
+    means = moments.means[moments.counts > 0]
+    return {
+        "nc1": found.variability,
+        "nc2-norms": found.equinorm,
+        "nc2-angles": found.equiangularity,
+        "nc3": self_duality(weights, means, spread_of(moments)),
+    }
+
+
+def _fisher(moments: ClassMoments) -> dict[str, float]:
+    return {
+        "fisher-ratio": fisher_ratio(moments),
+        "discriminant-ratio": discriminant_ratio(moments, SHRINKAGE),
+    }
+
+
+def _told(found: Values | EstimatorError) -> Values:
+    if isinstance(found, EstimatorError):
+        raise found
+    return found
+
+
+def _scores(
+    measure: Measure,
+    view: LayerView,
+    tasks: Sequence[Task],
+    seed: int,
+    values: Callable[[Geometry], Values | EstimatorError],
+    direction: Direction,
+    settings: Callable[[Task], Mapping[str, object]],
+) -> Iterator[Score]:
+    for task in tasks:
+
+        def read(split: Split, task: Task = task) -> Readings:
+            whole, errors = _told(values(geometry(view, task.name, split, seed)))
+            readings = {
+                name: Reading(value, direction, errors[name]) for name, value in whole.items()
+            }
+            return Readings(readings, settings(task) if split == "test" else {})
+
+        yield from measure_scores(measure, view, task, read, seed)
+
+
+@estimators.register("neural-collapse")
+@dataclass(frozen=True)
+class Collapse:
+    """Neural collapse: variability within classes (NC1), equal angles (NC2) and self-duality (NC3).
+
+    NC3 and NC4 are about the network's own classifier, which a cache does not hold. The linear
+    discriminant of the same rows stands for it, its covariance shrunk by 0.1; NC4 is the share of
+    rows on which it and the nearest class mean differ.
+    """
+
+    seed: int = 0
+    name: str = "neural-collapse"
+
+    def handles(self, task: Task) -> bool:
+        return task.kind == "classes"
+
+    def definition(self, task: Task) -> Definition:
+        return Definition(
+            "nc1",
+            "minimise",
+            "trace-over-classes-pinv",
+            frozenset({"rotation", "translation", "scale", "copies"}),
+            "Papyan, Han and Donoho 2020, Neural collapse (2008.08186)",
+        )
+
+    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
+        """Yield nc1, nc2-norms, nc2-angles, nc3 and nc4; those of training rows in settings.
+
+        Raises:
+            EstimatorError: There is a single class, no class has two rows, or all class means are
+                the same.
+        """
+        return _scores(
+            self,
+            view,
+            tasks,
+            self.seed,
+            lambda found: found.collapse,
+            "minimise",
+            lambda task: {"shrinkage": SHRINKAGE, "train": self._on_training_rows(view, task)},
+        )
+
+    def _on_training_rows(self, view: LayerView, task: Task) -> dict[str, float] | str:
+        """Return the metrics of training rows, or why they have none."""
+        found = geometry(view, task.name, "train", self.seed).collapse
+        return str(found) if isinstance(found, EstimatorError) else found[0]
+
+
+@estimators.register("fisher")
+@dataclass(frozen=True)
+class Fisher:
+    """Fisher's ratio: the variance between classes over that within them."""
+
+    seed: int = 0
+    name: str = "fisher"
+
+    def handles(self, task: Task) -> bool:
+        return task.kind == "classes"
+
+    def definition(self, task: Task) -> Definition:
+        return Definition(
+            "fisher-ratio",
+            "maximise",
+            "trace-ratio-rows-alike",
+            frozenset({"rotation", "translation", "scale", "copies"}),
+            "Fukunaga 1990, Statistical Pattern Recognition, section 10.2",
+        )
+
+    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
+        """Yield fisher-ratio, and discriminant-ratio, tr(S_W⁻¹S_B) with a shrunk S_W.
+
+        Raises:
+            EstimatorError: There is a single class, or none varies.
+        """
+        return _scores(
+            self,
+            view,
+            tasks,
+            self.seed,
+            lambda found: found.fisher,
+            "maximise",
+            lambda _: {"shrinkage": SHRINKAGE},
+        )

@@ -1,0 +1,224 @@
+"""Intrinsic dimensions of every cut, with the curve over scales that tells whether to believe them.
+
+An estimate from n rows is one at the scale of their nearest neighbours: noise at small scales,
+curvature at large ones. The curve has the same for halves of the rows; where it is level, the
+dimension does not depend on the scale (Facco et al. 2017, figure 2; Ansuini et al. 2019, "Intrinsic
+dimension of data representations in deep neural networks").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from layerscope.errors import EstimatorError, SettingsError
+from layerscope.estimators import estimators
+from layerscope.estimators.measuring import (
+    Reading,
+    Readings,
+    Sample,
+    measure_scores,
+    read_sample,
+)
+from layerscope.estimators.shared import once_a_view
+from layerscope.nouns import UNLABELLED, Definition, Invariance, LayerView, Score, Split, Task
+from layerscope.stats.intrinsic_dimension import (
+    Neighbours,
+    levina_bickel,
+    nearest_distances,
+    two_nn,
+    two_nn_by_line,
+)
+from layerscope.stats.jackknife import blocks_of, standard_error
+from layerscope.stats.standard_error import standard_errors
+
+ROWS = 10_000
+"""Rows among which neighbours are looked for."""
+NEIGHBOURS = 20
+SMALLEST = 100
+"""Rows below which the curve over scales has no point."""
+UNMOVED: frozenset[Invariance] = frozenset({"rotation", "translation", "scale", "copies"})
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """Neighbours among all rows, a half of them, a quarter and so on."""
+
+    neighbours: tuple[Neighbours, ...]
+    counts: tuple[int, ...]
+    """Rows of each."""
+    groups: Tensor
+    """(m,) int64 group of each row that has neighbours among all rows."""
+
+    def curve(self, dimension: Callable[[Neighbours], float]) -> list[tuple[int, float]]:
+        """Return numbers of rows and the dimensions that they show."""
+        values = (dimension(near) for near in self.neighbours)
+        return list(zip(self.counts, values, strict=True))
+
+
+@once_a_view
+def scales(view: LayerView, split: Split, k: int, limit: int, seed: int) -> Scales:
+    """Return the neighbours of a split's rows at several scales.
+
+    Raises:
+        EstimatorError: There are too few different rows, or a feature is not finite.
+    """
+    sample = read_sample(view, split).some(limit, seed)
+    whole = _nearest(sample, k)
+    found, counts = [whole], [len(sample.features)]
+    while split == "test" and counts[-1] // 2 >= max(SMALLEST, k + 1):
+        part = sample.some(counts[-1] // 2, seed)
+        found.append(_nearest(part, k))
+        counts.append(len(part.features))
+    return Scales(tuple(found), tuple(counts), sample.groups[whole.rows])
+
+
+def _nearest(sample: Sample, k: int) -> Neighbours:
+    return nearest_distances(sample.features, min(k, len(sample.features) - 1))
+
+
+def plateau(curve: Sequence[tuple[int, float]]) -> float | None:
+    """Return the mean of the two neighbours on a curve that differ least; None of a single point.
+
+    Examples:
+        >>> plateau([(400, 4.0), (200, 4.1), (100, 6.0)])
+        4.05
+    """
+    steps = [(abs(b - a) / (a + b), (a + b) / 2) for (_, a), (_, b) in pairwise(curve)]
+    return min(steps)[1] if steps else None
+
+
+@estimators.register("twonn")
+@dataclass(frozen=True)
+class TwoNn:
+    """Intrinsic dimension from the distances to the two nearest rows.
+
+    Args:
+        seed: Of the rows that are drawn where there are more.
+        rows: At most so many.
+    """
+
+    seed: int = 0
+    name: str = "twonn"
+    rows: int = ROWS
+
+    def handles(self, task: Task) -> bool:
+        return task.kind == "none"
+
+    def definition(self, task: Task) -> Definition:
+        return Definition(
+            "twonn",
+            "minimise",
+            "likelihood-n-1-copies-once",
+            UNMOVED,
+            "Facco et al. 2017, TwoNN (1803.06992); direction of Ansuini et al. 2019 (1905.12784)",
+        )
+
+    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
+        """Yield twonn by maximum likelihood and twonn-line, the paper's fit; curve in settings.
+
+        Raises:
+            EstimatorError: There are fewer than three different rows, or a feature is not finite.
+        """
+
+        def read(split: Split) -> Readings:
+            found = scales(view, split, NEIGHBOURS, self.rows, self.seed)
+            near = found.neighbours[0]
+            if near.distances.shape[1] < 2:
+                raise EstimatorError(
+                    f"TwoNN needs at least 3 different rows, and {view.cut.name!r} has 2.",
+                    hint="Give more images.",
+                )
+            dimension, line = two_nn(near), two_nn_by_line(near)
+            errors = (0.0, 0.0)
+            if split == "test":
+                sure = standard_errors(dimension.influence[:, None], found.groups)
+                errors = (float(sure), _line_error(near, found.groups, self.seed))
+            curve = found.curve(lambda one: two_nn(one).value)
+            return Readings(
+                {
+                    "twonn": Reading(dimension.value, "minimise", errors[0]),
+                    "twonn-line": Reading(line, "minimise", errors[1]),
+                },
+                {"curve": curve, "plateau": plateau(curve), "copies": near.copies},
+            )
+
+        return measure_scores(self, view, UNLABELLED, read, self.seed)
+
+
+def _line_error(near: Neighbours, groups: Tensor, seed: int) -> float:
+    """Return the standard error of the fit, the neighbours of the rows that remain being theirs."""
+    blocks = blocks_of(groups, seed)
+    without = [
+        [two_nn_by_line(Neighbours(near.distances[kept], near.rows[kept], near.copies))]
+        for kept in (blocks != block for block in range(int(blocks.max()) + 1))
+    ]
+    return float(standard_error(torch.tensor(without, dtype=torch.float64)))
+
+
+@estimators.register("mle-dimension")
+@dataclass(frozen=True)
+class MleDimension:
+    """Intrinsic dimension from the distances to the k nearest rows, by maximum likelihood.
+
+    Args:
+        seed: Of the rows that are drawn where there are more.
+        rows: At most so many.
+        k: Number of neighbours, at least 2.
+    """
+
+    seed: int = 0
+    name: str = "mle-dimension"
+    rows: int = ROWS
+    k: int = NEIGHBOURS
+
+    def __post_init__(self) -> None:
+        if self.k < 2:
+            raise SettingsError(
+                f"A dimension from {self.k} neighbours is not defined.", hint="Give k=2 or more."
+            )
+
+    def handles(self, task: Task) -> bool:
+        return task.kind == "none"
+
+    def definition(self, task: Task) -> Definition:
+        return Definition(
+            "mle-dimension",
+            "minimise",
+            f"levina-bickel-{self.k}-harmonic",
+            UNMOVED,
+            "Levina and Bickel 2004, eq. 8; averaged as MacKay and Ghahramani 2005",
+        )
+
+    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
+        """Yield mle-dimension; the curve over scales is in its settings.
+
+        Raises:
+            EstimatorError: There are not more different rows than neighbours, or a feature is not
+                finite.
+        """
+
+        def read(split: Split) -> Readings:
+            found = scales(view, split, self.k, self.rows, self.seed)
+            near = found.neighbours[0]
+            if near.distances.shape[1] < self.k:
+                raise EstimatorError(
+                    f"{self.k} neighbours need {self.k + 1} rows, and {view.cut.name!r} has "
+                    f"{found.counts[0]} in {split}.",
+                    hint="Give more images, or a smaller k: mle-dimension(k=5).",
+                )
+            dimension = levina_bickel(near)
+            error = 0.0
+            if split == "test":
+                error = float(standard_errors(dimension.influence[:, None], found.groups))
+            curve = found.curve(lambda one: levina_bickel(one).value)
+            return Readings(
+                {"mle-dimension": Reading(dimension.value, "minimise", error)},
+                {"k": self.k, "curve": curve, "plateau": plateau(curve), "copies": near.copies},
+            )
+
+        return measure_scores(self, view, UNLABELLED, read, self.seed)
