@@ -46,6 +46,9 @@ Existing = Literal["keep", "missing", "replace"]
 Precision = Literal["float32", "bfloat16"]
 """In which a network computes."""
 
+Setting = str | int | float
+"""Of a checkpoint in a series: what its training was given, or how far it had come."""
+
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
@@ -362,6 +365,14 @@ class LayerView(Protocol):
         """(n,) group of each row of one split."""
         ...
 
+    def views(self, split: Split) -> npt.NDArray[np.int64]:
+        """(n,) number of the augmented view that each row is, from 0; 0 for images as they are."""
+        ...
+
+    def instances(self, split: Split) -> npt.NDArray[np.int64]:
+        """(n,) number of the image of which each row is a view; other images have other numbers."""
+        ...
+
 
 @runtime_checkable
 class FeatureCache(Protocol):
@@ -382,6 +393,16 @@ class FeatureCache(Protocol):
     @property
     def own_splits(self) -> Collection[str]:
         """Names of the tasks that divide the rows otherwise than the source."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Setting]:
+        """What distinguishes the checkpoint in a series or a grid: ``{"epoch": 12, "lr": 0.3}``."""
+        ...
+
+    @property
+    def views(self) -> int:
+        """Augmented views of each image; 1 where there are only images as they are."""
         ...
 
     def view(self, cut: str, pooling: str | None = None, task: str | None = None) -> LayerView:
