@@ -5,6 +5,7 @@
     results/
       scores.jsonl                               one row per line; the last of a cell counts
       scores.parquet, scores.csv                 the same as a table, written anew after each run
+      settings/<checkpoint>.json                 what distinguishes it in a series: epoch, rate
       tasks.json                                 titles, units and encodings of the tasks
       losses/<checkpoint>@<source>/groups.<task>.npz    group of every test row
       losses/<checkpoint>@<source>/<cut>@<pooling>.<task>.<estimator>.npz    loss of every val and
@@ -31,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerscope.errors import LayerScopeError
-from layerscope.nouns import Losses, Score, Task
+from layerscope.nouns import Losses, Score, Setting, Task
 from layerscope.report.labelled import labelled
 from layerscope.report.writing import append_lines, complete_lines, replace_file
 
@@ -196,6 +197,19 @@ class Results:
             return {}
         rows = json.loads(self._tasks.read_text(encoding="utf-8"))
         return {row["name"]: Task(**row | {"classes": tuple(row["classes"])}) for row in rows}
+
+    def keep_settings(self, checkpoint: str, settings: Mapping[str, Setting]) -> None:
+        """Keep what distinguishes a checkpoint in a series or a grid."""
+        told = {"checkpoint": checkpoint, "settings": dict(settings)}
+        text = json.dumps(told, indent=2, ensure_ascii=False)
+        path = self.folder / "settings" / _safe(f"{checkpoint}.json")
+        replace_file(path, lambda file: file.write(f"{text}\n".encode()))
+
+    def settings(self) -> dict[str, dict[str, Setting]]:
+        """Return by checkpoint what distinguishes it; those that are in no series are left out."""
+        files = sorted((self.folder / "settings").glob("*.json"))
+        told = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+        return {one["checkpoint"]: one["settings"] for one in told}
 
     def _rows(self) -> Iterator[Score]:
         for number, line in enumerate(complete_lines(self._table), start=1):
