@@ -61,6 +61,12 @@ class View:
     def groups(self, split):
         return self.part(np.arange(len(self.rows)).astype(str), split)
 
+    def views(self, split):
+        return self.part(np.zeros(len(self.rows), np.int64), split)
+
+    def instances(self, split):
+        return self.part(np.arange(len(self.rows)), split)
+
 
 def layer(rows, width, seed, classes=CLASSES):
     draw = torch.Generator().manual_seed(seed)

@@ -32,20 +32,39 @@ from layerscope.cache import (
     divided,
     divisions,
     ingredients,
+    series_in,
     standing,
     statistics_name,
     statistics_standing,
     statistics_stored_as,
     stored_as,
     whole_units,
+    with_series,
 )
 from layerscope.calibration import statistics
 from layerscope.capture import Features, Network, capturing, drift
-from layerscope.data import BadImage, Loader, Reading, framed, loaders, thin
+from layerscope.data import (
+    BadImage,
+    Loader,
+    Reading,
+    Views,
+    framed,
+    loaders,
+    thin,
+    with_views,
+)
 from layerscope.device import choose_device
 from layerscope.errors import DiskError, LayerScopeError, UnknownNameError
 from layerscope.estimators.regression import encode
-from layerscope.nouns import CutModel, CutPoint, Existing, Precision, Source, Storage
+from layerscope.nouns import (
+    CutModel,
+    CutPoint,
+    Existing,
+    Precision,
+    Setting,
+    Source,
+    Storage,
+)
 from layerscope.processors import bound_to
 from layerscope.ranks import ALONE, Ranks
 from layerscope.stopwatch import READING, Stopwatch
@@ -102,6 +121,11 @@ class Plan:
         }
 
     @property
+    def settings(self) -> dict[str, Setting]:
+        """What distinguishes the checkpoint in a series."""
+        return series_in(self.header.settings)
+
+    @property
     def collection(self) -> Collection:
         """What the statistics of the features will be."""
         return Collection(self.header, divisions(self.header.source, self.regression))
@@ -151,8 +175,8 @@ class ExtractReport:
 
     path: Path
     status: Status
-    """Whether rows were computed, the same cache was complete before, or only its splits, groups
-    and targets were written anew."""
+    """Whether rows were computed, the same cache was complete before, or only its splits, groups,
+    targets and the checkpoint's settings were written anew."""
     rows: int
     resumed_from: int
     """Rows that an earlier run had left; 0 when this run made them all."""
@@ -191,7 +215,7 @@ class Options(TypedDict, total=False):
     existing: Existing
     """What to do with a cache that is there: keep, ``missing`` (go on) or replace."""
     limit: int | None
-    """At most so many rows, an equal share of every split, for a smoke run."""
+    """At most so many images, an equal share of every split, for a smoke run."""
     loader: str
     """The name of a registered loader, ``threads``."""
     workers: int | None
@@ -202,6 +226,10 @@ class Options(TypedDict, total=False):
     """This process among those that share the work; alone by default."""
     stream: Stream | None
     """``statistics`` keeps those of the features, and no feature."""
+    views: Views | None
+    """Augmented views of each image in place of the image."""
+    series: Mapping[str, Setting]
+    """What distinguishes the checkpoint in a series or a grid, such as its epoch."""
     tasks: Sequence[str] | None
     """With ``stream``: the tasks whose targets are crossed with the features; all by default."""
 
@@ -223,6 +251,8 @@ def plan(
     skip_bad: bool = False,
     ranks: Ranks = ALONE,
     stream: Stream | None = None,
+    views: Views | None = None,
+    series: Mapping[str, Setting] | None = None,
     tasks: Sequence[str] | None = None,
 ) -> Plan:
     """Return what :func:`extract` would do, without touching the network or writing anything.
@@ -237,18 +267,21 @@ def plan(
         precision: In which it computes.
         storage: In which type features are stored.
         existing: What to do with a cache that is there.
-        limit: At most this many rows.
+        limit: At most this many images.
         loader: What reads the images.
         workers: Its threads or processes.
         skip_bad: Whether unreadable images are left out.
         ranks: This process among those that share the work.
         stream: What is kept instead of features.
+        views: Augmented views of each image in place of the image.
+        series: What distinguishes the checkpoint in a series or a grid.
         tasks: Whose statistics, where it is statistics.
 
     Raises:
         CheckpointError: The network lacks BatchNorm statistics and nothing was declared about it.
         CacheError: A cache is in the way that may not be touched.
-        UnknownNameError: No loader has this name.
+        UnknownNameError: No loader, or no augmentation, has this name.
+        SettingsError: The loader or the preprocessing makes no views.
         DeviceError: The device is not there.
     """
     chosen = tuple(model.cuts if cuts is None else cuts)
@@ -256,9 +289,12 @@ def plan(
         source = with_tasks(source, tasks)
     thinned = source if limit is None else thin(source, limit)
     where = choose_device(device, ranks.local_rank)
+    preprocessing = framed(model.checkpoint.preprocessing, source.framing)
+    if views is not None:
+        thinned, preprocessing = with_views(thinned, preprocessing, views)
     reading = Reading(
         source=thinned,
-        preprocessing=framed(model.checkpoint.preprocessing, source.framing),
+        preprocessing=preprocessing,
         batch_size=batch_size,
         workers=workers or (None if ranks.count == 1 else len(ranks.own_processors())),
         skip_bad=skip_bad,
@@ -274,27 +310,31 @@ def plan(
             model.checkpoint,
             chosen,
             source,
-            reading.preprocessing,
+            preprocessing,
             decoder=images.decoder,
             precision=precision,
             storage=storage,
             limit=limit,
+            views=None if views is None else views.recorded(),
         )
         | statistics(model, thinned, batch_size)
         | ({} if stream is None else {"stream": stream, "tasks": [t.name for t in source.tasks]}),
-        settings={
-            "precision": precision,
-            "batch_size": batch_size,
-            "loader": loader,
-            "decoder": images.decoder,
-            "preprocessing": {**asdict(reading.preprocessing), "antialias": True},
-            "versions": versions(),
-        },
+        settings=with_series(
+            {
+                "precision": precision,
+                "batch_size": batch_size,
+                "loader": loader,
+                "decoder": images.decoder,
+                "preprocessing": {**asdict(preprocessing), "antialias": True},
+                "versions": versions(),
+            },
+            series or {},
+        ),
     )
     named, stands = (
         (cache_name, standing) if stream is None else (statistics_name, statistics_standing)
     )
-    path = out / named(model.checkpoint.name, source.name, limit)
+    path = out / named(model.checkpoint.name, thinned.name, limit)
     found = ranks.decide(lambda: stands(path, header, existing))
     rest = type(images)(replace(reading, rows=found.missing))
     return Plan(path, header, found, rest, where, precision, existing, stream)

@@ -49,6 +49,9 @@ Invariance = Literal["rotation", "translation", "scale", "row-scale", "copies"]
 """What a measure does not notice: an orthogonal map of the features; a common offset; a common
 positive factor; a positive factor of each row's own; every image a second time as another one."""
 
+Setting = str | int | float
+"""Of a checkpoint in a series: what its training was given, or how far it had come."""
+
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
@@ -162,6 +165,9 @@ class Task:
     citation: str = ""
 
 
+VIEWS = ".views"
+"""Between the name of a source and how many augmented views of its images are a source of their
+own."""
 UNLABELLED = Task("none", "", "none", "", "maximise", title="Without labels")
 """Stands for no task in the scores of measures that use no labels."""
 
@@ -390,6 +396,14 @@ class LayerView(Protocol):
         """(n,) group of each row of one split."""
         ...
 
+    def views(self, split: Split) -> npt.NDArray[np.int64]:
+        """(n,) number of the augmented view that each row is, from 0; 0 for images as they are."""
+        ...
+
+    def instances(self, split: Split) -> npt.NDArray[np.int64]:
+        """(n,) number of the image of which each row is a view; other images have other numbers."""
+        ...
+
 
 @runtime_checkable
 class FeatureCache(Protocol):
@@ -410,6 +424,16 @@ class FeatureCache(Protocol):
     @property
     def own_splits(self) -> Collection[str]:
         """Names of the tasks that divide the rows otherwise than the source."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Setting]:
+        """What distinguishes the checkpoint in a series or a grid: ``{"epoch": 12, "lr": 0.3}``."""
+        ...
+
+    @property
+    def views(self) -> int:
+        """Augmented views of each image; 1 where there are only images as they are."""
         ...
 
     def view(self, cut: str, pooling: str | None = None, task: str | None = None) -> LayerView:

@@ -154,6 +154,8 @@ def _describe(cache: FeatureCache, tasks: Sequence[Task], results: Results) -> N
                 cache.checkpoint, cache.source, task.name, groups, cache.fingerprint
             )
     results.keep_tasks(tasks)
+    if cache.settings:
+        results.keep_settings(cache.checkpoint, cache.settings)
 
 
 def _divided(cache: FeatureCache, tasks: Sequence[Task]) -> dict[str | None, list[Task]]:

@@ -188,10 +188,10 @@ def test_the_cache_is_readable_by_split_with_its_targets(model, source, out):
     with open_cache(report.path) as cache:
         assert cache.cuts == model.cuts
         assert cache.fingerprint == report.fingerprint
-        assert cache.settings["device"] == "cpu"
-        assert cache.settings["batch_size"] == 64
-        assert cache.settings["state_sha256"] == state_hash(model.module)
-        assert "torch" in cache.settings["versions"]
+        assert cache.computation["device"] == "cpu"
+        assert cache.computation["batch_size"] == 64
+        assert cache.computation["state_sha256"] == state_hash(model.module)
+        assert "torch" in cache.computation["versions"]
         for split in SPLITS:
             rows = np.flatnonzero(source.splits == split)
             view = cache.view("head.2")
@@ -429,8 +429,8 @@ def test_bfloat16_may_be_stored_in_float32_and_its_difference_is_measured(model,
         assert difference[name] == pytest.approx(expected, rel=1e-2)
         assert 1e-5 < expected < 0.05
     with open_cache(report.path) as cache:
-        assert cache.settings["bfloat16_difference"] == report.bfloat16_difference
-        assert cache.settings["precision"] == "bfloat16"
+        assert cache.computation["bfloat16_difference"] == report.bfloat16_difference
+        assert cache.computation["precision"] == "bfloat16"
 
 
 def test_float32_reports_no_difference(model, source, out):

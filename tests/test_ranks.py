@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 
 from layerscope.cache import check_cache, merge, open_cache, open_statistics
+from layerscope.data import Views
 from layerscope.errors import LayerScopeError, RankError, UnknownNameError
+from layerscope.extract import extract
+from layerscope.models import load, select_cuts
 from layerscope.processors import bound_to
 from layerscope.ranks import ALONE, Ranks
-from tests.toy_source import NETWORK, ROWS, write_images
+from tests.toy_source import NETWORK, ROWS, toy_source, write_images
 
 PLUGIN = Path(__file__).with_name("toy_source.py")
 FEW = ("--cuts", "layer4.*,trunk,head.*", "--batch-size", "8", "--device", "cpu")
@@ -62,6 +65,28 @@ def caches(place):
         assert (row["status"], row["images"]) == ("written", ROWS)
         found[ranks] = place / row["path"]
     return found
+
+
+def test_ranks_share_views_and_write_what_one_writes(place):
+    model = load(place / "net.toml")
+    alone = extract(
+        model,
+        toy_source(place / "images"),
+        place / "views1",
+        cuts=select_cuts(model, FEW[1]),
+        batch_size=8,
+        device="cpu",
+        limit=21,
+        views=Views(2),
+    )
+    done = run(place, 2, "-o", "views2", "--views", "2", "--limit", "21", "--json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["caches"]
+    assert (row["status"], row["images"]) == ("written", 42)
+    with open_cache(alone.path) as one, open_cache(place / row["path"]) as two:
+        assert (two.views, len(two.shards), two.fingerprint) == (2, 2, one.fingerprint)
+        for cut in one.cuts:
+            np.testing.assert_allclose(one[cut.key], two[cut.key], rtol=2e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("ranks", [2, 3])

@@ -53,6 +53,8 @@ class Cache:
     fingerprint: str = "f00d"
     complete: bool = True
     splits: Mapping[str, np.ndarray] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    views: int = 1
 
     @property
     def own_splits(self) -> frozenset[str]:
@@ -111,6 +113,12 @@ class View:
 
     def groups(self, split: Split) -> np.ndarray:
         return self.part((np.arange(N) // SIZE).astype(str), split)
+
+    def views(self, split: Split) -> np.ndarray:
+        return self.part(np.zeros(N, np.int64), split)
+
+    def instances(self, split: Split) -> np.ndarray:
+        return self.part(np.arange(N), split)
 
     def part(self, rows: np.ndarray, split: Split) -> np.ndarray:
         return rows[self.splits == SPLITS.index(split)]

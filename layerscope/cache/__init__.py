@@ -9,6 +9,7 @@ from layerscope.cache.integrity import CacheCheck, check_cache, count_rows, repa
 from layerscope.cache.layout import cache_name
 from layerscope.cache.merge import merge
 from layerscope.cache.reader import Cache, View, find_caches, open_cache
+from layerscope.cache.series import series_in, with_series
 from layerscope.cache.statistics import (
     Statistics,
     open_statistics,
@@ -62,10 +63,12 @@ __all__ = [
     "open_cache",
     "open_statistics",
     "repair",
+    "series_in",
     "standing",
     "statistics_name",
     "statistics_standing",
     "statistics_stored_as",
     "stored_as",
     "whole_units",
+    "with_series",
 ]

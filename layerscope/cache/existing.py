@@ -33,6 +33,7 @@ from layerscope.cache.layout import (
 from layerscope.cache.lock import require_unlocked
 from layerscope.cache.part import index_in, stored_in
 from layerscope.cache.places import Rows
+from layerscope.cache.series import is_news, series_in
 from layerscope.cache.storage import Stored
 from layerscope.errors import CacheError
 from layerscope.nouns import Existing
@@ -86,7 +87,8 @@ class Standing:
     skipped: tuple[int, ...] = ()
     """Rows among them whose image could not be read."""
     outdated: bool = False
-    """Whether the features are those asked for, beside other splits, groups or targets."""
+    """Whether the features are those asked for, beside other splits, groups, targets or settings
+    of the checkpoint."""
     parts: tuple[Found, ...] = field(default=(), repr=False)
     """The files that hold its rows, where it is not whole."""
     missing: Rows = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
@@ -174,7 +176,9 @@ def _finished(path: Path, whole: Found, header: Header) -> Standing:
         if not (path.parent / name).is_file():
             raise without_shard(path, name)
     require_sealed(path)
-    outdated = _require_same(path, whole.ingredients, header)
+    outdated = _require_same(path, whole.ingredients, header) or is_news(
+        whole.settings, series_in(header.settings)
+    )
     return Standing("there", header.rows, _skipped([whole]), outdated, parts=(whole,))
 
 

@@ -15,6 +15,9 @@ CAPTURE = 1
 change the last bits alone: they are in the settings, and another may go on with a cache."""
 ANNOTATIONS = "annotations"
 """The ingredient that features do not depend on: a cache can be given another."""
+VIEWS = "views"
+"""The ingredient of a cache of augmented views alone: how many there are of each image, and how
+they are drawn."""
 
 
 def ingredients(
@@ -27,6 +30,7 @@ def ingredients(
     precision: str,
     storage: str = "float16",
     limit: int | None = None,
+    views: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return everything that determines the features and what they are asked, in JSON's own types.
 
@@ -41,7 +45,8 @@ def ingredients(
         decoder: What decodes and resamples the images.
         precision: In which the network computes.
         storage: The type in which features are stored where it loses nothing.
-        limit: Rows of a smoke run, or None for all.
+        limit: Images of a smoke run, or None for all.
+        views: ``count`` of each image and what determines them; None for images as they are.
     """
     recorded: dict[str, Any] = plain(
         {
@@ -64,7 +69,7 @@ def ingredients(
             "limit": limit,
         }
     )
-    return recorded
+    return recorded if views is None else recorded | {VIEWS: plain(views)}
 
 
 def fingerprint_of(recorded: Mapping[str, Any]) -> str:

@@ -34,6 +34,10 @@ checksums, their states, at last the seal. So no kill can leave a file that HDF5
 it is written the file is called ``….h5.part``. Before HDF5's first byte stands a label, with the
 sha256 of everything that is written only once (``label.py``).
 
+In a cache of N augmented *views* row ``r`` is view ``r mod N`` of image ``r div N``; N is in the
+ingredients as ``views.count``. What distinguishes the checkpoint in a series of several is in the
+settings as ``series``.
+
 A cache of several *shards* is a small file of the same form, in which ``features`` are virtual
 datasets over the files in ``<name>.shards/`` beside it, and the attribute ``shards`` lists them
 (JSON: the file, and runs of ``[first row, first row in the shard, count]``). A shard has

@@ -84,7 +84,7 @@ def header_of(cache: Cache) -> Header:
         root=Path(),
         task_splits={n: cache.numbers(split_of(n), everything) for n in sorted(cache.own_splits)},
     )
-    return Header(cache.card, cache.cuts, source, ingredients, cache.settings, cache.stored)
+    return Header(cache.card, cache.cuts, source, ingredients, cache.computation, cache.stored)
 
 
 def _begun(path: Path, header: Header, cache: Cache) -> Part:

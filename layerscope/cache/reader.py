@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from layerscope.cache.existing import UNREADABLE, require_sealed, unreadable, without_shard
 from layerscope.cache.features import Features, Segment
+from layerscope.cache.fingerprint import VIEWS
 from layerscope.cache.label import open_file, seal_in
 from layerscope.cache.layout import (
     ATTRIBUTES,
@@ -41,9 +42,10 @@ from layerscope.cache.layout import (
 from layerscope.cache.part import stored_in
 from layerscope.cache.places import Rows, place_of
 from layerscope.cache.records import checkpoint_from, cut_from, task_from
+from layerscope.cache.series import series_in
 from layerscope.cache.storage import Stored
 from layerscope.errors import CacheError, UnknownNameError
-from layerscope.nouns import SPLITS, Checkpoint, CutPoint, Split, Task
+from layerscope.nouns import SPLITS, Checkpoint, CutPoint, Setting, Split, Task
 
 if TYPE_CHECKING:
     import torch
@@ -127,10 +129,21 @@ class Cache:
         return stored_in(self._file)
 
     @cached_property
-    def settings(self) -> dict[str, Any]:
+    def computation(self) -> dict[str, Any]:
         """How the features were computed: precision, device, versions and the like."""
         recorded: dict[str, Any] = self._json("settings")
         return recorded
+
+    @cached_property
+    def settings(self) -> dict[str, Setting]:
+        """What distinguishes the checkpoint in a series or a grid, such as its epoch."""
+        return series_in(self.computation)
+
+    @cached_property
+    def views(self) -> int:
+        """Augmented views of each image, in rows one after the other; 1 where there are none."""
+        count: int = self.ingredients.get(VIEWS, {"count": 1})["count"]
+        return count
 
     @cached_property
     def ingredients(self) -> dict[str, Any]:
@@ -140,13 +153,13 @@ class Cache:
 
     @property
     def limit(self) -> int | None:
-        """Rows that a smoke run was limited to, or None."""
+        """Images that a smoke run was limited to, or None."""
         limit: int | None = self.ingredients["limit"]
         return limit
 
     @property
     def rows(self) -> int:
-        """Number of images, those that could not be read among them."""
+        """Number of images or of their views, those that could not be read among them."""
         return len(self._file[ROW_VALID])
 
     @cached_property
@@ -359,6 +372,14 @@ class View:
     def groups(self, split: Split) -> npt.NDArray[np.str_]:
         """Return the (n,) group of each row of one split."""
         return self.cache.texts(ROW_GROUP, self._rows(split))
+
+    def views(self, split: Split) -> npt.NDArray[np.int64]:
+        """Return the (n,) number of the augmented view that each row of one split is, from 0."""
+        return self._rows(split) % self.cache.views
+
+    def instances(self, split: Split) -> npt.NDArray[np.int64]:
+        """Return the (n,) number of the image of which each row of one split is a view."""
+        return self._rows(split) // self.cache.views
 
     def ids(self, split: Split) -> npt.NDArray[np.str_]:
         """Return the (n,) id of each row of one split."""

@@ -29,6 +29,7 @@ from layerscope.cache.layout import (
 from layerscope.cache.part import Part, attributes, lay_out_rows, new_file, sync_folder
 from layerscope.cache.places import Rows, runs
 from layerscope.cache.records import to_json
+from layerscope.cache.series import is_news, series_in
 from layerscope.cache.storage import Stored
 from layerscope.errors import CacheError
 
@@ -72,8 +73,12 @@ def assemble(path: Path, header: Header) -> Path:
             hint="Repeat the layerscope extract command; it goes on where it stopped.",
         )
     only = parts[0] if len(parts) == 1 else None
-    # Annotations that were found later are written into the file over the shards.
-    same = only is not None and only.ingredients == header.ingredients
+    # What was found out later is written into the file over the shards.
+    same = (
+        only is not None
+        and only.ingredients == header.ingredients
+        and not is_news(only.settings, series_in(header.settings))
+    )
     if only is not None and same and only.done.all() and not only.is_shard:
         Part(only.path).finish(path)
     else:

@@ -34,6 +34,7 @@ from layerscope.cache.label import has_label, open_file, room_for_label, write_l
 from layerscope.cache.layout import cache_name
 from layerscope.cache.part import attributes, stored_in, sync_file, sync_folder
 from layerscope.cache.records import checkpoint_from, cut_from, task_from, to_json
+from layerscope.cache.series import series_in
 from layerscope.cache.storage import Stored
 from layerscope.errors import CacheError, UnknownNameError
 from layerscope.nouns import SPLITS, Checkpoint, CutPoint, Split, Task
@@ -72,7 +73,8 @@ class Statistics:
         self.card: Checkpoint = checkpoint_from(json.loads(file.attrs["checkpoint"]))
         self.checkpoint = self.card.name
         self.ingredients: dict[str, Any] = json.loads(file.attrs["ingredients"])
-        self.settings: dict[str, Any] = json.loads(file.attrs["settings"])
+        self.computation: dict[str, Any] = json.loads(file.attrs["settings"])
+        self.settings = series_in(self.computation)
         self.source = str(file.attrs["source"])
         self.cuts: tuple[CutPoint, ...] = tuple(map(cut_from, json.loads(file.attrs["cuts"])))
         self.tasks: tuple[Task, ...] = tuple(map(task_from, json.loads(file.attrs["tasks"])))

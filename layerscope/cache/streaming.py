@@ -23,6 +23,7 @@ from layerscope.cache.label import open_file
 from layerscope.cache.lock import Lock, require_unlocked
 from layerscope.cache.part import stored_in
 from layerscope.cache.places import Rows
+from layerscope.cache.series import series_in, with_series
 from layerscope.cache.statistics import (
     DONE,
     open_statistics,
@@ -105,7 +106,8 @@ class StatisticsUndertaking:
                 self.discard()
             begun = _parts(path)
             if begun:
-                header = replace(header, stored=begun[0].stored, settings=begun[0].settings)
+                settings = with_series(begun[0].settings, series_in(header.settings))
+                header = replace(header, stored=begun[0].stored, settings=settings)
             self.header = header
         except BaseException:
             self._lock.release()

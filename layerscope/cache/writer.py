@@ -23,6 +23,7 @@ from layerscope.cache.layout import PART, part_of, whole_of
 from layerscope.cache.lock import Lock
 from layerscope.cache.part import Part, lay_out
 from layerscope.cache.places import Rows
+from layerscope.cache.series import is_news, series_in, with_series
 from layerscope.cache.shards import assemble, clear, clear_drafts, reannotate, shard_name
 from layerscope.cache.storage import encoded, overflows, widened
 from layerscope.errors import CacheError, DiskError
@@ -77,7 +78,8 @@ class Undertaking:
             raise
         if self.standing.parts:  # what is begun is gone on with
             begun = self.standing.parts[0]
-            self.header = replace(header, stored=begun.stored, settings=begun.settings)
+            settings = with_series(begun.settings, series_in(header.settings))
+            self.header = replace(header, stored=begun.stored, settings=settings)
 
     def __enter__(self) -> Undertaking:
         return self
@@ -148,9 +150,10 @@ class Undertaking:
             opened.close()
 
     def _is_outdated(self, part: Found) -> bool:
-        # A shard has no annotations that could be.
+        # A shard has no annotations that could be, and nobody asks it for settings.
         changed = differences(part.ingredients, self.header.ingredients)
-        return ANNOTATIONS in changed and not part.is_shard
+        news = is_news(part.settings, series_in(self.header.settings))
+        return (ANNOTATIONS in changed or news) and not part.is_shard
 
     def _require_room(self, rows: int) -> None:
         needed = rows * self.header.row_bytes + _OVERHEAD
@@ -395,13 +398,14 @@ class CacheWriter:
 
 
 def annotate(path: Path, header: Header) -> None:
-    """Give a complete cache other splits, groups and targets; its features stay as they are.
+    """Give a complete cache other splits, groups, targets and settings of the checkpoint.
 
-    A list of training images that was found later, or a column more, costs no second extraction.
+    Its features stay as they are. A list of training images that was found later, or a column
+    more, costs no second extraction.
 
     Args:
         path: The cache, whose features were made from the same ingredients.
-        header: What is known about the images now.
+        header: What is known about the images and the checkpoint now.
 
     Raises:
         CacheError: Another process has it open.
@@ -410,7 +414,8 @@ def annotate(path: Path, header: Header) -> None:
     with Lock(path), storing(path):
         whole = look(path)
         # What the features went through does not change with what is known about them.
-        reannotate(path, replace(header, stored=whole.stored, settings=whole.settings))
+        settings = with_series(whole.settings, series_in(header.settings))
+        reannotate(path, replace(header, stored=whole.stored, settings=settings))
 
 
 @contextmanager

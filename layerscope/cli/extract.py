@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
@@ -17,8 +17,8 @@ from layerscope.errors import FINDINGS, WRONG_USE, LayerScopeError, SettingsErro
 
 if TYPE_CHECKING:
     from layerscope.extract import ExtractReport, Plan
-    from layerscope.models import LoadedModel
-    from layerscope.nouns import CutPoint, Source
+    from layerscope.models import LoadedModel, Member
+    from layerscope.nouns import CutPoint, Setting, Source
 
 Row = dict[str, Any]
 Stream = Literal["statistics"]
@@ -26,8 +26,9 @@ Stream = Literal["statistics"]
 
 def command(
     context: typer.Context,
-    checkpoints: running.Checkpoints,
     data: sources.Data,
+    checkpoints: running.Checkpoints = None,
+    table: running.Table = None,
     output: running.Caches = Path("features"),
     cuts: running.Cuts = None,
     pooling: running.Pooling = None,
@@ -37,6 +38,9 @@ def command(
     storage: running.WhichStorage = "float16",
     existing: running.WhenThere = "missing",
     limit: running.Limit = None,
+    views: running.HowManyViews = None,
+    augment: running.Augment = None,
+    views_seed: running.ViewsSeed = None,
     loader: running.Loader = "threads",
     workers: running.Workers = None,
     skip_bad_images: running.SkipBadImages = False,
@@ -73,6 +77,10 @@ def command(
     it stopped; a cache that is complete and was made from the same things is left alone. With
     several poolings each cut is captured in all that fit its output, in the same pass.
 
+    Several checkpoints may be a series: a pattern of files, whose names tell their epochs, or a
+    table with a line for each and a column for each of its settings. Both are kept in the caches.
+    With --views each image is seen in so many random views instead, which are rows of their own.
+
     With --stream statistics no feature is stored: counts, means, second moments and cross moments
     with the targets of each cut are, enough for ridge, nearest-class-mean and LDA probes, coding
     rates and spectra. layerscope.open_statistics reads them.
@@ -89,6 +97,9 @@ def command(
       layerscope extract vit.pth --data objects3d=DIR --pooling mean,cls --cuts '-4:'
       layerscope extract moco.pth.tar --data objects3d=DIR --branch momentum
       layerscope extract resnet50.pth --data objects3d=DIR --dry-run --json
+      layerscope extract 'runs/epoch_*.pth' --data objects3d=DIR -o features/
+      layerscope extract --table runs.csv --data objects3d=DIR -o features/
+      layerscope extract net.pth --data objects3d=DIR --views 8 --augment simclr -o views/
       layerscope extract vit.pth --data places=DIR --stream statistics --tasks places205
     """
     from layerscope.device import choose_device
@@ -104,6 +115,7 @@ def command(
         "workers": workers,
         "skip_bad": skip_bad_images,
         "stream": stream,
+        "views": running.views_of(views, augment, views_seed),
         "tasks": None if tasks is None else [name.strip() for name in tasks.split(",")],
     }
     if tasks is not None and stream is None:
@@ -112,6 +124,7 @@ def command(
             hint="Leave it out, for a cache holds the targets of all tasks; or add --stream "
             "statistics.",
         )
+    series = running.members(checkpoints, table)
     with joined() as ranks, terminal.quiet_unless(ranks.leads):
         where = choose_device(device, ranks.local_rank)
         opened = [sources.open_pair(pair, allow_missing=skip_bad_images) for pair in data]
@@ -119,9 +132,9 @@ def command(
         if not dry_run:
             together = f", the first of {ranks.count} ranks" if ranks.count > 1 else ""
             terminal.say(f"Device: {where}" + " (auto)" * (device == "auto") + together)
-            run.require_room(checkpoints, opened)
-        for checkpoint in checkpoints:
-            run.checkpoint(checkpoint, opened)
+            run.require_room(series, opened)
+        for member in series:
+            run.checkpoint(member, opened)
         run.emit(as_json)
     raise typer.Exit(run.exit_code())
 
@@ -134,47 +147,70 @@ class _Run:
         self._how = how
         self._output: Path = words["output"]
         self._rows: list[Row] = []
+        self._names: dict[str, str] = {}
+        """By name: which of the checkpoints has it."""
         self._failed: list[Row] = []
 
-    def require_room(self, checkpoints: Sequence[str], opened: Sequence[Source]) -> None:
+    def require_room(self, series: Sequence[Member], opened: Sequence[Source]) -> None:
         """Refuse to begin what would end on a full disk, hours later."""
         from layerscope.extract import plan, require_room
-        from layerscope.models import select_cuts
 
-        if len(checkpoints) * len(opened) < 2:
+        if len(series) * len(opened) < 2:
             return  # the only cache is measured when it is opened
         plans = []
-        for name in checkpoints:
+        for member in series:
             # What is wrong with one of them is said when its turn comes.
             with suppress(LayerScopeError):
-                model = options.load_with(name, self._words)
-                cuts = select_cuts(model, self._words["cuts"], self._words["pooling"])
+                model, cuts = self._loaded(member)
                 for source in opened:
                     with suppress(LayerScopeError):
                         plans.append(plan(model, source, self._output, cuts=cuts, **self._how))
         require_room(plans)
 
-    def checkpoint(self, name: str, opened: Sequence[Source]) -> None:
-        from layerscope.models import select_cuts
-
+    def checkpoint(self, member: Member, opened: Sequence[Source]) -> None:
+        word = member.checkpoint
         try:
-            model = options.load_with(name, self._words)
-            cuts = select_cuts(model, self._words["cuts"], self._words["pooling"])
+            model, cuts = self._loaded(member)
+            self._require_own_name(model.checkpoint.name, word)
         except LayerScopeError as error:
-            self._fail(name, None, error)
+            self._fail(word, None, error)
             return
         for note in model.notes:
             terminal.say(f"{model.checkpoint.name}: {note}")
+        if member.settings:
+            told = ", ".join(f"{name} {value}" for name, value in member.settings.items())
+            terminal.say(f"{model.checkpoint.name}: {told}.")
         for source in opened:
             try:
-                self._rows.append(self._one(model, cuts, source))
+                self._rows.append(self._one(model, cuts, source, member.settings))
             except LayerScopeError as error:
-                self._fail(name, source.name, error)
+                self._fail(word, source.name, error)
 
-    def _one(self, model: LoadedModel, cuts: Sequence[CutPoint], source: Source) -> Row:
+    def _loaded(self, member: Member) -> tuple[LoadedModel, tuple[CutPoint, ...]]:
+        from layerscope.models import select_cuts
+
+        model = member.named(options.load_with(member.checkpoint, self._words))
+        return model, select_cuts(model, self._words["cuts"], self._words["pooling"])
+
+    def _require_own_name(self, name: str, word: str) -> None:
+        other = self._names.setdefault(name, word)
+        if other != word:
+            raise SettingsError(
+                f"{word!r} and {other!r} are both called {name!r}, and have one cache.",
+                hint="List them in a --table, with a name for each in its column name.",
+            )
+
+    def _one(
+        self,
+        model: LoadedModel,
+        cuts: Sequence[CutPoint],
+        source: Source,
+        series: Mapping[str, Setting],
+    ) -> Row:
         from layerscope.extract import extract, plan, require_room
 
-        planned = plan(model, source, self._output, cuts=cuts, **self._how)
+        how = {**self._how, "series": series}
+        planned = plan(model, source, self._output, cuts=cuts, **how)
         if self._words["dry_run"]:
             return _planned(planned)
         require_room([planned])
@@ -182,10 +218,10 @@ class _Run:
         ranks = self._how["ranks"]
         if ranks.leads:
             settings.write(self._output / "settings.json", "extract", self._words)
-        label = f"{model.checkpoint.name} on {source.name}"
+        label = f"{model.checkpoint.name} on {planned.header.source.name}"
         if planned.standing.rows_done:
             terminal.say(f"{label}: {planned.standing.rows_done} rows are there.")
-        job = partial(extract, model, source, self._output, cuts=cuts, **self._how)
+        job = partial(extract, model, source, self._output, cuts=cuts, **how)
         if planned.standing.status == "there":
             report = job()
         else:
@@ -242,6 +278,7 @@ def _planned(planned: Plan) -> Row:
         ),
         "path": str(planned.path),
         "fingerprint": planned.header.fingerprint,
+        "settings": planned.settings,
     }
 
 

@@ -14,6 +14,7 @@ from layerscope.errors import FINDINGS
 
 if TYPE_CHECKING:
     from layerscope.extract import Plan
+    from layerscope.models import Member
     from layerscope.rehearse import Rehearsal
 
 Row = dict[str, Any]
@@ -21,8 +22,9 @@ Row = dict[str, Any]
 
 def command(
     context: typer.Context,
-    checkpoints: running.Checkpoints,
     data: sources.Data,
+    checkpoints: running.Checkpoints = None,
+    table: running.Table = None,
     output: running.Caches = Path("features"),
     cuts: running.Cuts = None,
     pooling: running.Pooling = None,
@@ -32,6 +34,9 @@ def command(
     storage: running.WhichStorage = "float16",
     existing: running.WhenThere = "missing",
     limit: running.Limit = None,
+    views: running.HowManyViews = None,
+    augment: running.Augment = None,
+    views_seed: running.ViewsSeed = None,
     loader: running.Loader = "threads",
     workers: running.Workers = None,
     skip_bad_images: running.SkipBadImages = False,
@@ -63,6 +68,7 @@ def command(
     Examples:
       layerscope plan simclr-objects3d --data objects3d=data/objects3d
       layerscope plan resnet50.pth --data in1k=imagenet/ --data clevr=CLEVR_v1.0 --batch-size 256
+      layerscope plan --table runs.csv --data objects3d=data/objects3d --views 8
       layerscope plan vit.pth --data inat=inat2018/ --pooling mean,cls --batches 0 --json
     """
     how = {
@@ -75,13 +81,11 @@ def command(
         "loader": loader,
         "workers": workers,
         "skip_bad": skip_bad_images,
+        "views": running.views_of(views, augment, views_seed),
     }
+    series = running.members(checkpoints, table)
     opened = [sources.open_pair(pair, allow_missing=skip_bad_images) for pair in data]
-    rows = [
-        row
-        for checkpoint in checkpoints
-        for row in _planned(checkpoint, opened, context.params, how)
-    ]
+    rows = [row for member in series for row in _planned(member, opened, context.params, how)]
     _tell_room(rows, output)
     terminal.emit({"plans": rows}, as_json, lambda: _text(rows))
     if not all(row["fits"] for row in rows):
@@ -89,13 +93,13 @@ def command(
 
 
 def _planned(
-    checkpoint: str, opened: list[Any], words: dict[str, Any], how: dict[str, Any]
+    member: Member, opened: list[Any], words: dict[str, Any], how: dict[str, Any]
 ) -> list[Row]:
     from layerscope.extract import plan
     from layerscope.models import select_cuts
     from layerscope.rehearse import rehearse
 
-    model = options.load_with(checkpoint, words)
+    model = member.named(options.load_with(member.checkpoint, words))
     cuts = select_cuts(model, words["cuts"], words["pooling"])
     rows = []
     for source in opened:

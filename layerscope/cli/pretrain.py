@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    method: Annotated[str, typer.Argument(help="How to train: simclr or rotation.")],
+    method: Annotated[str, typer.Argument(help="How to train: simclr, rotation or category.")],
     data: Annotated[str, typer.Option("--data", help="objects3d=DIR, a rendered set.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="NAME.safetensors to write.")],
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the images.")] = 40,
@@ -28,21 +28,35 @@ def command(
         float, typer.Option("--learning-rate", help="Of AdamW, after warm-up.")
     ] = 2e-3,
     seed: Annotated[int, typer.Option("--seed", help="Of weights, order and views.")] = 0,
+    noisy_labels: Annotated[
+        float,
+        typer.Option("--noisy-labels", min=0, max=1, help="Share of wrong labels, kept for good."),
+    ] = 0.0,
+    snapshots: Annotated[
+        int | None,
+        typer.Option("--snapshots", min=1, help="Keep NAME-epoch-012 and so on, every so many."),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1.")] = "auto",
     workers: Annotated[int, typer.Option("--workers", min=0, help="Processes for views.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train a ResNet-18 with a 3-layer head, and write its weights and its card.
 
+    With --snapshots the weights after every so many epochs are kept as NAME-epoch-012.safetensors
+    and so on, each with a card. --noisy-labels makes a share of the labels of a supervised method
+    wrong, from the first epoch to the last, to study over-fitting.
+
     \b
     Examples:
       layerscope pretrain simclr --data objects3d=data/objects3d -o runs/simclr.safetensors
       layerscope pretrain rotation --data objects3d=data/objects3d -o runs/rotation.safetensors
+      layerscope pretrain category --data objects3d=DIR -o a.safetensors --noisy-labels 0.4
+      layerscope pretrain simclr --data objects3d=DIR -o runs/a.safetensors --snapshots 4
     """
     import torch
 
     from layerscope.device import choose_device
-    from layerscope.pretrain import Recipe, methods, pretrain
+    from layerscope.pretrain import Recipe, Snapshots, methods, pretrain
 
     methods[method]
     source = open_pair(data)
@@ -54,6 +68,7 @@ def command(
         batch_size=batch_size,
         learning_rate=learning_rate,
         seed=seed,
+        noisy_labels=noisy_labels,
     )
     chosen = choose_device(device)
     # Workers and torch must not fight for the cores: that costs many times what it brings.
@@ -66,15 +81,16 @@ def command(
             source,
             output,
             device=chosen,
-            command=_again(recipe, output),
+            command=_again(recipe, output, snapshots),
             workers=workers,
+            snapshots=None if snapshots is None else Snapshots(snapshots),
             advance=advance,
             said=terminal.say,
         )
     terminal.emit({"card": str(card), "weights": str(output)}, as_json, lambda: str(card))
 
 
-def _again(recipe: Recipe, output: Path) -> str:
+def _again(recipe: Recipe, output: Path, snapshots: int | None) -> str:
     words = ["layerscope", "pretrain", recipe.method, "--data", "objects3d=data/objects3d"]
     for option, value in (
         ("--epochs", recipe.epochs),
@@ -85,4 +101,8 @@ def _again(recipe: Recipe, output: Path) -> str:
         ("--seed", recipe.seed),
     ):
         words += [option, str(value)]
+    if recipe.noisy_labels:
+        words += ["--noisy-labels", str(recipe.noisy_labels)]
+    if snapshots is not None:
+        words += ["--snapshots", str(snapshots)]
     return shlex.join([*words, "-o", output.name])

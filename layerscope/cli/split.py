@@ -56,9 +56,9 @@ def split(context: Any, words: Sequence[str]) -> tuple[Part, ...]:
         return (Part(_job(context, before, name, command, rest), name),)
     return tuple(
         Part(
-            _job(context, before, name, command, (checkpoint, "--data", data, *others)),
+            _job(context, before, name, command, (*checkpoint, "--data", data, *others)),
             name,
-            checkpoint,
+            checkpoint[0] if checkpoint else None,
             sources.pair(data)[0],
         )
         for checkpoint, data, others in _each(context, name, command, rest)
@@ -94,18 +94,29 @@ def _job(context: Any, before: Sequence[str], name: str, command: Any, rest: Seq
 
 def _each(
     context: Any, name: str, command: Any, words: Sequence[str]
-) -> list[tuple[str, str, tuple[str, ...]]]:
-    """Return each checkpoint with each source, and the other options as they were typed."""
+) -> list[tuple[tuple[str, ...], str, tuple[str, ...]]]:
+    """Return each checkpoint with each source, and the other options as they were typed.
+
+    The checkpoints of a table are one job for each source: none of them is named.
+    """
     inner = command.context_class(command, info_name=name, parent=context)
     typed, extra, _ = _several(command, SPLIT[name]).make_parser(inner).parse_args(list(words))
     defaults = (context.default_map or {}).get(name, {})
     checkpoints = _listed(typed.pop(SPLIT[name], None) or defaults.get(SPLIT[name]))
     data = _listed(typed.pop("data", None) or defaults.get("data"))
+    table = typed.get("table") or defaults.get("table")
     if extra or not (checkpoints and data):
         # This says what is wrong, or prints the help that was asked for.
         command.make_context(name, list(words), parent=context)
+    if bool(checkpoints) == bool(table):
+        raise SettingsError(
+            f"{name!r} is to run on "
+            + ("named checkpoints and those of a table." if table else "no checkpoint."),
+            hint="Name checkpoints, or give --table with a line for each.",
+        )
     others = tuple(_again(command.get_params(inner), typed))
-    return [(checkpoint, pair, others) for checkpoint, pair in product(checkpoints, data)]
+    named: list[tuple[str, ...]] = [(checkpoint,) for checkpoint in checkpoints] or [()]
+    return [(checkpoint, pair, others) for checkpoint, pair in product(named, data)]
 
 
 def _several(command: Any, checkpoints: str) -> Any:

@@ -1,16 +1,21 @@
 """Images and the questions asked of them: sources, tasks, transforms and the loaders."""
 
+from layerscope.data.augmentation import Augmentation, augmentations
 from layerscope.data.images import read_image
 from layerscope.data.loaders import BadImage, Loader, Reading, loaders
 from layerscope.data.sources import all_tasks, open_source, select_tasks, sources, thin
 from layerscope.data.transforms import Preparation, framed, image_transform
+from layerscope.data.views import Views, with_views
 
 __all__ = [
+    "Augmentation",
     "BadImage",
     "Loader",
     "Preparation",
     "Reading",
+    "Views",
     "all_tasks",
+    "augmentations",
     "framed",
     "image_transform",
     "loaders",
@@ -19,4 +24,5 @@ __all__ = [
     "select_tasks",
     "sources",
     "thin",
+    "with_views",
 ]

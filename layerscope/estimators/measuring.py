@@ -72,7 +72,7 @@ def read_sample(view: LayerView, split: Split) -> Sample:
     names = np.unique(view.groups(split), return_inverse=True)[1].ravel()
     groups = torch.from_numpy(names.astype(np.int64))
     augmented = is_augmented(view, split)
-    images = groups if augmented else torch.arange(len(features))
+    images = torch.from_numpy(view.instances(split)) if augmented else torch.arange(len(features))
     return Sample(features, groups, images, augmented)
 
 

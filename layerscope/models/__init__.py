@@ -5,17 +5,21 @@ from layerscope.models.checkpoint import LoadedModel, load
 from layerscope.models.families import families
 from layerscope.models.families.layerscope import untrained
 from layerscope.models.selection import select_cuts
+from layerscope.models.series import Member, members, read_table
 from layerscope.models.taps import open_taps
 
 __all__ = [
     "LoadedModel",
+    "Member",
     "card_folder",
     "card_names",
     "families",
     "find_card",
     "load",
+    "members",
     "open_taps",
     "read_card",
+    "read_table",
     "select_cuts",
     "untrained",
 ]

@@ -2,6 +2,6 @@
 
 from layerscope.pretrain.methods import Method, methods
 from layerscope.pretrain.recipe import Recipe
-from layerscope.pretrain.run import pretrain
+from layerscope.pretrain.run import Snapshots, pretrain
 
-__all__ = ["Method", "Recipe", "methods", "pretrain"]
+__all__ = ["Method", "Recipe", "Snapshots", "methods", "pretrain"]

@@ -15,29 +15,32 @@ from layerscope.errors import TrainingError
 from layerscope.nouns import Source, Split
 from layerscope.pretrain.methods import Method
 
-ROTATION_TASK = "objects3d-rotation"
 
-
-def decode(source: Source, split: Split, advance: Callable[[int], None]) -> tuple[Tensor, Tensor]:
-    """Return a split's images and rotations.
+def decode(
+    source: Source, split: Split, task: str, advance: Callable[[int], None]
+) -> tuple[Tensor, Tensor]:
+    """Return a split's images and a task's targets.
 
     Args:
         source: The rendered 3D data set.
         split: Which rows.
+        task: Whose targets; empty for none.
         advance: Told of every image that was decoded.
 
     Returns:
-        (n, 3, h, w) uint8 images and (n, 3) float32 yaw, pitch and roll in radians.
+        (n, 3, h, w) uint8 images, and (n,) int64 classes or (n, k) float32 latents; (n, 0) where
+        there is no task.
 
     Raises:
-        TrainingError: The source has no rotations, the split is empty or image sizes differ.
+        TrainingError: The source has no such task, the split is empty or image sizes differ.
     """
     rows = np.flatnonzero(source.splits == split)
-    if ROTATION_TASK not in source.targets or not len(rows):
+    if (task and task not in source.targets) or not len(rows):
         raise TrainingError(
             f"The source {source.name!r} has {len(rows)} {split} images and these tasks: "
             f"{', '.join(source.targets) or 'none'}.",
-            hint=f"Train on a rendered set (layerscope render), which has {ROTATION_TASK}.",
+            hint="Train on a rendered set (layerscope render)"
+            + (f", which has {task}." if task else "."),
         )
 
     def read(row: int) -> Tensor:
@@ -53,8 +56,8 @@ def decode(source: Source, split: Split, advance: Callable[[int], None]) -> tupl
             f"The images have {len(shapes)} different sizes, such as {sorted(shapes)[:2]}.",
             hint="Train on images of one size.",
         )
-    latents = torch.from_numpy(source.targets[ROTATION_TASK][rows]).float()
-    return torch.stack(images), latents
+    targets = torch.from_numpy(source.targets[task][rows]) if task else torch.zeros(len(rows), 0)
+    return torch.stack(images), targets.float() if targets.is_floating_point() else targets
 
 
 class Views(Dataset[tuple[tuple[Tensor, ...], Tensor]]):
@@ -62,17 +65,17 @@ class Views(Dataset[tuple[tuple[Tensor, ...], Tensor]]):
 
     Args:
         images: (n, 3, h, w) uint8.
-        latents: (n, 3) radians.
+        targets: (n, …) what the method is trained with.
         method: Makes the views.
         side: Of the views in pixels.
         seed: Of the augmentations.
     """
 
     def __init__(
-        self, images: Tensor, latents: Tensor, method: Method, *, side: int, seed: int
+        self, images: Tensor, targets: Tensor, method: Method, *, side: int, seed: int
     ) -> None:
         self._images = images
-        self._latents = latents
+        self._targets = targets
         self._method = method
         self._side = side
         self._seed = seed
@@ -81,8 +84,8 @@ class Views(Dataset[tuple[tuple[Tensor, ...], Tensor]]):
         return len(self._images)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Return the views and the rotation of ``(epoch, row)``."""
+        """Return the views and the target of ``(epoch, row)``."""
         epoch, row = key
         mixed = np.random.SeedSequence((self._seed, epoch, row)).generate_state(1)[0]
         torch.manual_seed(int(mixed))
-        return self._method.inputs(self._images[row], self._side), self._latents[row]
+        return self._method.inputs(self._images[row], self._side), self._targets[row]

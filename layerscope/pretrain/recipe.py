@@ -24,6 +24,8 @@ class Recipe:
     warmup_epochs: int = 2
     precision: str = "bfloat16"
     seed: int = 0
+    noisy_labels: float = 0.0
+    """Share of the training targets that are wrong from the beginning to the end."""
 
     @property
     def representation(self) -> int:

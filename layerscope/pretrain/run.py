@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,26 @@ from layerscope.nouns import Source
 from layerscope.pretrain.card import toml
 from layerscope.pretrain.images import Views, decode
 from layerscope.pretrain.methods import Method, methods
+from layerscope.pretrain.noise import noisy
 from layerscope.pretrain.recipe import Recipe
 from layerscope.pretrain.trainer import EpochLoss, Normalise, train
 
 Advance = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshots:
+    """Which epochs' weights are kept beside the last ones."""
+
+    every: int
+    """``NAME-epoch-012.safetensors`` and its card after each so many epochs, the last among them
+    where it is a multiple."""
+
+    def path(self, out: Path, epoch: int) -> Path | None:
+        """Return the weights' path after an epoch, counted from 1; None where none are kept."""
+        if epoch % self.every:
+            return None
+        return out.with_name(f"{out.stem}-epoch-{epoch:03}{out.suffix}")
 
 
 def pretrain(
@@ -37,6 +54,7 @@ def pretrain(
     device: torch.device,
     command: str = "",
     workers: int = 2,
+    snapshots: Snapshots | None = None,
     advance: Advance = lambda *_: None,
     said: Callable[[str], None] = lambda _: None,
 ) -> Path:
@@ -52,6 +70,7 @@ def pretrain(
         device: Where to train.
         command: The command line that trains it again, for the card.
         workers: Processes that make the augmented views.
+        snapshots: Which epochs are kept as well, each with a card of its own.
         advance: ``advance(images, note)`` after every step.
         said: Told the loss of every epoch.
 
@@ -59,39 +78,64 @@ def pretrain(
         The card's path.
 
     Raises:
-        TrainingError: The source does not fit the method, or the loss diverged.
+        TrainingError: The source or the share of wrong labels does not fit the method, or the loss
+            diverged.
     """
     method = methods[recipe.method]
+    _require_sense(recipe, method, out)
+    start = time.monotonic()
+    images, targets = decode(source, "train", method.task, lambda _: None)
+    task = next((task for task in source.tasks if task.name == method.task), None)
+    targets = noisy(targets, recipe.noisy_labels, recipe.seed, len(task.classes) if task else 0)
+    mean, std = channel_statistics(images)
+    output = len(task.classes) if task and method.output is None else method.output or 0
+    network = untrained(recipe.architecture(output), recipe.seed).to(device)
+    network.to(memory_format=torch.channels_last)
+    views = Views(images, targets, method, side=recipe.side, seed=recipe.seed)
+    losses: list[EpochLoss] = []
+
+    def write(path: Path) -> Path:
+        _save(network, path)
+        training = _training(recipe, source, losses, len(images), command, start)
+        content = _card(recipe, method, output, path, mean, std) | {"training": training}
+        card = path.with_suffix(".toml")
+        card.write_text(toml(content), encoding="utf-8")
+        return card
+
+    for epoch in train(
+        network,
+        method,
+        views,
+        recipe,
+        normalise=normaliser(mean, std),
+        workers=workers,
+        advance=advance,
+    ):
+        said(f"epoch {epoch.epoch}: loss {epoch.loss:.5f}")
+        losses.append(epoch)
+        kept = snapshots.path(out, epoch.epoch) if snapshots else None
+        if kept is not None:
+            write(kept)
+    return write(out)
+
+
+def _require_sense(recipe: Recipe, method: Method, out: Path) -> None:
     if out.suffix != ".safetensors":
         raise TrainingError(
             f"The output {str(out)!r} is no .safetensors file.",
             hint="Name it so: -o NAME.safetensors.",
         )
-    start = time.monotonic()
-    images, latents = decode(source, "train", lambda _: None)
-    mean, std = channel_statistics(images)
-    network = untrained(recipe.architecture(method.output), recipe.seed).to(device)
-    network.to(memory_format=torch.channels_last)
-    views = Views(images, latents, method, side=recipe.side, seed=recipe.seed)
-    losses = _losses(
-        train(
-            network,
-            method,
-            views,
-            recipe,
-            normalise=normaliser(mean, std),
-            workers=workers,
-            advance=advance,
-        ),
-        said,
-    )
-    _save(network, out)
-    content = _card(recipe, method, source, out, mean, std) | {
-        "training": _training(recipe, source, losses, len(images), command, start),
-    }
-    card = out.with_suffix(".toml")
-    card.write_text(toml(content), encoding="utf-8")
-    return card
+    if not 0 <= recipe.noisy_labels <= 1:
+        raise TrainingError(
+            f"A share of {recipe.noisy_labels} of the labels cannot be wrong.",
+            hint="Give --noisy-labels a share between 0 and 1, such as 0.4.",
+        )
+    if recipe.noisy_labels and not method.task:
+        supervised = ", ".join(name for name, known in methods.items() if known.task)
+        raise TrainingError(
+            f"{recipe.method} is trained without labels, so none of them can be wrong.",
+            hint=f"Leave --noisy-labels out, or train {supervised}.",
+        )
 
 
 def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
@@ -123,14 +167,6 @@ def normaliser(mean: list[float], std: list[float]) -> Normalise:
     return normalise
 
 
-def _losses(epochs: Any, said: Callable[[str], None]) -> list[EpochLoss]:
-    losses = []
-    for epoch in epochs:
-        said(f"epoch {epoch.epoch}: loss {epoch.loss:.5f}")
-        losses.append(epoch)
-    return losses
-
-
 def _save(network: TrunkAndHead, out: Path) -> None:
     halves = {
         key: (tensor.half() if tensor.is_floating_point() else tensor).contiguous().cpu()
@@ -143,17 +179,17 @@ def _save(network: TrunkAndHead, out: Path) -> None:
 
 
 def _card(
-    recipe: Recipe, method: Method, source: Source, out: Path, mean: list[float], std: list[float]
+    recipe: Recipe, method: Method, output: int, out: Path, mean: list[float], std: list[float]
 ) -> dict[str, Any]:
     return {
         "name": out.stem,
-        "description": method.description + ".",
+        "description": method.description + _noise(recipe) + ".",
         "family": "layerscope",
         "weights": out.name,
         "sha256": sha256_of_file(out),
         "licence": "Apache-2.0",
         "citation": "Bordes et al., Guillotine Regularization, TMLR 2023 (arXiv:2206.13378)",
-        "architecture": recipe.architecture(method.output),
+        "architecture": recipe.architecture(output),
         "preprocessing": {
             "resize": [recipe.side, recipe.side],
             "mean": mean,
@@ -161,6 +197,10 @@ def _card(
             "interpolation": "bilinear",
         },
     }
+
+
+def _noise(recipe: Recipe) -> str:
+    return f"; {recipe.noisy_labels:.0%} of the labels are wrong" if recipe.noisy_labels else ""
 
 
 def _training(
@@ -171,6 +211,7 @@ def _training(
         "data": f"{source.name}, train split, {images} images",
         "manifest": source.manifest,
         **recipe.table(),
+        "epochs_done": losses[-1].epoch,
         "first_loss": round(losses[0].loss, 5),
         "final_loss": round(losses[-1].loss, 5),
         "minutes": round((time.monotonic() - start) / 60, 1),

@@ -120,16 +120,16 @@ def train(
     for epoch in range(recipe.epochs):
         batches.epoch = epoch
         total = 0.0
-        for batch_views, latents in loader:
+        for batch_views, targets in loader:
             ready = tuple(normalise(view.to(device)) for view in batch_views)
             with torch.autocast(device.type, torch.bfloat16, recipe.precision == "bfloat16"):
-                loss = method.loss(network, ready, latents.to(device))
+                loss = method.loss(network, ready, targets.to(device))
             optim.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optim.step()
             scale.step()
             total += _finite(loss, epoch)
-            advance(len(latents), f"epoch {epoch + 1}/{recipe.epochs}, loss {loss.item():.4f}")
+            advance(len(targets), f"epoch {epoch + 1}/{recipe.epochs}, loss {loss.item():.4f}")
         yield EpochLoss(epoch + 1, total / len(batches))
 
 
@@ -138,6 +138,6 @@ def _finite(loss: Tensor, epoch: int) -> float:
     if not math.isfinite(value):
         raise TrainingError(
             f"The loss became {value} in epoch {epoch + 1}.",
-            hint="Lower --learning-rate or train in float32; no checkpoint was written.",
+            hint="Lower --learning-rate or train in float32; the last weights were not written.",
         )
     return value

@@ -47,6 +47,14 @@ class SameView:
         """(n,) group of each row of one split."""
         return self.view.groups(split)
 
+    def views(self, split: Split) -> npt.NDArray[np.int64]:
+        """(n,) number of the augmented view that each row of one split is."""
+        return self.view.views(split)
+
+    def instances(self, split: Split) -> npt.NDArray[np.int64]:
+        """(n,) number of the image of which each row of one split is a view."""
+        return self.view.instances(split)
+
 
 @dataclass(frozen=True)
 class DividedView(SameView):
@@ -74,6 +82,18 @@ class DividedView(SameView):
             return self.view.groups(split)
         groups: npt.NDArray[np.str_] = self._taken(split, "groups")
         return groups
+
+    def views(self, split: Split) -> npt.NDArray[np.int64]:
+        if split == "test":
+            return self.view.views(split)
+        views: npt.NDArray[np.int64] = self._taken(split, "views")
+        return views
+
+    def instances(self, split: Split) -> npt.NDArray[np.int64]:
+        if split == "test":
+            return self.view.instances(split)
+        instances: npt.NDArray[np.int64] = self._taken(split, "instances")
+        return instances
 
     def _taken(self, split: Split, what: str, *given: str) -> Any:
         rows = self.train if split == "train" else self.val

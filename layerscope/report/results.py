@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerscope.errors import LayerScopeError
-from layerscope.nouns import UNLABELLED, Losses, Score, Task
+from layerscope.nouns import UNLABELLED, Losses, Score, Setting, Task
 from layerscope.report.labelled import labelled
 from layerscope.report.writing import append_lines, complete_lines, replace_file
 
@@ -191,7 +191,7 @@ class Results:
         with _open(path, "Run the probe again; it writes the groups first.") as stored:
             return stored["test"], str(stored["fingerprint"])
 
-    def keep_settings(self, checkpoint: str, settings: Mapping[str, str | int | float]) -> None:
+    def keep_settings(self, checkpoint: str, settings: Mapping[str, Setting]) -> None:
         """Keep what distinguishes a checkpoint in a series or a grid: its epoch, its settings.
 
         Each checkpoint has a file of its own, so that several jobs may write at a time.
@@ -201,7 +201,7 @@ class Results:
         path = self._checkpoints / _safe(f"{checkpoint}.json")
         replace_file(path, lambda file: file.write(f"{text}\n".encode()))
 
-    def settings(self) -> dict[str, dict[str, str | int | float]]:
+    def settings(self) -> dict[str, dict[str, Setting]]:
         """Return by checkpoint what was kept of it, sorted by name.
 
         Raises:
@@ -320,7 +320,7 @@ def _fingerprint(path: Path) -> str:
         return str(stored["fingerprint"])
 
 
-def _record(path: Path) -> tuple[str, dict[str, str | int | float]]:
+def _record(path: Path) -> tuple[str, dict[str, Setting]]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         return str(record["checkpoint"]), dict(record["settings"])

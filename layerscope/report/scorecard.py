@@ -24,10 +24,13 @@ from statistics import fmean, median
 
 import torch
 
-from layerscope.nouns import UNLABELLED, Direction, Interval, Score
+from layerscope.nouns import UNLABELLED, VIEWS, Direction, Interval, Score
 from layerscope.report.verdict import Contest, in_runs, interval, lowest, resampled, usual
 from layerscope.stats.bootstrap import RESAMPLES, Resampled, difference
 from layerscope.stats.rank_correlation import FEWEST, kendall, over_rows, spearman
+
+_ByCut = dict[tuple[str, str], list[Score]]
+"""Of one measure, by cut and pooling, its scores under all seeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,24 +126,35 @@ def scorecard(
 
 
 def measured(contest: Contest, measures: Sequence[Score]) -> list[Measured]:
-    """Return the measures that some cut of a contest has, in the pooling that the probe chose."""
+    """Return the measures that some cut of a contest has, in the pooling that the probe chose.
+
+    What was measured of the images and of their views counts once, of the images; of several
+    numbers of views the last that was measured counts.
+    """
     first = contest.scores[0]
-    cells: dict[tuple[str, str, str], dict[tuple[str, str], list[Score]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
+    cells: dict[tuple[str, str, str], dict[str, _ByCut]] = defaultdict(dict)
     for score in measures:
-        here = (score.checkpoint, score.source) == (first.checkpoint, first.source)
-        asked = (
-            score.task in (UNLABELLED.name, first.task) and score.fingerprint == first.fingerprint
-        )
-        if here and asked and score.primary and score.usual and score.status == "done":
+        asked = score.task in (UNLABELLED.name, first.task) and _is_of_layers(score, first)
+        if asked and score.primary and score.usual and score.status == "done":
             named = (score.estimator, score.metric, score.task)
-            cells[named][score.cut, score.pooling].append(score)
-    found = [_measured(contest, by_cut) for by_cut in cells.values()]
+            by_cut = cells[named].setdefault(score.source, defaultdict(list))
+            by_cut[score.cut, score.pooling].append(score)
+    chosen = [by.get(first.source) or list(by.values())[-1] for by in cells.values()]
+    found = [_measured(contest, by_cut) for by_cut in chosen]
     return [row for row in found if any(map(math.isfinite, row.values))]
 
 
-def _measured(contest: Contest, by_cut: Mapping[tuple[str, str], list[Score]]) -> Measured:
+def _is_of_layers(score: Score, first: Score) -> bool:
+    """Return whether a measure is of the layers that were probed: of the same features, or views.
+
+    Augmented views of the images are a source and a cache of their own.
+    """
+    images, _, views = score.source.partition(VIEWS)
+    same = bool(views) or score.fingerprint == first.fingerprint
+    return (score.checkpoint, images) == (first.checkpoint, first.source) and same
+
+
+def _measured(contest: Contest, by_cut: _ByCut) -> Measured:
     first = next(iter(by_cut.values()))[0]
     # Of several seeds the mean; the error is that of one, which is the cautious side.
     groups = [by_cut.get((score.cut, score.pooling), []) for score in contest.scores]

@@ -51,7 +51,7 @@ def test_nouns_come_back_equal(complete, header):
         assert cache.complete
         assert (cache.checkpoint, cache.source, cache.limit) == ("net", "toy", None)
         assert cache.card.preprocessing == header.checkpoint.preprocessing
-        assert cache.settings == {"device": "cpu"}
+        assert cache.computation == {"device": "cpu"}
 
 
 def test_where_the_maker_kept_the_weights_stays_private(complete):

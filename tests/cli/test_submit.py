@@ -112,6 +112,12 @@ def test_other_commands_are_one_job_word_by_word(dry, words):
     assert row["checkpoint"] is row["source"] is None
 
 
+def test_the_checkpoints_of_a_table_are_one_job_for_each_source(dry):
+    rows = dry("extract", "--table", "runs.csv", "--data", "in1k=x", "--data", "clevr=y")
+    assert [(row["checkpoint"], row["source"]) for row in rows] == [(None, "in1k"), (None, "clevr")]
+    assert rows[0]["command"][1:] == ["extract", "--data", "in1k=x", "--table", "runs.csv"]
+
+
 def test_options_before_submit_are_those_of_the_job_too(dry):
     Path("mine.py").write_text("")
     settings = {"layerscope": "0", "extract": {"checkpoints": ["a.pth"], "data": ["in1k=x"]}}
@@ -148,7 +154,11 @@ def test_a_dry_run_needs_neither_submitit_nor_slurm(door, monkeypatch):
             "Invalid value for '--batch-size'",
         ),
         (("extract", "a.pth"), "Missing option '--data'"),
-        (("extract", "--data", "in1k=x"), "Missing argument 'CHECKPOINT"),
+        (("extract", "--data", "in1k=x"), "'extract' is to run on no checkpoint"),
+        (
+            ("extract", "a.pth", "--table", "t.csv", "--data", "in1k=x"),
+            "'extract' is to run on named checkpoints and those of a table",
+        ),
         (("extract", "a.pth", "--data", "in1k"), "--data 'in1k' does not say which source"),
         (("report", "results/", "more/", "--nothing"), "No such option"),
         (("check",), "'check' is a group of commands"),

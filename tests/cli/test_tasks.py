@@ -110,10 +110,10 @@ def test_three_data_sets_from_their_folders_to_their_verdicts(door, tmp_path, mo
     assert best["places205"] > 0.9
     with open_cache(Path("features/net@clevr.h5")) as cache:
         # Wider than high, and still whole: resized to the network's square.
-        seen = cache.settings["preprocessing"]
+        seen = cache.computation["preprocessing"]
         assert (seen["resize"], seen["crop"]) == ([32, 32], None)
         assert (seen["interpolation"], seen["antialias"]) == ("bilinear", True)
-        assert "Pillow" in cache.settings["decoder"]
+        assert "Pillow" in cache.computation["decoder"]
 
 
 def test_an_unknown_task_and_one_that_no_cache_holds_are_told_apart(door, tmp_path):

@@ -40,6 +40,12 @@ class View:
     def groups(self, split: Split) -> np.ndarray:
         return self._part((np.arange(len(self.rows)) // self.group_size).astype(str), split)
 
+    def views(self, split: Split) -> np.ndarray:
+        return self._part(np.zeros(len(self.rows), np.int64), split)
+
+    def instances(self, split: Split) -> np.ndarray:
+        return self._part(np.arange(len(self.rows)), split)
+
     @staticmethod
     def _part(rows: Any, split: Split) -> Any:
         low, high = (round(len(rows) * end) for end in BOUNDS[split])

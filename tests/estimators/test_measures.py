@@ -58,6 +58,9 @@ class Augmented(View):
     def views(self, split):
         return self._part(np.arange(len(self.rows)) % self.group_size, split)
 
+    def instances(self, split):
+        return self._part(np.arange(len(self.rows)) // self.group_size, split)
+
 
 def layer() -> Augmented:
     """Images of three classes, an offset, unequal lengths, and twelve unequal directions."""

@@ -44,7 +44,7 @@ def test_every_row_is_seen_once_an_epoch_in_an_order_of_the_seed():
     assert [row for b in batches for _, row in b] != [row for b in first for _, row in b]
 
 
-@pytest.mark.parametrize("name", ["simclr", "rotation"])
+@pytest.mark.parametrize("name", ["simclr", "rotation", "category"])
 def test_views_depend_on_seed_epoch_and_row_alone(name):
     images = torch.randint(0, 255, (4, 3, 48, 48), dtype=torch.uint8)
     views = Views(images, torch.zeros(4, 3), methods[name], side=32, seed=0)
@@ -99,6 +99,15 @@ def test_training_lowers_the_loss():
     losses = run(Tiny(4), recipe, images, latents)
     assert losses[-1].loss < 0.7 * losses[0].loss
     assert len(losses) == 30
+
+
+def test_categories_are_learnt_as_classes():
+    labels = torch.arange(16) % 3
+    images = (60 + 60 * labels.to(torch.uint8))[:, None, None, None].expand(16, 3, 40, 40)
+    recipe = Recipe("category", epochs=20, batch_size=8, learning_rate=3e-2, precision="float32")
+    torch.manual_seed(0)
+    losses = run(Tiny(3), recipe, images, labels)
+    assert losses[-1].loss < 0.7 * losses[0].loss
 
 
 def test_too_few_images_for_a_batch():

@@ -29,6 +29,10 @@ def test_every_row_that_is_no_test_row_is_validated_on_once(layer, task):
         assert np.array_equal(part.features("val"), whole[part.val])
         assert np.array_equal(part.features("test"), layer.features("test"))
         assert np.array_equal(part.target("y", "test"), layer.target("y", "test"))
+        # Places and numbers of images are the same in this layer.
+        assert np.array_equal(part.instances("val"), part.val)
+        assert np.array_equal(part.instances("test"), layer.instances("test"))
+        assert len(part.views("train")) == len(part.train)
 
 
 def test_more_folds_than_groups_are_refused(layer):

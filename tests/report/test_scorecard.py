@@ -150,6 +150,21 @@ def test_a_measure_of_another_task_or_cache_or_a_failed_one_does_not_count(tmp_p
     assert (found.measure, found.cuts) == ("rankme", 1)
 
 
+def test_measures_of_views_stand_beside_and_those_of_the_images_come_first(tmp_path):
+    of_views = [
+        replace(measure(cut, value), source="toy.views2", fingerprint="sha256:views")
+        for cut, value in ACCURACY.items()
+    ]
+    lidar = [replace(it, estimator="lidar", metric="lidar") for it in of_views]
+    reversed_ = [replace(it, test=-it.test) for it in of_views]
+    images = [measure(cut, value) for cut, value in ACCURACY.items()]
+    stored = folder(tmp_path, layers())
+    found = scorecard(contests(stored), [*reversed_, *lidar, *images], resamples=100)
+    assert [(it.measure, round(it.tau.estimate)) for it in found] == [("rankme", 1), ("lidar", 1)]
+    stranger = [replace(it, source="other.views2") for it in lidar]
+    assert scorecard(contests(stored), stranger, resamples=100) == []
+
+
 def test_labels_are_told_and_each_metric_is_a_line_of_its_own(tmp_path):
     rows = [measure(cut, v, name="coding-rate") for cut, v in ACCURACY.items()]
     rows += [replace(it, task="toy-kind", metric="delta-r") for it in rows]

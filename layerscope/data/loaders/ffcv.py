@@ -27,6 +27,7 @@ from layerscope.data.loaders.loader import BadImage, Reading, Rows, loaders
 from layerscope.data.loaders.threads import ThreadLoader
 from layerscope.data.resampling import BICUBIC, BILINEAR
 from layerscope.data.transforms import Preparation
+from layerscope.data.views import ViewedImages
 from layerscope.errors import SettingsError, SourceError
 
 _WITNESS = ("index", "label")
@@ -41,7 +42,8 @@ class FfcvLoader:
         reading: What to read; its source lies in ``.beton`` files.
 
     Raises:
-        SettingsError: FFCV is not installed, or the preprocessing leaves images unequal.
+        SettingsError: FFCV is not installed, augmented views are wanted, or the preprocessing
+            leaves images unequal.
         SourceError: The source lies in other files.
     """
 
@@ -169,6 +171,11 @@ class FfcvLoader:
 
 def _packed(reading: Reading) -> BetonImages:
     images = reading.source.images
+    if isinstance(images, ViewedImages):
+        raise SettingsError(
+            "The loader ffcv makes no augmented views.",
+            hint="Leave --loader out: the default loader reads .beton files too.",
+        )
     if not isinstance(images, BetonImages):
         raise SourceError(
             f"The loader ffcv reads .beton files, and {reading.source.name} lies in "

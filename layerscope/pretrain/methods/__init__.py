@@ -13,22 +13,31 @@ class Method(Protocol):
     """A way of training a trunk with a head."""
 
     name: str
-    output: int
-    """Numbers read out behind the head; 0 where the loss acts on the embeddings."""
+    task: str
+    """Whose targets it is trained with; empty where it needs none."""
     description: str
     """One sentence for the card."""
+
+    @property
+    def output(self) -> int | None:
+        """Numbers read out behind the head; 0 where the loss acts on the embeddings.
+
+        None for one a class of the task.
+        """
+        ...
 
     def inputs(self, image: Tensor, side: int) -> tuple[Tensor, ...]:
         """Return the augmented views (3, side, side), uint8, of one image (3, h, w), uint8."""
         ...
 
-    def loss(self, network: nn.Module, views: tuple[Tensor, ...], latents: Tensor) -> Tensor:
+    def loss(self, network: nn.Module, views: tuple[Tensor, ...], targets: Tensor) -> Tensor:
         """Return the mean loss of a batch.
 
         Args:
             network: Images to read-outs, or to embeddings where ``output`` is 0.
             views: For every view (b, 3, side, side), normalised.
-            latents: (b, 3) yaw, pitch and roll in radians.
+            targets: (b,) int64 classes or (b, k) float32 latents of the method's task; zeros
+                where it needs none.
         """
         ...
 

@@ -13,6 +13,7 @@ class Rotation:
     """Regression of the unit quaternion, the supervised network of Guillotine Regularization."""
 
     name = "rotation"
+    task = "objects3d-rotation"
     output = 4
     description = (
         "Supervised regression of the object's rotation as a unit quaternion (x, y, z, w), mean "
@@ -25,9 +26,9 @@ class Rotation:
         view: Tensor = crop(image)
         return (view,)
 
-    def loss(self, network: nn.Module, views: tuple[Tensor, ...], latents: Tensor) -> Tensor:
+    def loss(self, network: nn.Module, views: tuple[Tensor, ...], targets: Tensor) -> Tensor:
         """Return the mean squared error over the quaternion's four numbers."""
-        target = quaternion_from_euler(latents)
+        target = quaternion_from_euler(targets)
         return nn.functional.mse_loss(network(views[0]).float(), target)
 
 

@@ -38,6 +38,7 @@ class SimCLR:
     """Contrastive learning with the augmentations that Guillotine Regularization lists."""
 
     name = "simclr"
+    task = ""
     output = 0
     description = (
         f"SimCLR, NT-Xent at temperature {_TEMPERATURE}; views by random crop (20 to 100 % of the "
@@ -49,7 +50,7 @@ class SimCLR:
         """Return two views, augmented asymmetrically as in FFCV-SSL's ``train_ssl.py``."""
         return _first(side)(image), _second(side)(image)
 
-    def loss(self, network: nn.Module, views: tuple[Tensor, ...], latents: Tensor) -> Tensor:
+    def loss(self, network: nn.Module, views: tuple[Tensor, ...], targets: Tensor) -> Tensor:
         """Return NT-Xent over the batch."""
         first, second = network(torch.cat(views)).chunk(2)
         return nt_xent(first, second, _TEMPERATURE)
