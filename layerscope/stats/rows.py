@@ -13,10 +13,11 @@ from layerscope.stats.spectrum import Standardiser
 
 BLOCK = 1024
 """Least rows of a block: enough that products, and not calls, take the time."""
-LARGEST = 8192
+LARGEST = 1 << 15
 """Most rows of a block."""
-CACHED = 1 << 18
-"""Numbers computed of a block that stay in a processor's cache."""
+COMPUTED = 1 << 22
+"""Numbers computed of a block: oneDNN's products are the quicker the larger they are, and more
+would count beside the features in memory."""
 
 
 def standardised(rows: Tensor, standardiser: Standardiser, dtype: torch.dtype) -> HeldRows:
@@ -29,7 +30,7 @@ def standardised(rows: Tensor, standardiser: Standardiser, dtype: torch.dtype) -
 
 def rows_for(width: int) -> int:
     """Return how many rows a block is to have when so many numbers are computed of each."""
-    return min(LARGEST, max(BLOCK, CACHED // max(width, 1)))
+    return min(LARGEST, max(BLOCK, COMPUTED // max(width, 1)))
 
 
 class Rows(Protocol):

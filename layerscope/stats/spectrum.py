@@ -81,15 +81,18 @@ def spectrum(moments: Moments, *, whole: bool = False) -> Spectrum:
     Args:
         moments: Of the (n, d) training features as they are.
         whole: Keep all d directions, with eigenvalues of at least zero: for who does not divide by
-            them, and must not lose what lies in directions that the products' rounding hides.
+            them, and must not lose what lies in directions that the products' rounding hides. Such
+            a basis need not be more precise than the products, and is computed in their type.
 
     Returns:
         The spectrum, sorted from the largest eigenvalue down.
     """
     rule = standardiser(moments)
     gram = moments.covariance * torch.outer(rule.scale, rule.scale)
-    values, vectors = torch.linalg.eigh((gram + gram.T) / 2)
-    values, vectors = values.flip(0), vectors.flip(1)
+    of_float32 = moments.precision >= torch.finfo(torch.float32).eps
+    working = torch.float32 if whole and of_float32 else torch.float64
+    values, vectors = torch.linalg.eigh(((gram + gram.T) / 2).to(working))
+    values, vectors = values.double().flip(0), vectors.double().flip(1)
     if whole:
         return Spectrum(moments.count, rule, values.clamp(min=0), vectors)
     floor = len(values) * moments.precision * values[:1].clamp(min=0)
