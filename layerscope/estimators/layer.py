@@ -89,7 +89,7 @@ def read_layer(view: LayerView) -> Layer:
     if bool(rare.any()):
         features = {split: rows.masked_fill(rare, 0) for split, rows in features.items()}
         train = features["train"]
-    require_variation((train != train[0]).any(0), view, len(train))
+    require_variation(varying(train), view, len(train))
     return Layer(features, group_numbers(view), int(rare.sum()))
 
 
@@ -139,9 +139,18 @@ def rarely_vary(rows: Tensor) -> Tensor:
         (d,) bool; never true of a constant feature, which is no concern here.
     """
     # In blocks, because all of them in float64 would be the largest thing in memory.
-    mean = rows.sum(0, dtype=torch.float64) / len(rows)
-    few = few_rows_behind(torch.split(rows, BLOCK), mean, len(rows))
-    return few & (rows != rows[0]).any(0)
+    blocks = torch.split(rows, BLOCK)
+    mean = torch.stack([block.sum(0, dtype=torch.float64) for block in blocks]).sum(0) / len(rows)
+    few = few_rows_behind(blocks, mean, len(rows))
+    return few & varying(rows)
+
+
+def varying(rows: Tensor) -> Tensor:
+    """Return (d,) bool, whether a feature has more than one value among (n, d) rows."""
+    found = torch.zeros(rows.shape[1], dtype=torch.bool)
+    for block in torch.split(rows, BLOCK):
+        found |= (block != rows[0]).any(0)
+    return found
 
 
 def few_rows_behind(blocks: Iterable[Tensor], mean: Tensor, count: int) -> Tensor:
@@ -197,10 +206,11 @@ def require_finite(rows: Tensor, view: LayerView, split: Split) -> None:
     Raises:
         EstimatorError: Some are infinite or nan.
     """
-    broken = ~rows.isfinite()
-    if bool(broken.any()):
+    # In blocks, because a mask of all would be a quarter of the features.
+    broken = sum(int((~block.isfinite()).sum()) for block in torch.split(rows, BLOCK))
+    if broken:
         raise EstimatorError(
-            f"{int(broken.sum())} features of {view.cut.name!r} are not finite in {split}.",
+            f"{broken} features of {view.cut.name!r} are not finite in {split}.",
             hint="They may overflow half precision; extract the cut again in float32.",
         )
 

@@ -78,6 +78,7 @@ class StreamedRows:
         scale = self.standardiser.scale.to(self.dtype)
         start = 0
         for rows in self.read():
-            for block in torch.split(rows, size):
+            # Every block is a copy here, which should stay small beside the rows.
+            for block in torch.split(rows, min(size, max(BLOCK, COMPUTED // rows.shape[1]))):
                 yield slice(start, start + len(block)), (block.to(self.dtype) - mean).mul_(scale)
                 start += len(block)
