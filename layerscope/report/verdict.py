@@ -25,7 +25,7 @@ import numpy.typing as npt
 import torch
 
 from layerscope.errors import EstimatorError
-from layerscope.nouns import Interval, Losses, Score, Verdict
+from layerscope.nouns import VIEWS, Interval, Losses, Score, Verdict
 from layerscope.report.results import Results
 from layerscope.stats.bootstrap import (
     RESAMPLES,
@@ -143,6 +143,8 @@ def contest(results: Results, scores: Sequence[Score]) -> Contest:
         if any(which)
     ]
     left_out = list(dict.fromkeys(left_out))
+    if VIEWS in first.source:
+        left_out.append(f"The rows are augmented views: {first.source}.")
     return Contest(
         tuple(score for score, _ in chosen),
         tuple(losses for _, losses in chosen),

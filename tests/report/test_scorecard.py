@@ -165,6 +165,14 @@ def test_measures_of_views_stand_beside_and_those_of_the_images_come_first(tmp_p
     assert scorecard(contests(stored), stranger, resamples=100) == []
 
 
+def test_a_verdict_on_views_says_so(tmp_path):
+    of_views = [replace(score, source="toy.views2") for score in layers()]
+    (plain,) = verdicts(folder(tmp_path / "a", layers()))
+    (found,) = verdicts(folder(tmp_path / "b", of_views))
+    assert "augmented views: toy.views2" in found.note
+    assert "views" not in plain.note
+
+
 def test_labels_are_told_and_each_metric_is_a_line_of_its_own(tmp_path):
     rows = [measure(cut, v, name="coding-rate") for cut, v in ACCURACY.items()]
     rows += [replace(it, task="toy-kind", metric="delta-r") for it in rows]
