@@ -233,6 +233,24 @@ def test_the_gap_of_a_path_is_as_small_as_stated(gap, strength):
     assert 0 <= float(left.max()) <= gap
 
 
+def test_curvature_at_another_penalty_differs_by_the_penalties_on_weights_alone():
+    problem = planted(400, 6, 3)
+    penalties = torch.tensor([1e-1, 1e-2], dtype=torch.float64)
+    (found,) = solve(
+        problem.rows(), problem.basis(), [Labelling(problem.labels, 3)], penalties, gap=1e-9
+    )
+    known = found.curvature
+    assert known.pairs
+    for pair, there in zip(
+        known.pairs, known.at(torch.tensor([0.5, 2.0]).double(), 2), strict=True
+    ):
+        for place, penalty in enumerate((0.5, 2.0)):
+            step = pair.step[0].view(3, 7)
+            more = (there.change[place] - pair.change[0]).view(3, 7)
+            torch.testing.assert_close(more[:, :-1], (penalty - 1e-2) * step[:, :-1])
+            assert not more[:, -1].any()
+
+
 def test_draws_that_end_at_different_times_hand_on_their_curvature():
     problem = planted(900, 12, 4)
     draw = torch.Generator().manual_seed(0)
