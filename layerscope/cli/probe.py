@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -250,9 +251,10 @@ def _print(
         "across": [asdict(one) for one in across],
         "scores": [row(score) for score in scores],
     }
+    # A cut that is in an older cache alone has a row that nothing replaced.
     measures = [
         score
-        for score in scores
+        for score in report.results.current(scores)
         if score.primary and not score.probed and score.status == "done" and score.usual
     ]
     terminal.emit(data, as_json, lambda: _text(verdicts, across, tasks, measures))
@@ -270,22 +272,34 @@ def _text(
 
 
 def _measures(scores: Sequence[Score]) -> str:
-    """Return the headline of every measure of the test rows, cut by cut."""
-    columns = {_of(score): "" for score in scores}
-    rows: dict[tuple[str, str, str], dict[str, str]] = {}
-    for score in sorted(scores, key=lambda score: (score.checkpoint, score.index, score.seed)):
-        cells = rows.setdefault((score.checkpoint, score.cut, score.pooling), {})
-        cells.setdefault(_of(score), f"{score.test:.4g} ± {score.stderr:.1g}")
+    """Return the headline of every measure of the test rows, cut by cut; of seeds the mean."""
+    columns = list(dict.fromkeys(map(_of, scores)))
+    rows: dict[tuple[str, ...], dict[str, list[Score]]] = {}
+    for score in sorted(scores, key=lambda score: (score.checkpoint, score.source, score.index)):
+        place = (score.checkpoint, score.source, score.cut, score.pooling)
+        rows.setdefault(place, {}).setdefault(_of(score), []).append(score)
     lines = [
-        (*place, *(cells.get(column, "") for column in columns)) for place, cells in rows.items()
+        (*place, *(_mean(cells.get(column, [])) for column in columns))
+        for place, cells in rows.items()
     ]
-    numbers = range(3, 3 + len(columns))
-    table = terminal.table(("checkpoint", "cut", "pooling", *columns), lines, right=numbers)
+    numbers = range(4, 4 + len(columns))
+    header = ("checkpoint", "source", "cut", "pooling", *columns)
+    table = terminal.table(header, lines, right=numbers)
     return f"{table}\nOf the test rows, with standard errors; no measure has chosen a cut."
 
 
+def _mean(seeds: Sequence[Score]) -> str:
+    if not seeds:
+        return ""
+    test, stderr = (fmean(getattr(score, name) for score in seeds) for name in ("test", "stderr"))
+    return f"{test:.4g} ± {stderr:.1g}"
+
+
 def _of(score: Score) -> str:
-    return score.metric if score.task == UNLABELLED.name else f"{score.metric} of {score.task}"
+    """Return the name of a column: the metric, how it was set, and of which task it is."""
+    _, opened, settings = score.estimator.partition("(")
+    name = f"{score.metric}{opened}{settings}"
+    return name if score.task == UNLABELLED.name else f"{name} of {score.task}"
 
 
 def _verdicts(verdicts: Sequence[Verdict], across: Sequence[Across], tasks: dict[str, Task]) -> str:

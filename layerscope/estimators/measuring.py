@@ -31,7 +31,7 @@ class Sample:
     groups: Tensor
     """(n,) int64 group of each row: what is independent."""
     images: Tensor
-    """(n,) int64 image of each row: its group where rows are augmented views, else its own."""
+    """(n,) int64 image of which each row is a view; of rows that are no views each its own."""
     augmented: bool
     """Whether rows are augmented views of images."""
 

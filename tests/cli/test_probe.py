@@ -327,6 +327,30 @@ def test_measures_are_scored_beside_probes_and_choose_nothing(cache):
     )
 
 
+def test_each_setting_of_a_measure_is_a_column_of_its_own_and_seeds_are_averaged(cache):
+    names = "coding-rate(width='own'),coding-rate(width='own',eps_sq=0.1)"
+    done = probe(cache, "--tasks", "toy-pose", "--estimators", names, "--json")
+    value = {}
+    for one in json.loads(done.stdout)["scores"]:
+        if one["primary"] and one["cut"] == "trunk":
+            value[one["estimator"]] = f"{one['test']:.4g} ±"
+    assert len(set(value.values())) == 2
+    text = probe(cache, "--tasks", "toy-pose", "--estimators", names).stdout
+    (line,) = [line for line in text.splitlines() if line.split()[2:3] == ["trunk"]]
+    assert line.split()[1] == "toy"
+    assert all(shown in line for shown in value.values())
+    assert all(name in text for name in value)
+    seeded = ("--tasks", "toy-pose", "--estimators", "coding-rate(width=2)", "--seeds", "3")
+    scores = json.loads(probe(cache, *seeded, "--json").stdout)["scores"]
+    tests = [
+        one["test"]
+        for one in scores
+        if one["estimator"] == "coding-rate(width=2)" and one["primary"] and one["cut"] == "trunk"
+    ]
+    assert len(set(tests)) == 3
+    assert f"{sum(tests) / 3:.4g} ±" in probe(cache, *seeded).stdout
+
+
 def test_measures_without_labels_need_no_task(cache):
     found = json.loads(
         probe(cache, "--tasks", "toy-pose", "--estimators", "nesum", "--json").stdout
