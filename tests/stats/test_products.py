@@ -6,7 +6,9 @@ from layerscope.stats import products
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 3), (33, 1, 5), (50, 12, 1), (2049, 65, 30)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_they_are_the_products(shape, dtype):
+@pytest.mark.parametrize("transposes", [True, False])
+def test_they_are_the_products(monkeypatch, shape, dtype, transposes):
+    monkeypatch.setattr(products, "TRANSPOSES", transposes)
     m, d, c = shape
     draw = torch.Generator().manual_seed(0)
     rows, weights = torch.randn(m, d, generator=draw), torch.randn(c, d, generator=draw)
