@@ -294,6 +294,30 @@ class Score:
     losses: Losses | None = field(default=None, compare=False, repr=False)
     """Kept beside the table, not in it; only with the primary metric."""
 
+    @classmethod
+    def at(cls, view: LayerView, task: Task, **others: Any) -> Score:
+        """Return a score of a task at a cut, whose names and place are those of the view.
+
+        Args:
+            view: The cut.
+            task: What was asked there.
+            **others: The columns that neither knows.
+        """
+        cut = view.cut
+        return cls(
+            checkpoint=view.checkpoint,
+            source=view.source,
+            fingerprint=view.fingerprint,
+            cut=cut.name,
+            index=cut.index,
+            part=cut.part,
+            width=cut.width,
+            depth=cut.depth,
+            pooling=cut.pooling,
+            task=task.name,
+            **others,
+        )
+
     @property
     def usual(self) -> bool:
         """Whether all rows trained, on the layer as it is."""

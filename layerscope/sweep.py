@@ -287,16 +287,9 @@ def _lost(
 ) -> Score:
     counts = {split: len(view.groups(split)) for split in SPLITS}
     measured = _definition(estimator, task)
-    return Score(
-        checkpoint=view.checkpoint,
-        source=view.source,
-        cut=view.cut.name,
-        index=view.cut.index,
-        part=view.cut.part,
-        width=view.cut.width,
-        depth=view.cut.depth,
-        pooling=view.cut.pooling,
-        task=task.name,
+    return Score.at(
+        view,
+        task,
         estimator=estimator.name,
         metric=task.metric if measured is None else measured.metric,
         direction=task.direction if measured is None else measured.direction,
@@ -310,7 +303,6 @@ def _lost(
         n_groups=len(set(view.groups("test").tolist())),
         seed=arrangement.seed,
         settings={} if measured is None else {"convention": measured.convention},
-        fingerprint=view.fingerprint,
         status="failed",
         note=note,
         train=arrangement.train,

@@ -10,7 +10,13 @@ import typer
 
 from layerscope.cli import checkpoint as options
 from layerscope.cli import running, sources, terminal
-from layerscope.errors import FINDINGS, CheckpointError, LayerScopeError, SourceError
+from layerscope.errors import (
+    FINDINGS,
+    CheckpointError,
+    EstimatorError,
+    LayerScopeError,
+    SourceError,
+)
 
 Row = dict[str, Any]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A Python file that registers it.")]
@@ -74,6 +80,41 @@ def task(path: File, as_json: Json = False) -> None:
     without = "Give the opener an attribute examples: a function that yields TaskExample."
     new = _registered(path, known, missing)
     _conclude("source", _checked(new, known, check_source, SourceError, without), as_json)
+
+
+@app.command("estimator")
+def estimator(
+    given: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|NAME",
+            help="A Python file that registers it, or its name or import path, as for probe.",
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Check an estimator of your own, or any that probe takes.
+
+    A probe is tried on small layers with a known truth, one task of each kind that it handles. It
+    has to give every row's loss, to fit and choose without the test rows, to count groups and not
+    rows, and to refuse features that are not finite. A measure has to ignore what its definition
+    declares, and nothing else. Findings end with exit code 1.
+
+    \b
+    Examples:
+      layerscope check estimator mine.py
+      layerscope check estimator "sklearn.svm.LinearSVC(C=0.1)"
+    """
+    from layerscope.estimators import estimators
+    from layerscope.testing import check_estimator
+
+    missing = EstimatorError(
+        f"{given!r} registers no estimator.",
+        hint='Decorate its class with @estimators.register("mine").',
+    )
+    file = Path(given).suffix == ".py"
+    names = _registered(Path(given), estimators, missing) if file else [given]
+    _conclude("estimator", [{"name": it, "findings": check_estimator(it)} for it in names], as_json)
 
 
 @app.command("cache")
@@ -262,7 +303,8 @@ def _text(rows: list[Row]) -> str:
     for row in rows:
         found = row["findings"]
         state = f"{len(found)} findings" if found else "conforms"
-        lines.append(f"{row['name']}: {state}, {row['examples']} examples")
+        examples = f", {row['examples']} examples" if "examples" in row else ""
+        lines.append(f"{row['name']}: {state}{examples}")
         lines += [f"  {finding}" for finding in found]
     return "\n".join(lines)
 

@@ -43,17 +43,10 @@ class Cell:
 
     def score(self, value: MetricValue, losses: Losses) -> Score:
         """Return one row of the table; the losses go with the task's primary metric."""
-        cut, primary = self.view.cut, value.metric == self.task.metric
-        return Score(
-            checkpoint=self.view.checkpoint,
-            source=self.view.source,
-            cut=cut.name,
-            index=cut.index,
-            part=cut.part,
-            width=cut.width,
-            depth=cut.depth,
-            pooling=cut.pooling,
-            task=self.task.name,
+        primary = value.metric == self.task.metric
+        return Score.at(
+            self.view,
+            self.task,
             estimator=self.estimator,
             metric=value.metric,
             direction=value.direction,
@@ -67,7 +60,6 @@ class Cell:
             n_groups=self.layer.n_groups,
             seed=self.seed,
             settings={**self.settings, "rare_features": self.layer.rare},
-            fingerprint=self.view.fingerprint,
             note=self.note,
             losses=losses if primary else None,
         )

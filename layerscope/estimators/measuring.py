@@ -131,16 +131,9 @@ def measure_scores(
     settings = {"convention": definition.convention, **test.settings}
     counts = {split: len(view.groups(split)) for split in ("val", "test")}
     for metric, reading in test.by_metric.items():
-        yield Score(
-            checkpoint=view.checkpoint,
-            source=view.source,
-            cut=view.cut.name,
-            index=view.cut.index,
-            part=view.cut.part,
-            width=view.cut.width,
-            depth=view.cut.depth,
-            pooling=view.cut.pooling,
-            task=task.name,
+        yield Score.at(
+            view,
+            task,
             estimator=measure.name,
             metric=metric,
             direction=reading.direction,
@@ -154,5 +147,4 @@ def measure_scores(
             n_groups=len(np.unique(view.groups("test"))),
             seed=seed,
             settings=settings,
-            fingerprint=view.fingerprint,
         )

@@ -1,0 +1,224 @@
+"""Does an estimator learn from training rows alone, answer for each row, and refuse what is broken?
+
+Everything is tried on small layers with a known truth. An estimator need not be good to conform:
+it has to be better on a layer that knows the answer than on one of noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from layerscope.estimators.naming import make
+from layerscope.nouns import UNLABELLED, Estimator, Losses, Measure, Score, Task
+from layerscope.testing.attempts import Failure, Mishap, attempt, mishaps, unfit
+from layerscope.testing.layers import HeldLayer, planted_layer
+from layerscope.testing.measures import check_measure
+
+TASKS = (
+    Task("kind", "memory", "classes", "top-1", "maximise", classes=("a", "b", "c")),
+    Task("place", "memory", "latents", "mse", "minimise", encoding="raw"),
+    Task(
+        "marks",
+        "memory",
+        "multilabel",
+        "mean-average-precision",
+        "maximise",
+        classes=("striped", "round"),
+    ),
+)
+"""One of each kind, each by its usual metric."""
+SEED = 3
+SAME = 1e-6
+"""Relative difference of numbers that should be equal."""
+GROUPED = (0.85, 1.18)
+"""Between which the standard error is to stay when every test row is there twice: the resamples of
+a standard error vary by less, and rows that pass for independent ones would make it 0.71."""
+
+
+def check_estimator(name: str) -> list[str]:
+    """Return what is wrong with an estimator, one sentence each; empty if nothing.
+
+    A probe has to say whose scores it gives; to be better on a layer that knows the answer than on
+    noise; to give, with the primary metric, the loss of every row in its order, whose mean is the
+    metric; to fit and choose without the test rows, and to judge each of them by itself; to give
+    the same numbers from the same seed; to count whole groups, not rows; and to refuse features
+    that are not finite. A measure has to be what its definition says, of which see
+    :func:`~layerscope.testing.measures.check_measure`.
+
+    Args:
+        name: As on the command line.
+
+    Raises:
+        LayerScopeError: There is no such estimator, or it cannot be made.
+    """
+    estimator = make(name, SEED)
+    if isinstance(estimator, Measure):
+        return check_measure(estimator)
+    tasks = [task for task in TASKS if estimator.handles(task)]
+    if not tasks:
+        return ["It handles no task: neither classes by top-1, latents by mse, nor labels."]
+    found = [f"{task.name}: {finding}" for task in tasks for finding in _of(estimator, task)]
+    if estimator.handles(UNLABELLED):
+        found.append("It handles UNLABELLED, which is for measures, and has no definition.")
+    return found
+
+
+def _of(estimator: Estimator, task: Task) -> Iterator[str]:
+    layer = planted_layer()
+    try:
+        scores = attempt(estimator, layer, task)
+        wrong = [*_labels(estimator, layer, task, scores), *_numbers(layer, task, scores)]
+        yield from wrong
+        if not wrong:
+            primary = next(score for score in scores if score.primary)
+            for trial in (_repeats, _learns, _leaks, _judges_alone, _counts_groups):
+                yield from trial(estimator, layer, task, primary)
+    except Failure as failure:
+        yield f"It fails on a sound layer: {failure}"
+    yield from mishaps(estimator, task, _broken(layer, task))
+
+
+def _labels(
+    estimator: Estimator, layer: HeldLayer, task: Task, scores: Sequence[Score]
+) -> Iterator[str]:
+    expected = {
+        "checkpoint": layer.checkpoint,
+        "source": layer.source,
+        "fingerprint": layer.fingerprint,
+        "cut": layer.cut.name,
+        "index": layer.cut.index,
+        "part": layer.cut.part,
+        "width": layer.cut.width,
+        "pooling": layer.cut.pooling,
+        "task": task.name,
+        "estimator": estimator.name,
+        "n_train": len(layer.places("train")),
+        "n_val": len(layer.places("val")),
+        "n_test": len(layer.places("test")),
+        "n_groups": len(layer.places("test")),
+    }
+    for name, value in expected.items():
+        said = {getattr(score, name) for score in scores}
+        if said - {value}:
+            yield f"Its scores have the {name} {(said - {value}).pop()!r}, not {value!r}."
+    for metric in {score.metric for score in scores}:
+        if sum(score.metric == metric for score in scores) > 1:
+            yield f"It gives {metric} more than once."
+
+
+def _numbers(layer: HeldLayer, task: Task, scores: Sequence[Score]) -> Iterator[str]:
+    primary = [score for score in scores if score.primary]
+    if [(score.metric, score.direction) for score in primary] != [(task.metric, task.direction)]:
+        yield f"Of its scores, {len(primary)} are primary, not one of {task.metric}."
+        return
+    for score in scores:
+        if not np.isfinite((score.val, score.test, score.stderr)).all() or score.stderr < 0:
+            yield f"{score.metric} is {score.val:g} and {score.test:g} ± {score.stderr:g}."
+        if not score.probed:
+            yield f"{score.metric} has a convention among its settings, as measures have."
+    (score,) = primary
+    if score.losses is None:
+        yield f"{task.metric} comes without the loss of each row, on which layers are compared."
+        return
+    for split, value, rows in (
+        ("val", score.val, score.losses.val),
+        ("test", score.test, score.losses.test),
+    ):
+        count = int((layer.splits == split).sum())
+        if rows.shape != (count,) or not np.isfinite(rows).all():
+            yield f"The losses of {split} are not {count} numbers, one for each row."
+            continue
+        mean = float(rows.mean())
+        said = mean if task.direction == "minimise" else 1 - mean
+        if not np.isclose(said, value, rtol=SAME, atol=SAME):
+            yield f"By its losses {task.metric} is {said:g} on {split}, and it says {value:g}."
+
+
+def _primary(estimator: Estimator, layer: HeldLayer, task: Task) -> tuple[Score, Losses]:
+    for score in attempt(estimator, layer, task):
+        if score.primary and score.losses is not None:
+            return score, score.losses
+    raise Failure(f"it gives no {task.metric} with losses.", alone=False)
+
+
+def _repeats(estimator: Estimator, layer: HeldLayer, task: Task, before: Score) -> Iterator[str]:
+    again, _ = _primary(estimator, layer, task)
+    if not np.allclose((again.val, again.test), (before.val, before.test), rtol=SAME):
+        yield (
+            f"The same seed gives {task.metric} {before.test:g} once and {again.test:g} another "
+            f"time."
+        )
+    seeded = getattr(estimator, "with_seed", None)
+    if seeded is not None and seeded(SEED + 1).name != estimator.name:
+        yield "Another seed gives it another name."
+
+
+def _learns(estimator: Estimator, layer: HeldLayer, task: Task, knowing: Score) -> Iterator[str]:
+    noise = np.random.default_rng(1).standard_normal(layer.rows.shape)
+    blind, _ = _primary(estimator, layer.with_rows(np.arange(len(noise)), noise), task)
+    better = knowing.test - blind.test
+    if (better if task.direction == "maximise" else -better) <= 0:
+        yield (
+            f"On a layer that knows the answer {task.metric} is {knowing.test:g}, on noise "
+            f"{blind.test:g}."
+        )
+
+
+def _leaks(estimator: Estimator, layer: HeldLayer, task: Task, before: Score) -> Iterator[str]:
+    """The test rows may have no part in what is fitted and chosen."""
+    test = layer.places("test")
+    noise = 3 * np.random.default_rng(2).standard_normal((len(test), layer.rows.shape[1]))
+    targets = layer.targets[task.name].copy()
+    targets[test] = targets[test[::-1]]
+    other = layer.with_rows(test, noise).with_targets(**{task.name: targets})
+    after, losses = _primary(estimator, other, task)
+    assert before.losses is not None
+    if not np.allclose(losses.val, before.losses.val, rtol=1e-4, atol=1e-5):
+        yield f"Other test rows change {task.metric} of val: {before.val:g} became {after.val:g}."
+
+
+def _judges_alone(
+    estimator: Estimator, layer: HeldLayer, task: Task, before: Score
+) -> Iterator[str]:
+    """A test row's loss is its own, wherever it stands and whatever stands beside it.
+
+    Of labels it is not: the precision of a positive row is among all rows of its label.
+    """
+    test, rest = layer.places("test"), np.flatnonzero(layer.splits != "test")
+    some = test[::-1][: len(test) // (1 if task.kind == "multilabel" else 2)]
+    _, losses = _primary(estimator, layer.at(np.concatenate((rest, some))), task)
+    assert before.losses is not None
+    expected = before.losses.test[::-1][: len(some)]
+    if not np.allclose(losses.test, expected, rtol=1e-4, atol=1e-5):
+        yield "The loss of a test row depends on which others are there, or rows are out of order."
+
+
+def _counts_groups(
+    estimator: Estimator, layer: HeldLayer, task: Task, before: Score
+) -> Iterator[str]:
+    """Twice the same rows, in the same groups, are no more certain."""
+    twice = np.concatenate((np.arange(len(layer.rows)), layer.places("test")))
+    after, _ = _primary(estimator, layer.at(twice), task)
+    if after.n_groups != before.n_groups:
+        yield f"Of {before.n_groups} groups with two rows each it counts {after.n_groups}."
+    if before.stderr > 0 and not GROUPED[0] < after.stderr / before.stderr < GROUPED[1]:
+        yield (
+            f"With every test row twice, in one group, the standard error falls from "
+            f"{before.stderr:.2g} to {after.stderr:.2g}: resample groups, not rows."
+        )
+
+
+def _broken(layer: HeldLayer, task: Task) -> Iterator[Mishap]:
+    train, test = layer.places("train"), layer.places("test")
+    alike = {task.name: np.zeros_like(layer.targets[task.name])}
+    few = np.concatenate((train[:2], layer.places("val"), test))
+    yield from unfit(layer)
+    yield Mishap("targets that are all alike", layer.with_targets(**alike))
+    yield Mishap("two training rows", layer.at(few))
+    if task.kind == "classes":
+        kinds = layer.targets[task.name]
+        for split in ("val", "train"):
+            others = np.flatnonzero((layer.splits != split) | (kinds > 0))
+            yield Mishap(f"a class that {split} lacks", layer.at(others))

@@ -1,0 +1,136 @@
+"""Is a measure what its definition says, and does it keep the splits apart?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+
+from layerscope.nouns import UNLABELLED, Definition, Invariance, Measure, Score, Task
+from layerscope.testing.attempts import Failure, attempt, mishaps, unfit
+from layerscope.testing.layers import HeldLayer, planted_layer
+
+LABELLED = Task("kind", "memory", "classes", "top-1", "maximise", classes=("a", "b", "c"))
+UNCHANGED = 3e-5
+"""Relative difference of what an invariance leaves as it is: features are of float32."""
+SAME = 1e-6
+
+
+def check_measure(measure: Measure) -> list[str]:
+    """Return what is wrong with a measure, one sentence each; empty if nothing.
+
+    Its headline has to be the metric of its definition, which is cited; the value on ``val`` has to
+    be of the validation rows alone, and that on ``test`` of the test rows alone; the invariances
+    that it declares have to hold, and no others; and features that are not finite have to be
+    refused. The layer that it is tried on has two views of each image.
+
+    Args:
+        measure: Which.
+    """
+    tasks = [task for task in (UNLABELLED, LABELLED) if measure.handles(task)]
+    if not tasks:
+        return ["It handles neither UNLABELLED nor classes."]
+    return [f"{task.name}: {finding}" for task in tasks for finding in _of(measure, task)]
+
+
+def moved(layer: HeldLayer, how: Invariance) -> HeldLayer:
+    """Return the layer after a change that a measure may not notice."""
+    rng = np.random.default_rng(1)
+    rows = layer.rows.astype(np.float64)
+    n, d = rows.shape
+    if how == "copies":
+        others = layer.members + layer.members.max() + 1
+        twice = layer.at(np.tile(np.arange(n), 2))
+        return replace(twice, members=np.concatenate((layer.members, others)))
+    if how == "rotation":
+        rows = rows @ np.linalg.qr(rng.standard_normal((d, d)))[0]
+    elif how == "translation":
+        rows = rows + 3 * rng.standard_normal(d)
+    elif how == "scale":
+        rows = rows * 0.02
+    elif how == "row-scale":
+        rows = rows * rng.uniform(0.3, 3, (n, 1))
+    return layer.with_rows(np.arange(n), rows)
+
+
+def _of(measure: Measure, task: Task) -> Iterator[str]:
+    layer = planted_layer(views=2)
+    try:
+        definition = measure.definition(task)
+        for what in ("metric", "convention", "citation"):
+            if not getattr(definition, what):
+                yield f"Its definition has no {what}."
+        scores = attempt(measure, layer, task)
+        wrong = list(_labels(measure, layer, task, definition, scores))
+        yield from wrong
+        if not wrong:
+            yield from _keeps_splits_apart(measure, layer, task, scores)
+            yield from _invariances(measure, layer, task, definition)
+    except Failure as failure:
+        yield f"It fails on a sound layer: {failure}"
+    yield from mishaps(measure, task, unfit(layer))
+
+
+def _labels(
+    measure: Measure, layer: HeldLayer, task: Task, definition: Definition, scores: list[Score]
+) -> Iterator[str]:
+    primary = [(score.metric, score.direction) for score in scores if score.primary]
+    if primary != [(definition.metric, definition.direction)]:
+        yield f"Of its scores, {len(primary)} are primary, not one of {definition.metric}."
+    groups = len(np.unique(layer.groups("test")))
+    for score in scores:
+        numbers = (score.val, score.test, score.stderr)
+        if not np.isfinite(numbers).all() or score.stderr < 0:
+            yield f"{score.metric} is {score.val:g} and {score.test:g} ± {score.stderr:g}."
+        if score.settings.get("convention") != definition.convention:
+            yield f"{score.metric} does not have the definition's convention in its settings."
+        if score.losses is not None:
+            yield f"{score.metric} has losses, as probes have: a measure errs on no row."
+        expected = {
+            "cut": layer.cut.name,
+            "fingerprint": layer.fingerprint,
+            "task": task.name,
+            "estimator": measure.name,
+            "n_train": 0,
+            "n_val": len(layer.places("val")),
+            "n_test": len(layer.places("test")),
+            "n_groups": groups,
+        }
+        for name, value in expected.items():
+            said = getattr(score, name)
+            if said != value:
+                yield f"{score.metric} has the {name} {said!r}, not {value!r}."
+
+
+def _keeps_splits_apart(
+    measure: Measure, layer: HeldLayer, task: Task, scores: list[Score]
+) -> Iterator[str]:
+    """The test rows in the place of the validation rows have the value that they have on test."""
+    val, test = layer.places("val"), layer.places("test")
+    order = np.arange(len(layer.rows))
+    order[val] = test
+    swapped = replace(layer.at(order), splits=layer.splits, members=layer.members)
+    before = {score.metric: score for score in scores}
+    for score in attempt(measure, swapped, task):
+        if not np.isclose(score.val, score.test, rtol=SAME, atol=1e-12):
+            yield f"The same rows have {score.metric} {score.val:g} on val, {score.test:g} on test."
+        if not np.isclose(score.test, before[score.metric].test, rtol=SAME, atol=1e-12):
+            yield f"Other validation rows change {score.metric} of test."
+
+
+def _invariances(
+    measure: Measure, layer: HeldLayer, task: Task, definition: Definition
+) -> Iterator[str]:
+    before = _headline(measure, layer, task)
+    for how in get_args(Invariance):
+        after = _headline(measure, moved(layer, how), task)
+        holds = bool(np.isclose(after, before, rtol=UNCHANGED, atol=0))
+        if holds != (how in definition.invariances):
+            what = "does not declare" if holds else "declares"
+            yield f"It {what} to ignore {how}, which makes {after:.6g} of {before:.6g}."
+
+
+def _headline(measure: Measure, layer: HeldLayer, task: Task) -> float:
+    return next(score.test for score in attempt(measure, layer, task) if score.primary)
