@@ -7,6 +7,7 @@ import signal
 import stat
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -373,8 +374,9 @@ def test_a_job_that_is_requeued_leaves_no_command_behind(lands):
 
     def notify():
         while not Path("pid").exists() or not Path("pid").read_text():
-            pass
-        os.kill(os.getpid(), signal.SIGUSR2)
+            time.sleep(0.01)
+        # To the thread that a job has: this one would take a signal that the other one blocks.
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR2)
 
     lands("echo $$ > pid; exec sleep 3600")
     before = signal.signal(signal.SIGUSR2, leave)

@@ -20,7 +20,7 @@ def data(n: int, d: int, classes: int, seed: int = 0) -> tuple[torch.Tensor, tor
     centres = torch.randn(classes, d, generator=generator, dtype=torch.float64)
     mixing = torch.randn(d, d, generator=generator, dtype=torch.float64)
     rows = torch.randn(n, d, generator=generator, dtype=torch.float64) @ mixing
-    return (rows + centres[labels]) * torch.logspace(-2, 2, d, dtype=torch.float64), labels
+    return (rows + centres[labels]) * torch.logspace(-1, 1, d, dtype=torch.float64), labels
 
 
 def moments(rows: torch.Tensor, labels: torch.Tensor, classes: int):
