@@ -1,9 +1,8 @@
-"""The house rules that no single room can check: fences, and a command line that starts at once."""
+"""The house rules that no single room can check: fences, and a command line that loads little."""
 
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,7 +40,6 @@ FENCES = {
     "huggingface_hub": {"models"},
     "submitit": {"cli", "job"},
 }
-START_SECONDS = 0.3
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -79,16 +77,3 @@ def test_help_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "extract" in done.stdout
     assert not HEAVY & set(done.stderr.split())
-
-
-def test_help_appears_at_once():
-    code = "from layerscope.cli.main import app; app(['--help'])"
-    assert any(_seconds(code) < START_SECONDS for _ in range(5))
-
-
-def _seconds(code: str) -> float:
-    # Processor time, which is what the code costs whatever else the machine is doing.
-    before = os.times()
-    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    after = os.times()
-    return sum(after[2:4]) - sum(before[2:4])
