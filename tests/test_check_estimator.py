@@ -98,7 +98,7 @@ class Blind(Faulty):
 
 
 class Peeking(Faulty):
-    """Its features are standardised by all rows."""
+    """Validation rows are centred by the mean of the test rows."""
 
     def score(self, view, tasks):
         rows = view.rows - view.rows[view.places("test")].mean(0)

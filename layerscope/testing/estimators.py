@@ -14,10 +14,10 @@ from layerscope.estimators.naming import make
 from layerscope.nouns import UNLABELLED, Estimator, Losses, Measure, Score, Task
 from layerscope.testing.attempts import Failure, Mishap, attempt, mishaps, unfit
 from layerscope.testing.layers import HeldLayer, planted_layer
-from layerscope.testing.measures import check_measure
+from layerscope.testing.measures import LABELLED, SAME, check_measure
 
 TASKS = (
-    Task("kind", "memory", "classes", "top-1", "maximise", classes=("a", "b", "c")),
+    LABELLED,
     Task("place", "memory", "latents", "mse", "minimise", encoding="raw"),
     Task(
         "marks",
@@ -30,8 +30,6 @@ TASKS = (
 )
 """One of each kind, each by its usual metric."""
 SEED = 3
-SAME = 1e-6
-"""Relative difference of numbers that should be equal."""
 GROUPED = (0.85, 1.18)
 """Between which the standard error is to stay when every test row is there twice: the resamples of
 a standard error vary by less, and rows that pass for independent ones would make it 0.71."""
@@ -205,7 +203,7 @@ def _counts_groups(
         yield f"Of {before.n_groups} groups with two rows each it counts {after.n_groups}."
     if before.stderr > 0 and not GROUPED[0] < after.stderr / before.stderr < GROUPED[1]:
         yield (
-            f"With every test row twice, in one group, the standard error falls from "
+            f"With every test row twice, in one group, the standard error goes from "
             f"{before.stderr:.2g} to {after.stderr:.2g}: resample groups, not rows."
         )
 
