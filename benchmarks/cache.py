@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from layerscope.cache import CacheWriter, Header, ingredients, open_cache
-from layerscope.nouns import Checkpoint, CutPoint, Preprocessing, Source
+from layerscope.types import Checkpoint, CutPoint, Preprocessing, Source
 
 LAYERS, WIDTH, BATCH, SHARD = 12, 1024, 256, 16
 CUTS = tuple(

@@ -18,9 +18,9 @@ import timm
 import torch
 import torchvision
 
-from layerscope.device import choose_device
 from layerscope.models import load, open_taps
 from layerscope.models.taps import on_host
+from layerscope.runtime.device import choose_device
 
 NETWORKS = {
     "ResNet-50": lambda: torchvision.models.resnet50(),

@@ -41,7 +41,7 @@ from layerscope.data import Reading, loaders, open_source
 from layerscope.data.betons import open_packed, pack
 from layerscope.data.images import images_of
 from layerscope.errors import SettingsError
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGENET = Preprocessing(256, 224, MEAN, STD)

@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 
 from layerscope.estimators.logistic import Logistic
 from layerscope.estimators.naming import make
-from layerscope.nouns import CutPoint, Task
+from layerscope.types import CutPoint, Task
 
 CLASSES = (10, 20, 50)
 TASKS = tuple(Task(f"y{c}", "memory", "classes", "top-1", "maximise") for c in CLASSES)

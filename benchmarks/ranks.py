@@ -41,7 +41,7 @@ PLUGIN = """
 from dataclasses import replace
 import numpy as np
 from layerscope.data import sources
-from layerscope.nouns import Source, Task
+from layerscope.types import Source, Task
 
 class Repeated:
     def __init__(self, root, names):

@@ -20,10 +20,10 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import combinations
 
 import numpy as np
-from calibration import HEADS, SHAPES, Outcome, Truth, contest, lines, outcome
+from calibration import HEADS, SHAPES, Outcome, Truth, comparison, lines, outcome
 from sklearn.linear_model import LogisticRegression
 
-from layerscope.report.verdict import verdict
+from layerscope.verdicts.verdict import verdict
 
 SIGNAL = 12
 """Features that hold the answer."""
@@ -112,7 +112,7 @@ def studied(
     told = 10**9 if blind else n_train
     found = []
     for number, (true, val, test) in enumerate(drawn):
-        item = contest(val, test, [width] * world.layers, told, 1, world.classes)
+        item = comparison(val, test, [width] * world.layers, told, 1, world.classes)
         truth = Truth(world.shape, world.classes, False, layer, true)
         found.append(outcome(item, truth, verdict(item, seed=number, resamples=resamples)))
     return found, assumed(probes, width, n_train)

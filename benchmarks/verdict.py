@@ -16,10 +16,10 @@ import time
 import numpy as np
 import torch
 
-from layerscope.nouns import Losses, Score
-from layerscope.report.verdict import Contest, verdict
 from layerscope.stats.bootstrap import p_values, resample
 from layerscope.stats.multinomial import alike
+from layerscope.types import Losses, Score
+from layerscope.verdicts.verdict import Comparison, verdict
 
 
 def wrong(layers: int, images: int, rng: np.random.Generator) -> np.ndarray:
@@ -29,7 +29,7 @@ def wrong(layers: int, images: int, rng: np.random.Generator) -> np.ndarray:
     return (difficulty + noise > ability).astype(np.float64)
 
 
-def contest(test: np.ndarray, val: np.ndarray) -> Contest:
+def comparison(test: np.ndarray, val: np.ndarray) -> Comparison:
     layers = test.shape[1]
     scores = tuple(
         Score(
@@ -60,7 +60,7 @@ def contest(test: np.ndarray, val: np.ndarray) -> Contest:
         for i in range(layers)
     )
     losses = tuple(Losses(val[:, i].copy(), test[:, i].copy()) for i in range(layers))
-    return Contest(scores, losses, np.arange(len(test)).astype(str))
+    return Comparison(scores, losses, np.arange(len(test)).astype(str))
 
 
 def gathered(test: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
@@ -79,8 +79,8 @@ def main() -> None:
     chosen = parser.parse_args()
     rng = np.random.default_rng(0)
     test, val = (wrong(chosen.layers, chosen.images, rng) for _ in range(2))
-    item = contest(test, val)
-    verdict(contest(test[:10], val[:10]), resamples=10)  # compiles, or reads what was compiled
+    item = comparison(test, val)
+    verdict(comparison(test[:10], val[:10]), resamples=10)  # compiles, or reads what was compiled
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def timed(act):

@@ -10,7 +10,7 @@ from pathlib import Path
 from layerscope.data import all_tasks, sources
 from layerscope.data.shifts import shifts
 from layerscope.data.sources import Opener, source_options
-from layerscope.nouns import Task
+from layerscope.types import Task
 
 PAGE = Path(__file__).parent / "tasks.md"
 BEGIN, END = "<!-- tasks: made by docs/tasks.py -->\n", "<!-- end of tasks -->\n"

@@ -8,28 +8,28 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from layerscope.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from layerscope.cache import open_cache as open_cache
     from layerscope.cache import open_statistics as open_statistics
     from layerscope.data import open_source as open_source
     from layerscope.errors import LayerScopeError as LayerScopeError
-    from layerscope.extract import extract as extract_features
+    from layerscope.extraction.extract import extract as extract_features
     from layerscope.models import load as load
-    from layerscope.nouns import Checkpoint as Checkpoint
-    from layerscope.nouns import CutPoint as CutPoint
-    from layerscope.nouns import Score as Score
-    from layerscope.nouns import Source as Source
-    from layerscope.nouns import Task as Task
-    from layerscope.nouns import Verdict as Verdict
-    from layerscope.pretrain import Recipe as Recipe
-    from layerscope.pretrain import pretrain as pretrain_network
+    from layerscope.probing import sweep as sweep_caches
     from layerscope.render import RenderSettings as RenderSettings
     from layerscope.render import render_dataset as render_dataset
-    from layerscope.report import open_results as open_results
     from layerscope.report import write_report as write_report
-    from layerscope.sweep import sweep as sweep_caches
+    from layerscope.results import open_results as open_results
+    from layerscope.training import Recipe as Recipe
+    from layerscope.training import pretrain as pretrain_network
+    from layerscope.types import Checkpoint as Checkpoint
+    from layerscope.types import CutPoint as CutPoint
+    from layerscope.types import Score as Score
+    from layerscope.types import Source as Source
+    from layerscope.types import Task as Task
+    from layerscope.types import Verdict as Verdict
 
 __all__ = [
     "Checkpoint",
@@ -56,24 +56,24 @@ __all__ = [
 
 # A verb and the module that it lives in share a name, so the verbs carry their object here.
 _HOMES = {
-    "Checkpoint": ("nouns", "Checkpoint"),
-    "CutPoint": ("nouns", "CutPoint"),
+    "Checkpoint": ("types", "Checkpoint"),
+    "CutPoint": ("types", "CutPoint"),
     "LayerScopeError": ("errors", "LayerScopeError"),
-    "Recipe": ("pretrain", "Recipe"),
+    "Recipe": ("training", "Recipe"),
     "RenderSettings": ("render", "RenderSettings"),
-    "Score": ("nouns", "Score"),
-    "Source": ("nouns", "Source"),
-    "Task": ("nouns", "Task"),
-    "Verdict": ("nouns", "Verdict"),
-    "extract_features": ("extract", "extract"),
+    "Score": ("types", "Score"),
+    "Source": ("types", "Source"),
+    "Task": ("types", "Task"),
+    "Verdict": ("types", "Verdict"),
+    "extract_features": ("extraction.extract", "extract"),
     "load": ("models", "load"),
     "open_cache": ("cache", "open_cache"),
-    "open_results": ("report", "open_results"),
+    "open_results": ("results", "open_results"),
     "open_source": ("data", "open_source"),
     "open_statistics": ("cache", "open_statistics"),
-    "pretrain_network": ("pretrain", "pretrain"),
+    "pretrain_network": ("training", "pretrain"),
     "render_dataset": ("render", "render_dataset"),
-    "sweep_caches": ("sweep", "sweep"),
+    "sweep_caches": ("probing", "sweep"),
     "write_report": ("report", "write_report"),
 }
 

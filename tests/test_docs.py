@@ -21,8 +21,8 @@ from layerscope.data.sources import sources, tasks
 from layerscope.estimators import estimators
 from layerscope.estimators.presets import PRESETS
 from layerscope.models import families
-from layerscope.nouns import UNLABELLED, Measure, Task
 from layerscope.render import renderers
+from layerscope.types import UNLABELLED, Measure, Task
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -138,7 +138,7 @@ from pathlib import Path
 import numpy as np
 from layerscope.estimators import estimators
 from layerscope.estimators.presets import PRESETS
-from layerscope.nouns import CutPoint, Task
+from layerscope.types import CutPoint, Task
 from layerscope.registry import load_plugin
 
 load_plugin(Path(sys.argv[1]))

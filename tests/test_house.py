@@ -5,10 +5,14 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import grimp
+import numpy as np
 import pytest
+from scipy.sparse.csgraph import connected_components
 
 import layerscope
 
@@ -27,19 +31,28 @@ HEAVY = {
 FENCES = {
     "h5py": {"cache"},
     "timm": {"models"},
-    "torchvision": {"models", "data", "pretrain"},
+    "torchvision": {"models", "data", "training"},
+    "ffcv": {"data"},
     "matplotlib": {"report"},
-    "captum": {"report"},
-    "xarray": {"report"},
+    "pyarrow": {"results", "data"},
+    "pandas": {"results"},
+    "xarray": {"results"},
+    "sklearn": {"estimators", "probing"},
+    "numba": {"data", "cache", "stats"},
     "mitsuba": {"render"},
     "trimesh": {"render"},
     "bpy": {"render"},
+    "captum": set(),
+    "onnx": set(),
+    "huggingface_hub": {"models"},
+    "submitit": {"cli", "runtime"},
     "typer": {"cli"},
     "rich": {"cli"},
-    "ffcv": {"data"},
-    "huggingface_hub": {"models"},
-    "submitit": {"cli", "job"},
 }
+"""By package: the rooms that may import it."""
+CONTRACT = tomllib.loads((ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+    "importlinter"
+]["contracts"][0]
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -77,3 +90,43 @@ def test_help_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "extract" in done.stdout
     assert not HEAVY & set(done.stderr.split())
+
+
+def test_the_page_shows_the_contracts_table_of_rooms():
+    page = (ROOT.parent / "docs/how-it-works.md").read_text(encoding="utf-8")
+    assert "\n".join(["```", *CONTRACT["layers"], "```"]) in page
+
+
+def test_the_contract_names_every_room():
+    named = {room for line in CONTRACT["layers"] for room in line.split(" | ")}
+    there = {path.stem for path in ROOT.iterdir() if path.stem[0] != "_" and room_like(path)}
+    assert named == there
+    assert CONTRACT["exhaustive"]
+
+
+def room_like(path: Path) -> bool:
+    return path.suffix == ".py" or (path / "__init__.py").is_file()
+
+
+def test_no_two_files_import_each_other():
+    graph = grimp.build_graph("layerscope")
+    below = {
+        name: graph.find_modules_directly_imported_by(name)
+        for name in graph.modules - {"layerscope"}
+    }
+    circles = [part for part in components(below) if len(part) > 1]
+    assert not circles
+
+
+def components(below: Mapping[str, set[str]]) -> list[list[str]]:
+    """Return the strongly connected components of a graph, with SciPy's search."""
+    names = sorted(below)
+    place = {name: number for number, name in enumerate(names)}
+    edges = np.zeros((len(names), len(names)), dtype=bool)
+    for name, targets in below.items():
+        edges[place[name], [place[it] for it in targets if it in place]] = True
+    count, labels = connected_components(edges, connection="strong")
+    return [
+        [name for name, label in zip(names, labels, strict=True) if label == part]
+        for part in range(count)
+    ]

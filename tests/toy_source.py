@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from layerscope.data import sources
-from layerscope.nouns import SPLITS, Source, Task
+from layerscope.types import SPLITS, Source, Task
 
 ROWS = 61
 KIND = Task("toy-kind", "toy", "classes", "top-1", "maximise", classes=("a", "b", "c"))

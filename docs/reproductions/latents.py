@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from layerscope.nouns import Interval, Losses, Score
-from layerscope.report import Results, verdicts
+from layerscope.results import Results
 from layerscope.stats.bootstrap import difference, resample
+from layerscope.types import Interval, Losses, Score
+from layerscope.verdicts import verdicts
 
 LATENTS = ("rotation", "floor-hue", "spot-theta", "spot-phi", "spot-hue")
 NETWORKS = ("rotation-objects3d", "simclr-objects3d")

@@ -1,7 +1,8 @@
 """The feature cache: HDF5 with the pooled features of every cut, safe to kill and checked."""
 
+from layerscope.cache.checkpoint_settings import series_in, with_series
 from layerscope.cache.collection import Collection, divisions
-from layerscope.cache.existing import Standing, standing, stored_as
+from layerscope.cache.existing import CacheStatus, cache_status, stored_as
 from layerscope.cache.features import Features
 from layerscope.cache.fingerprint import differences, fingerprint_of, ingredients
 from layerscope.cache.header import Header
@@ -9,7 +10,6 @@ from layerscope.cache.integrity import CacheCheck, check_cache, count_rows, repa
 from layerscope.cache.layout import cache_name
 from layerscope.cache.merge import merge
 from layerscope.cache.reader import Cache, View, find_caches, open_cache
-from layerscope.cache.series import series_in, with_series
 from layerscope.cache.statistics import (
     Statistics,
     open_statistics,
@@ -18,38 +18,39 @@ from layerscope.cache.statistics import (
 )
 from layerscope.cache.storage import Stored, choose_storage
 from layerscope.cache.streaming import (
-    StatisticsUndertaking,
+    StatisticsBuild,
     StatisticsWriter,
-    statistics_standing,
+    statistics_status,
 )
 from layerscope.cache.writer import (
+    AssignmentWriter,
+    CacheBuild,
     CacheWriter,
-    Share,
-    ShareWriter,
-    Undertaking,
+    WriteAssignment,
     annotate,
     divided,
     whole_units,
 )
 
 __all__ = [
+    "AssignmentWriter",
     "Cache",
+    "CacheBuild",
     "CacheCheck",
+    "CacheStatus",
     "CacheWriter",
     "Collection",
     "Features",
     "Header",
-    "Share",
-    "ShareWriter",
-    "Standing",
     "Statistics",
-    "StatisticsUndertaking",
+    "StatisticsBuild",
     "StatisticsWriter",
     "Stored",
-    "Undertaking",
     "View",
+    "WriteAssignment",
     "annotate",
     "cache_name",
+    "cache_status",
     "check_cache",
     "choose_storage",
     "count_rows",
@@ -64,9 +65,8 @@ __all__ = [
     "open_statistics",
     "repair",
     "series_in",
-    "standing",
     "statistics_name",
-    "statistics_standing",
+    "statistics_status",
     "statistics_stored_as",
     "stored_as",
     "whole_units",

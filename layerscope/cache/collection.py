@@ -10,12 +10,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from layerscope.cache.hdf5_offsets import Rows
 from layerscope.cache.header import Header
-from layerscope.cache.places import Rows
 from layerscope.cache.storage import decoded, encoded, overflows, widened
-from layerscope.nouns import SPLITS, Source, Split, Task
 from layerscope.stats.class_moments import RunningClassMoments
 from layerscope.stats.moments import RunningCrossMoments, State
+from layerscope.types import SPLITS, Source, Split, Task
 
 Running = RunningCrossMoments | RunningClassMoments
 Valid = npt.NDArray[np.bool_]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from layerscope.nouns import Split
+from layerscope.types import Split
 
 if TYPE_CHECKING:
     from layerscope.cache.reader import View

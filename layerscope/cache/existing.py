@@ -12,7 +12,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from layerscope.cache.checkpoint_settings import is_news, series_in
 from layerscope.cache.fingerprint import ANNOTATIONS, differences
+from layerscope.cache.hdf5_offsets import Rows
 from layerscope.cache.header import Header
 from layerscope.cache.label import open_file, seal_in, seal_of, wrong_with
 from layerscope.cache.layout import (
@@ -32,11 +34,9 @@ from layerscope.cache.layout import (
 )
 from layerscope.cache.lock import require_unlocked
 from layerscope.cache.part import index_in, stored_in
-from layerscope.cache.places import Rows
-from layerscope.cache.series import is_news, series_in
 from layerscope.cache.storage import Stored
 from layerscope.errors import CacheError
-from layerscope.nouns import Existing
+from layerscope.types import Existing
 
 Status = Literal["new", "part", "there"]
 
@@ -78,7 +78,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class CacheStatus:
     """How far a cache has come."""
 
     status: Status
@@ -100,7 +100,7 @@ class Standing:
         return self.parts[0].stored if self.parts else None
 
 
-def standing(path: Path, header: Header, existing: Existing) -> Standing:
+def cache_status(path: Path, header: Header, existing: Existing) -> CacheStatus:
     """Return how far the cache at ``path`` has come, and refuse what must not be touched.
 
     Args:
@@ -115,7 +115,7 @@ def standing(path: Path, header: Header, existing: Existing) -> Standing:
         require_unlocked(whole_of(file))
     everything = np.arange(header.rows)
     if existing == "replace":
-        return Standing("new", missing=everything)
+        return CacheStatus("new", missing=everything)
     parts = started(path)
     same = [part for part in parts if not _other_features(part.ingredients, header)]
     if path.exists():
@@ -131,7 +131,7 @@ def standing(path: Path, header: Header, existing: Existing) -> Standing:
     for part in parts:
         _require_same(part.path, part.ingredients, header)
     done = rows_of(parts)
-    return Standing(
+    return CacheStatus(
         "part" if parts else "new",
         len(done),
         skipped=_skipped(parts),
@@ -169,7 +169,7 @@ def _skipped(parts: Iterable[Found]) -> tuple[int, ...]:
     return tuple(sorted({int(row) for part in parts for row in part.skipped}))
 
 
-def _finished(path: Path, whole: Found, header: Header) -> Standing:
+def _finished(path: Path, whole: Found, header: Header) -> CacheStatus:
     if not whole.sealed:
         raise foreign(path)
     for name in whole.shards:
@@ -179,7 +179,7 @@ def _finished(path: Path, whole: Found, header: Header) -> Standing:
     outdated = _require_same(path, whole.ingredients, header) or is_news(
         whole.settings, series_in(header.settings)
     )
-    return Standing("there", header.rows, _skipped([whole]), outdated, parts=(whole,))
+    return CacheStatus("there", header.rows, _skipped([whole]), outdated, parts=(whole,))
 
 
 def require_sealed(path: Path) -> None:

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from layerscope.cache.checksum import checksums
-from layerscope.cache.places import Place, Rows
+from layerscope.cache.hdf5_offsets import Place, Rows
 from layerscope.cache.storage import decoded
 from layerscope.cache.threads import THREADS, in_threads
 from layerscope.errors import CacheError
-from layerscope.nouns import Storage
+from layerscope.types import Storage
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ from typing import Any
 
 from layerscope.cache.layout import SCHEMA
 from layerscope.cache.records import plain, to_json
-from layerscope.nouns import Checkpoint, CutPoint, Preprocessing, Source
+from layerscope.types import Checkpoint, CutPoint, Preprocessing, Source
 
 CAPTURE = 1
 """Counts changes of this package after which the same image gives other features. Versions of torch

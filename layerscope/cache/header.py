@@ -8,7 +8,7 @@ from typing import Any
 
 from layerscope.cache.fingerprint import fingerprint_of
 from layerscope.cache.storage import Stored
-from layerscope.nouns import Checkpoint, CutPoint, Source, Storage
+from layerscope.types import Checkpoint, CutPoint, Source, Storage
 
 _CHECKSUM_BYTES = 4
 

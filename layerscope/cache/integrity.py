@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from layerscope.cache.checksum import checksums
 from layerscope.cache.existing import UNREADABLE, Found, look
+from layerscope.cache.hdf5_offsets import Rows, place_of, runs
 from layerscope.cache.label import (
     STRUCTURE,
     has_label,
@@ -40,7 +41,6 @@ from layerscope.cache.layout import (
 )
 from layerscope.cache.lock import Lock, require_unlocked
 from layerscope.cache.part import Part, index_in, read_rows, stored_in, sync_folder
-from layerscope.cache.places import Rows, place_of, runs
 from layerscope.cache.shards import shard_name
 from layerscope.cache.storage import decoded
 from layerscope.errors import CacheError

@@ -25,7 +25,7 @@ from layerscope.cache.shards import clear
 from layerscope.cache.storage import encoded
 from layerscope.cache.writer import storing
 from layerscope.errors import CacheError, DiskError
-from layerscope.nouns import Source
+from layerscope.types import Source
 
 BLOCK = 1024
 """Rows that are copied at a time."""

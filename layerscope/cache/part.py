@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerscope.cache.checksum import checksums
+from layerscope.cache.hdf5_offsets import Place, Rows, place_of, runs
 from layerscope.cache.header import Header
 from layerscope.cache.label import SEAL_BYTES, open_file, room_for_label, write_label, write_seal
 from layerscope.cache.layout import (
@@ -36,7 +37,6 @@ from layerscope.cache.layout import (
     target_of,
     whole_of,
 )
-from layerscope.cache.places import Place, Rows, place_of, runs
 from layerscope.cache.records import to_json
 from layerscope.cache.storage import Stored
 from layerscope.cache.threads import in_threads

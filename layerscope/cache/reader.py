@@ -15,9 +15,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from layerscope.cache.checkpoint_settings import series_in
 from layerscope.cache.existing import UNREADABLE, require_sealed, unreadable, without_shard
 from layerscope.cache.features import Features, Segment
 from layerscope.cache.fingerprint import VIEWS
+from layerscope.cache.hdf5_offsets import Rows, place_of
 from layerscope.cache.label import open_file, seal_in
 from layerscope.cache.layout import (
     ATTRIBUTES,
@@ -40,12 +42,10 @@ from layerscope.cache.layout import (
     target_of,
 )
 from layerscope.cache.part import stored_in
-from layerscope.cache.places import Rows, place_of
 from layerscope.cache.records import checkpoint_from, cut_from, task_from
-from layerscope.cache.series import series_in
 from layerscope.cache.storage import Stored
 from layerscope.errors import CacheError, UnknownNameError
-from layerscope.nouns import SPLITS, Checkpoint, CutPoint, Setting, Split, Task
+from layerscope.types import SPLITS, Checkpoint, CutPoint, Setting, Split, Task
 
 if TYPE_CHECKING:
     import torch

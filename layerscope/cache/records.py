@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from layerscope.nouns import Checkpoint, CutPoint, Preprocessing, Task
+from layerscope.types import Checkpoint, CutPoint, Preprocessing, Task
 
 
 def plain(value: Any) -> Any:

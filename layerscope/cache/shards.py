@@ -11,7 +11,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from layerscope.cache.checkpoint_settings import is_news, series_in
 from layerscope.cache.existing import Found, look, rows_of, shard_files, started
+from layerscope.cache.hdf5_offsets import Rows, runs
 from layerscope.cache.header import Header
 from layerscope.cache.label import SEAL_BYTES, open_file, write_label, write_seal
 from layerscope.cache.layout import (
@@ -27,9 +29,7 @@ from layerscope.cache.layout import (
     shards_of,
 )
 from layerscope.cache.part import Part, attributes, lay_out_rows, new_file, sync_folder
-from layerscope.cache.places import Rows, runs
 from layerscope.cache.records import to_json
-from layerscope.cache.series import is_news, series_in
 from layerscope.cache.storage import Stored
 from layerscope.errors import CacheError
 

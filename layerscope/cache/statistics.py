@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from layerscope.cache.checkpoint_settings import series_in
 from layerscope.cache.collection import class_name, cross_name
 from layerscope.cache.existing import UNREADABLE
 from layerscope.cache.header import Header
@@ -34,12 +35,11 @@ from layerscope.cache.label import has_label, open_file, room_for_label, write_l
 from layerscope.cache.layout import cache_name
 from layerscope.cache.part import attributes, stored_in, sync_file, sync_folder
 from layerscope.cache.records import checkpoint_from, cut_from, task_from, to_json
-from layerscope.cache.series import series_in
 from layerscope.cache.storage import Stored
 from layerscope.errors import CacheError, UnknownNameError
-from layerscope.nouns import SPLITS, Checkpoint, CutPoint, Split, Task
 from layerscope.stats.class_moments import ClassMoments, RunningClassMoments
 from layerscope.stats.moments import CrossMoments, Moments, RunningCrossMoments, State
+from layerscope.types import SPLITS, Checkpoint, CutPoint, Split, Task
 
 SCHEMA = "layerscope-statistics/1"
 SUFFIX = ".statistics.hdf5"

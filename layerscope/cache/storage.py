@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from layerscope.nouns import Storage
+from layerscope.types import Storage
 
 Rows = npt.NDArray[np.float32]
 

@@ -15,15 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from layerscope.cache.checkpoint_settings import series_in, with_series
 from layerscope.cache.collection import Collection, Division, divisions
-from layerscope.cache.existing import Standing
+from layerscope.cache.existing import CacheStatus
 from layerscope.cache.fingerprint import differences
+from layerscope.cache.hdf5_offsets import Rows
 from layerscope.cache.header import Header
 from layerscope.cache.label import open_file
 from layerscope.cache.lock import Lock, require_unlocked
 from layerscope.cache.part import stored_in
-from layerscope.cache.places import Rows
-from layerscope.cache.series import series_in, with_series
 from layerscope.cache.statistics import (
     DONE,
     open_statistics,
@@ -31,9 +31,9 @@ from layerscope.cache.statistics import (
     write_statistics,
 )
 from layerscope.cache.storage import Stored
-from layerscope.cache.writer import Share, divided, storing
+from layerscope.cache.writer import WriteAssignment, divided, storing
 from layerscope.errors import CacheError
-from layerscope.nouns import Existing
+from layerscope.types import Existing
 
 SNAPSHOT_EVERY = 60.0
 """Seconds of work that a killed process may cost; more where a snapshot takes long itself."""
@@ -50,7 +50,7 @@ class _Part:
     done: npt.NDArray[np.bool_]
 
 
-def statistics_standing(path: Path, header: Header, existing: Existing) -> Standing:
+def statistics_status(path: Path, header: Header, existing: Existing) -> CacheStatus:
     """Return how far the statistics at ``path`` have come.
 
     Raises:
@@ -59,11 +59,11 @@ def statistics_standing(path: Path, header: Header, existing: Existing) -> Stand
     require_unlocked(path)
     everything = np.arange(header.rows)
     if existing == "replace":
-        return Standing("new", missing=everything)
+        return CacheStatus("new", missing=everything)
     if path.exists():
         with open_statistics(path) as found:
             _require_same(path, found.ingredients, header)
-        return Standing("there", header.rows)
+        return CacheStatus("there", header.rows)
     parts = _parts(path)
     if existing == "keep" and parts:
         raise CacheError(
@@ -73,10 +73,10 @@ def statistics_standing(path: Path, header: Header, existing: Existing) -> Stand
     for part in parts:
         _require_same(part.path, part.ingredients, header)
     done = np.any([np.zeros(header.rows, bool), *(part.done for part in parts)], axis=0)
-    return Standing("part" if parts else "new", int(done.sum()), missing=np.flatnonzero(~done))
+    return CacheStatus("part" if parts else "new", int(done.sum()), missing=np.flatnonzero(~done))
 
 
-class StatisticsUndertaking:
+class StatisticsBuild:
     """The collecting of one file of statistics, by one process or many.
 
     Args:
@@ -101,7 +101,7 @@ class StatisticsUndertaking:
         with storing(path):
             self._lock = Lock(path)
         try:
-            self.standing = statistics_standing(path, header, existing)
+            self.cache_status = statistics_status(path, header, existing)
             if existing == "replace":
                 self.discard()
             begun = _parts(path)
@@ -113,7 +113,7 @@ class StatisticsUndertaking:
             self._lock.release()
             raise
 
-    def __enter__(self) -> StatisticsUndertaking:
+    def __enter__(self) -> StatisticsBuild:
         return self
 
     def __exit__(
@@ -124,11 +124,11 @@ class StatisticsUndertaking:
     ) -> None:
         self._lock.release()
 
-    def shares(self, processes: int = 1, unit: int = 1) -> list[Share]:
+    def shares(self, processes: int = 1, unit: int = 1) -> list[WriteAssignment]:
         """Return what each process is to collect: together, all that is missing."""
-        parts = divided(self.standing.missing, processes, unit)
+        parts = divided(self.cache_status.missing, processes, unit)
         return [
-            Share(parts_of(self.path) / f"{secrets.token_hex(8)}.hdf5", rows, False)
+            WriteAssignment(parts_of(self.path) / f"{secrets.token_hex(8)}.hdf5", rows, False)
             for rows in parts
             if len(rows)
         ]
@@ -177,7 +177,7 @@ class StatisticsWriter:
     Args:
         path: Where the file of statistics belongs.
         header: Of the whole.
-        share: From :meth:`StatisticsUndertaking.shares`.
+        share: From :meth:`StatisticsBuild.shares`.
         regression: By task: (n, c) the encoded targets of those that are not classes.
     """
 
@@ -185,7 +185,7 @@ class StatisticsWriter:
         self,
         path: Path,
         header: Header,
-        share: Share,
+        share: WriteAssignment,
         regression: Mapping[str, torch.Tensor],
     ) -> None:
         self._path = path

@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.cache.existing import Found, Standing, look, standing, started
+from layerscope.cache.checkpoint_settings import is_news, series_in, with_series
+from layerscope.cache.existing import CacheStatus, Found, cache_status, look, started
 from layerscope.cache.fingerprint import ANNOTATIONS, differences
+from layerscope.cache.hdf5_offsets import Rows
 from layerscope.cache.header import Header
 from layerscope.cache.layout import PART, part_of, whole_of
 from layerscope.cache.lock import Lock
 from layerscope.cache.part import Part, lay_out
-from layerscope.cache.places import Rows
-from layerscope.cache.series import is_news, series_in, with_series
 from layerscope.cache.shards import assemble, clear, clear_drafts, reannotate, shard_name
 from layerscope.cache.storage import encoded, overflows, widened
 from layerscope.errors import CacheError, DiskError
-from layerscope.nouns import Existing
+from layerscope.types import Existing
 
 _OVERHEAD = 2**20
 """Bytes granted to everything in the file that is not a feature."""
@@ -38,7 +38,7 @@ SYNC_BYTES = 2**26
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class WriteAssignment:
     """What one process is to write: some rows, into one file."""
 
     path: Path
@@ -50,7 +50,7 @@ class Share:
     is_shard: bool = True
 
 
-class Undertaking:
+class CacheBuild:
     """The making of one cache, by one process or many: held by the one that leads.
 
     Args:
@@ -65,23 +65,25 @@ class Undertaking:
     def __init__(self, path: Path, header: Header, existing: Existing = "missing") -> None:
         self.path = path
         self.header = header
-        _require_unfinished(path, standing(path, header, existing))  # before anything is touched
+        _require_unfinished(
+            path, cache_status(path, header, existing)
+        )  # before anything is touched
         with storing(path):
             self._lock = Lock(path)
         try:
             with storing(path):
                 self._settle(existing)
-                self.standing: Standing = standing(path, header, existing)
-            _require_unfinished(path, self.standing)
+                self.cache_status: CacheStatus = cache_status(path, header, existing)
+            _require_unfinished(path, self.cache_status)
         except BaseException:
             self._lock.release()
             raise
-        if self.standing.parts:  # what is begun is gone on with
-            begun = self.standing.parts[0]
+        if self.cache_status.parts:  # what is begun is gone on with
+            begun = self.cache_status.parts[0]
             settings = with_series(begun.settings, series_in(header.settings))
             self.header = replace(header, stored=begun.stored, settings=settings)
 
-    def __enter__(self) -> Undertaking:
+    def __enter__(self) -> CacheBuild:
         return self
 
     def __exit__(
@@ -92,7 +94,7 @@ class Undertaking:
     ) -> None:
         self._lock.release()
 
-    def shares(self, processes: int = 1, unit: int = 1) -> list[Share]:
+    def shares(self, processes: int = 1, unit: int = 1) -> list[WriteAssignment]:
         """Return what each process is to write: together, all that is missing.
 
         Parts that are there are continued where each process finds one; otherwise they are left as
@@ -105,20 +107,20 @@ class Undertaking:
         Raises:
             DiskError: The disk has no room.
         """
-        missing = whole_units(self.standing.missing, unit, self.header.rows)
+        missing = whole_units(self.cache_status.missing, unit, self.header.rows)
         self._require_room(len(missing))
         if not len(missing):
             return []
-        open_parts = [part for part in self.standing.parts if not part.done.all()]
+        open_parts = [part for part in self.cache_status.parts if not part.done.all()]
         fits = len(open_parts) == processes and not any(map(self._is_outdated, open_parts))
         held = [np.intersect1d(part.index, missing) for part in open_parts]
         if fits and sum(map(len, held)) == len(missing):
             shares = zip(open_parts, held, strict=True)
-            return [Share(part.path, rows, True, part.is_shard) for part, rows in shares]
-        if processes == 1 and not self.standing.parts:
-            return [Share(part_of(self.path), missing, False, is_shard=False)]
+            return [WriteAssignment(part.path, rows, True, part.is_shard) for part, rows in shares]
+        if processes == 1 and not self.cache_status.parts:
+            return [WriteAssignment(part_of(self.path), missing, False, is_shard=False)]
         return [
-            Share(part_of(shard_name(self.path, rows)), rows, False)
+            WriteAssignment(part_of(shard_name(self.path, rows)), rows, False)
             for rows in divided(missing, processes, unit)
             if len(rows)
         ]
@@ -165,7 +167,7 @@ class Undertaking:
             )
 
 
-def _require_unfinished(path: Path, found: Standing) -> None:
+def _require_unfinished(path: Path, found: CacheStatus) -> None:
     if found.status == "there":
         raise CacheError(f"{str(path)!r} is complete.", hint="There is nothing left to write.")
 
@@ -174,20 +176,20 @@ def _unfinished(path: Path) -> list[Path]:
     return [found.path for found in started(path) if found.path.name.endswith(PART)]
 
 
-class ShareWriter:
+class AssignmentWriter:
     """Writes one share; a context manager that keeps finished rows whatever happens.
 
     Args:
         path: Where the finished cache belongs.
         header: Of the whole cache.
-        share: From :meth:`Undertaking.shares`.
+        share: From :meth:`CacheBuild.shares`.
 
     Raises:
         CacheError: Another process writes the same part.
         DiskError: The part cannot be laid out.
     """
 
-    def __init__(self, path: Path, header: Header, share: Share) -> None:
+    def __init__(self, path: Path, header: Header, share: WriteAssignment) -> None:
         self.rows = share.rows
         self.rows_done = 0
         """Of the share, and safely in the file."""
@@ -204,7 +206,7 @@ class ShareWriter:
             self._lock = Lock(whole_of(share.path)) if share.is_shard else None
             self._part = self._opened(share)
 
-    def __enter__(self) -> ShareWriter:
+    def __enter__(self) -> AssignmentWriter:
         return self
 
     def __exit__(
@@ -283,7 +285,7 @@ class ShareWriter:
             sync, self._sync = self._sync, None
             sync.result()
 
-    def _opened(self, share: Share) -> Part:
+    def _opened(self, share: WriteAssignment) -> Part:
         if share.there:
             return Part(share.path)
         index = share.rows if share.is_shard else None
@@ -341,11 +343,11 @@ class CacheWriter:
     ) -> None:
         with storing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        self._undertaking = Undertaking(path, header, existing)
+        self._undertaking = CacheBuild(path, header, existing)
         try:
             shares = self._undertaking.shares(unit=unit)
             self._writer = (
-                ShareWriter(path, self._undertaking.header, shares[0]) if shares else None
+                AssignmentWriter(path, self._undertaking.header, shares[0]) if shares else None
             )
         except BaseException:
             self._undertaking.__exit__(None, None, None)
@@ -374,7 +376,7 @@ class CacheWriter:
         features: Mapping[str, npt.NDArray[np.float32]],
         valid: npt.NDArray[np.bool_],
     ) -> None:
-        """Write some rows of every cut, as :meth:`ShareWriter.write` does."""
+        """Write some rows of every cut, as :meth:`AssignmentWriter.write` does."""
         if self._writer is None:
             raise ValueError("No row is missing.")
         self._writer.write(rows, features, valid)

@@ -237,7 +237,7 @@ def preprocessing(
       layerscope check preprocessing simclr-objects3d --data objects3d=data/objects3d
       layerscope check preprocessing net.pth --data in1k=in1k.beton --loader ffcv --against threads
     """
-    from layerscope.compare import compare_loaders
+    from layerscope.extraction.loader_parity import compare_loaders
     from layerscope.models import select_cuts
 
     model = options.load_with(checkpoint, context.params)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from layerscope.nouns import Activation, Axes, Branch, Statistics, Stem
+from layerscope.types import Activation, Axes, Branch, Statistics, Stem
 
 if TYPE_CHECKING:
     from layerscope.models import LoadedModel

@@ -11,10 +11,10 @@ import typer
 
 from layerscope.cli import settings, terminal
 from layerscope.errors import SettingsError
-from layerscope.nouns import Split
+from layerscope.types import Split
 
 if TYPE_CHECKING:
-    from layerscope.similarity import LayerSimilarity
+    from layerscope.probing.layer_cka import LayerSimilarity
 
 MOST = 2
 """Caches: one with itself, or two with each other."""
@@ -50,7 +50,7 @@ def command(
       layerscope cka features/net@in1k.h5 --split val --images 1000 --json
     """
     from layerscope.cache import find_caches, open_cache
-    from layerscope.similarity import similarity
+    from layerscope.probing.layer_cka import similarity
 
     paths = [found for path in caches for found in find_caches(path)]
     if len(paths) > MOST:
@@ -69,7 +69,7 @@ def command(
 
 
 def _draw(found: LayerSimilarity, output: Path, biased: bool) -> None:
-    from layerscope.report.similarity import similarity_map
+    from layerscope.report.cka_map import similarity_map
     from layerscope.report.style import save
 
     kind, values = ("Biased", found.biased) if biased else ("Unbiased", found.unbiased)

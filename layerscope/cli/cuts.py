@@ -14,7 +14,7 @@ from layerscope.cli import terminal
 
 if TYPE_CHECKING:
     from layerscope.models import LoadedModel
-    from layerscope.nouns import CutPoint, Preprocessing
+    from layerscope.types import CutPoint, Preprocessing
 
 NO_HEAD = "The file holds no head, so the drop behind the trunk cannot be seen."
 

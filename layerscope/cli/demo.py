@@ -100,7 +100,8 @@ class _Stopped(LayerScopeError):
 
 
 def _conclude(results: Path, report: Path) -> None:
-    from layerscope.report import Results, sentence, verdicts
+    from layerscope.results import Results
+    from layerscope.verdicts import sentence, verdicts
 
     stored = Results(results)
     titles = {name: task.title for name, task in stored.tasks().items()}

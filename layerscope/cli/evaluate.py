@@ -16,7 +16,7 @@ from layerscope.errors import FINDINGS, CacheError, SettingsError
 if TYPE_CHECKING:
     from layerscope.cache import Cache
     from layerscope.data.shifts import Shift
-    from layerscope.evaluate import EvaluateReport
+    from layerscope.extraction.evaluate import EvaluateReport
     from layerscope.models import LoadedModel
 
 
@@ -81,7 +81,7 @@ def command(
       layerscope evaluate resnet50.pth --data inc=imagenet-c/ --limit 1000 --json
     """
     from layerscope.data.shifts import open_shift
-    from layerscope.evaluate import evaluate
+    from layerscope.extraction.evaluate import evaluate
 
     name, path = sources.pair(data)
     shift = open_shift(name, path)

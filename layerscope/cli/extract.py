@@ -16,9 +16,9 @@ from layerscope.cli import running, settings, sources, terminal
 from layerscope.errors import FINDINGS, WRONG_USE, LayerScopeError, SettingsError
 
 if TYPE_CHECKING:
-    from layerscope.extract import ExtractReport, Plan
+    from layerscope.extraction.extract import ExtractReport, Plan
     from layerscope.models import LoadedModel, Member
-    from layerscope.nouns import CutPoint, Setting, Source
+    from layerscope.types import CutPoint, Setting, Source
 
 Row = dict[str, Any]
 Stream = Literal["statistics"]
@@ -102,8 +102,8 @@ def command(
       layerscope extract net.pth --data objects3d=DIR --views 8 --augment simclr -o views/
       layerscope extract vit.pth --data places=DIR --stream statistics --tasks places205
     """
-    from layerscope.device import choose_device
-    from layerscope.ranks import joined
+    from layerscope.runtime.device import choose_device
+    from layerscope.runtime.ranks import joined
 
     how = {
         "precision": precision,
@@ -153,7 +153,7 @@ class _Run:
 
     def require_room(self, series: Sequence[Member], opened: Sequence[Source]) -> None:
         """Refuse to begin what would end on a full disk, hours later."""
-        from layerscope.extract import plan, require_room
+        from layerscope.extraction.extract import plan, require_room
 
         if len(series) * len(opened) < 2:
             return  # the only cache is measured when it is opened
@@ -207,7 +207,7 @@ class _Run:
         source: Source,
         series: Mapping[str, Setting],
     ) -> Row:
-        from layerscope.extract import extract, plan, require_room
+        from layerscope.extraction.extract import extract, plan, require_room
 
         how = {**self._how, "series": series}
         planned = plan(model, source, self._output, cuts=cuts, **how)
@@ -219,10 +219,10 @@ class _Run:
         if ranks.leads:
             settings.write(self._output / "settings.json", "extract", self._words)
         label = f"{model.checkpoint.name} on {planned.header.source.name}"
-        if planned.standing.rows_done:
-            terminal.say(f"{label}: {planned.standing.rows_done} rows are there.")
+        if planned.cache_status.rows_done:
+            terminal.say(f"{label}: {planned.cache_status.rows_done} rows are there.")
         job = partial(extract, model, source, self._output, cuts=cuts, **how)
-        if planned.standing.status == "there":
+        if planned.cache_status.status == "there":
             report = job()
         else:
             with terminal.progress(label, planned.share(ranks), "images") as advance:
@@ -266,15 +266,15 @@ def _cell(value: Any) -> str:
 
 
 def _planned(planned: Plan) -> Row:
-    standing = planned.standing
+    cache_status = planned.cache_status
     return {
         "checkpoint": planned.header.checkpoint.name,
         "source": planned.header.source.name,
         "images": planned.header.rows,
         "cuts": len(planned.header.cuts),
         "bytes": planned.bytes,
-        "status": {"part": f"{standing.rows_done} rows there"}.get(
-            standing.status, standing.status
+        "status": {"part": f"{cache_status.rows_done} rows there"}.get(
+            cache_status.status, cache_status.status
         ),
         "path": str(planned.path),
         "fingerprint": planned.header.fingerprint,

@@ -126,7 +126,7 @@ def _renderers() -> Rows:
 
 
 def _methods() -> Rows:
-    from layerscope.pretrain import methods
+    from layerscope.training import methods
 
     return [{"name": name, "trains": _first_line(item)} for name, item in methods.items()]
 

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from layerscope import __version__
 from layerscope.cli import (
     check,
     cka,
@@ -32,6 +31,7 @@ from layerscope.cli import (
     terminal,
 )
 from layerscope.errors import CRASHED, INTERRUPTED, LayerScopeError, SettingsError
+from layerscope.version import __version__
 
 
 class Door(TyperGroup):

@@ -13,9 +13,9 @@ from layerscope.cli import running, sources, terminal
 from layerscope.errors import FINDINGS
 
 if TYPE_CHECKING:
-    from layerscope.extract import Plan
+    from layerscope.extraction.extract import Plan
+    from layerscope.extraction.time_batches import BatchTiming
     from layerscope.models import Member
-    from layerscope.rehearse import Rehearsal
 
 Row = dict[str, Any]
 
@@ -95,9 +95,9 @@ def command(
 def _planned(
     member: Member, opened: list[Any], words: dict[str, Any], how: dict[str, Any]
 ) -> list[Row]:
-    from layerscope.extract import plan
+    from layerscope.extraction.extract import plan
+    from layerscope.extraction.time_batches import time_batches
     from layerscope.models import select_cuts
-    from layerscope.rehearse import rehearse
 
     model = member.named(options.load_with(member.checkpoint, words))
     cuts = select_cuts(model, words["cuts"], words["pooling"])
@@ -108,12 +108,12 @@ def _planned(
         if words["batches"]:
             timing = {name: how[name] for name in ("device", "precision")}
             chosen = planned.header.cuts
-            found = rehearse(model, planned.loader, chosen, batches=words["batches"], **timing)
+            found = time_batches(model, planned.loader, chosen, batches=words["batches"], **timing)
         rows.append(_row(planned, found))
     return rows
 
 
-def _row(planned: Plan, found: Rehearsal | None) -> Row:
+def _row(planned: Plan, found: BatchTiming | None) -> Row:
     cuts = planned.header.cuts
     return {
         "checkpoint": planned.header.checkpoint.name,
@@ -133,7 +133,7 @@ def _row(planned: Plan, found: Rehearsal | None) -> Row:
 
 
 def _tell_room(rows: list[Row], output: Path) -> None:
-    from layerscope.extract import existing_parent
+    from layerscope.extraction.extract import existing_parent
 
     free = shutil.disk_usage(existing_parent(output / "cache.h5")).free
     together = sum(row["bytes"] for row in rows)

@@ -13,7 +13,7 @@ from layerscope.cli import terminal
 from layerscope.cli.sources import open_pair
 
 if TYPE_CHECKING:
-    from layerscope.pretrain import Recipe
+    from layerscope.training import Recipe
 
 
 def command(
@@ -55,8 +55,8 @@ def command(
     """
     import torch
 
-    from layerscope.device import choose_device
-    from layerscope.pretrain import Recipe, Snapshots, methods, pretrain
+    from layerscope.runtime.device import choose_device
+    from layerscope.training import Recipe, Snapshots, methods, pretrain
 
     methods[method]
     source = open_pair(data)

@@ -13,13 +13,13 @@ import typer
 
 from layerscope.cli import settings, terminal
 from layerscope.errors import FINDINGS, SettingsError, UnknownNameError
-from layerscope.nouns import UNLABELLED, Existing
+from layerscope.types import UNLABELLED, Existing
 
 if TYPE_CHECKING:
-    from layerscope.nouns import Estimator, FeatureCache, Interval, Score, Task, Verdict
-    from layerscope.protocol import Arrangement
-    from layerscope.report.across import Across
-    from layerscope.sweep import SweepReport
+    from layerscope.probing import Arrangement
+    from layerscope.probing.sweep import SweepReport
+    from layerscope.types import Estimator, FeatureCache, Interval, Score, Task, Verdict
+    from layerscope.verdicts.common_cut import CommonCut
 
 SHOWN = 3
 """Names in a list before it says how many more there are."""
@@ -90,9 +90,9 @@ def command(
       layerscope probe --estimators "rankme,twonn,coding-rate,coding-rate(eps_sq=0.1)"
     """
     from layerscope.cache import find_caches, open_cache
-    from layerscope.protocol import arrangements
-    from layerscope.report.across import every_across
-    from layerscope.report.verdict import contests, verdict, weighed
+    from layerscope.probing import arrangements
+    from layerscope.verdicts.common_cut import common_cuts
+    from layerscope.verdicts.verdict import comparisons, verdict, weighed
 
     paths = [found for path in caches or [Path("features")] for found in find_caches(path)]
     with ExitStack() as stack:
@@ -125,11 +125,11 @@ def command(
     wanted = {task.name: task for task in [*asked, UNLABELLED]}
     items = [
         item
-        for item in contests(report.results)
+        for item in comparisons(report.results)
         if item.scores[0].checkpoint in names and item.scores[0].task in wanted
     ]
     reached = weighed([(item, verdict(item, seed=seed)) for item in items])
-    across, reasons = every_across(items, seed=seed)
+    across, reasons = common_cuts(items, seed=seed)
     _print(report, reached, across, wanted, names, as_json)
     for line in reasons:
         terminal.say(line)
@@ -190,7 +190,7 @@ def _run(
     existing: Existing,
     keep_predictions: bool,
 ) -> SweepReport:
-    from layerscope.sweep import size, sweep
+    from layerscope.probing.sweep import size, sweep
 
     with terminal.progress("probe", size(caches, tasks, estimators, ways)) as advance:
         report = sweep(
@@ -234,12 +234,12 @@ def _some(names: Sequence[str]) -> str:
 def _print(
     report: SweepReport,
     verdicts: Sequence[Verdict],
-    across: Sequence[Across],
+    across: Sequence[CommonCut],
     tasks: dict[str, Task],
     names: set[str],
     as_json: bool,
 ) -> None:
-    from layerscope.report.results import row
+    from layerscope.results.store import row
 
     scores = [
         score
@@ -262,7 +262,7 @@ def _print(
 
 def _text(
     verdicts: Sequence[Verdict],
-    across: Sequence[Across],
+    across: Sequence[CommonCut],
     tasks: dict[str, Task],
     measures: Sequence[Score],
 ) -> str:
@@ -302,9 +302,11 @@ def _of(score: Score) -> str:
     return name if score.task == UNLABELLED.name else f"{name} of {score.task}"
 
 
-def _verdicts(verdicts: Sequence[Verdict], across: Sequence[Across], tasks: dict[str, Task]) -> str:
-    from layerscope.report.across import sentence as across_sentence
-    from layerscope.report.verdict import sentence
+def _verdicts(
+    verdicts: Sequence[Verdict], across: Sequence[CommonCut], tasks: dict[str, Task]
+) -> str:
+    from layerscope.verdicts.common_cut import sentence as across_sentence
+    from layerscope.verdicts.verdict import sentence
 
     header = (
         "checkpoint",
@@ -337,7 +339,7 @@ def _verdicts(verdicts: Sequence[Verdict], across: Sequence[Across], tasks: dict
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:
-    from layerscope.report.verdict import in_runs
+    from layerscope.verdicts.verdict import in_runs
 
     others = [cut for cut in verdict.tied if cut != verdict.best]
     return (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from layerscope.errors import SettingsError
-from layerscope.nouns import Existing, Precision, Storage
+from layerscope.types import Existing, Precision, Storage
 
 if TYPE_CHECKING:
     from layerscope.data import Views

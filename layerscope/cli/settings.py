@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from layerscope import __version__
 from layerscope.errors import SettingsError
+from layerscope.version import __version__
 
 
 def write(path: Path, command: str, values: Mapping[str, Any]) -> None:

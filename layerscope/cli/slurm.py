@@ -15,7 +15,7 @@ from layerscope.errors import ClusterError
 if TYPE_CHECKING:
     import submitit
 
-    from layerscope.job import Job
+    from layerscope.runtime.cluster import ClusterCommand
 
 TIME_LIMITS = 100
 """That one job may use up, where each goes on where the last one stopped."""
@@ -62,7 +62,7 @@ class Resources:
 
 
 def submit(
-    jobs: Sequence[Job], name: str, resources: Resources, logs: Path, *, resumed: bool
+    jobs: Sequence[ClusterCommand], name: str, resources: Resources, logs: Path, *, resumed: bool
 ) -> list[submitit.Job[int]]:
     """Send jobs to the cluster, several of them as one array.
 

@@ -13,7 +13,7 @@ from layerscope.cli import terminal
 from layerscope.errors import SettingsError
 
 if TYPE_CHECKING:
-    from layerscope.nouns import Source
+    from layerscope.types import Source
 
 
 Data = Annotated[

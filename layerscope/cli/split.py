@@ -10,7 +10,7 @@ from typing import Any
 
 from layerscope.cli import sources
 from layerscope.errors import SettingsError
-from layerscope.job import Job
+from layerscope.runtime.cluster import ClusterCommand
 
 SPLIT = {"extract": "checkpoints", "evaluate": "checkpoint"}
 """Commands of which each checkpoint and source is a job, with their parameter of checkpoints."""
@@ -31,7 +31,7 @@ _REFUSED = {
 class Part:
     """One job, and what it is about."""
 
-    job: Job
+    job: ClusterCommand
     command: str
     """Such as ``extract`` or ``check cache``."""
     checkpoint: str | None = None
@@ -86,10 +86,12 @@ def _before(options: Mapping[str, Any]) -> tuple[str, ...]:
     return (*plugins, *config, *(["--debug"] if options["debug"] else []))
 
 
-def _job(context: Any, before: Sequence[str], name: str, command: Any, rest: Sequence[str]) -> Job:
+def _job(
+    context: Any, before: Sequence[str], name: str, command: Any, rest: Sequence[str]
+) -> ClusterCommand:
     understood = command.make_context(name, list(rest), parent=context)
     replaces = understood.params.get("existing") == "replace"
-    return Job((*before, *name.split(), *rest), replaces=replaces)
+    return ClusterCommand((*before, *name.split(), *rest), replaces=replaces)
 
 
 def _each(

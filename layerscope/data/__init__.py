@@ -1,11 +1,11 @@
 """Images and the questions asked of them: sources, tasks, transforms and the loaders."""
 
 from layerscope.data.augmentation import Augmentation, augmentations
+from layerscope.data.augmented_views import Views, with_views
 from layerscope.data.images import read_image
 from layerscope.data.loaders import BadImage, Loader, Reading, loaders
 from layerscope.data.sources import all_tasks, open_source, select_tasks, sources, thin
 from layerscope.data.transforms import Preparation, framed, image_transform
-from layerscope.data.views import Views, with_views
 
 __all__ = [
     "Augmentation",

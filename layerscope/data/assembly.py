@@ -13,7 +13,7 @@ import numpy.typing as npt
 from layerscope.data.listing import MISSING, file_sizes, require_text
 from layerscope.data.manifest import annotation_manifest, image_manifest
 from layerscope.errors import SourceError
-from layerscope.nouns import SPLITS, Framing, Images, Source, Task
+from layerscope.types import SPLITS, Framing, Images, Source, Task
 
 _HINT = "Compare the folder with the layout in docs/tasks.md, or download the data set again."
 

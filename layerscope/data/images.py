@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from layerscope.data.decoding import Decoder, unreadable
 from layerscope.data.resampling import Pixels
-from layerscope.nouns import Images, Source
+from layerscope.types import Images, Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from layerscope.data.splits import Labels, carve, made_up, with_val
 from layerscope.errors import SourceError
-from layerscope.nouns import SPLITS, Split
+from layerscope.types import SPLITS, Split
 
 SPELLINGS: dict[str, Split] = {
     "train": "train",

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from layerscope.data.sources import open_source, sources
 from layerscope.errors import UnknownNameError
-from layerscope.nouns import Source
 from layerscope.registry import Registry
+from layerscope.types import Source
 
 
 @dataclass(frozen=True, slots=True)

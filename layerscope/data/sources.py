@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from layerscope.errors import SettingsError, SourceError, UnknownNameError
-from layerscope.nouns import SPLITS, Source, Task
 from layerscope.registry import Registry
+from layerscope.types import SPLITS, Source, Task
 
 Opener = Callable[..., Source]
 """Reads what a folder holds into a record, and opens no image. Called with the folder's path; what

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.nouns import SPLITS
+from layerscope.types import SPLITS
 
 Labels = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
-from layerscope.data.names import require_plain
+from layerscope.data.source_names import require_plain
 from layerscope.data.tables import PARQUET, SUFFIXES
 from layerscope.errors import SourceError
-from layerscope.nouns import Framing
+from layerscope.types import Framing
 
 T = TypeVar("T")
 QuestionKind = Literal["classes", "multilabel", "continuous"]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from layerscope.data.decoding import Decoder, Raster
 from layerscope.data.resampling import BICUBIC, BILINEAR, Pixels, resample, resample_normalised
-from layerscope.nouns import Framing, Preprocessing
+from layerscope.types import Framing, Preprocessing
 
 Size = tuple[int, int]
 """(height, width)."""

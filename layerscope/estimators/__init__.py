@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from layerscope.nouns import Estimator
 from layerscope.registry import Registry
+from layerscope.types import Estimator
 
 estimators: Registry[Callable[[int], Estimator]] = Registry(
     "estimator", package="layerscope.estimators", group="layerscope.estimators"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from layerscope.errors import EstimatorError
 from layerscope.estimators.layer import LayerRows
-from layerscope.nouns import Direction, LayerView, Losses, Score, Task
+from layerscope.types import Direction, LayerView, Losses, Score, Task
 
 DRAWS = 2_000
 """Resamples behind a standard error: enough for two digits of it; verdicts draw more."""

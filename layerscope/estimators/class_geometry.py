@@ -23,7 +23,6 @@ from layerscope.estimators.measuring import (
     read_sample,
 )
 from layerscope.estimators.shared import once_a_view
-from layerscope.nouns import Definition, Direction, LayerView, Measure, Score, Split, Task
 from layerscope.stats.class_geometry import (
     class_moments_without_blocks,
     class_separation,
@@ -40,6 +39,7 @@ from layerscope.stats.jackknife import blocks_of, standard_error
 from layerscope.stats.moments import BLOCK
 from layerscope.stats.neighbours import unit_rows
 from layerscope.stats.standard_error import standard_errors
+from layerscope.types import Definition, Direction, LayerView, Measure, Score, Split, Task
 
 SHRINKAGE = 0.1
 """Of the covariance within classes, towards the identity times its mean variance."""

@@ -15,8 +15,8 @@ from torch import Tensor
 from layerscope.errors import EstimatorError
 from layerscope.estimators.cell import Cell, MetricValue, losses, require_metric
 from layerscope.estimators.layer import read_target
-from layerscope.nouns import SPLITS, Direction, LayerView, Score, Split, Task
 from layerscope.stats.standard_error import standard_errors
+from layerscope.types import SPLITS, Direction, LayerView, Score, Split, Task
 
 Labels = npt.NDArray[np.int64]
 Answers = Literal["probabilities", "scores", "labels"]

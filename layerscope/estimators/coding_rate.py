@@ -27,16 +27,6 @@ from layerscope.estimators.measuring import (
     read_sample,
     require_views,
 )
-from layerscope.nouns import (
-    CutPoint,
-    Definition,
-    Direction,
-    Invariance,
-    LayerView,
-    Score,
-    Split,
-    Task,
-)
 from layerscope.stats.coding_rate import CodingRates, rate_bound
 from layerscope.stats.jackknife import blocks_of, standard_error
 from layerscope.stats.partitioned_rate import (
@@ -45,6 +35,16 @@ from layerscope.stats.partitioned_rate import (
     pair_terms,
     partitioned_rates,
     row_scales,
+)
+from layerscope.types import (
+    CutPoint,
+    Definition,
+    Direction,
+    Invariance,
+    LayerView,
+    Score,
+    Split,
+    Task,
 )
 
 Partition = Literal["labels", "instances", "pairs"]

@@ -25,7 +25,6 @@ from layerscope.estimators.measuring import (
     read_sample,
 )
 from layerscope.estimators.shared import once_a_view
-from layerscope.nouns import UNLABELLED, Definition, Invariance, LayerView, Score, Split, Task
 from layerscope.stats.intrinsic_dimension import (
     Neighbours,
     levina_bickel,
@@ -35,6 +34,7 @@ from layerscope.stats.intrinsic_dimension import (
 )
 from layerscope.stats.jackknife import blocks_of, standard_error
 from layerscope.stats.standard_error import standard_errors
+from layerscope.types import UNLABELLED, Definition, Invariance, LayerView, Score, Split, Task
 
 ROWS = 10_000
 """Rows among which neighbours are looked for."""

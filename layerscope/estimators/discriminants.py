@@ -23,7 +23,6 @@ from layerscope.estimators.classification import (
     read_targets,
 )
 from layerscope.estimators.layer import Features, read_layer, standardised
-from layerscope.nouns import LayerView, Score, Split, Task
 from layerscope.stats.class_moments import ClassMoments, RunningClassMoments
 from layerscope.stats.discriminant import (
     LinearClassifier,
@@ -31,6 +30,7 @@ from layerscope.stats.discriminant import (
     nearest_class_mean,
 )
 from layerscope.stats.rows import BLOCK
+from layerscope.types import LayerView, Score, Split, Task
 
 SHRINKAGES = (1.0, 0.5, 0.1, 0.01, 0.001, 0.0)
 """Among which validation chooses LDA's, from the simplest classifier to the most flexible."""

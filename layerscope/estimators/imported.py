@@ -28,7 +28,7 @@ from layerscope.estimators.classification import (
 from layerscope.estimators.layer import Features, Layer, read_layer, standardised
 from layerscope.estimators.predictions import Predictions, regression_scores
 from layerscope.estimators.regression import Regression, read_regression
-from layerscope.nouns import LayerView, Score, Split, Task
+from layerscope.types import LayerView, Score, Split, Task
 
 WARNINGS = 3
 """Different warnings that a note repeats."""

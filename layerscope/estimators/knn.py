@@ -19,8 +19,8 @@ from layerscope.estimators.classification import (
     read_targets,
 )
 from layerscope.estimators.layer import Features, read_layer
-from layerscope.nouns import LayerView, Score, Split, Task
 from layerscope.stats.neighbours import nearest, unit_rows, vote
+from layerscope.types import LayerView, Score, Split, Task
 
 NEIGHBOURS = (10, 20, 100, 200)
 TEMPERATURE = 0.07

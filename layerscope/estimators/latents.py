@@ -11,9 +11,9 @@ from layerscope.estimators import estimators
 from layerscope.estimators.layer import Layer, read_layer
 from layerscope.estimators.predictions import Predictions, regression_scores
 from layerscope.estimators.regression import Regression, read_regression
-from layerscope.nouns import LayerView, Score, Split, Task
 from layerscope.stats.moments import BLOCK, RunningCrossMoments
 from layerscope.stats.ridge import RidgePath, choose_penalty, ridge_path
+from layerscope.types import LayerView, Score, Split, Task
 
 
 @estimators.register("ridge")

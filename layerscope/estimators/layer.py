@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from layerscope.errors import EstimatorError
-from layerscope.nouns import SPLITS, LayerView, Split
 from layerscope.stats.moments import BLOCK
 from layerscope.stats.spectrum import standardiser_of
+from layerscope.types import SPLITS, LayerView, Split
 
 Features = Mapping[Split, Tensor]
 """(n, width) by split."""

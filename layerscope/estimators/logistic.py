@@ -21,13 +21,13 @@ from layerscope.estimators.classification import (
 from layerscope.estimators.layer import Layer, LayerRows
 from layerscope.estimators.linear import LinearProbe
 from layerscope.estimators.streamed_layer import open_layer
-from layerscope.nouns import LayerView, Score, Task
 from layerscope.stats import products
 from layerscope.stats.moments import RunningMoments
-from layerscope.stats.regularisation_path import GROUP, Trail, solve_path
+from layerscope.stats.regularisation_path import GROUP, WarmStart, solve_path
 from layerscope.stats.rows import Rows, StreamedRows, standardised
 from layerscope.stats.softmax import PASSES, Labelling, Solution
 from layerscope.stats.spectrum import Spectrum, Standardiser, spectrum
+from layerscope.types import LayerView, Score, Task
 
 HIGH, LOW = 0, -5
 """Powers of ten between which λ is sought first."""
@@ -67,7 +67,7 @@ class _Path:
     gaps: list[float] = field(default_factory=list)
     passes: list[int] = field(default_factory=list)
     unconverged: list[float] = field(default_factory=list)
-    trail: Trail = field(default_factory=Trail)
+    warm_start: WarmStart = field(default_factory=WarmStart)
 
     @property
     def best(self) -> int:
@@ -184,11 +184,11 @@ def _extend(
     labellings = [
         Labelling(path.target.places("train"), len(path.target.classes)) for path in paths
     ]
-    # A trail leads to weaker penalties; stronger ones are quick from zero.
+    # A warm_start leads to weaker penalties; stronger ones are quick from zero.
     onward = all(not path.penalties or path.penalties[-1] > descending[0] for path in paths)
-    trails = [path.trail for path in paths] if onward else None
+    warm_starts = [path.warm_start for path in paths] if onward else None
     solutions = solve_path(
-        training.rows, training.basis, labellings, descending, gap=GAP, trails=trails
+        training.rows, training.basis, labellings, descending, gap=GAP, warm_starts=warm_starts
     )
     for path, solution in zip(paths, solutions, strict=True):
         _insert(path, layer, training, descending.tolist(), solution)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from layerscope.errors import EstimatorError
 from layerscope.estimators.layer import read_features, read_target
-from layerscope.nouns import Direction, LayerView, Measure, Score, Split, Task
+from layerscope.types import Direction, LayerView, Measure, Score, Split, Task
 
 VIEWS_HINT = "Extract the features with --views 2 or more, so that rows are views of images."
 

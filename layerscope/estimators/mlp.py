@@ -30,9 +30,9 @@ from layerscope.estimators.classification import (
 from layerscope.estimators.layer import Features, read_layer, standardised
 from layerscope.estimators.predictions import Predictions, regression_scores
 from layerscope.estimators.regression import Regression, read_regression
-from layerscope.nouns import LayerView, Score, Split, Task
 from layerscope.stats.perceptron import Perceptron, Recipe, Trained, Worth, train
 from layerscope.stats.rows import BLOCK
+from layerscope.types import LayerView, Score, Split, Task
 
 RECIPE = Recipe(hidden=(2048, 2048))
 

@@ -15,7 +15,7 @@ from layerscope.errors import SettingsError
 from layerscope.estimators import estimators
 from layerscope.estimators.imported import Imported, import_class
 from layerscope.estimators.presets import PREFIX, PRESETS
-from layerscope.nouns import Estimator
+from layerscope.types import Estimator
 
 DEFAULT = ("logistic", "ridge")
 """What is fitted where nobody names estimators: one for classes, one for latents and labels."""

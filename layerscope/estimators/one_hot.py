@@ -17,9 +17,9 @@ from layerscope.estimators.classification import (
     read_targets,
 )
 from layerscope.estimators.layer import Layer, read_layer
-from layerscope.nouns import LayerView, Score, Split, Task
 from layerscope.stats.moments import BLOCK, RunningCrossMoments
 from layerscope.stats.ridge import RidgePath, choose_penalty, ridge_path
+from layerscope.types import LayerView, Score, Split, Task
 
 
 @estimators.register("ridge-classifier")

@@ -13,8 +13,8 @@ from torch import Tensor
 from layerscope.estimators.cell import DRAWS, Cell, MetricValue, losses, require_metric
 from layerscope.estimators.layer import Layer
 from layerscope.estimators.regression import PRECISION, Regression
-from layerscope.nouns import Direction, LayerView, Score, Split
 from layerscope.stats.bootstrap import Resampled, resample
+from layerscope.types import Direction, LayerView, Score, Split
 
 
 @dataclass(frozen=True, slots=True)

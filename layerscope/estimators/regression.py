@@ -15,7 +15,6 @@ from torch import Tensor
 
 from layerscope.errors import EstimatorError
 from layerscope.estimators.layer import read_target
-from layerscope.nouns import SPLITS, LayerView, Split, Task
 from layerscope.stats.average_precision import mean_average_precision
 from layerscope.stats.rotation import (
     circle_from_angle,
@@ -23,6 +22,7 @@ from layerscope.stats.rotation import (
     geodesic_angle,
     quaternion_from_euler,
 )
+from layerscope.types import SPLITS, LayerView, Split, Task
 
 PRECISION = "mean-average-precision"
 

@@ -20,9 +20,9 @@ from layerscope.estimators.classification import (
 )
 from layerscope.estimators.layer import Features, Layer, read_layer, standardised
 from layerscope.estimators.presets import PREFIX, PRESETS, Preset
-from layerscope.nouns import Estimator, LayerView, Score, Split, Task
 from layerscope.stats.minibatch import Course, Heads, train_heads
 from layerscope.stats.rows import BLOCK
+from layerscope.types import Estimator, LayerView, Score, Split, Task
 
 CAVEAT = "The published protocol augments and crops at random, which cached features cannot repeat."
 

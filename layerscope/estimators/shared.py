@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Concatenate, Generic, ParamSpec, TypeVar
 
-from layerscope.nouns import LayerView
+from layerscope.types import LayerView
 
 P = ParamSpec("P")
 T = TypeVar("T")

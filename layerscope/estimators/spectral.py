@@ -18,18 +18,6 @@ from layerscope.errors import EstimatorError
 from layerscope.estimators import estimators
 from layerscope.estimators.measuring import Reading, Readings, measure_scores, read_sample
 from layerscope.estimators.shared import once_a_view
-from layerscope.nouns import (
-    UNLABELLED,
-    CutPoint,
-    Definition,
-    Direction,
-    Invariance,
-    LayerView,
-    Measure,
-    Score,
-    Split,
-    Task,
-)
 from layerscope.stats.eigenvalues import (
     Eigenvalues,
     effective_rank,
@@ -44,6 +32,18 @@ from layerscope.stats.eigenvalues import (
 )
 from layerscope.stats.influence import Influence
 from layerscope.stats.moments import BLOCK, RunningMoments
+from layerscope.types import (
+    UNLABELLED,
+    CutPoint,
+    Definition,
+    Direction,
+    Invariance,
+    LayerView,
+    Measure,
+    Score,
+    Split,
+    Task,
+)
 
 EXACT = 1 << 22
 """Numbers of a split up to which products are made in float64."""

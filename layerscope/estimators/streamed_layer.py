@@ -20,9 +20,9 @@ from layerscope.estimators.layer import (
     require_rows,
     require_variation,
 )
-from layerscope.memory import memory
-from layerscope.nouns import SPLITS, LayerView, Split
+from layerscope.runtime.memory import memory
 from layerscope.stats.moments import BLOCK
+from layerscope.types import SPLITS, LayerView, Split
 
 SHARE = 0.5
 """Of the memory that a layer's features may take."""

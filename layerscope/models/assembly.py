@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models.calibration import without_statistics
+from layerscope.models.batchnorm import without_statistics
 from layerscope.models.contents import Contents, Keyed
 from layerscope.models.cuts import Stop
 from layerscope.models.declared import Declared
@@ -23,7 +23,7 @@ from layerscope.models.side_by_side import (
     described_side_by_side,
     share_stops,
 )
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 UNEXPLAINED = "belongs neither to the trunk nor to the head"
 """Why a tensor was ignored of which the family says nothing."""

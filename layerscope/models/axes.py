@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from layerscope.models.cuts import IMAGES, Call, base_name, trace
-from layerscope.nouns import Layout
+from layerscope.types import Layout
 
 _CHANNELS_FIRST = (
     nn.Conv2d,

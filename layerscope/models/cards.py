@@ -10,7 +10,7 @@ from typing import Any
 
 from layerscope.errors import CheckpointError, UnknownNameError
 from layerscope.models.declared import Declared, declared
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 
 @dataclass(frozen=True, slots=True)

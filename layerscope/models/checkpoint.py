@@ -20,7 +20,7 @@ from layerscope.models.families import Family, families
 from layerscope.models.families.layerscope import assemble_untrained
 from layerscope.models.files.weights import read_contents, sha256_of_file, sha256_of_tensors
 from layerscope.models.preprocessing import at_size
-from layerscope.nouns import Checkpoint, CutPoint, Preprocessing
+from layerscope.types import Checkpoint, CutPoint, Preprocessing
 
 _TRACE_SIDE = 64
 

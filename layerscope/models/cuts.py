@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from layerscope.errors import CheckpointError
 from layerscope.models.pooling import pooled_width, poolings_of
-from layerscope.nouns import CutPoint, Layout, Part, Pooling
+from layerscope.types import CutPoint, Layout, Part, Pooling
 
 IMAGES = 2
 """In a trace: one image has no variance, as a BatchNorm without statistics of its own needs; and

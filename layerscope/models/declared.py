@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
 from layerscope.errors import CheckpointError
-from layerscope.nouns import Activation, Axes, Branch, Statistics, Stem
+from layerscope.types import Activation, Axes, Branch, Statistics, Stem
 
 __all__ = ["Activation", "Axes", "Branch", "Declared", "Statistics", "Stem", "declared"]
 

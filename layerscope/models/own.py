@@ -27,7 +27,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from layerscope.errors import CheckpointError, UnknownNameError
 from layerscope.models.assembly import Assembly, ignored_keys, origins_of, put_together
 from layerscope.models.axes import map_layouts, wide_shapes
-from layerscope.models.calibration import without_statistics
+from layerscope.models.batchnorm import without_statistics
 from layerscope.models.contents import WRAPPERS, Contents, Keyed
 from layerscope.models.cuts import IMAGES, Call, Stop, base_name, trace
 from layerscope.models.declared import Declared
@@ -37,7 +37,7 @@ from layerscope.models.preprocessing import IMAGENET, at_size
 from layerscope.models.trunks import zoo
 from layerscope.models.trunks.architectures import Architecture, Library, by_name
 from layerscope.models.trunks.published import of_configuration
-from layerscope.nouns import Layout, Part
+from layerscope.types import Layout, Part
 
 ASSUMED = (
     "How its images were prepared is not known: ImageNet's mean, deviation and crop are assumed. "

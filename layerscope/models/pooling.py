@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from layerscope.errors import CheckpointError
-from layerscope.nouns import Layout, Pooling
+from layerscope.types import Layout, Pooling
 
 _FLAT_WIDTH = 9216
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 IMAGENET = Preprocessing(
     resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)

@@ -15,7 +15,7 @@ from layerscope.errors import CheckpointError, UnknownNameError
 from layerscope.models.axes import like_neighbour, map_layouts
 from layerscope.models.cuts import IMAGES, Call, base_name, layout_of, numbered
 from layerscope.models.pooling import pooled_width, poolings_of
-from layerscope.nouns import CutPoint, Layout, Pooling
+from layerscope.types import CutPoint, Layout, Pooling
 
 _RANGE = re.compile(r"(-?\d+)?:(-?\d+)?(?::(-?[1-9]\d*)?)?")
 _TRUNK = "trunk."

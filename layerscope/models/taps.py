@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from layerscope.errors import CheckpointError
 from layerscope.models.cuts import call_name
 from layerscope.models.pooling import pool
-from layerscope.nouns import CutModel, CutPoint
+from layerscope.types import CutModel, CutPoint
 
 
 class Taps:

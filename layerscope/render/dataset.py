@@ -7,15 +7,15 @@ from itertools import groupby
 from pathlib import Path
 
 from layerscope.errors import SettingsError
-from layerscope.processors import processors
 from layerscope.render.catalogue import catalogue
-from layerscope.render.crew import Job, work
 from layerscope.render.files import png, write_whole
 from layerscope.render.manifest import check_agreement, manifest, write_manifest
 from layerscope.render.preview import contact_sheet
 from layerscope.render.renderer import Renderer, renderers
 from layerscope.render.settings import RenderSettings
 from layerscope.render.table import Row, as_csv, table
+from layerscope.render.workers import Job, work
+from layerscope.runtime.cpus import processors
 
 Progress = Callable[[int, int], None]
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.errors import RenderError
-from layerscope.nouns import SPLITS
 from layerscope.render.catalogue import digest
 from layerscope.render.files import write_whole
 from layerscope.render.latents import LATENTS
 from layerscope.render.scene import STAGE
 from layerscope.render.settings import RenderSettings
 from layerscope.render.table import Row
+from layerscope.types import SPLITS
 
 SCHEMA = "objects3d/1"
 DECISIVE = ("schema", "settings", "meshes_sha256", "renderer", "renderer_version")

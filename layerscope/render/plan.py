@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from layerscope.nouns import SPLITS
 from layerscope.render.catalogue import catalogue
 from layerscope.render.settings import RenderSettings
 from layerscope.render.table import as_csv, table
+from layerscope.types import SPLITS
 
 BYTES_PER_SIDE = 26.0
 BYTES_PER_PIXEL = 0.02

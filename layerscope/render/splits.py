@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from layerscope.nouns import SPLITS, Split
 from layerscope.render.catalogue import Item
+from layerscope.types import SPLITS, Split
 
 SHARES: dict[Split, float] = {"train": 0.70, "val": 0.15, "test": 0.15}
 

@@ -7,11 +7,11 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from layerscope.nouns import Split
 from layerscope.render.catalogue import Item
 from layerscope.render.latents import LATENTS, Latents, draw_latents
 from layerscope.render.settings import RenderSettings
 from layerscope.render.splits import split_objects
+from layerscope.types import Split
 
 HEADER = ("image", "object", "category", *LATENTS, "split")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from layerscope.nouns import Direction, Part, Score
+from layerscope.types import Direction, Part, Score
 
 RANDOM = "-random"
 """How the name of a checkpoint with random weights ends."""

@@ -13,19 +13,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from layerscope.nouns import UNLABELLED, Score, Verdict
 from layerscope.report import panel
 from layerscope.report.curve import Curve, curves
-from layerscope.report.grid import Grid
 from layerscope.report.grid_figure import grid_figure
 from layerscope.report.heatmap import heatmap
-from layerscope.report.measures import divided
 from layerscope.report.samples import samples_figure
-from layerscope.report.scorecard import Standing
 from layerscope.report.scorecard_figure import scorecard_figure
-from layerscope.report.series import Series
 from layerscope.report.series_figure import series_figures
 from layerscope.report.style import FAINT, INK, SHADE, WIDTH, Stroke, save, strokes, styled
+from layerscope.results.measures import divided
+from layerscope.types import UNLABELLED, Score, Verdict
+from layerscope.verdicts.grid import Grid
+from layerscope.verdicts.scorecard import MeasureScore
+from layerscope.verdicts.series import Series
 
 PANEL_HEIGHT = 1.9
 MARGIN = 1.5
@@ -34,14 +34,14 @@ NORMALISED = "nmse"
 """The metric in which different latents share an axis: 1 is what a constant answer earns."""
 ARROWS = {"minimise": "↓", "maximise": "↑"}
 
-Sourced = TypeVar("Sourced", Score, Standing, Series, Grid)
+Sourced = TypeVar("Sourced", Score, MeasureScore, Series, Grid)
 
 
 @dataclass(frozen=True, slots=True)
 class Beside:
     """What stands beside the verdicts: the scorecard of measures, series and grids."""
 
-    standings: Sequence[Standing] = ()
+    standings: Sequence[MeasureScore] = ()
     series: Sequence[Series] = ()
     grids: Sequence[Grid] = ()
 

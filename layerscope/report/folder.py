@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from layerscope.errors import LayerScopeError
-from layerscope.nouns import Score, Verdict
 from layerscope.report import table
-from layerscope.report.across import Across, every_across
-from layerscope.report.across import sentence as across_sentence
-from layerscope.report.grid import Grid, grids
-from layerscope.report.grid import sentence as grid_sentence
-from layerscope.report.measures import divided
-from layerscope.report.results import MAKE, Results, open_results
-from layerscope.report.runs import runs
-from layerscope.report.scorecard import Standing, scorecard
-from layerscope.report.scorecard import sentences as standing_sentences
-from layerscope.report.series import Series, every_series
-from layerscope.report.series import sentence as series_sentence
-from layerscope.report.verdict import Contest, contests, sentence, verdict, weighed
+from layerscope.results.measures import divided
+from layerscope.results.store import MAKE, Results, open_results
+from layerscope.types import Score, Verdict
+from layerscope.verdicts.common_cut import CommonCut, common_cuts
+from layerscope.verdicts.common_cut import sentence as across_sentence
+from layerscope.verdicts.grid import Grid, grids
+from layerscope.verdicts.grid import sentence as grid_sentence
+from layerscope.verdicts.runs import runs
+from layerscope.verdicts.scorecard import MeasureScore, scorecard
+from layerscope.verdicts.scorecard import sentences as standing_sentences
+from layerscope.verdicts.series import Series, every_series
+from layerscope.verdicts.series import sentence as series_sentence
+from layerscope.verdicts.verdict import Comparison, comparisons, sentence, verdict, weighed
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,11 @@ class Report:
     verdicts: tuple[Verdict, ...]
     sentences: tuple[str, ...]
     """One for each verdict."""
-    across: tuple[Across, ...] = ()
+    across: tuple[CommonCut, ...] = ()
     """One cut for all tasks of a checkpoint, where it has several."""
     remarks: tuple[str, ...] = ()
     """One sentence for each of those, and why there is none for a checkpoint of several tasks."""
-    standings: tuple[Standing, ...] = ()
+    standings: tuple[MeasureScore, ...] = ()
     """The scorecard of measures that train no probe."""
     series: tuple[Series, ...] = ()
     """Layers along runs of training, where checkpoints are snapshots of one."""
@@ -82,7 +82,7 @@ def write_report(results: Path, output: Path) -> Report:
     scores, settings = tuple(_some(stored)), _settings(results)
     # The seed of the run, so that page and terminal give the same intervals.
     seed = settings.get("probe", {}).get("seed", 0)
-    items = contests(stored)
+    items = comparisons(stored)
     titles = {name: task.title for name, task in stored.tasks().items() if task.title}
     report = _told_beside(
         _judged(output / "index.html", scores, items, titles, seed), stored, items, titles, seed
@@ -96,12 +96,12 @@ def write_report(results: Path, output: Path) -> Report:
 def _judged(
     page: Path,
     scores: tuple[Score, ...],
-    items: Sequence[Contest],
+    items: Sequence[Comparison],
     titles: Mapping[str, str],
     seed: int,
 ) -> Report:
     found = tuple(weighed([(item, verdict(item, seed=seed)) for item in items]))
-    across, reasons = every_across(items, seed=seed)
+    across, reasons = common_cuts(items, seed=seed)
     sentences = tuple(sentence(item, titles.get(item.task, "")) for item in found)
     remarks = [f"{one.checkpoint}: {across_sentence(one, titles)}" for one in across]
     return Report(page, scores, found, sentences, tuple(across), (*remarks, *reasons))
@@ -110,7 +110,7 @@ def _judged(
 def _told_beside(
     report: Report,
     stored: Results,
-    items: Sequence[Contest],
+    items: Sequence[Comparison],
     titles: Mapping[str, str],
     seed: int,
 ) -> Report:

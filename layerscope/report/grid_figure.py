@@ -9,11 +9,11 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerscope.nouns import Interval
 from layerscope.report.curve import NORMAL_95, title
-from layerscope.report.grid import Grid, Point
 from layerscope.report.panel import metric_name
 from layerscope.report.style import COLOURS, FAINT, MARKERS, WIDTH
+from layerscope.types import Interval
+from layerscope.verdicts.grid import Grid, Point
 
 COLUMNS = 3
 PANEL = 2.9

@@ -11,10 +11,10 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from layerscope.nouns import Verdict
 from layerscope.report.curve import Curve
 from layerscope.report.panel import Key, key
 from layerscope.report.style import INK, WIDTH
+from layerscope.types import Verdict
 
 DARK_BELOW = 0.55
 """Luminance under which a cell's number is printed in white."""

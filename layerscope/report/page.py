@@ -12,14 +12,14 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
-import layerscope
-from layerscope.nouns import Score, Verdict
 from layerscope.report import table
-from layerscope.report.across import Across
 from layerscope.report.curve import RANDOM
-from layerscope.report.grid import Grid
-from layerscope.report.scorecard import Standing
-from layerscope.report.series import Series
+from layerscope.types import Score, Verdict
+from layerscope.verdicts.common_cut import CommonCut
+from layerscope.verdicts.grid import Grid
+from layerscope.verdicts.scorecard import MeasureScore
+from layerscope.verdicts.series import Series
+from layerscope.version import __version__
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "matplotlib")
 
@@ -97,11 +97,11 @@ class Content:
     """By caption: a figure's SVG."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What the results were made with."""
-    across: Sequence[Across] = ()
+    across: Sequence[CommonCut] = ()
     """One cut for all tasks of a checkpoint."""
     remarks: Sequence[str] = ()
     """One sentence for each of those, and why there is none for a checkpoint of several tasks."""
-    standings: Sequence[Standing] = ()
+    standings: Sequence[MeasureScore] = ()
     """The scorecard of measures."""
     series: Sequence[Series] = ()
     grids: Sequence[Grid] = ()
@@ -167,7 +167,7 @@ def _table(verdicts: Sequence[Verdict]) -> str:
     return "<h2>Cut table</h2>\n" + _rows(table.HEADER, table.cells(verdicts), table.NUMBERS)
 
 
-def _across(found: Sequence[Across], remarks: Sequence[str]) -> str:
+def _across(found: Sequence[CommonCut], remarks: Sequence[str]) -> str:
     if not found and not remarks:
         return ""
     items = "".join(f"<li>{escape(text)}</li>\n" for text in remarks)
@@ -263,7 +263,7 @@ def _caches(scores: Sequence[Score]) -> list[tuple[str, ...]]:
 
 def versions() -> dict[str, str]:
     """Return the versions of what drew the page and of what usually computes the scores."""
-    known = {"layerscope": layerscope.__version__, "python": python_version()}
+    known = {"layerscope": __version__, "python": python_version()}
     for package in PACKAGES:
         try:
             known[package] = version(package)

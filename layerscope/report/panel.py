@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from layerscope.nouns import Verdict
 from layerscope.report.curve import Curve
 from layerscope.report.style import FAINT, SHADE, Stroke
+from layerscope.types import Verdict
 
 DIRECTIONS = {"minimise": "lower is better", "maximise": "higher is better"}
 WIDE_RANGE = 50.0

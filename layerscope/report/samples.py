@@ -10,9 +10,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from layerscope.nouns import Score
 from layerscope.report.curve import NORMAL_95, title
 from layerscope.report.style import WIDTH, Stroke, strokes
+from layerscope.types import Score
 
 COLUMNS = 3
 HEIGHT = 2.2

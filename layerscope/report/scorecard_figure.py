@@ -11,11 +11,11 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerscope.nouns import Interval
 from layerscope.report.curve import title
 from layerscope.report.panel import metric_name
-from layerscope.report.scorecard import Standing, named
 from layerscope.report.style import COLOURS, FAINT, INK, MARKERS, WIDTH
+from layerscope.types import Interval
+from layerscope.verdicts.scorecard import MeasureScore, named
 
 MARGIN = 1.3
 """Inches for the title and the legend."""
@@ -27,14 +27,14 @@ SPREAD = 0.7
 """Share of a measure's row over which its checkpoints are spread."""
 
 
-def scorecard_figure(standings: Sequence[Standing], titles: Mapping[str, str]) -> Figure:
+def scorecard_figure(standings: Sequence[MeasureScore], titles: Mapping[str, str]) -> Figure:
     """Draw two panels for each task and probe: rank correlations, and regrets.
 
     Args:
         standings: Of one source.
         titles: By task, what to call it.
     """
-    panels: dict[tuple[str, str], list[Standing]] = defaultdict(list)
+    panels: dict[tuple[str, str], list[MeasureScore]] = defaultdict(list)
     for one in standings:
         panels[one.task, one.estimator].append(one)
     checkpoints = list(dict.fromkeys(one.checkpoint for one in standings))
@@ -62,7 +62,7 @@ def scorecard_figure(standings: Sequence[Standing], titles: Mapping[str, str]) -
 
 
 def _ranks(
-    axes: Any, group: Sequence[Standing], names: Sequence[str], checkpoints: Sequence[str]
+    axes: Any, group: Sequence[MeasureScore], names: Sequence[str], checkpoints: Sequence[str]
 ) -> None:
     _rows(axes, names)
     axes.set_xlim(-1.05, 1.05)
@@ -70,7 +70,7 @@ def _ranks(
 
 
 def _regrets(
-    axes: Any, group: Sequence[Standing], names: Sequence[str], checkpoints: Sequence[str]
+    axes: Any, group: Sequence[MeasureScore], names: Sequence[str], checkpoints: Sequence[str]
 ) -> None:
     _rows(axes, names)
     _marks(axes, group, names, checkpoints, [one.regret for one in group])
@@ -92,7 +92,7 @@ def _rows(axes: Any, names: Sequence[str]) -> None:
         axes.axhline(line - 0.5, color="#e4e4e4", linewidth=0.6, zorder=0)
 
 
-def _place(one: Standing, names: Sequence[str], checkpoints: Sequence[str]) -> float:
+def _place(one: MeasureScore, names: Sequence[str], checkpoints: Sequence[str]) -> float:
     row, count = names.index(named(one)), len(checkpoints)
     if count == 1 or count > MOST:
         return float(row)
@@ -101,7 +101,7 @@ def _place(one: Standing, names: Sequence[str], checkpoints: Sequence[str]) -> f
 
 def _marks(
     axes: Any,
-    group: Sequence[Standing],
+    group: Sequence[MeasureScore],
     names: Sequence[str],
     checkpoints: Sequence[str],
     values: Sequence[Interval],
@@ -120,7 +120,7 @@ def _marks(
 
 
 def _cloud(
-    axes: Any, group: Sequence[Standing], names: Sequence[str], values: Sequence[Interval]
+    axes: Any, group: Sequence[MeasureScore], names: Sequence[str], values: Sequence[Interval]
 ) -> None:
     """Draw a dot for each checkpoint and a bar at their median."""
     by_name: dict[str, list[float]] = defaultdict(list)

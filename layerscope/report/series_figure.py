@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 
 from layerscope.report.curve import NORMAL_95, title
 from layerscope.report.panel import DIRECTIONS, metric_name
-from layerscope.report.series import Series
 from layerscope.report.style import COLOURS, INK, WIDTH, Stroke
+from layerscope.verdicts.series import Series
 
 MARGIN = 1.3
 """Inches for the title and the legend."""

@@ -10,13 +10,13 @@ from dataclasses import asdict, fields
 from io import StringIO
 from typing import Any
 
-from layerscope.nouns import Interval, Score, Verdict
-from layerscope.report.across import Across
 from layerscope.report.curve import failed
-from layerscope.report.grid import Grid
-from layerscope.report.scorecard import Standing
-from layerscope.report.series import Course, Series
-from layerscope.report.verdict import in_runs
+from layerscope.types import Interval, Score, Verdict
+from layerscope.verdicts.common_cut import CommonCut
+from layerscope.verdicts.grid import Grid
+from layerscope.verdicts.scorecard import MeasureScore
+from layerscope.verdicts.series import LayerCurve, Series
+from layerscope.verdicts.verdict import in_runs
 
 HEADER = (
     "checkpoint",
@@ -93,7 +93,7 @@ def markdown(verdicts: Iterable[Verdict]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-def across_cells(found: Iterable[Across]) -> list[tuple[str, ...]]:
+def across_cells(found: Iterable[CommonCut]) -> list[tuple[str, ...]]:
     """Return a row for every task and one for their mean, under :data:`ACROSS`."""
     rows: list[tuple[str, ...]] = []
     for one in found:
@@ -114,7 +114,7 @@ def across_cells(found: Iterable[Across]) -> list[tuple[str, ...]]:
     return rows
 
 
-def standing_cells(standings: Iterable[Standing]) -> list[tuple[str, ...]]:
+def standing_cells(standings: Iterable[MeasureScore]) -> list[tuple[str, ...]]:
     """Return the scorecard's rows as a person reads them, under :data:`SCORECARD`."""
     return [
         (
@@ -135,7 +135,7 @@ def standing_cells(standings: Iterable[Standing]) -> list[tuple[str, ...]]:
     ]
 
 
-def scorecard_csv(standings: Iterable[Standing]) -> str:
+def scorecard_csv(standings: Iterable[MeasureScore]) -> str:
     """Return the scorecard as CSV, one number to a column."""
     return _csv([_flat(record) for record in records(standings)])
 
@@ -207,7 +207,7 @@ def _epochs(one: Series) -> Iterator[dict[str, Any]]:
             yield dict(zip(SERIES_COLUMNS, (*cell, estimator, metric, *values), strict=True))
 
 
-def _judged(course: Course, one: Series) -> str:
+def _judged(course: LayerCurve, one: Series) -> str:
     if course.peak == one.epochs[-1]:
         return "best at the end"
     if course.falls:
@@ -217,8 +217,8 @@ def _judged(course: Course, one: Series) -> str:
 
 def records(
     found: Iterable[Verdict]
-    | Iterable[Across]
-    | Iterable[Standing]
+    | Iterable[CommonCut]
+    | Iterable[MeasureScore]
     | Iterable[Series]
     | Iterable[Grid],
 ) -> list[dict[str, Any]]:
@@ -229,8 +229,8 @@ def records(
 def document(
     scores: Sequence[Score],
     verdicts: Sequence[Verdict],
-    across: Sequence[Across] = (),
-    standings: Sequence[Standing] = (),
+    across: Sequence[CommonCut] = (),
+    standings: Sequence[MeasureScore] = (),
     series: Sequence[Series] = (),
     grids: Sequence[Grid] = (),
 ) -> dict[str, Any]:

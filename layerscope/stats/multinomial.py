@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from layerscope.processors import processors
+from layerscope.runtime.cpus import processors
 
 _compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 _WORD = np.uint64

@@ -28,8 +28,8 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from layerscope.nouns import Interval
 from layerscope.stats.bootstrap import Resampled
+from layerscope.types import Interval
 
 FEWEST = 4
 """Things below which no interval is given: of three there are six orders in all."""

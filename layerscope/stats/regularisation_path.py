@@ -23,7 +23,7 @@ TOGETHER = 1 << 20
 """Parameters of the problems that are solved at a time: pairs of more would fill the memory."""
 
 
-class Trail:
+class WarmStart:
     """What one labelling's last solutions tell of the next ones."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ def solve_path(
     penalties: Tensor,
     *,
     gap: float = GAP,
-    trails: Sequence[Trail] | None = None,
+    warm_starts: Sequence[WarmStart] | None = None,
 ) -> list[Solution]:
     """Solve all draws of all labellings at all penalties, some of them at a time.
 
@@ -75,18 +75,18 @@ def solve_path(
         labellings: As there.
         penalties: (l,) λ > 0 in descending order.
         gap: As there.
-        trails: Of each labelling, from solutions at stronger penalties; they are carried on.
+        warm_starts: Of each labelling, from solutions at stronger penalties; they are carried on.
 
     Returns:
         One solution for each labelling, its convergence beside it.
     """
-    kept = trails if trails is not None else [Trail() for _ in labellings]
+    kept = warm_starts if warm_starts is not None else [WarmStart() for _ in labellings]
     found: list[list[Solution]] = [[] for _ in labellings]
     for part in torch.split(penalties, _together(labellings, basis.rank)):
-        starts = [trail.ahead(part) for trail in kept]
+        starts = [warm_start.ahead(part) for warm_start in kept]
         solutions = solve(rows, basis, labellings, part, gap=gap, starts=starts)
-        for trail, mine, solution in zip(kept, found, solutions, strict=True):
-            trail.add(part, solution)
+        for warm_start, mine, solution in zip(kept, found, solutions, strict=True):
+            warm_start.add(part, solution)
             mine.append(solution)
     return [_joined(mine) for mine in found]
 

@@ -164,35 +164,35 @@ def solve(
         One solution for each labelling, its convergence beside it.
     """
     begun: Sequence[Start | None] = starts or [None] * len(labellings)
-    crowds = [
-        _Crowd(basis, labelling, penalties, gap, start, rows.dtype)
+    batches = [
+        ProblemBatch(basis, labelling, penalties, gap, start, rows.dtype)
         for labelling, start in zip(labellings, begun, strict=True)
     ]
     for turn in range(PASSES):
-        active = [crowd for crowd in crowds if crowd.active]
+        active = [batch for batch in batches if batch.active]
         if not active:
             break
         _pass(rows, basis, active, looks=turn % LOOK == 1)
-    return [crowd.solution() for crowd in crowds]
+    return [batch.solution() for batch in batches]
 
 
-def _pass(rows: Rows, basis: Spectrum, crowds: Sequence[_Crowd], *, looks: bool) -> None:
+def _pass(rows: Rows, basis: Spectrum, batches: Sequence[ProblemBatch], *, looks: bool) -> None:
     """Evaluate all trial points: one product with each block of rows, and one with its transpose.
 
     Weights are turned to the features' coordinates, and not the rows to the eigenvectors', because
     there are fewer of them.
     """
     vectors = basis.vectors.to(rows.dtype)
-    for crowd in crowds:
-        crowd.prepare(vectors)
-    for place, block in rows.blocks(rows_for(max(crowd.width for crowd in crowds))):
-        for crowd in crowds:
-            crowd.see(place, block, looks)
-    for crowd in crowds:
-        crowd.move(vectors, looks)
+    for batch in batches:
+        batch.prepare(vectors)
+    for place, block in rows.blocks(rows_for(max(batch.width for batch in batches))):
+        for batch in batches:
+            batch.see(place, block, looks)
+    for batch in batches:
+        batch.move(vectors, looks)
 
 
-class _Crowd:
+class ProblemBatch:
     """The problems of one labelling, of which those that are solved leave."""
 
     def __init__(

@@ -18,7 +18,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from layerscope.nouns import Interval
+from layerscope.types import Interval
 
 FEWEST = 4
 """Pairs below which no interval is given."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layerscope.nouns import SPLITS, Estimator, Score, Task
-from layerscope.sweep import NUMERICAL
+from layerscope.probing.sweep import NUMERICAL
 from layerscope.testing.layers import HeldLayer
+from layerscope.types import SPLITS, Estimator, Score, Task
 
 
 class Failure(Exception):

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from layerscope.estimators.naming import make
-from layerscope.nouns import UNLABELLED, Estimator, Losses, Measure, Score, Task
 from layerscope.testing.attempts import Failure, Mishap, attempt, mishaps, unfit
 from layerscope.testing.layers import HeldLayer, planted_layer
 from layerscope.testing.measures import LABELLED, SAME, check_measure
+from layerscope.types import UNLABELLED, Estimator, Losses, Measure, Score, Task
 
 TASKS = (
     LABELLED,

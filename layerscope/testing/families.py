@@ -18,7 +18,7 @@ from layerscope.models.cuts import cut_points, trace
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import families
 from layerscope.models.taps import Taps
-from layerscope.nouns import CutPoint
+from layerscope.types import CutPoint
 
 TOLERANCE = 1e-5
 """Largest difference to an independent forward, relative to its largest value."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerscope.errors import SettingsError
-from layerscope.nouns import SPLITS, CutPoint, Split
+from layerscope.types import SPLITS, CutPoint, Split
 
 SHARES = (0.6, 0.8)
 """Where validation and test rows begin, unless it is said otherwise."""
@@ -22,7 +22,7 @@ WIDTH, CLASSES, LATENTS, MARKS = 12, 3, 2, 2
 
 @dataclass(frozen=True)
 class HeldLayer:
-    """One cut with its splits and targets, held in memory: a :class:`~layerscope.nouns.LayerView`.
+    """One cut with its splits and targets, held in memory: a :class:`~layerscope.types.LayerView`.
 
     Examples:
         >>> layer = HeldLayer.of(np.eye(5), kind=np.arange(5))

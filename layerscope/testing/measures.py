@@ -8,9 +8,9 @@ from typing import get_args
 
 import numpy as np
 
-from layerscope.nouns import UNLABELLED, Definition, Invariance, Measure, Score, Task
 from layerscope.testing.attempts import Failure, attempt, mishaps, unfit
 from layerscope.testing.layers import HeldLayer, planted_layer
+from layerscope.types import UNLABELLED, Definition, Invariance, Measure, Score, Task
 
 LABELLED = Task("kind", "memory", "classes", "top-1", "maximise", classes=("a", "b", "c"))
 UNCHANGED = 3e-5

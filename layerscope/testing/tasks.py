@@ -14,7 +14,7 @@ import numpy as np
 from layerscope.data import Reading, loaders, open_source
 from layerscope.data.sources import tasks
 from layerscope.errors import LayerScopeError, SourceError
-from layerscope.nouns import SPLITS, Preprocessing, Source, Task
+from layerscope.types import SPLITS, Preprocessing, Source, Task
 
 _SMALL = Preprocessing((8, 8), None, (0.0,) * 3, (1.0,) * 3)
 """Prepares images of any size, which is all that reading them needs."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerscope.cache import CacheWriter, Header, ShareWriter, ingredients
-from layerscope.nouns import Checkpoint, CutPoint, Preprocessing, Source, Storage, Task
+from layerscope.cache import AssignmentWriter, CacheWriter, Header, ingredients
+from layerscope.types import Checkpoint, CutPoint, Preprocessing, Source, Storage, Task
 
 ROWS = 21
 CUTS = (
@@ -77,7 +77,7 @@ def make_features(rows: int = ROWS) -> dict[str, np.ndarray]:
     }
 
 
-def write_rows(writer: CacheWriter | ShareWriter, stop: int = ROWS, batch: int = 4) -> None:
+def write_rows(writer: CacheWriter | AssignmentWriter, stop: int = ROWS, batch: int = 4) -> None:
     """Write those rows below ``stop`` that are missing."""
     features = make_features()
     missing = writer.missing if isinstance(writer, CacheWriter) else writer.rows

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 
 from layerscope.cache import (
+    AssignmentWriter,
+    CacheBuild,
     CacheWriter,
-    ShareWriter,
-    Undertaking,
+    cache_status,
     merge,
     open_cache,
-    standing,
     writer,
 )
 from layerscope.errors import CacheError, DiskError
@@ -152,13 +152,13 @@ def judge(given, path, acknowledged, wrong, what):
             wrong.append(f"{what}: a part was opened")
         except CacheError:
             pass
-    found = standing(path, given.header, "missing")
+    found = cache_status(path, given.header, "missing")
     if found.rows_done < acknowledged:
         wrong.append(f"{what}: {found.rows_done} of {acknowledged} acknowledged rows")
 
 
 def resume(given, path, wrong, what):
-    if standing(path, given.header, "missing").status != "there":
+    if cache_status(path, given.header, "missing").status != "there":
         write(given, path)
     if digest(path) != given.digest:
         wrong.append(f"{what}: the finished file differs")
@@ -233,7 +233,7 @@ def at_random(given, count=200, seed=0):
 
 def share(given, path, header, part, arming=lambda: None):
     arming()
-    with ShareWriter(path, header, part) as to:
+    with AssignmentWriter(path, header, part) as to:
         for rows in batches(to.rows):
             put(to, given, rows)
 
@@ -241,7 +241,7 @@ def share(given, path, header, part, arming=lambda: None):
 def together(given, path, ranks, victim=None, arming=lambda: None):
     """Let some ranks write what is missing, of which one may die; return whether one did."""
     died = False
-    with Undertaking(path, given.header) as lead:
+    with CacheBuild(path, given.header) as lead:
         shares = lead.shares(ranks, BATCH)
         children = [
             forked(
@@ -265,7 +265,7 @@ def with_ranks(given):
         if not together(given, path, 2, last % 2, lambda last=last: arm(last, "halfway")):
             break
         kills += 1
-        found = standing(path, given.header, "missing")
+        found = cache_status(path, given.header, "missing")
         first = len(batches(np.arange(given.header.rows))) // 2 * BATCH
         survivor = first if last % 2 else given.header.rows - first
         if found.rows_done < survivor:
@@ -275,7 +275,7 @@ def with_ranks(given):
             for cut in reference.cuts:
                 if not np.array_equal(cache[cut.key], reference[cut.key]):
                     wrong.append(f"{what}: {cut.key} differs")
-        if standing(path, given.header, "missing").status != "there":
+        if cache_status(path, given.header, "missing").status != "there":
             wrong.append(f"{what}: it is not there")
         with open_cache(path) as cache:
             sharded = bool(cache.shards)
@@ -330,7 +330,7 @@ def annotating(given):
         if not killed(child):
             break
         kills += 1
-        found = standing(path, other, "missing")
+        found = cache_status(path, other, "missing")
         if found.rows_done != header.rows:
             wrong.append(f"{what}: {found.rows_done} rows are left")
         if found.status == "there" and found.outdated:
@@ -378,7 +378,7 @@ def full_disk(given):
             except DiskError as error:
                 filled += "No space left" in error.message
         filler.unlink()
-        left = standing(path, given.header, "missing").rows_done
+        left = cache_status(path, given.header, "missing").rows_done
         if left < done:
             wrong.append(f"{left} rows are left of {done}")
     resume(given, path, wrong, "the full disk")

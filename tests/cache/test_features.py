@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from layerscope import open_cache
-from layerscope.cache import ShareWriter, Undertaking
+from layerscope.cache import AssignmentWriter, CacheBuild
 from layerscope.errors import CacheError, UnknownNameError
 
 
@@ -14,9 +14,9 @@ from layerscope.errors import CacheError, UnknownNameError
 def cache(request, tmp_path, header, fill):
     """One file, or three shards; nobody should be able to tell."""
     path = tmp_path / "net@toy.h5"
-    with Undertaking(path, header) as lead:
+    with CacheBuild(path, header) as lead:
         for share in lead.shares(request.param, 4):
-            with ShareWriter(path, lead.header, share) as writer:
+            with AssignmentWriter(path, lead.header, share) as writer:
                 fill(writer)
         lead.finish()
     with open_cache(str(path)) as opened:

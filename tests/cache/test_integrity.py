@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from layerscope.cache import (
+    AssignmentWriter,
+    CacheBuild,
     CacheWriter,
-    ShareWriter,
-    Undertaking,
+    cache_status,
     check_cache,
     open_cache,
     repair,
-    standing,
 )
+from layerscope.cache.hdf5_offsets import place_of
 from layerscope.cache.layout import CHECKSUMS, FEATURES, TARGETS
-from layerscope.cache.places import place_of
 from layerscope.cli.main import main
 from layerscope.errors import CacheError
-from layerscope.nouns import SPLITS
+from layerscope.types import SPLITS
 
 FLIPS = 500
 
@@ -103,9 +103,9 @@ def written(tmp_path, header, fill):
 @pytest.fixture
 def sharded(tmp_path, header, fill):
     path = tmp_path / "shared" / "net@toy.h5"
-    with Undertaking(path, header) as lead:
+    with CacheBuild(path, header) as lead:
         for share in lead.shares(2, 4):
-            with ShareWriter(path, lead.header, share) as writer:
+            with AssignmentWriter(path, lead.header, share) as writer:
                 fill(writer)
         lead.finish()
     return path
@@ -178,7 +178,7 @@ def test_damaged_targets_are_written_anew_beside_the_same_features(
     with pytest.raises(CacheError, match=f"damaged: {dataset} changed"):
         open_cache(written)
     with pytest.raises(CacheError, match=f"damaged: {dataset} changed"):
-        standing(written, header, "missing")
+        cache_status(written, header, "missing")
     assert repair(found) == 0
     with CacheWriter(written, header) as writer:
         assert len(writer.missing) == 0
@@ -255,7 +255,7 @@ def test_a_part_is_checked_as_far_as_it_is_written(tmp_path, header, fill):
     found = check_cache(part)
     assert found.files[0].lost.tolist() == [5]
     repair(found)
-    assert standing(path, header, "missing").missing.tolist() == [5, *range(8, header.rows)]
+    assert cache_status(path, header, "missing").missing.tolist() == [5, *range(8, header.rows)]
 
 
 def test_a_cache_that_is_written_or_older_or_a_shard_is_not_repaired(written, held, sharded):

@@ -13,7 +13,7 @@ import layerscope
 from layerscope.cache import CacheWriter, find_caches, open_cache
 from layerscope.cache.label import write_label, write_seal
 from layerscope.errors import CacheError, UnknownNameError
-from layerscope.nouns import SPLITS, FeatureCache, LayerView
+from layerscope.types import SPLITS, FeatureCache, LayerView
 
 DOCS = Path(layerscope.__file__).parents[1] / "docs" / "cache-format.md"
 

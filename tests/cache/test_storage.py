@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from layerscope.cache import CacheWriter, ShareWriter, Undertaking, choose_storage, open_cache
+from layerscope.cache import AssignmentWriter, CacheBuild, CacheWriter, choose_storage, open_cache
 from layerscope.cache.storage import Stored, decoded, encoded, widened, worst_loss
 
 DRAW = np.random.default_rng(0)
@@ -85,9 +85,9 @@ def test_what_is_written_comes_back_rounded_to_its_type(tmp_path, headers, stora
 
 
 def write(path, header, features, ranks, batch=4):
-    with Undertaking(path, header) as lead:
+    with CacheBuild(path, header) as lead:
         for share in lead.shares(ranks, batch):
-            with ShareWriter(path, lead.header, share) as writer:
+            with AssignmentWriter(path, lead.header, share) as writer:
                 for start in range(0, len(share.rows), batch):
                     rows = share.rows[start : start + batch]
                     part = {key: values[rows] for key, values in features.items()}

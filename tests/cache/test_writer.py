@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
-from layerscope.cache import CacheWriter, annotate, merge, open_cache, standing
-from layerscope.cache.places import Place
+from layerscope.cache import CacheWriter, annotate, cache_status, merge, open_cache
+from layerscope.cache.hdf5_offsets import Place
 from layerscope.errors import CacheError, DiskError
 
 NAME = "net@toy.h5"
@@ -40,7 +40,7 @@ def assert_same_file(first, second):
 
 def test_a_complete_cache_of_the_same_things_is_there(complete, header):
     for existing in ("keep", "missing"):
-        assert standing(complete, header, existing).status == "there"
+        assert cache_status(complete, header, existing).status == "there"
         with pytest.raises(CacheError, match="is complete"):
             CacheWriter(complete, header, existing)
 
@@ -50,7 +50,7 @@ def test_a_cache_of_something_else_is_refused_and_the_difference_named(complete,
     before = complete.read_bytes()
     other = headers(sha256="b" * 64, precision="bfloat16")
     with pytest.raises(CacheError, match="differs in precision, weights") as caught:
-        standing(complete, other, existing)
+        cache_status(complete, other, existing)
     for way in ("-o", "--existing replace", "settings"):
         assert way in caught.value.hint
     assert complete.read_bytes() == before
@@ -60,7 +60,7 @@ def test_a_part_of_something_else_is_refused(tmp_path, header, headers, fill):
     with CacheWriter(tmp_path / NAME, header) as writer:
         fill(writer, 8)
     with pytest.raises(CacheError, match="differs in weights"):
-        standing(tmp_path / NAME, headers(sha256="b" * 64), "missing")
+        cache_status(tmp_path / NAME, headers(sha256="b" * 64), "missing")
 
 
 def test_replace_leaves_the_old_cache_until_the_new_one_is_whole(complete, headers, fill):
@@ -73,14 +73,14 @@ def test_replace_leaves_the_old_cache_until_the_new_one_is_whole(complete, heade
         assert len(writer.missing) == other.rows
         fill(writer, other.rows)
         writer.finish()
-    assert standing(complete, other, "keep").status == "there"
+    assert cache_status(complete, other, "keep").status == "there"
 
 
 def test_keep_leaves_a_part_as_it_is(tmp_path, header, fill):
     with CacheWriter(tmp_path / NAME, header) as writer:
         fill(writer, 8)
     with pytest.raises(CacheError, match="incomplete and was left") as caught:
-        standing(tmp_path / NAME, header, "keep")
+        cache_status(tmp_path / NAME, header, "keep")
     assert "--existing missing" in caught.value.hint
 
 
@@ -109,8 +109,8 @@ def test_a_second_writer_is_refused_in_every_mode(tmp_path, header, fill, held):
             with pytest.raises(CacheError, match=re.escape(who)):
                 CacheWriter(tmp_path / NAME, header, existing)
             with pytest.raises(CacheError, match=re.escape(who)):
-                standing(tmp_path / NAME, header, existing)
-    assert standing(tmp_path / NAME, header, "missing").rows_done == 8
+                cache_status(tmp_path / NAME, header, existing)
+    assert cache_status(tmp_path / NAME, header, "missing").rows_done == 8
 
 
 def test_two_writers_in_one_process_are_refused_too(tmp_path, header, fill):
@@ -186,7 +186,7 @@ def test_a_cache_of_an_older_format_is_to_be_extracted_again(tmp_path, header, n
     with pytest.raises(CacheError, match="older format") as caught:
         CacheWriter(tmp_path / NAME, header, existing)
     assert "--existing replace" in caught.value.hint
-    assert standing(tmp_path / NAME, header, "replace").status == "new"
+    assert cache_status(tmp_path / NAME, header, "replace").status == "new"
 
 
 def test_a_cut_in_two_poolings_has_two_datasets(tmp_path, headers, fill):
@@ -236,7 +236,7 @@ def finished(tmp_path, header, fill):
 def test_other_annotations_are_written_beside_the_same_features(finished, header, tmp_path, fill):
     before, _ = contents(finished)
     other = relabelled(header)
-    assert standing(finished, other, "missing").outdated
+    assert cache_status(finished, other, "missing").outdated
     annotate(finished, other)
     with CacheWriter(tmp_path / "fresh.h5", other) as writer:
         fill(writer, other.rows)
@@ -247,7 +247,7 @@ def test_other_annotations_are_written_beside_the_same_features(finished, header
             np.testing.assert_array_equal(values, before[name])
     merge(finished)
     assert finished.read_bytes() == fresh.read_bytes()
-    found = standing(finished, other, "missing")
+    found = cache_status(finished, other, "missing")
     assert (found.status, found.outdated) == ("there", False)
 
 
@@ -273,4 +273,4 @@ def test_other_features_are_refused_whatever_the_annotations(finished, header, h
     other = relabelled(header)
     changed = replace(other, ingredients={**other.ingredients, "weights": "c" * 64})
     with pytest.raises(CacheError, match="differs in annotations, weights"):
-        standing(finished, changed, "missing")
+        cache_status(finished, changed, "missing")

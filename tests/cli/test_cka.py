@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from layerscope.cache import open_cache
 from layerscope.cli.main import app
-from layerscope.similarity import similarity
+from layerscope.probing.layer_cka import similarity
 from tests.cli.test_probe import CUTS, features, source, write_cache
 
 TERMINAL = CliRunner()

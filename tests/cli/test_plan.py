@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from layerscope.cli.main import main
-from tests.test_extract import CARD, DATA, ROWS, source, stored
+from tests.extraction.test_extract import CARD, DATA, ROWS, source, stored
 
 __all__ = ["source"]
 
@@ -19,7 +19,7 @@ Usage = namedtuple("Usage", "total used free")
 @pytest.fixture
 def door(source, tmp_path, monkeypatch, capsys):
     from layerscope.data import sources
-    from tests.test_extract import toy_source
+    from tests.extraction.test_extract import toy_source
 
     sources.names()
     monkeypatch.setitem(sources._items, "toy", toy_source)

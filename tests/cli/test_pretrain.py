@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from layerscope.cli import demo
 from layerscope.cli.main import app
 from layerscope.models import load
-from layerscope.pretrain import Snapshots
+from layerscope.training import Snapshots
 
 RUNNER = CliRunner()
 SMALL = ("--batch-size", "6", "--device", "cpu")

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from layerscope.cache import CacheWriter, Header, ingredients
 from layerscope.cli.main import app
-from layerscope.nouns import Checkpoint, CutPoint, Preprocessing, Source, Task
+from layerscope.types import Checkpoint, CutPoint, Preprocessing, Source, Task
 
 ROWS, SIZE = 400, 4
 CUTS = (

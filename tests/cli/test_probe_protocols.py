@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from layerscope.cli.main import app
-from layerscope.nouns import CutPoint
+from layerscope.types import CutPoint
 from tests.cli.test_probe import KIND, POSE, ROWS, probe, source, write_cache
 
 TERMINAL = CliRunner()

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from layerscope.cli.main import app
-from layerscope.nouns import Losses, Score, Task
-from layerscope.report.results import Results, failed
+from layerscope.results.store import Results, failed
+from layerscope.types import Losses, Score, Task
 from tests.report import planted
 
 CUTS = ("layer1.0", "trunk", "head.1")

@@ -10,7 +10,7 @@ import pytest
 from layerscope.cache import check_cache, merge, open_cache
 from layerscope.cli.main import main
 from layerscope.data import sources
-from layerscope.report.results import open_results
+from layerscope.results.store import open_results
 from tests.toy_source import NETWORK, toy_source, write_images
 
 
@@ -116,9 +116,9 @@ def test_settings_told_later_are_written_over_the_same_features(door):
 
 
 def test_settings_told_between_two_halves_are_kept(door, monkeypatch):
-    from layerscope.cache import ShareWriter
+    from layerscope.cache import AssignmentWriter
 
-    write = ShareWriter.write
+    write = AssignmentWriter.write
 
     def interrupted(self, rows, *rest):
         if self.rows_done:
@@ -126,7 +126,7 @@ def test_settings_told_between_two_halves_are_kept(door, monkeypatch):
         write(self, rows, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(ShareWriter, "write", interrupted)
+        patched.setattr(AssignmentWriter, "write", interrupted)
         assert door("extract", "runs/epoch_2.toml", "--batch-size", "8")[0] == 130
     Path("grid.csv").write_text("checkpoint,lr\nruns/epoch_2.toml,0.1\n")
     code, out, err = door("extract", "--table", "grid.csv", "--batch-size", "8", "--json")

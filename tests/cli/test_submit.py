@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from layerscope import job
 from layerscope.cli import slurm
 from layerscope.cli.main import main
 from layerscope.errors import ClusterError
-from layerscope.job import Job
+from layerscope.runtime import cluster as job
+from layerscope.runtime.cluster import ClusterCommand
 
 EXTRACT = ("extract", "a.pth", "b.pth", "--data", "in1k=x", "--data", "clevr=y")
 
@@ -239,7 +239,7 @@ def test_only_what_goes_on_where_it_stopped_is_requeued_at_its_time_limit(
     with Path("logs/7_submitted.pkl").open("rb") as file:
         sent = pickle.load(file)
     assert sent._timeout_countdown == limits
-    assert sent.function == Job((*words, *needed))
+    assert sent.function == ClusterCommand((*words, *needed))
 
 
 def test_waiting_tells_the_state_of_each_job_and_counts_a_lost_one_as_failed(door, cluster):
@@ -289,17 +289,17 @@ def variables():
 
 def test_a_job_runs_the_command(lands):
     lands()
-    assert Job(("probe", "features/"))() == 0
+    assert ClusterCommand(("probe", "features/"))() == 0
     assert called() == ["-m", "layerscope", "probe", "features/"]
     assert "RANK" not in variables()
 
 
 def test_findings_are_returned_and_every_other_exit_code_is_a_failure(lands):
     lands("exit 1")
-    assert Job(("probe",))() == 1
+    assert ClusterCommand(("probe",))() == 1
     lands("exit 2")
     with pytest.raises(ClusterError, match="'layerscope probe' ended with exit code 2"):
-        Job(("probe",))()
+        ClusterCommand(("probe",))()
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_what_was_begun_anew_is_continued_when_requeued(door, cluster, lands, wo
 
 def test_what_is_continued_anyway_runs_the_same_words_when_requeued(lands):
     lands(SLURM_RESTART_COUNT="3")
-    assert Job(("probe", "--existing", "keep")).checkpoint().result() == 0
+    assert ClusterCommand(("probe", "--existing", "keep")).checkpoint().result() == 0
     assert called()[2:] == ["probe", "--existing", "keep"]
 
 
@@ -339,7 +339,7 @@ def test_the_tasks_of_a_job_find_one_another(lands):
         SLURM_NODEID="1",
         SLURM_JOB_NODELIST="node[03-04]",
     )
-    Job(("extract",))()
+    ClusterCommand(("extract",))()
     found = variables()
     assert {name: found[name] for name in found if name.endswith(("RANK", "WORLD_SIZE"))} == {
         "RANK": "6",
@@ -356,7 +356,7 @@ def test_a_notice_that_reaches_the_command_does_not_end_it(tmp_path, monkeypatch
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     notified = tmp_path / "notified.py"
     notified.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGUSR2)\n")
-    assert Job(("--plugin", str(notified), "list", "methods"))() == 0
+    assert ClusterCommand(("--plugin", str(notified), "list", "methods"))() == 0
 
 
 def test_a_command_that_is_told_to_stop_fails_only_when_the_job_is_left_alone(lands, monkeypatch):
@@ -364,7 +364,7 @@ def test_a_command_that_is_told_to_stop_fails_only_when_the_job_is_left_alone(la
     monkeypatch.setattr(job.time, "sleep", waited.append)
     lands("kill -TERM $$")
     with pytest.raises(ClusterError, match="exit code -15"):
-        Job(("probe",))()
+        ClusterCommand(("probe",))()
     assert waited == [job.GRACE_SECONDS]
 
 
@@ -383,7 +383,7 @@ def test_a_job_that_is_requeued_leaves_no_command_behind(lands):
     try:
         threading.Thread(target=notify).start()
         with pytest.raises(SystemExit):
-            Job(("probe",))()
+            ClusterCommand(("probe",))()
     finally:
         signal.signal(signal.SIGUSR2, before)
     with pytest.raises(ProcessLookupError):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from layerscope.cache import open_cache
 from layerscope.cli.main import main
-from tests.test_extract import CARD
+from tests.extraction.test_extract import CARD
 
 SIDE = 16
 

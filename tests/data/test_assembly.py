@@ -9,7 +9,7 @@ import pytest
 
 from layerscope.data.assembly import assemble
 from layerscope.errors import SourceError
-from layerscope.nouns import Task
+from layerscope.types import Task
 
 KIND = Task("toy-kind", "toy", "classes", "top-1", "maximise", classes=("cup", "mug"))
 MARKS = Task("toy-marks", "toy", "multilabel", "mse", "minimise", classes=("red", "big", "new"))

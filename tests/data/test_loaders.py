@@ -12,7 +12,7 @@ from PIL import Image
 from layerscope.data import Reading, image_transform, loaders, open_source, read_image
 from layerscope.data.loaders.threads import ThreadLoader
 from layerscope.errors import SourceError, UnknownNameError
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 PLAIN = Preprocessing(None, None, (0.0,) * 3, (1.0,) * 3)
 SMALL = Preprocessing(10, 8, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))

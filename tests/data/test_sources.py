@@ -8,7 +8,7 @@ import pytest
 
 from layerscope.data import all_tasks, open_source, select_tasks, sources, thin
 from layerscope.errors import SettingsError, UnknownNameError
-from layerscope.nouns import Source, Task
+from layerscope.types import Source, Task
 
 OBJECTS3D = tuple(task for task in all_tasks() if task.source == "objects3d")
 KNOWN = (*OBJECTS3D, Task("objects-count", "objects", "classes", "top-1", "maximise"))

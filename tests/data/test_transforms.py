@@ -13,7 +13,7 @@ from torchvision.transforms import InterpolationMode, v2
 from layerscope.data import Preparation, framed, image_transform
 from layerscope.data.decoding import Decoder
 from layerscope.data.resampling import BICUBIC, BILINEAR, PADDING, resample
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGENET = Preprocessing(256, 224, MEAN, STD)

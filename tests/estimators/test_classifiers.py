@@ -13,7 +13,7 @@ from layerscope.errors import EstimatorError
 from layerscope.estimators import classification, estimators
 from layerscope.estimators.discriminants import SHRINKAGES
 from layerscope.estimators.knn import TEMPERATURE
-from layerscope.nouns import Task
+from layerscope.types import Task
 
 N = 500
 TRAIN, VAL, TEST = slice(0, 300), slice(300, 400), slice(400, 500)

@@ -18,7 +18,7 @@ from layerscope.errors import EstimatorError, SettingsError, UnknownNameError
 from layerscope.estimators import estimators
 from layerscope.estimators.naming import LONGEST, make, split_names
 from layerscope.estimators.presets import PREFIX, PRESETS
-from layerscope.nouns import Task
+from layerscope.types import Task
 
 N = 500
 TRAIN, VAL, TEST = slice(0, 300), slice(300, 400), slice(400, 500)

@@ -10,8 +10,8 @@ from sklearn.metrics import average_precision_score
 
 from layerscope.errors import EstimatorError
 from layerscope.estimators import estimators
-from layerscope.nouns import Task
 from layerscope.testing import HeldLayer
+from layerscope.types import Task
 
 RNG = np.random.default_rng(0)
 N = 600

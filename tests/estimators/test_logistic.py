@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression
 
 from layerscope.errors import EstimatorError
 from layerscope.estimators import classification, estimators, logistic, streamed_layer
-from layerscope.nouns import Task
 from layerscope.stats import softmax
+from layerscope.types import Task
 
 RNG = np.random.default_rng(0)
 N = 500

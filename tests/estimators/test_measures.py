@@ -13,9 +13,9 @@ import torch
 from layerscope.errors import EstimatorError, SettingsError
 from layerscope.estimators import estimators
 from layerscope.estimators.naming import make
-from layerscope.nouns import UNLABELLED, CutPoint, Measure, Task
 from layerscope.stats.partitioned_rate import partitioned_rates
 from layerscope.testing import HeldLayer, check_estimator
+from layerscope.types import UNLABELLED, CutPoint, Measure, Task
 
 TASK = Task("y", "memory", "classes", "top-1", "maximise")
 NAMES = (

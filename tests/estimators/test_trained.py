@@ -10,8 +10,8 @@ from layerscope.errors import EstimatorError
 from layerscope.estimators import estimators
 from layerscope.estimators.mlp import RECIPE, Mlp
 from layerscope.estimators.presets import PREFIX, PRESETS
-from layerscope.nouns import Task
 from layerscope.stats.perceptron import Recipe
+from layerscope.types import Task
 
 N = 500
 TASK = Task("y", "memory", "classes", "top-1", "maximise")

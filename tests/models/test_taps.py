@@ -9,7 +9,7 @@ from torch import nn
 from layerscope.errors import CheckpointError
 from layerscope.models import load, open_taps
 from layerscope.models.cuts import Stop, cut_points, trace
-from layerscope.nouns import CutPoint
+from layerscope.types import CutPoint
 
 
 @dataclass

@@ -12,9 +12,9 @@ from PIL import Image
 from layerscope.errors import DiskError, RenderError, SettingsError, UnknownNameError
 from layerscope.render import RenderSettings, plan, render_dataset
 from layerscope.render.catalogue import catalogue
-from layerscope.render.crew import work
 from layerscope.render.dataset import _jobs
 from layerscope.render.table import table
+from layerscope.render.workers import work
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -3,11 +3,11 @@ from itertools import pairwise
 
 import pytest
 
-from layerscope.nouns import SPLITS
 from layerscope.render import RenderSettings
 from layerscope.render.catalogue import Item, catalogue
 from layerscope.render.splits import split_objects
 from layerscope.render.table import HEADER, as_csv, table
+from layerscope.types import SPLITS
 
 FULL = catalogue(RenderSettings())
 

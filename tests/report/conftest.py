@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from layerscope.nouns import Interval, Score, Verdict
+from layerscope.types import Interval, Score, Verdict
 
 CUTS = (
     "stem",

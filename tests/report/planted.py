@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from layerscope.nouns import Losses, Score, Task
-from layerscope.report.results import Results
+from layerscope.results.store import Results
+from layerscope.types import Losses, Score, Task
 
 N = 400
 CUTS = ("stem", "layer1", "layer2", "layer3", "trunk", "head.1", "head.2")

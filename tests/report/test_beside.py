@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from layerscope.report import table
 from layerscope.report.figures import Beside, figures
-from layerscope.report.grid import grids
-from layerscope.report.measures import divided
-from layerscope.report.results import Results
-from layerscope.report.runs import runs
-from layerscope.report.scorecard import scorecard
-from layerscope.report.series import every_series
-from layerscope.report.verdict import contests
+from layerscope.results.measures import divided
+from layerscope.results.store import Results
+from layerscope.verdicts.grid import grids
+from layerscope.verdicts.runs import runs
+from layerscope.verdicts.scorecard import scorecard
+from layerscope.verdicts.series import every_series
+from layerscope.verdicts.verdict import comparisons
 from tests.report.planted import CUTS, folder, measure, probe
 
 EPOCHS = (1, 5, 10, 15)
@@ -48,7 +48,7 @@ def stored(tmp_path_factory) -> Results:
 
 @pytest.fixture(scope="module")
 def beside(stored) -> Beside:
-    items, found = contests(stored), runs(stored.settings())
+    items, found = comparisons(stored), runs(stored.settings())
     _, measures = divided(stored.scores())
     return Beside(
         scorecard(items, measures), every_series(items, found, measures)[0], grids(items, found)

@@ -11,9 +11,9 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from layerscope.nouns import Score, Verdict
 from layerscope.report.curve import curves, title
 from layerscope.report.figures import figures, write
+from layerscope.types import Score, Verdict
 
 CHECKPOINTS, TASKS, CUTS = 4, 6, 13
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from layerscope.nouns import Interval
-from layerscope.report.across import Across, Regret
 from layerscope.report.page import Content, page
+from layerscope.types import Interval
+from layerscope.verdicts.common_cut import CommonCut, Regret
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -49,7 +49,7 @@ def test_verdicts_come_before_figures_tables_and_provenance(scores, verdicts, sv
 def test_one_cut_for_all_tasks_stands_between_the_cut_table_and_the_method(scores, verdicts, svg):
     none = Interval(0.0, 0.0, 0.0)
     regret = Regret("hue", "ridge", "layer2.0", Interval(0.041, 0.02, 0.06), none)
-    found = Across("net", "layer3.0", "trunk", none, none, (regret,), (), 0.95)
+    found = CommonCut("net", "layer3.0", "trunk", none, none, (regret,), (), 0.95)
     remarks = [f"net: One cut. {HOSTILE}"]
     html = page(content(scores, verdicts, svg, across=[found], remarks=remarks))
     order = [">Cut table<", ">One cut for all tasks<", "net: One cut.", "+0.041 [0.020, 0.060]"]

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerscope.nouns import Interval
 from layerscope.stats.bootstrap import Resampled
 from layerscope.stats.rank_correlation import (
     DRAWS,
@@ -20,6 +19,7 @@ from layerscope.stats.rank_correlation import (
     over_rows,
     spearman,
 )
+from layerscope.types import Interval
 
 # Few distinct values, so that ties are the rule.
 TIED = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=12)

@@ -12,7 +12,7 @@ from layerscope.data.betons.images import BetonImages
 from layerscope.data.betons.sidecar import read_sidecar, sidecar_of
 from layerscope.data.betons.writer import FIELDS
 from layerscope.errors import SourceError
-from layerscope.nouns import Source
+from layerscope.types import Source
 
 
 def open_beton(path: Path) -> Source:

@@ -27,7 +27,7 @@ from layerscope.data.loaders.loader import BadImage, Reading
 from layerscope.data.resampling import Pixels
 from layerscope.data.transforms import Preparation
 from layerscope.errors import SettingsError, SourceError
-from layerscope.nouns import Framing, Preprocessing, Source
+from layerscope.types import Framing, Preprocessing, Source
 
 try:
     import simplejpeg as _simplejpeg

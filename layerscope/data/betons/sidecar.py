@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from layerscope.data.splits import codes
 from layerscope.errors import SourceError
-from layerscope.nouns import SPLITS, Source, Task
+from layerscope.types import SPLITS, Source, Task
 
 VERSION = 1
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from layerscope.data.augmented_views import ViewedImages
 from layerscope.data.betons.beton import Beton
 from layerscope.data.betons.images import BetonImages
 from layerscope.data.betons.library import library
@@ -27,7 +28,6 @@ from layerscope.data.loaders.loader import BadImage, Reading, Rows, loaders
 from layerscope.data.loaders.threads import ThreadLoader
 from layerscope.data.resampling import BICUBIC, BILINEAR
 from layerscope.data.transforms import Preparation
-from layerscope.data.views import ViewedImages
 from layerscope.errors import SettingsError, SourceError
 
 _WITNESS = ("index", "label")

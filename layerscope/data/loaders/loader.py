@@ -12,9 +12,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from layerscope.errors import SourceError
-from layerscope.nouns import Preprocessing, Source
-from layerscope.processors import processors
 from layerscope.registry import Registry
+from layerscope.runtime.cpus import processors
+from layerscope.types import Preprocessing, Source
 
 Rows = npt.NDArray[np.int64]
 

@@ -22,7 +22,7 @@ from layerscope.data.images import images_of
 from layerscope.data.loaders.loader import BadImage, Reading, Rows, loaders, other_size
 from layerscope.data.transforms import Preparation
 from layerscope.errors import SourceError
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 _Item = tuple[Tensor | None, str]
 """An image, or None and what is wrong with it."""

@@ -26,11 +26,11 @@ from layerscope.data.assembly import assemble
 from layerscope.data.betons.beton import Beton
 from layerscope.data.betons.images import BetonImages
 from layerscope.data.betons.sidecar import read_sidecar, sidecar_of
-from layerscope.data.names import own_name
 from layerscope.data.official import RULE, divided, left_out, official
+from layerscope.data.source_names import own_name
 from layerscope.data.sources import sources, tasks
 from layerscope.errors import SourceError
-from layerscope.nouns import SPLITS, Source, Task
+from layerscope.types import SPLITS, Source, Task
 
 TASK = Task(
     name="beton",

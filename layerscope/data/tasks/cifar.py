@@ -28,7 +28,7 @@ from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
 from layerscope.data.splits import carve, with_val
 from layerscope.errors import SourceError
-from layerscope.nouns import Source, Task
+from layerscope.types import Source, Task
 
 VAL_IMAGES = 5000
 """Of both sets: the training images that validate, as many of each class."""

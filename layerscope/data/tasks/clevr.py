@@ -25,7 +25,7 @@ from layerscope.data.assembly import assemble
 from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
 from layerscope.errors import SourceError
-from layerscope.nouns import Source, Task
+from layerscope.types import Source, Task
 
 COUNTS = range(3, 11)
 EDGES = (8.0, 8.5, 9.0, 9.5, 10.0, 100.0)

@@ -35,7 +35,7 @@ from layerscope.data.listing import require_folder, subfolders
 from layerscope.data.sources import sources, tasks
 from layerscope.data.splits import carve
 from layerscope.errors import SourceError
-from layerscope.nouns import Source, Task
+from layerscope.types import Source, Task
 
 CATEGORIES = 51
 VAL_SHARE = 0.1

@@ -24,7 +24,7 @@ from layerscope.data.listing import MISSING, image_files, require_folder
 from layerscope.data.sources import sources, tasks
 from layerscope.data.splits import made_up
 from layerscope.errors import SourceError
-from layerscope.nouns import Source, Task
+from layerscope.types import Source, Task
 
 SIZES = {
     "AnnualCrop": 3000,

@@ -29,11 +29,11 @@ import numpy.typing as npt
 
 from layerscope.data.assembly import assemble
 from layerscope.data.listing import SUFFIXES, Found, image_files, require_folder, subfolders
-from layerscope.data.names import own_name
 from layerscope.data.official import RULE, divided, left_out, official
+from layerscope.data.source_names import own_name
 from layerscope.data.sources import sources, tasks
 from layerscope.errors import SourceError
-from layerscope.nouns import SPLITS, Source, Task
+from layerscope.types import SPLITS, Source, Task
 
 TASK = Task(
     name="folder",

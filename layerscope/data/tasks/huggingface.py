@@ -35,11 +35,11 @@ from layerscope.data.assembly import assemble
 from layerscope.data.decoding import unreadable
 from layerscope.data.images import FileImages
 from layerscope.data.listing import MISSING, require_folder
-from layerscope.data.names import own_name, plain
 from layerscope.data.official import divided, left_out, official
+from layerscope.data.source_names import own_name, plain
 from layerscope.data.sources import sources
 from layerscope.errors import SourceError, UnknownNameError
-from layerscope.nouns import SPLITS, Source, Task
+from layerscope.types import SPLITS, Source, Task
 
 NAME = "hf"
 

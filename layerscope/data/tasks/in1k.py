@@ -28,7 +28,7 @@ from layerscope.data.listing import Found, image_files, require_folder, subfolde
 from layerscope.data.sources import sources, tasks
 from layerscope.data.splits import carve, codes, hash_order, with_val
 from layerscope.errors import SourceError
-from layerscope.nouns import SPLITS, Source, Task
+from layerscope.types import SPLITS, Source, Task
 
 CLASSES, SUBSET = 1000, 250
 VAL_PER_CLASS = 10

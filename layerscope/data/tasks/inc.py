@@ -21,7 +21,7 @@ from layerscope.data.listing import image_files, require_folder, subfolders
 from layerscope.data.shifts import Condition, Shift, shifts
 from layerscope.data.sources import tasks
 from layerscope.errors import SourceError
-from layerscope.nouns import Source, Task
+from layerscope.types import Source, Task
 
 ALEXNET = {
     "gaussian_noise": 0.886428,

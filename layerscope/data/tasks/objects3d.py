@@ -21,7 +21,7 @@ import numpy.typing as npt
 from layerscope.data.assembly import assemble
 from layerscope.data.sources import sources, tasks
 from layerscope.errors import SourceError
-from layerscope.nouns import SPLITS, Encoding, Source, Task
+from layerscope.types import SPLITS, Encoding, Source, Task
 
 NAME = "objects3d"
 

@@ -26,7 +26,7 @@ from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
 from layerscope.data.splits import carve, with_val
 from layerscope.errors import SourceError
-from layerscope.nouns import Source, Task
+from layerscope.types import Source, Task
 
 VAL_PER_CLASS = 100
 _LICENCE = "Places terms of use: non-commercial research and education"

@@ -44,7 +44,7 @@ from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
 from layerscope.data.splits import codes, made_up
 from layerscope.errors import SourceError
-from layerscope.nouns import SPLITS, Source, Task
+from layerscope.types import SPLITS, Source, Task
 
 ANIMALS, IMAGENET, SPAR = "pug-animals", "pug-imagenet", "pug-spar"
 TABLES = {ANIMALS: "labels_pug_animal.csv", IMAGENET: "labels_pug_imagenet.csv", SPAR: "labels.csv"}

@@ -45,18 +45,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.data.answers import Answer, answered, words_of
 from layerscope.data.assembly import assemble
 from layerscope.data.listing import require_folder
-from layerscope.data.names import own_name
 from layerscope.data.official import divided, split_named
+from layerscope.data.source_names import own_name
 from layerscope.data.sources import sources
 from layerscope.data.splits import Mask, codes
 from layerscope.data.table_card import Card, Question, read_card
+from layerscope.data.table_targets import Answer, answered, words_of
 from layerscope.data.tables import Table
 from layerscope.data.tables import open_table as read_table
 from layerscope.errors import SourceError
-from layerscope.nouns import SPLITS, Encoding, Source, Task
+from layerscope.types import SPLITS, Encoding, Source, Task
 
 NAME = "table"
 

@@ -39,7 +39,7 @@ from layerscope.data.sources import sources, tasks
 from layerscope.data.splits import carve
 from layerscope.data.tasks import objects3d
 from layerscope.errors import SourceError
-from layerscope.nouns import Source, Task
+from layerscope.types import Source, Task
 
 NAME = "3diebench"
 VIEWS = 50

@@ -33,12 +33,12 @@ import numpy.typing as npt
 from layerscope.data.annotations import read_lines
 from layerscope.data.assembly import assemble
 from layerscope.data.listing import SUFFIXES, require_folder, subfolders
-from layerscope.data.names import own_name
 from layerscope.data.official import RULE, divided, left_out, official, split_named
+from layerscope.data.source_names import own_name
 from layerscope.data.sources import sources, tasks
 from layerscope.data.tars import COMPRESSED, Member, TarImages, compressed, members
 from layerscope.errors import SourceError
-from layerscope.nouns import Source, Task
+from layerscope.types import Source, Task
 
 TASK = Task(
     name="webdataset",

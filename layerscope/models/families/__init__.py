@@ -13,8 +13,8 @@ from layerscope.models.heads import Operation
 from layerscope.models.preprocessing import IMAGENET
 from layerscope.models.side_by_side import Share
 from layerscope.models.trunks import Trunk
-from layerscope.nouns import Preprocessing
 from layerscope.registry import Registry
+from layerscope.types import Preprocessing
 
 
 @dataclass(frozen=True)

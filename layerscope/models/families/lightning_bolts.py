@@ -14,7 +14,7 @@ from layerscope.models.families import Parts, branch_of, families, held
 from layerscope.models.heads import Operation, l2, sequential
 from layerscope.models.preprocessing import CIFAR10, IMAGENET
 from layerscope.models.trunks import Known, Trunk, build_trunk
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 _SIMCLR = (r"encoder\.conv1\.weight$", r"projection\.model\.0\.weight$")
 _SIAMESE = (r"online_network\.encoder\.", r"online_network\.projector\.model\.0\.weight$")

@@ -18,7 +18,7 @@ from layerscope.models.preprocessing import CLIP
 from layerscope.models.trunks import Known, build_trunk, clip, vit, zoo
 from layerscope.models.trunks.architectures import Architecture, by_name
 from layerscope.models.trunks.clip import Tower
-from layerscope.nouns import Pooling, Preprocessing
+from layerscope.types import Pooling, Preprocessing
 
 _CONFIG = "open_clip_config.json"
 _SETTINGS = ("input_resolution", "context_length", "vocab_size")

@@ -13,7 +13,7 @@ from layerscope.models.families import Parts, families
 from layerscope.models.heads import sequential
 from layerscope.models.side_by_side import Share
 from layerscope.models.trunks import Trunk, resnet
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 _3DIEBENCH = Preprocessing(
     resize=(256, 256), crop=None, mean=(0.5016, 0.5037, 0.5060), std=(0.1030, 0.0999, 0.0969)

@@ -12,7 +12,7 @@ from layerscope.models.families import Parts, branch_of, families, held
 from layerscope.models.heads import Operation, l2, linear, sequential, weight_normed
 from layerscope.models.preprocessing import CIFAR10, IMAGENET
 from layerscope.models.trunks import Known, Trunk, build_trunk
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 _PREFIXES: dict[Branch, str] = {"online": "", "momentum": "momentum_"}
 _WHITENING = "projector.7.running_wm"

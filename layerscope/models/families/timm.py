@@ -17,7 +17,7 @@ from layerscope.models.trunks import vit, zoo
 from layerscope.models.trunks.architectures import Architecture, by_name
 from layerscope.models.trunks.published import Published, of_configuration, recognised
 from layerscope.models.trunks.zoo import Network
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 _CONFIG = "config.json"
 _AVERAGED = ("state_dict_ema", "model_ema")

@@ -16,7 +16,7 @@ from layerscope.models.preprocessing import IMAGENET
 from layerscope.models.trunks import Known, build_trunk, resnet, zoo
 from layerscope.models.trunks.architectures import Architecture, all_names
 from layerscope.models.trunks.published import Published, every, recognised
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 _CLASSIFIER = frozenset({"fc.weight", "fc.bias"})
 _TIMM = ("state_dict_ema", "model_ema")

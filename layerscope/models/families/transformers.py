@@ -14,11 +14,11 @@ from layerscope.models.contents import Contents, Keyed
 from layerscope.models.declared import Activation, Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import Operation, act, linear
+from layerscope.models.image_processors import PREPROCESSOR, preprocessing_of, processor_beside
 from layerscope.models.preprocessing import CLIP, IMAGENET_BICUBIC
-from layerscope.models.processors import PREPROCESSOR, preprocessing_of, processor_beside
 from layerscope.models.trunks import Known, build_trunk
 from layerscope.models.trunks.positions import bicubic
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 _CONFIG = "config.json"
 

@@ -11,7 +11,7 @@ from layerscope.models.families import Parts, branch_of, families
 from layerscope.models.heads import Operation, l2, linear, sequential
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
 from layerscope.models.trunks import Known, build_trunk
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 _TRUNKS: dict[Branch, str] = {"online": "back_bone.", "momentum": "target."}
 _HEADS: dict[Branch, str] = {"online": "head", "momentum": "head_target"}

@@ -13,7 +13,7 @@ from layerscope.models.families import Parts, branch_of, families
 from layerscope.models.heads import sequential
 from layerscope.models.preprocessing import IMAGENET
 from layerscope.models.trunks import Known, build_trunk
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 _ENCODERS: dict[Branch, str] = {"online": "encoder_q.", "momentum": "encoder_k."}
 _STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")

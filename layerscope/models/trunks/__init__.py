@@ -13,7 +13,7 @@ from layerscope.models.cuts import Stop
 from layerscope.models.declared import Activation, Declared, Stem
 
 if TYPE_CHECKING:
-    from layerscope.nouns import Pooling
+    from layerscope.types import Pooling
 
 Resample = Callable[[Tensor, int], Tensor]
 """Position embeddings (1, height, width, d) and a new side, to embeddings of that grid."""

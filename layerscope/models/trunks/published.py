@@ -17,7 +17,7 @@ from layerscope.errors import CheckpointError
 from layerscope.models.files.weights import sha256_of_file
 from layerscope.models.preprocessing import IMAGENET
 from layerscope.models.trunks.architectures import Architecture, all_names
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 _DIGITS = re.compile(r"-([0-9a-f]{8})[0-9a-f]*\.\w+$")
 _SHOWN = 8

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from layerscope.errors import CheckpointError
-from layerscope.models.calibration import forget
+from layerscope.models.batchnorm import forget
 from layerscope.models.contents import Keyed
 from layerscope.models.cuts import Stop
 from layerscope.models.trunks import Known, Trunk

@@ -19,7 +19,7 @@ from layerscope.models.cuts import Stop
 from layerscope.models.heads import activation_layer
 from layerscope.models.trunks import Known, Trunk
 from layerscope.models.trunks.resnet import Shapes
-from layerscope.nouns import Pooling
+from layerscope.types import Pooling
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 _PLAIN = re.compile(

@@ -36,7 +36,7 @@ from layerscope.models.trunks.architectures import (
 )
 from layerscope.models.trunks.likeness import same_features, signature
 from layerscope.models.trunks.resnet import Shapes
-from layerscope.nouns import Pooling
+from layerscope.types import Pooling
 
 _PATH = Path(__file__).with_name("zoo.json")
 _STEM = re.compile(r"(features\.)?(stem|patch_embed|conv_stem|tokens_to_token)\w*(\.|$)")

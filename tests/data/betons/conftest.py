@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from layerscope.data.assembly import assemble
-from layerscope.nouns import Task
+from layerscope.types import Task
 
 TASK = Task("kinds", "kinds", "classes", "top-1", "maximise", classes=("even", "odd"))
 

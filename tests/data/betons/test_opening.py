@@ -15,7 +15,7 @@ from layerscope.data.betons.beton import Beton
 from layerscope.data.betons.sidecar import sidecar_of
 from layerscope.data.manifest import annotation_manifest
 from layerscope.errors import SourceError
-from layerscope.nouns import Preprocessing, Source
+from layerscope.types import Preprocessing, Source
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from layerscope.data.decoding import Decoder
 from layerscope.data.images import ArrayImages, images_of
 from layerscope.data.transforms import Preparation
 from layerscope.errors import SettingsError, SourceError
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 PLAIN = Preprocessing(None, None, (0.0,) * 3, (1.0,) * 3)
 

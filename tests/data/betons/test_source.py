@@ -6,7 +6,7 @@ import pytest
 from layerscope.data import Reading, loaders, open_source
 from layerscope.data.betons import pack
 from layerscope.errors import SourceError
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 SMALL = Preprocessing(16, 12, (0.5,) * 3, (0.25,) * 3)
 

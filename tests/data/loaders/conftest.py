@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_images
 from layerscope.data.assembly import assemble
 from layerscope.data.betons import layout, open_beton, pack
 from layerscope.data.betons.writer import BetonWriter, Sample
-from layerscope.nouns import Task
+from layerscope.types import Task
 
 TASK = Task("photos", "photos", "classes", "top-1", "maximise", classes=("a", "b"))
 

@@ -20,7 +20,7 @@ from layerscope.data.betons.beton import Beton
 from layerscope.data.decoding import Decoder
 from layerscope.data.transforms import Preparation
 from layerscope.errors import SettingsError, SourceError
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 USUAL = Preprocessing(64, 56, MEAN, STD)
@@ -572,7 +572,7 @@ import sys
 from pathlib import Path
 from layerscope.data import Reading, loaders
 from layerscope.data.betons import open_beton
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 source = open_beton(Path(sys.argv[1]))
 usual = Preprocessing(64, 56, (0.5,) * 3, (0.5,) * 3)
 loader = loaders["ffcv"](Reading(source, usual, 8, workers=2))

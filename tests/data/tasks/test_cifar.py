@@ -13,7 +13,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from layerscope.data import Reading, framed, image_transform, loaders, open_source
 from layerscope.data.sources import tasks
 from layerscope.errors import SourceError
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 BATCHES = {f"data_batch_{i}": 6 for i in range(1, 6)} | {"test_batch": 7}
 NAMES10 = ["airplane", "automobile", "bird", "cat", "deer"]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from layerscope.data import Reading, image_transform, loaders, open_source, read_image
 from layerscope.errors import SourceError
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 COUNTS = {
     "teddybear": {"train": 5, "dev": 2, "test": 1},

@@ -13,7 +13,7 @@ from layerscope.data import Reading, framed, image_transform, loaders, open_sour
 from layerscope.data.splits import made_up
 from layerscope.data.tasks import eurosat
 from layerscope.errors import SourceError
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 CLASSES = {
     "AnnualCrop": 3000,

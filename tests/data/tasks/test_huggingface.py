@@ -13,7 +13,7 @@ from PIL import Image
 
 from layerscope.data import Reading, image_transform, loaders, open_source, thin
 from layerscope.errors import SourceError, UnknownNameError
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 datasets = pytest.importorskip("datasets", reason="needs the hf extra")
 

@@ -11,7 +11,7 @@ from torchvision.datasets import ImageFolder
 from layerscope.data import open_source, select_tasks
 from layerscope.data.tasks import in1k
 from layerscope.errors import SourceError, UnknownNameError
-from layerscope.nouns import SPLITS
+from layerscope.types import SPLITS
 from tests.data.tasks.conftest import wnids, write_image, write_imagenet
 
 WNIDS = sorted(wnids())

@@ -11,7 +11,7 @@ from layerscope.data import Reading, framed, loaders, open_source, read_image
 from layerscope.data.shifts import open_shift
 from layerscope.data.tasks import inc
 from layerscope.errors import SettingsError, SourceError, UnknownNameError
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 from tests.data.tasks.conftest import wnids, write_image
 
 CLASSES = sorted(wnids(5))[1:4]

@@ -12,7 +12,7 @@ from PIL import Image
 from layerscope.data import Reading, framed, image_transform, loaders, open_source, read_image
 from layerscope.data.sources import select_tasks, tasks
 from layerscope.errors import SourceError
-from layerscope.nouns import SPLITS, Preprocessing
+from layerscope.types import SPLITS, Preprocessing
 
 ANIMALS = ("Zebra", "Ant", "Goldfish", "Koi")
 WORLDS = ("Desert", "Arena", "Opera", "Forest", "Snow", "Castle", "Beach", "Temple", "Ruins", "Bar")

@@ -11,7 +11,7 @@ from PIL import Image
 from layerscope.data import Reading, image_transform, loaders, open_source, read_image
 from layerscope.data.sources import select_tasks, tasks
 from layerscope.errors import SourceError
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 SYNSETS = ("02691156", "02747177", "02773838")
 TRAIN = {f"/{SYNSETS[i % 3]}/{i:032x}/": i % 3 for i in (4, 0, 7, 2, 9, 5, 1, 8, 3, 6, 11, 10)}

@@ -15,7 +15,7 @@ from PIL import Image
 from layerscope.data import Reading, image_transform, loaders, open_source, thin
 from layerscope.data.tars import members
 from layerscope.errors import SourceError
-from layerscope.nouns import Preprocessing
+from layerscope.types import Preprocessing
 
 COUNTS = {"train-000000": 13, "train-000001": 12, "val-000000": 8, "test-000000": 9}
 PLAIN = Preprocessing(None, None, (0.0,) * 3, (1.0,) * 3)

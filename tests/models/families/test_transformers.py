@@ -36,8 +36,8 @@ from layerscope.errors import CheckpointError
 from layerscope.models import load
 from layerscope.models.declared import Declared
 from layerscope.models.preprocessing import CLIP, IMAGENET_BICUBIC
-from layerscope.nouns import Preprocessing
 from layerscope.testing import FamilyExample, check_family
+from layerscope.types import Preprocessing
 from tests.models.families.hooked import Where, hooked, loaded_like, transformer_cuts
 from tests.models.families.truth import randomised
 
@@ -328,7 +328,7 @@ def test_preprocessing_is_the_processors_beside_the_file(tmp_path, maker, proces
     ],
 )
 def test_older_and_rarer_processors_are_understood(tmp_path, settings, expected):
-    from layerscope.models.processors import preprocessing_of
+    from layerscope.models.image_processors import preprocessing_of
 
     usual = Preprocessing((224, 224), None, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert preprocessing_of(settings, usual) == replace(usual, **expected)

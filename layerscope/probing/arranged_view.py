@@ -1,0 +1,133 @@
+"""A layer seen otherwise: what every protocol changes about a cut, and all that it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from layerscope.types import CutPoint, LayerView, Split
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SameView:
+    """Another view as it is; protocols override what they change."""
+
+    view: LayerView
+
+    @property
+    def checkpoint(self) -> str:
+        return self.view.checkpoint
+
+    @property
+    def source(self) -> str:
+        return self.view.source
+
+    @property
+    def cut(self) -> CutPoint:
+        return self.view.cut
+
+    @property
+    def fingerprint(self) -> str:
+        return self.view.fingerprint
+
+    def features(self, split: Split) -> npt.NDArray[np.float32]:
+        """(n, width) rows of one split."""
+        return self.view.features(split)
+
+    def target(self, task: str, split: Split) -> npt.NDArray[Any]:
+        """(n,) classes or (n, k) latents of one split."""
+        return self.view.target(task, split)
+
+    def groups(self, split: Split) -> npt.NDArray[np.str_]:
+        """(n,) group of each row of one split."""
+        return self.view.groups(split)
+
+    def views(self, split: Split) -> npt.NDArray[np.int64]:
+        """(n,) number of the augmented view that each row of one split is."""
+        return self.view.views(split)
+
+    def instances(self, split: Split) -> npt.NDArray[np.int64]:
+        """(n,) number of the image of which each row of one split is a view."""
+        return self.view.instances(split)
+
+
+@dataclass(frozen=True)
+class DividedView(SameView):
+    """Other training and validation rows, taken from those that there are; the same test rows."""
+
+    train: Rows
+    """Places in the training rows followed by the validation rows."""
+    val: Rows
+    """The same."""
+
+    def features(self, split: Split) -> npt.NDArray[np.float32]:
+        if split == "test":
+            return self.view.features(split)
+        rows: npt.NDArray[np.float32] = self._taken(split, "features")
+        return rows
+
+    def target(self, task: str, split: Split) -> npt.NDArray[Any]:
+        if split == "test":
+            return self.view.target(task, split)
+        target: npt.NDArray[Any] = self._taken(split, "target", task)
+        return target
+
+    def groups(self, split: Split) -> npt.NDArray[np.str_]:
+        if split == "test":
+            return self.view.groups(split)
+        groups: npt.NDArray[np.str_] = self._taken(split, "groups")
+        return groups
+
+    def views(self, split: Split) -> npt.NDArray[np.int64]:
+        if split == "test":
+            return self.view.views(split)
+        views: npt.NDArray[np.int64] = self._taken(split, "views")
+        return views
+
+    def instances(self, split: Split) -> npt.NDArray[np.int64]:
+        if split == "test":
+            return self.view.instances(split)
+        instances: npt.NDArray[np.int64] = self._taken(split, "instances")
+        return instances
+
+    def _taken(self, split: Split, what: str, *given: str) -> Any:
+        rows = self.train if split == "train" else self.val
+        read = getattr(self.view, what)
+        train = np.asarray(read(*given, "train"))
+        if not len(rows) or rows.max() < len(train):
+            return train[rows]
+        if rows.min() >= len(train):
+            return np.asarray(read(*given, "val"))[rows - len(train)]
+        return np.concatenate((train, np.asarray(read(*given, "val"))))[rows]
+
+
+@dataclass(frozen=True)
+class NarrowedView(SameView):
+    """Features under a linear map, the same for every split."""
+
+    map: npt.NDArray[np.float32]
+    """(width, narrower)"""
+
+    @property
+    def cut(self) -> CutPoint:
+        return replace(self.view.cut, width=self.map.shape[1])
+
+    def features(self, split: Split) -> npt.NDArray[np.float32]:
+        rows: npt.NDArray[np.float32] = np.asarray(self.view.features(split)) @ self.map
+        return rows
+
+
+@dataclass(frozen=True)
+class ShuffledView(SameView):
+    """Targets that belong to other rows of the same split: nothing is left to be learnt."""
+
+    seed: int
+
+    def target(self, task: str, split: Split) -> npt.NDArray[Any]:
+        target = np.asarray(self.view.target(task, split))
+        return target[np.random.default_rng(self.seed).permutation(len(target))]

@@ -1,0 +1,316 @@
+"""The sweep: every estimator on every cut of every cache, appended to the table as it goes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from layerscope.errors import CacheError, EstimatorError, SettingsError
+from layerscope.probing.arranged_view import DividedView
+from layerscope.probing.arrangement import Arrangement, arranged
+from layerscope.probing.folds import joined
+from layerscope.results.store import Results, failed
+from layerscope.types import (
+    SPLITS,
+    UNLABELLED,
+    CutPoint,
+    Definition,
+    Estimator,
+    Existing,
+    FeatureCache,
+    LayerView,
+    Measure,
+    Score,
+    Task,
+)
+
+NUMERICAL = (EstimatorError, SettingsError, ArithmeticError, np.linalg.LinAlgError)
+"""What may be wrong with one layer's data: the cell failed, the run goes on."""
+PLAIN = (Arrangement(),)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """What a sweep did."""
+
+    results: Results
+    computed: int
+    """Cells that were computed: one task of one estimator at one cut."""
+    kept: int
+    """Cells that were there already, complete and of the same cache."""
+    failed: tuple[Score, ...]
+    """Rows without a value, each with the reason as its note."""
+
+
+def sweep(
+    caches: Sequence[FeatureCache],
+    tasks: Sequence[Task],
+    estimators: Sequence[Estimator],
+    out: Path,
+    *,
+    arrangements: Sequence[Arrangement] = PLAIN,
+    existing: Existing = "missing",
+    keep_predictions: bool = False,
+    progress: Callable[..., None] | None = None,
+) -> SweepReport:
+    """Score every cut of every cache, in each of its poolings, on every task that it knows.
+
+    Interrupted at any moment, what was finished is kept, and the same call continues it. Cells
+    that failed earlier are tried again. Measures that use no labels have one cell at every cut, of
+    the task :data:`layerscope.types.UNLABELLED`, whatever tasks are asked for.
+
+    Args:
+        caches: Complete feature caches.
+        tasks: A cache answers those of them that it holds targets for.
+        estimators: Each scores the tasks that it handles.
+        out: The results folder.
+        arrangements: Which rows train and how they are seen; each is a sweep of its own.
+        keep_predictions: Keep what was predicted of every test row beside the losses.
+        existing: ``missing`` computes what is not there, ``replace`` computes everything, and
+            ``keep`` computes nothing.
+        progress: Called with 1 and the cut's name after every estimator at a cut.
+
+    Raises:
+        CacheError: A cache is incomplete, or two hold the same checkpoint and source.
+    """
+    _require_distinct(caches)
+    results = Results(out, keep_predictions=keep_predictions)
+    there = {_cell(score, score.task) for score in results.scores() if _is_done(score)}
+    computed, kept, lost = 0, 0, list[Score]()
+    for cache in caches:
+        mine = _known_to(cache, tasks, estimators)
+        if existing != "keep":
+            _describe(cache, mine, results)
+        for view, estimator, arrangement, answered in _cells(cache, estimators, mine, arrangements):
+            asked = _asked(estimator, arrangement, answered)
+            cells = {task: _cell(view, task.name, estimator.name, arrangement) for task in asked}
+            todo = [task for task in asked if _is_wanted(cells[task], there, existing)]
+            scores = list(_attempt(estimator, view, todo, arrangement)) if todo else []
+            results.append(scores)
+            computed += len(todo)
+            kept += sum(cells[task] in there for task in asked if task not in todo)
+            lost += [score for score in scores if score.status == "failed"]
+            if progress is not None:
+                progress(1, note=view.cut.name)
+    return SweepReport(results, computed, kept, tuple(lost))
+
+
+def size(
+    caches: Sequence[FeatureCache],
+    tasks: Sequence[Task],
+    estimators: Sequence[Estimator],
+    arrangements: Sequence[Arrangement] = PLAIN,
+) -> int:
+    """Return how often a sweep calls its ``progress``."""
+    parts = (
+        len(cache.cuts) * len(_divided(cache, _known_to(cache, tasks, estimators)))
+        for cache in caches
+    )
+    return sum(parts) * len(_pairs(estimators, arrangements))
+
+
+def _require_distinct(caches: Sequence[FeatureCache]) -> None:
+    names = [f"{cache.checkpoint}@{cache.source}" for cache in caches]
+    for name in names:
+        if names.count(name) > 1:
+            raise CacheError(
+                f"Two caches hold the features of {name}.",
+                hint="Give one of them; their scores would overwrite each other.",
+            )
+
+
+def _known_to(
+    cache: FeatureCache, tasks: Sequence[Task], estimators: Sequence[Estimator]
+) -> list[Task]:
+    """Return the tasks that a cache has targets for, and that of no labels where it is wanted."""
+    if not cache.complete:
+        raise CacheError(
+            f"The cache {cache.checkpoint}@{cache.source} is incomplete.",
+            hint="Repeat the extract command; it continues where it stopped.",
+        )
+    here = {task.name for task in cache.tasks}
+    known = [task for task in tasks if task.name in here]
+    wanted = any(estimator.handles(UNLABELLED) for estimator in estimators)
+    return [*known, UNLABELLED] if wanted else known
+
+
+def _asked(estimator: Estimator, arrangement: Arrangement, tasks: Sequence[Task]) -> list[Task]:
+    """Return the tasks that an estimator has cells for; shuffled labels change nothing for none."""
+    handled = [task for task in tasks if estimator.handles(task)]
+    if arrangement.control == "shuffled":
+        return [task for task in handled if task.kind != "none"]
+    return handled
+
+
+def _describe(cache: FeatureCache, tasks: Sequence[Task], results: Results) -> None:
+    first = cache.cuts[0]
+    for owner, divided in _divided(cache, tasks).items():
+        groups = cache.view(first.name, first.pooling, owner).groups("test")
+        for task in divided:
+            results.keep_groups(
+                cache.checkpoint, cache.source, task.name, groups, cache.fingerprint
+            )
+    results.keep_tasks(tasks)
+    if cache.settings:
+        results.keep_settings(cache.checkpoint, cache.settings)
+
+
+def _divided(cache: FeatureCache, tasks: Sequence[Task]) -> dict[str | None, list[Task]]:
+    """Return the tasks by whose splits they use: the source's (None), or their own."""
+    divided: dict[str | None, list[Task]] = {}
+    for task in tasks:
+        divided.setdefault(task.name if task.name in cache.own_splits else None, []).append(task)
+    return divided
+
+
+def _cells(
+    cache: FeatureCache,
+    estimators: Sequence[Estimator],
+    tasks: Sequence[Task],
+    arrangements: Sequence[Arrangement],
+) -> Iterator[tuple[LayerView, Estimator, Arrangement, list[Task]]]:
+    """Yield what is computed together: tasks that share the rows of a cut."""
+    for cut in cache.cuts:
+        for owner, divided in _divided(cache, tasks).items():
+            view = cache.view(cut.name, cut.pooling, owner)
+            for estimator, arrangement in _pairs(_among(cache.cuts, estimators), arrangements):
+                yield view, estimator, arrangement, divided
+
+
+def _among(cuts: Sequence[CutPoint], estimators: Sequence[Estimator]) -> list[Estimator]:
+    """Return the estimators, those that compare cuts at something common ready for these."""
+    made = [(one, getattr(one, "among", None)) for one in estimators]
+    return [one if among is None else among(cuts) for one, among in made]
+
+
+def _pairs(
+    estimators: Sequence[Estimator], arrangements: Sequence[Arrangement]
+) -> list[tuple[Estimator, Arrangement]]:
+    """Return every estimator under every arrangement, once where no seed matters.
+
+    A measure has no training rows, so that which of them train makes no other cell.
+    """
+    pairs: dict[tuple[str, Arrangement], Estimator] = {}
+    for arrangement in arrangements:
+        for estimator in estimators:
+            made = _seeded(estimator, arrangement.seed)
+            measured = isinstance(estimator, Measure)
+            way = replace(arrangement, train="all") if measured else arrangement
+            # Where nothing is left to chance, every seed is the same cell.
+            settled = way.plain and made is estimator
+            named = replace(way, seed=0) if settled else way
+            pairs.setdefault((estimator.name, named), made)
+    return [(estimator, arrangement) for (_, arrangement), estimator in pairs.items()]
+
+
+def _seeded(estimator: Estimator, seed: int) -> Estimator:
+    """Return an estimator with a seed; itself where it leaves nothing to chance."""
+    with_seed = getattr(estimator, "with_seed", None)
+    made: Estimator = estimator if with_seed is None else with_seed(seed)
+    return made
+
+
+def _is_done(score: Score) -> bool:
+    return score.primary and score.status == "done"
+
+
+def _cell(
+    of: Score | LayerView, task: str, estimator: str = "", arrangement: Arrangement = PLAIN[0]
+) -> tuple[str | int, ...]:
+    """Return what names a cell of one cache; a cache made anew is another."""
+    if isinstance(of, Score):
+        place = (of.cut, of.pooling, of.estimator)
+        arrangement = Arrangement(of.train, of.control, of.seed)
+    else:
+        place = (of.cut.name, of.cut.pooling, estimator)
+    way = (arrangement.train, arrangement.control, arrangement.seed)
+    return (of.checkpoint, of.source, of.fingerprint, task, *place, *way)
+
+
+def _is_wanted(
+    cell: tuple[str | int, ...], there: Container[tuple[str | int, ...]], existing: Existing
+) -> bool:
+    return cell not in there if existing == "missing" else existing == "replace"
+
+
+def _attempt(
+    estimator: Estimator, view: LayerView, tasks: Sequence[Task], arrangement: Arrangement
+) -> Iterator[Score]:
+    """Score the tasks together, or one by one where together they fail, to find the culprit."""
+    try:
+        scores = list(_scores(estimator, view, tasks, arrangement))
+    except NUMERICAL as error:
+        if len(tasks) == 1:
+            yield _lost(estimator, view, tasks[0], arrangement, str(error))
+            return
+        for task in tasks:
+            yield from _attempt(estimator, view, [task], arrangement)
+        return
+    for score in scores:
+        yield _honest(
+            replace(
+                score,
+                train=arrangement.train,
+                control=arrangement.control,
+                seed=arrangement.seed,
+            )
+        )
+
+
+def _scores(
+    estimator: Estimator, view: LayerView, tasks: Sequence[Task], arrangement: Arrangement
+) -> Iterator[Score]:
+    if arrangement.plain:
+        yield from estimator.score(view, tasks)
+        return
+    for task in tasks:  # which rows are drawn depends on the task's classes
+        views = arranged(view, task, arrangement)
+        parts = [list(estimator.score(part, [task])) for part in views]
+        places = [part.val for part in views if isinstance(part, DividedView)]
+        yield from joined(parts, places) if arrangement.folds > 1 else parts[0]
+
+
+def _honest(score: Score) -> Score:
+    """Mark a score that is not a number as failed, so that no gap passes for a value."""
+    if score.status == "failed" or all(
+        math.isfinite(value) for value in (score.val, score.test, score.stderr)
+    ):
+        return score
+    return failed(score, f"{score.metric} is not defined on these rows.")
+
+
+def _lost(
+    estimator: Estimator, view: LayerView, task: Task, arrangement: Arrangement, note: str
+) -> Score:
+    counts = {split: len(view.groups(split)) for split in SPLITS}
+    measured = _definition(estimator, task)
+    return Score.at(
+        view,
+        task,
+        estimator=estimator.name,
+        metric=task.metric if measured is None else measured.metric,
+        direction=task.direction if measured is None else measured.direction,
+        primary=True,
+        val=math.nan,
+        test=math.nan,
+        stderr=math.nan,
+        n_train=counts["train"] if measured is None else 0,
+        n_val=counts["val"],
+        n_test=counts["test"],
+        n_groups=len(set(view.groups("test").tolist())),
+        seed=arrangement.seed,
+        settings={} if measured is None else {"convention": measured.convention},
+        status="failed",
+        note=note,
+        train=arrangement.train,
+        control=arrangement.control,
+    )
+
+
+def _definition(estimator: Estimator, task: Task) -> Definition | None:
+    """Return what a measure is; None for what is fitted."""
+    return estimator.definition(task) if isinstance(estimator, Measure) else None

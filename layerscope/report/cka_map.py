@@ -1,0 +1,76 @@
+"""The figure of similarities between layers: one map, the head's cuts behind a white line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from layerscope.report.style import INK, styled
+from layerscope.types import CutPoint
+
+CELL = 0.32
+"""Inches: two digits fit."""
+NUMBERED = 30
+"""Cuts on a side up to which every cell has its number."""
+DARK_BELOW = 0.45
+"""Similarity under which a number is printed in white."""
+
+
+def similarity_map(
+    values: npt.NDArray[np.float64],
+    cuts: tuple[Sequence[CutPoint], Sequence[CutPoint]],
+    checkpoints: tuple[str, str],
+    heading: str,
+) -> Figure:
+    """Draw similarities between cuts.
+
+    Args:
+        values: (r, c) in about [0, 1]; NaN is left blank.
+        cuts: Of the rows and of the columns.
+        checkpoints: Whose these are.
+        heading: What the numbers are, and of which images.
+    """
+    with styled():
+        size = (2.2 + CELL * len(cuts[1]), 1.8 + CELL * len(cuts[0]))
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
+        image = axes.imshow(values, cmap="cividis", vmin=0, vmax=1)
+        axes.set_xticks(range(len(cuts[1])), labels=[cut.key for cut in cuts[1]], rotation=90)
+        axes.set_yticks(range(len(cuts[0])), labels=[cut.key for cut in cuts[0]])
+        axes.set_xlabel(checkpoints[1])
+        axes.set_ylabel(checkpoints[0])
+        _plain_frame(axes)
+        _heads(axes, cuts)
+        if max(map(len, cuts)) <= NUMBERED:
+            _numbers(axes, values)
+        bar = figure.colorbar(image, ax=axes, shrink=0.6)
+        bar.outline.set_visible(False)
+        figure.suptitle(heading, x=0.01, ha="left")
+        return figure
+
+
+def _plain_frame(axes: Axes) -> None:
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _heads(axes: Axes, cuts: tuple[Sequence[CutPoint], Sequence[CutPoint]]) -> None:
+    for line, side in zip((axes.axhline, axes.axvline), cuts, strict=True):
+        first = next((place for place, cut in enumerate(side) if cut.part == "head"), 0)
+        if first:
+            line(first - 0.5, color="white", linewidth=2, gid="head")
+
+
+def _numbers(axes: Axes, values: npt.NDArray[np.float64]) -> None:
+    for (row, column), value in np.ndenumerate(values):
+        if np.isnan(value):
+            continue
+        text = f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 0.995 else "1"
+        colour = "white" if value < DARK_BELOW else INK
+        axes.text(column, row, text, ha="center", va="center", size=6, color=colour)

@@ -1,0 +1,72 @@
+"""The table of scores in columns of their types: Arrow, and what is written of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from layerscope.errors import LayerScopeError
+from layerscope.types import Score
+
+if TYPE_CHECKING:
+    import pandas
+
+_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+
+
+def arrow(scores: Sequence[Score]) -> pa.Table:
+    """Return scores as a table: settings are JSON, and a number that is missing is null."""
+    rows = [score.row() for score in scores]
+    columns = {
+        name: pa.array([_cell(row[name]) for row in rows], type=kind)
+        for name, kind in _columns().items()
+    }
+    return pa.table(columns)
+
+
+def to_pandas(scores: Sequence[Score]) -> pandas.DataFrame:
+    """Return scores as a frame.
+
+    Raises:
+        LayerScopeError: pandas is not installed.
+    """
+    try:
+        return arrow(scores).to_pandas()
+    except ModuleNotFoundError as error:
+        raise LayerScopeError(
+            f"A frame needs the Python package {error.name}, which is not installed.",
+            hint="Install it with: pip install pandas",
+        ) from error
+
+
+def write_parquet(table: pa.Table, file: BinaryIO) -> None:
+    """Write a table as Parquet."""
+    parquet.write_table(table, file)
+
+
+def write_csv(table: pa.Table, file: BinaryIO) -> None:
+    """Write a table as CSV, in which a number that is missing is empty."""
+    csv.write_csv(table, file)
+
+
+def _columns() -> dict[str, pa.DataType]:
+    # Literals and mappings are text.
+    return {
+        field.name: _TYPES.get(str(field.type), pa.string())
+        for field in fields(Score)
+        if field.name != "losses"
+    }
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,354 @@
+"""The results folder: the table of scores, the losses behind it, the test groups and the tasks.
+
+::
+
+    results/
+      scores.jsonl                               one row per line; the last of a cell counts
+      scores.parquet, scores.csv                 the same as a table, written anew after each run
+      tasks.json                                 titles, units and encodings of the tasks
+      checkpoints/<checkpoint>.json              what sets it apart in a series or a grid
+      losses/<checkpoint>@<source>/groups.<task>.npz    group of every test row
+      losses/<checkpoint>@<source>/<cut>@<pooling>.<task>.<estimator>.npz    loss of every val and
+                                                 test row, and predictions where they were kept;
+                                                 .<train>.<control>.seed<n> where not the usual
+
+Losses are in place before their row is appended, and the row of a task's primary metric is its
+last, so that a primary row implies all the rest of its cell. A line that a killed writer left
+half-written is dropped on the next append.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+
+from layerscope.errors import LayerScopeError
+from layerscope.results.labelled_array import labelled
+from layerscope.results.line_files import append_lines, complete_lines, replace_file
+from layerscope.types import UNLABELLED, Losses, Score, Setting, Task
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+    import xarray
+
+NUMBERS = ("val", "test", "stderr")
+MAKE = "Make results with layerscope probe, or give the folder that it wrote."
+Key = tuple[str | int, ...]
+
+
+class Results:
+    """The scores of many checkpoints, cuts and tasks, kept in one folder.
+
+    Args:
+        folder: Made on the first write; need not exist to be read as empty.
+        keep_predictions: Keep what was predicted of every test row beside the losses.
+    """
+
+    def __init__(self, folder: Path, *, keep_predictions: bool = False) -> None:
+        self.folder = folder
+        self._keep_predictions = keep_predictions
+        self._table = folder / "scores.jsonl"
+        self._tasks = folder / "tasks.json"
+        self._checkpoints = folder / "checkpoints"
+
+    def scores(self) -> list[Score]:
+        """Return the table without losses: of rows for the same cell and metric, the last.
+
+        Rows beside a primary one that is missing, failed or from another cache are left out.
+
+        Raises:
+            LayerScopeError: A complete line is not a score.
+        """
+        latest = {key(score): score for score in self._rows()}
+        whole = {place[:-1]: it.fingerprint for place, it in latest.items() if _is_done(it)}
+        return [
+            it
+            for place, it in latest.items()
+            if it.primary or whole.get(place[:-1]) == it.fingerprint
+        ]
+
+    def current(self, scores: Sequence[Score]) -> list[Score]:
+        """Return the scores from the caches that were probed last, leaving out older ones.
+
+        A cut or pooling that is in an older cache only has a row that nothing replaced.
+
+        Raises:
+            LayerScopeError: The record of the caches is missing.
+        """
+        caches = {(score.checkpoint, score.source, score.task) for score in scores}
+        latest = {cache: self._latest(*cache) for cache in caches}
+
+        def is_current(it: Score) -> bool:
+            recorded = latest[it.checkpoint, it.source, it.task]
+            return not recorded or it.fingerprint in recorded
+
+        return list(filter(is_current, scores))
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Return the table as a dataset with an axis for each part of a cell's name.
+
+        The axes are checkpoint, source, cut, pooling, task, estimator and metric; the variables
+        ``val``, ``test``, ``stderr`` and the counts of rows and groups, NaN where a cell is missing
+        or failed. Cuts are in the order of their depth.
+
+        Raises:
+            LayerScopeError: xarray is not installed, or a complete line is not a score.
+        """
+        return labelled(self.scores())
+
+    def to_arrow(self) -> pyarrow.Table:
+        """Return the table with one row to a cell and metric, in columns of their types.
+
+        Settings are JSON in a column of text; a number that is missing is null.
+
+        Raises:
+            LayerScopeError: A complete line is not a score.
+        """
+        from layerscope.results.frame import arrow
+
+        return arrow(self.scores())
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return the same as a frame, in which a number that is missing is NaN.
+
+        Raises:
+            LayerScopeError: pandas is not installed, or a complete line is not a score.
+        """
+        from layerscope.results.frame import to_pandas
+
+        return to_pandas(self.scores())
+
+    def export(self) -> None:
+        """Write the table anew as ``scores.parquet`` and ``scores.csv``, for other programs.
+
+        Raises:
+            DiskError: The disk is full; the old files are unharmed.
+        """
+        from layerscope.results.frame import write_csv, write_parquet
+
+        table = self.to_arrow()
+        replace_file(self.folder / "scores.parquet", lambda file: write_parquet(table, file))
+        replace_file(self.folder / "scores.csv", lambda file: write_csv(table, file))
+
+    def append(self, scores: Sequence[Score]) -> None:
+        """Add the rows of one cell and wait until the disk has them.
+
+        Raises:
+            DiskError: The disk is full; what was there before is unharmed.
+        """
+        if not scores:
+            return
+        for score in scores:
+            if score.losses is not None:
+                self._keep_losses(score, score.losses)
+        lines = [_line(score) for score in sorted(scores, key=lambda score: score.primary)]
+        append_lines(self._table, lines)
+
+    def losses(self, score: Score) -> Losses:
+        """Return the loss of every row under a primary score.
+
+        Raises:
+            LayerScopeError: They are missing or belong to another cache.
+        """
+        path = self._losses_path(score)
+        with _open(path, "Run the probe again with --existing replace.") as stored:
+            if str(stored["fingerprint"]) != score.fingerprint:
+                raise LayerScopeError(
+                    f"The losses in {str(path)!r} belong to another cache than their row.",
+                    hint="Run the probe again with --existing replace.",
+                )
+            return Losses(stored["val"], stored["test"], stored.get("predicted"))
+
+    def keep_groups(
+        self,
+        checkpoint: str,
+        source: str,
+        task: str,
+        groups: npt.NDArray[np.str_],
+        fingerprint: str,
+    ) -> None:
+        """Keep the group of every test row that one task has in one cache."""
+        path = self._groups_path(checkpoint, source, task)
+        _write(path, {"test": np.asarray(groups, dtype=np.str_), "fingerprint": fingerprint})
+
+    def groups(self, checkpoint: str, source: str, task: str) -> tuple[npt.NDArray[np.str_], str]:
+        """Return the group of every test row, and the fingerprint of the cache they came from.
+
+        Raises:
+            LayerScopeError: The file is missing.
+        """
+        path = self._groups_path(checkpoint, source, task)
+        with _open(path, "Run the probe again; it writes the groups first.") as stored:
+            return stored["test"], str(stored["fingerprint"])
+
+    def keep_settings(self, checkpoint: str, settings: Mapping[str, Setting]) -> None:
+        """Keep what distinguishes a checkpoint in a series or a grid: its epoch, its settings.
+
+        Each checkpoint has a file of its own, so that several jobs may write at a time.
+        """
+        record = {"checkpoint": checkpoint, "settings": dict(settings)}
+        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+        path = self._checkpoints / _safe(f"{checkpoint}.json")
+        replace_file(path, lambda file: file.write(f"{text}\n".encode()))
+
+    def settings(self) -> dict[str, dict[str, Setting]]:
+        """Return by checkpoint what was kept of it, sorted by name.
+
+        Raises:
+            LayerScopeError: A file is not such a record.
+        """
+        records = [_record(path) for path in self._checkpoints.glob("*.json")]
+        return dict(sorted(records))
+
+    def keep_tasks(self, tasks: Sequence[Task]) -> None:
+        """Keep titles, units and encodings, beside those of earlier runs."""
+        known = self.tasks() | {task.name: task for task in tasks}
+        text = json.dumps([asdict(task) for task in known.values()], indent=2, ensure_ascii=False)
+        replace_file(self._tasks, lambda file: file.write(f"{text}\n".encode()))
+
+    def tasks(self) -> dict[str, Task]:
+        """Return the tasks by name."""
+        if not self._tasks.is_file():
+            return {}
+        rows = json.loads(self._tasks.read_text(encoding="utf-8"))
+        return {row["name"]: Task(**row | {"classes": tuple(row["classes"])}) for row in rows}
+
+    def _latest(self, checkpoint: str, source: str, task: str) -> set[str]:
+        """Return the fingerprint of the cache that a task was probed on last.
+
+        What needs no labels may have no record of its own: there that of any task of the cache
+        counts, and without one there is none.
+        """
+        if task != UNLABELLED.name or self._groups_path(checkpoint, source, task).is_file():
+            return {self.groups(checkpoint, source, task)[1]}
+        paths = self._home(checkpoint, source).glob("groups.*.npz")
+        return {_fingerprint(path) for path in paths}
+
+    def _rows(self) -> Iterator[Score]:
+        for number, line in enumerate(complete_lines(self._table), start=1):
+            yield _score(line, f"line {number} of {str(self._table)!r}")
+
+    def _home(self, checkpoint: str, source: str) -> Path:
+        return self.folder / "losses" / _safe(f"{checkpoint}@{source}")
+
+    def _groups_path(self, checkpoint: str, source: str, task: str) -> Path:
+        return self._home(checkpoint, source) / _safe(f"groups.{task}.npz")
+
+    def _losses_path(self, score: Score) -> Path:
+        parts = [f"{score.cut}@{score.pooling}", score.task, score.estimator]
+        if (score.train, score.control) != ("all", "") or score.seed:
+            parts += [score.train, score.control, f"seed{score.seed}"]
+        name = _safe(".".join([*filter(None, parts), "npz"]))
+        return self._home(score.checkpoint, score.source) / name
+
+    def _keep_losses(self, score: Score, losses: Losses) -> None:
+        arrays = {"val": losses.val, "test": losses.test, "fingerprint": score.fingerprint}
+        if self._keep_predictions and losses.predicted is not None:
+            arrays["predicted"] = losses.predicted
+        _write(self._losses_path(score), arrays)
+
+
+def open_results(folder: Path) -> Results:
+    """Open a folder of results for reading.
+
+    Args:
+        folder: The one that ``layerscope probe`` wrote.
+
+    Raises:
+        LayerScopeError: There is no such folder.
+    """
+    if not folder.is_dir():
+        raise LayerScopeError(f"There is no results folder {str(folder)!r}.", hint=MAKE)
+    return Results(folder)
+
+
+def key(score: Score) -> Key:
+    """Return what names a row of the table."""
+    return (
+        score.checkpoint,
+        score.source,
+        score.cut,
+        score.pooling,
+        score.task,
+        score.estimator,
+        score.train,
+        score.control,
+        score.seed,
+        score.metric,
+    )
+
+
+def _is_done(score: Score) -> bool:
+    return score.primary and score.status == "done"
+
+
+def row(score: Score) -> dict[str, Any]:
+    """Return a score as JSON holds it: a number that is missing is null."""
+    columns = score.row()
+    known = {name: columns[name] for name in NUMBERS}
+    return columns | {name: v if math.isfinite(v) else None for name, v in known.items()}
+
+
+def _line(score: Score) -> str:
+    return json.dumps(row(score), ensure_ascii=False, allow_nan=False)
+
+
+def _score(line: bytes, where: str) -> Score:
+    try:
+        columns = json.loads(line)
+        missing = {name: math.nan for name in NUMBERS if columns[name] is None}
+        return Score(**columns | missing)
+    except (ValueError, TypeError, KeyError):
+        raise LayerScopeError(
+            f"The table of scores is damaged: {where} is not a score.",
+            hint="Delete that line and run the probe again; the other cells are kept.",
+        ) from None
+
+
+def _fingerprint(path: Path) -> str:
+    with _open(path, MAKE) as stored:
+        return str(stored["fingerprint"])
+
+
+def _record(path: Path) -> tuple[str, dict[str, Setting]]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return str(record["checkpoint"]), dict(record["settings"])
+    except (ValueError, TypeError, KeyError):
+        raise LayerScopeError(
+            f"{str(path)!r} does not say what sets a checkpoint apart.",
+            hint="Delete the file and run the probe again; the cells are kept.",
+        ) from None
+
+
+def _safe(name: str) -> str:
+    return quote(name, safe="@#, ")
+
+
+@contextmanager
+def _open(path: Path, hint: str) -> Iterator[Mapping[str, Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            yield stored
+    except FileNotFoundError:
+        raise LayerScopeError(f"There is no file {str(path)!r}.", hint=hint) from None
+
+
+def _write(path: Path, arrays: Mapping[str, Any]) -> None:
+    replace_file(path, lambda file: np.savez_compressed(file, **arrays))
+
+
+def failed(score: Score, note: str) -> Score:
+    """Return the row that says that a score could not be computed, and why."""
+    nan = math.nan
+    return replace(score, val=nan, test=nan, stderr=nan, status="failed", note=note, losses=None)

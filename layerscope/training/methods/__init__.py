@@ -1,0 +1,48 @@
+"""Training methods, one file each: how images become inputs, and what is minimised."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from layerscope.registry import Registry
+
+
+class Method(Protocol):
+    """A way of training a trunk with a head."""
+
+    name: str
+    task: str
+    """Whose targets it is trained with; empty where it needs none."""
+    description: str
+    """One sentence for the card."""
+
+    @property
+    def output(self) -> int | None:
+        """Numbers read out behind the head; 0 where the loss acts on the embeddings.
+
+        None for one a class of the task.
+        """
+        ...
+
+    def inputs(self, image: Tensor, side: int) -> tuple[Tensor, ...]:
+        """Return the augmented views (3, side, side), uint8, of one image (3, h, w), uint8."""
+        ...
+
+    def loss(self, network: nn.Module, views: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        """Return the mean loss of a batch.
+
+        Args:
+            network: Images to read-outs, or to embeddings where ``output`` is 0.
+            views: For every view (b, 3, side, side), normalised.
+            targets: (b,) int64 classes or (b, k) float32 latents of the method's task; zeros
+                where it needs none.
+        """
+        ...
+
+
+methods: Registry[Method] = Registry(
+    "training method", package="layerscope.training.methods", group="layerscope.methods"
+)
+"""Every known training method by name."""

@@ -1,0 +1,35 @@
+"""Supervised 3D rotation: the object's orientation as a unit quaternion, by squared error."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from layerscope.stats.rotation import quaternion_from_euler
+from layerscope.training.methods import methods
+
+
+class Rotation:
+    """Regression of the unit quaternion, the supervised network of Guillotine Regularization."""
+
+    name = "rotation"
+    task = "objects3d-rotation"
+    output = 4
+    description = (
+        "Supervised regression of the object's rotation as a unit quaternion (x, y, z, w), mean "
+        "squared error; views by random crop (70 to 100 % of the area)"
+    )
+
+    def inputs(self, image: Tensor, side: int) -> tuple[Tensor, ...]:
+        """Return one view; a crop moves the object but does not turn it."""
+        crop = v2.RandomResizedCrop(side, scale=(0.7, 1.0), ratio=(0.9, 1.1), antialias=True)
+        view: Tensor = crop(image)
+        return (view,)
+
+    def loss(self, network: nn.Module, views: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        """Return the mean squared error over the quaternion's four numbers."""
+        target = quaternion_from_euler(targets)
+        return nn.functional.mse_loss(network(views[0]).float(), target)
+
+
+methods.add(Rotation.name, Rotation())

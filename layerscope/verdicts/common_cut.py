@@ -1,0 +1,300 @@
+"""One cut for all tasks of a checkpoint, and what each task gives up for it.
+
+A task's regret at a cut is the loss there minus the loss at the task's own best cut. Losses of
+different tasks have different units, so each regret is divided by its task's validation loss at an
+average cut: the mean over the cuts that all tasks have. The loss at the trunk alone would not do; a
+task that is nearly solved there would outweigh all others. The cut is the one of least mean regret
+on the validation rows, every task counting once; of equal ones the shallowest. What is reported
+comes from the test rows, which chose neither the cut nor any task's own best, so that a regret may
+come out negative.
+
+Intervals are those of :mod:`layerscope.verdicts.verdict`, another training sample included. Tasks
+that share their test rows share their resamples, so that the mean's interval knows that they are
+not independent; each task's probes have training noise of their own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from layerscope.errors import EstimatorError
+from layerscope.stats.bootstrap import RESAMPLES, Resampled
+from layerscope.types import Interval
+from layerscope.verdicts.verdict import Comparison, in_runs, interval, lowest, resampled, usual
+
+FEWEST = 2
+"""Tasks below which one cut for all of them is no question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Regret:
+    """What one task gives up for a cut that serves all tasks, on its test rows."""
+
+    task: str
+    estimator: str
+    own: str
+    """The task's own best cut, chosen on its validation rows among all that it has."""
+    regret: Interval
+    """Loss of the one cut minus loss of ``own``, in units of an average cut's validation loss."""
+    gain: Interval
+    """Loss of the trunk minus loss of the one cut, in the same units: positive is better."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommonCut:
+    """One cut for all tasks of a checkpoint."""
+
+    checkpoint: str
+    cut: str
+    """Of least mean regret on validation, among the cuts that have a score in every task."""
+    trunk: str
+    """The usual cut, with which it is compared."""
+    regret: Interval
+    """Mean over tasks, on test."""
+    gain: Interval
+    """Over the trunk: mean over tasks, on test."""
+    tasks: tuple[Regret, ...]
+    left_out: tuple[str, ...]
+    """Cuts that lack a score in some task."""
+    level: float
+    note: str = ""
+
+
+def across(
+    comparisons: Sequence[Comparison],
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> CommonCut:
+    """Choose one cut for several tasks on their validation rows and judge it on their test rows.
+
+    Args:
+        comparisons: One for each task of one checkpoint, or several that differ in the estimator;
+            of those the estimator counts whose best cut has the least validation loss.
+        level: Coverage of the intervals.
+        seed: Of the resamples.
+        resamples: Number of them.
+
+    Raises:
+        EstimatorError: Fewer than two tasks, no cut that has a score in all of them, fewer than two
+            groups, or a task without any validation loss to measure regrets by.
+    """
+    chosen = _one_estimator(comparisons)
+    if len(chosen) < FEWEST:
+        raise EstimatorError(
+            f"One cut for all tasks needs {FEWEST} tasks, and there are {len(chosen)}.",
+            hint="Probe more tasks of the same checkpoint.",
+        )
+    common, left_out = _common(chosen)
+    place, note = usual(_only(chosen[0], common))
+    trunk = common[place]
+    scales = [_scale(comparison, common) for comparison in chosen]
+    owns = [lowest([rows.val for rows in comparison.losses]) for comparison in chosen]
+    cut = common[int(np.argmin(_regrets(chosen, common, owns, scales)))]
+    drawn = _drawn(chosen, seed, resamples)
+    places = [(_place(comparison, cut), _place(comparison, trunk)) for comparison in chosen]
+    regrets = [
+        _gap(draws, here, own, scale)
+        for draws, (here, _), own, scale in zip(drawn, places, owns, scales, strict=True)
+    ]
+    gains = [
+        _gap(draws, there, here, scale)
+        for draws, (here, there), scale in zip(drawn, places, scales, strict=True)
+    ]
+    return CommonCut(
+        checkpoint=chosen[0].scores[0].checkpoint,
+        cut=cut,
+        trunk=trunk,
+        regret=interval(_mean(regrets), level),
+        gain=interval(_mean(gains), level),
+        tasks=tuple(
+            Regret(
+                comparison.scores[0].task,
+                comparison.scores[0].estimator,
+                comparison.scores[own].cut,
+                interval(regret, level),
+                interval(gain, level),
+            )
+            for comparison, own, regret, gain in zip(chosen, owns, regrets, gains, strict=True)
+        ),
+        left_out=left_out,
+        level=level,
+        note=note,
+    )
+
+
+def common_cuts(
+    comparisons: Sequence[Comparison], *, level: float = 0.95, seed: int = 0
+) -> tuple[list[CommonCut], list[str]]:
+    """Return one cut for every checkpoint of several tasks, and why there is none for others."""
+    by_checkpoint: dict[str, list[Comparison]] = defaultdict(list)
+    for comparison in comparisons:
+        if comparison.scores[0].usual:
+            by_checkpoint[comparison.scores[0].checkpoint].append(comparison)
+    found, reasons = [], []
+    for checkpoint, items in by_checkpoint.items():
+        if len({item.scores[0].task for item in items}) < FEWEST:
+            continue
+        try:
+            found.append(across(items, level=level, seed=seed))
+        except EstimatorError as error:
+            reasons.append(f"{checkpoint}: no cut for all tasks. {error}")
+    return found, reasons
+
+
+def sentence(found: CommonCut, titles: Mapping[str, str]) -> str:
+    """Return the one cut and its cost in one plain sentence.
+
+    Args:
+        found: Any cut for several tasks.
+        titles: By task: what to call it, where its name will not do.
+
+    Examples:
+        >>> none = Interval(0.0, 0.0, 0.0)
+        >>> sentence(CommonCut(
+        ...     "simclr", "layer3.0", "trunk", Interval(0.02, 0.01, 0.03), Interval(0.3, 0.2, 0.4),
+        ...     (Regret("hue", "ridge", "layer2.0", Interval(0.04, 0.02, 0.06), none),
+        ...      Regret("pose", "ridge", "layer3.0", none, none)), (), 0.95), {"hue": "Floor hue"})
+        "One cut for all 2 tasks: layer3.0; against each task's own best it costs 2 % [1 %, 3 %] of an average cut's error, most for Floor hue (4 %); better than trunk by 30 % [20 %, 40 %] of it."
+    """  # noqa: E501
+    worst = max(found.tasks, key=lambda one: one.regret.estimate)
+    regret = found.regret
+    parts = [
+        f"One cut for all {len(found.tasks)} tasks: {found.cut}",
+        f"against each task's own best it costs {_percent(regret.estimate)} "
+        f"{_ends(regret.low, regret.high)} of an average cut's error, most for "
+        f"{titles.get(worst.task, worst.task)} ({_percent(worst.regret.estimate)})",
+        _against_trunk(found),
+    ]
+    if found.left_out:
+        parts.append(f"left out, without a score in every task: {in_runs(found.left_out, ())}")
+    return f"{'; '.join(parts)}. {found.note}".strip()
+
+
+def _against_trunk(found: CommonCut) -> str:
+    gain = found.gain
+    if found.cut == found.trunk:
+        return "it is the usual cut"
+    if gain.low <= 0 <= gain.high:
+        return f"not told from {found.trunk} on average"
+    word, ends = "better", (gain.low, gain.high)
+    if gain.estimate < 0:
+        word, ends = "worse", (-gain.high, -gain.low)
+    return f"{word} than {found.trunk} by {_percent(abs(gain.estimate))} {_ends(*ends)} of it"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def _ends(low: float, high: float) -> str:
+    return f"[{_percent(low)}, {_percent(high)}]"
+
+
+def _one_estimator(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Return one comparison for each task, so that no task counts twice."""
+    by_task: dict[str, Comparison] = {}
+    for comparison in comparisons:
+        task = comparison.scores[0].task
+        if task not in by_task or _least(comparison) < _least(by_task[task]):
+            by_task[task] = comparison
+    return list(by_task.values())
+
+
+def _least(comparison: Comparison) -> float:
+    return min(float(rows.val.mean()) for rows in comparison.losses)
+
+
+def _common(comparisons: Sequence[Comparison]) -> tuple[list[str], tuple[str, ...]]:
+    """Return the cuts that every task has, and those that some lack, in depth order."""
+    scores = sorted(
+        (s for comparison in comparisons for s in comparison.scores), key=lambda s: s.index
+    )
+    names = list(dict.fromkeys(score.cut for score in scores))
+    held = [{score.cut for score in comparison.scores} for comparison in comparisons]
+    common = [cut for cut in names if all(cut in cuts for cuts in held)]
+    if not common:
+        raise EstimatorError(
+            "No cut has a score in every task.",
+            hint="Extract the same cuts for all sources, and see the notes of failed cells.",
+        )
+    return common, tuple(cut for cut in names if cut not in common)
+
+
+def _only(comparison: Comparison, cuts: Sequence[str]) -> Comparison:
+    kept = [i for i, score in enumerate(comparison.scores) if score.cut in cuts]
+    return Comparison(
+        tuple(comparison.scores[i] for i in kept),
+        tuple(comparison.losses[i] for i in kept),
+        comparison.groups,
+    )
+
+
+def _place(comparison: Comparison, cut: str) -> int:
+    return [score.cut for score in comparison.scores].index(cut)
+
+
+def _scale(comparison: Comparison, cuts: Sequence[str]) -> float:
+    """Return the validation loss at an average cut."""
+    loss = float(np.mean([comparison.losses[_place(comparison, cut)].val.mean() for cut in cuts]))
+    if loss <= 0:
+        raise EstimatorError(
+            f"{comparison.scores[0].task!r} is solved without any error at every cut, so that no "
+            "regret can be measured by it.",
+            hint="Leave the task out with --tasks.",
+        )
+    return loss
+
+
+def _regrets(
+    comparisons: Sequence[Comparison],
+    cuts: Sequence[str],
+    owns: Sequence[int],
+    scales: Sequence[float],
+) -> npt.NDArray[np.float64]:
+    """Return the (cuts,) mean regret over tasks on the validation rows."""
+    regrets = np.zeros(len(cuts))
+    for comparison, own, scale in zip(comparisons, owns, scales, strict=True):
+        means = [float(comparison.losses[_place(comparison, cut)].val.mean()) for cut in cuts]
+        regrets += (np.array(means) - comparison.losses[own].val.mean()) / scale / len(comparisons)
+    return regrets
+
+
+def _drawn(comparisons: Sequence[Comparison], seed: int, resamples: int) -> list[Resampled]:
+    """Resample every task, with the same weights where the test rows are the same."""
+    rows = [
+        (comparison.scores[0].source, comparison.groups.tobytes()) for comparison in comparisons
+    ]
+    known = list(dict.fromkeys(rows))
+    return [
+        resampled(
+            comparison,
+            resamples,
+            seed + known.index(which),
+            noise_seed=seed + len(comparisons) + number,
+        )
+        for number, (comparison, which) in enumerate(zip(comparisons, rows, strict=True))
+    ]
+
+
+def _gap(draws: Resampled, first: int, second: int, scale: float) -> Resampled:
+    return Resampled(
+        ((draws.estimate[first] - draws.estimate[second]) / scale)[None],
+        ((draws.draws[:, first] - draws.draws[:, second]) / scale)[:, None],
+        draws.groups,
+    )
+
+
+def _mean(tasks: Sequence[Resampled]) -> Resampled:
+    return Resampled(
+        torch.stack([task.estimate for task in tasks]).mean(0),
+        torch.stack([task.draws for task in tasks]).mean(0),
+        min(task.groups for task in tasks),
+    )

@@ -1,0 +1,279 @@
+"""The scorecard: how well measures without a probe rank the layers, and what trusting them costs.
+
+For every checkpoint, task and probe, and for every measure of the same layers, two questions:
+
+* **Rank.** Kendall's τ-b between the measure, turned so that more is meant to be better, and the
+  probe's metric on the test rows, over the cuts that have both. The layers of one network are given
+  and not a sample of layers, so the interval is over the test rows, drawn by whole groups, over
+  another training sample of the probe, and over each layer's standard error of the measure.
+* **Regret.** How much of the metric is lost by cutting where the measure is at its best instead of
+  where the probe's validation rows choose, on the test rows, paired as in a verdict. Neither choice
+  saw the test losses, so that a regret may come out negative: the measure did better.
+
+Beside the regret stand that of the usual cut and that of a cut drawn at random: a measure that does
+worse than those has nothing to say here. None of this chooses a cut: a verdict knows probes alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+import torch
+
+from layerscope.stats.bootstrap import RESAMPLES, Resampled, difference
+from layerscope.stats.rank_correlation import FEWEST, kendall, over_rows, spearman
+from layerscope.types import UNLABELLED, VIEWS, Direction, Interval, Score
+from layerscope.verdicts.verdict import Comparison, in_runs, interval, lowest, resampled, usual
+
+_ByCut = dict[tuple[str, str], list[Score]]
+"""Of one measure, by cut and pooling, its scores under all seeds."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureScore:
+    """How one measure stands against one probe at the cuts of one checkpoint."""
+
+    checkpoint: str
+    source: str
+    task: str
+    estimator: str
+    """The probe."""
+    metric: str
+    """The probe's, in whose unit regrets are."""
+    measure: str
+    measure_metric: str
+    """What of the measure is compared: its primary metric."""
+    labels: bool
+    """Whether the measure used the task's labels."""
+    direction: Direction
+    """Which way of the measure is meant to be better."""
+    convention: str
+    cuts: int
+    """Number of cuts that have both."""
+    tau: Interval
+    """Kendall's τ-b: 1 where the measure ranks the cuts as the probe does."""
+    rho: Interval
+    """Spearman's ρ."""
+    cut: str
+    """Where the measure is at its best."""
+    best: str
+    """Where the probe's validation rows choose."""
+    regret: Interval
+    """Metric lost at ``cut`` against ``best`` on the test rows; positive is worse."""
+    regret_usual: Interval
+    """The same for the end of the trunk."""
+    regret_random: Interval
+    """The same for a cut drawn at random among those that have both."""
+    level: float
+    n_test: int
+    n_groups: int
+    note: str = ""
+
+    @property
+    def costs(self) -> bool:
+        """Whether the measure's cut is shown to be worse than the probe's own."""
+        return self.regret.low > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A measure at the cuts of a comparison: NaN where a cut has none."""
+
+    name: str
+    metric: str
+    task: str
+    direction: Direction
+    convention: str
+    values: tuple[float, ...]
+    errors: tuple[float, ...]
+    """Standard errors."""
+
+    @property
+    def goodness(self) -> torch.Tensor:
+        """(k,) values, turned so that more is meant to be better."""
+        values = torch.tensor(self.values, dtype=torch.float64)
+        return values if self.direction == "maximise" else -values
+
+
+def scorecard(
+    comparisons: Sequence[Comparison],
+    measures: Sequence[Score],
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> list[MeasureScore]:
+    """Return how every measure stands against every probe that was fitted in the usual way.
+
+    Args:
+        comparisons: Of probes, as verdicts have them.
+        measures: Scores of measures; those of another cache than the contest's are left out.
+        level: Coverage of the intervals.
+        seed: Of the resamples.
+        resamples: Number of them.
+    """
+    found = []
+    for comparison in comparisons:
+        rows = measured(comparison, measures) if comparison.scores[0].usual else []
+        if rows:
+            test = resampled(comparison, resamples, seed, noise_seed=seed + 1)
+            found += [_standing(comparison, test, row, level, seed) for row in rows]
+    return found
+
+
+def measured(comparison: Comparison, measures: Sequence[Score]) -> list[Measured]:
+    """Return the measures that some cut of a comparison has, in the pooling that the probe chose.
+
+    What was measured of the images and of their views counts once, of the images; of several
+    numbers of views the last that was measured counts.
+    """
+    first = comparison.scores[0]
+    cells: dict[tuple[str, str, str], dict[str, _ByCut]] = defaultdict(dict)
+    for score in measures:
+        asked = score.task in (UNLABELLED.name, first.task) and _is_of_layers(score, first)
+        if asked and score.primary and score.usual and score.status == "done":
+            named = (score.estimator, score.metric, score.task)
+            by_cut = cells[named].setdefault(score.source, defaultdict(list))
+            by_cut[score.cut, score.pooling].append(score)
+    chosen = [by.get(first.source) or list(by.values())[-1] for by in cells.values()]
+    found = [_measured(comparison, by_cut) for by_cut in chosen]
+    return [row for row in found if any(map(math.isfinite, row.values))]
+
+
+def _is_of_layers(score: Score, first: Score) -> bool:
+    """Return whether a measure is of the layers that were probed: of the same features, or views.
+
+    Augmented views of the images are a source and a cache of their own.
+    """
+    images, _, views = score.source.partition(VIEWS)
+    same = bool(views) or score.fingerprint == first.fingerprint
+    return (score.checkpoint, images) == (first.checkpoint, first.source) and same
+
+
+def _measured(comparison: Comparison, by_cut: _ByCut) -> Measured:
+    first = next(iter(by_cut.values()))[0]
+    # Of several seeds the mean; the error is that of one, which is the cautious side.
+    groups = [by_cut.get((score.cut, score.pooling), []) for score in comparison.scores]
+    return Measured(
+        first.estimator,
+        first.metric,
+        first.task,
+        first.direction,
+        str(first.settings.get("convention", "")),
+        tuple(fmean(it.test for it in group) if group else math.nan for group in groups),
+        tuple(fmean(it.stderr for it in group) if group else math.nan for group in groups),
+    )
+
+
+def _standing(
+    comparison: Comparison, test: Resampled, measure: Measured, level: float, seed: int
+) -> MeasureScore:
+    names = [score.cut for score in comparison.scores]
+    known = [i for i, value in enumerate(measure.values) if math.isfinite(value)]
+    goodness = measure.goodness[known]
+    errors = torch.tensor(measure.errors, dtype=torch.float64)[known]
+    some = Resampled(test.estimate[known], test.draws[:, known], test.groups)
+    best = lowest([losses.val for losses in comparison.losses])
+    chosen = known[int(goodness.argmax())]
+    trunk, _ = usual(comparison)
+    first = comparison.scores[0]
+    return MeasureScore(
+        checkpoint=first.checkpoint,
+        source=first.source,
+        task=first.task,
+        estimator=first.estimator,
+        metric=first.metric,
+        measure=measure.name,
+        measure_metric=measure.metric,
+        labels=measure.task != UNLABELLED.name,
+        direction=measure.direction,
+        convention=measure.convention,
+        cuts=len(known),
+        tau=over_rows(goodness, errors, some, kendall, level=level, seed=seed + 2),
+        rho=over_rows(goodness, errors, some, spearman, level=level, seed=seed + 2),
+        cut=names[chosen],
+        best=names[best],
+        regret=interval(difference(test, chosen, best), level),
+        regret_usual=interval(difference(test, trunk, best), level),
+        regret_random=interval(_random(test, known, best), level),
+        level=level,
+        n_test=len(comparison.groups),
+        n_groups=test.groups,
+        note=_note(names, known, goodness),
+    )
+
+
+def _random(test: Resampled, known: Sequence[int], best: int) -> Resampled:
+    """Return the mean loss over the cuts minus that of the best."""
+    return Resampled(
+        (test.estimate[known].mean() - test.estimate[best])[None],
+        (test.draws[:, known].mean(1) - test.draws[:, best])[:, None],
+        test.groups,
+    )
+
+
+def _note(names: Sequence[str], known: Sequence[int], goodness: torch.Tensor) -> str:
+    notes = []
+    missing = [name for i, name in enumerate(names) if i not in known]
+    if missing:
+        notes.append(f"Left out, without the measure: {in_runs(missing, names)}.")
+    if len(known) > 1 and bool((goodness == goodness[0]).all()):
+        notes.append("The measure is the same at every cut: it ranks none of them.")
+    if len(known) < FEWEST:
+        notes.append(f"Fewer than {FEWEST} cuts: a rank correlation has no interval.")
+    return " ".join(notes)
+
+
+def sentences(standings: Sequence[MeasureScore], titles: Mapping[str, str]) -> list[str]:
+    """Return one plain sentence about each measure, over all checkpoints, tasks and probes.
+
+    Args:
+        standings: The scorecard.
+        titles: By task: what to call it, where its name will not do.
+    """
+    groups: dict[tuple[str, str, bool], list[MeasureScore]] = defaultdict(list)
+    for one in standings:
+        groups[one.measure, one.measure_metric, one.labels].append(one)
+    return [_sentence(group, titles) for group in groups.values()]
+
+
+def _sentence(group: Sequence[MeasureScore], titles: Mapping[str, str]) -> str:
+    first, count = group[0], len(group)
+    name = named(first)
+    taus = [one.tau.estimate for one in group if math.isfinite(one.tau.estimate)]
+    ranks = f"Kendall's τ with the probe {_spread(taus)}" if taus else "no order of the cuts"
+    costly = [one for one in group if one.costs]
+    if not costly:
+        cost = "not shown to cost anything" if count == 1 else f"shown to cost in none of {count}"
+        return f"{name}: {ranks}; cutting at its best is {cost}."
+    worst = max(costly, key=_severity)
+    shown = "shown to cost" if count == 1 else f"shown to cost in {len(costly)} of {count}, most"
+    return (
+        f"{name}: {ranks}; cutting at its best is {shown} {worst.regret.estimate:.3g} "
+        f"{worst.metric} [{worst.regret.low:.3g}, {worst.regret.high:.3g}] "
+        f"({worst.checkpoint}, {titles.get(worst.task, worst.task)}: {worst.cut} instead of "
+        f"{worst.best}; a cut at random costs {worst.regret_random.estimate:.3g})."
+    )
+
+
+def _severity(standing: MeasureScore) -> float:
+    """Return the regret in units of a random cut's, for metrics of different units."""
+    chance = standing.regret_random.estimate
+    return standing.regret.estimate / chance if chance > 0 else math.inf
+
+
+def named(standing: MeasureScore) -> str:
+    """Return a measure's name, with its metric where that is another and whether it has labels."""
+    metric = standing.measure_metric if standing.measure_metric != standing.measure else ""
+    more = ", ".join(filter(None, (metric, "with labels" if standing.labels else "")))
+    return f"{standing.measure} ({more})" if more else standing.measure
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{median(values):.2f} in the median, {min(values):.2f} to {max(values):.2f}"

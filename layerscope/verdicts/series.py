@@ -1,0 +1,441 @@
+"""Layers along a run of training: where each is at its best, and whether it over-fits from there.
+
+The early and the last layer are compared as in figures 1 and 2 of Qiang et al. (2024), "On the
+Generalization and Causal Explanation in Self-Supervised Learning": the last layer's accuracy falls
+late in training where the early layer's does not, and coding rate reduction is said to fall with
+it.
+
+Whether it did is asked of the rows. A layer's **peak** is the epoch of least validation loss, of
+equal ones the first. Its **fall** is what the metric has lost from the peak to the last epoch on
+the test rows, paired row by row, with whole groups drawn; the test rows had no part in the choice
+of the peak. A layer over-fits if the fall's interval is above nought, starting at the peak; the
+epochs that the test rows cannot tell from the best one say how well the start is known. That the
+early layer does *not* over-fit does not follow from an interval that holds nought, so the
+**contrast** is given too: the fall of the last layer minus that of the early one, over the same
+rows.
+
+Probes of two epochs are trained on the same rows; as in a verdict each has the noise of another
+training sample of its own, which is the cautious side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from layerscope.errors import EstimatorError
+from layerscope.stats.bootstrap import RESAMPLES, Resampled, difference, p_values
+from layerscope.stats.rank_correlation import kendall, over_rows
+from layerscope.types import UNLABELLED, Direction, Interval, Losses, Part, Score
+from layerscope.verdicts.runs import Run
+from layerscope.verdicts.scorecard import Measured, measured
+from layerscope.verdicts.verdict import Comparison, in_runs, interval, lowest, resampled
+
+FEWEST = 2
+"""Snapshots below which there is no series."""
+NONE = Interval(0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCurve:
+    """One cut along a run."""
+
+    cut: str
+    part: Part
+    depth: float
+    val: tuple[float, ...]
+    """The metric on the validation rows, by epoch."""
+    test: tuple[float, ...]
+    stderr: tuple[float, ...]
+    peak: float
+    """The epoch that the validation rows prefer."""
+    fall: Interval
+    """Metric lost from the peak to the last epoch on the test rows; positive is worse."""
+
+    @property
+    def falls(self) -> bool:
+        """Whether the layer is shown to over-fit after its peak."""
+        return self.fall.low > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """A measure along a run at one cut, beside the probe there."""
+
+    cut: str
+    measure: str
+    measure_metric: str
+    labels: bool
+    direction: Direction
+    values: tuple[float, ...]
+    """By epoch; not a number where a snapshot lacks the measure."""
+    stderr: tuple[float, ...]
+    tau: Interval
+    """Kendall's τ-b with the probe's metric over the epochs."""
+    tau_from_peak: Interval
+    """The same over the epochs from the probe's peak on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The layers of one run for one task and probe."""
+
+    run: str
+    axis: str
+    settings: Mapping[str, str | int | float]
+    source: str
+    task: str
+    estimator: str
+    metric: str
+    direction: Direction
+    epochs: tuple[float, ...]
+    """Places on the axis."""
+    checkpoints: tuple[str, ...]
+    courses: tuple[LayerCurve, ...]
+    """In depth order."""
+    early: str
+    """The cut in the middle of the trunk."""
+    trunk: str
+    """The last cut of the trunk."""
+    last: str
+    plateau: tuple[float, float]
+    """First and last of the epochs that the test rows cannot tell from the last cut's best."""
+    contrast: Interval
+    """Fall of the last cut minus fall of the early one."""
+    followers: tuple[Follower, ...]
+    level: float
+    n_test: int
+    n_groups: int
+    note: str = ""
+
+    def course(self, cut: str) -> LayerCurve:
+        """Return one cut's."""
+        return next(it for it in self.courses if it.cut == cut)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The cuts that figures show: early, end of the trunk, last."""
+        return tuple(dict.fromkeys((self.early, self.trunk, self.last)))
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotLosses:
+    """One cut in every snapshot."""
+
+    scores: tuple[Score, ...]
+    losses: tuple[Losses, ...]
+    groups: np.ndarray
+
+    @property
+    def peak(self) -> int:
+        return lowest([it.val for it in self.losses])
+
+    def resampled(self, places: Sequence[int], resamples: int, seed: int, noise: int) -> Resampled:
+        """Return the mean test loss at some places with its draws."""
+        picked = Comparison(
+            tuple(self.scores[i] for i in places),
+            tuple(self.losses[i] for i in places),
+            self.groups,
+        )
+        return resampled(picked, resamples, seed, noise_seed=noise)
+
+
+def every_series(
+    comparisons: Sequence[Comparison],
+    runs: Sequence[Run],
+    measures: Sequence[Score] = (),
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[list[Series], list[str]]:
+    """Return the series of every run, task and probe, and why there is none for others."""
+    questions: dict[tuple[str, ...], dict[str, Comparison]] = defaultdict(dict)
+    for item in comparisons:
+        first = item.scores[0]
+        if first.usual:
+            asked = (first.source, first.task, first.estimator, first.train)
+            questions[asked][first.checkpoint] = item
+    found, reasons = [], []
+    for run in runs:
+        for by_checkpoint in questions.values():
+            known = [it for it in run.snapshots if it[1] in by_checkpoint]
+            if len(known) < FEWEST:
+                continue
+            try:
+                items = [by_checkpoint[name] for _, name in known]
+                places = [place for place, _ in known]
+                found.append(series(run, places, items, measures, level=level, seed=seed))
+            except EstimatorError as error:
+                reasons.append(f"{run.name}: no series. {error}")
+    return found, reasons
+
+
+def series(
+    run: Run,
+    epochs: Sequence[float],
+    comparisons: Sequence[Comparison],
+    measures: Sequence[Score] = (),
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Series:
+    """Follow the layers of one run for one task and probe.
+
+    Args:
+        run: What the snapshots belong to.
+        epochs: Where they stand on its axis, in order.
+        comparisons: One for each snapshot.
+        measures: Scores of measures.
+        level: Coverage of the intervals.
+        seed: Of the resamples.
+        resamples: Number of them.
+
+    Raises:
+        EstimatorError: Fewer than two snapshots, test rows that differ, or no cut that all have.
+    """
+    _check(run, comparisons)
+    strands, left_out = _strands(comparisons)
+    names = list(strands)
+    peaks = {cut: strand.peak for cut, strand in strands.items()}
+    falls = _falls(strands, peaks, len(epochs) - 1, resamples, seed)
+    early, trunk, last = _places(strands)
+    shown = dict.fromkeys((early, trunk, last))
+    whole = {
+        cut: strands[cut].resampled(range(len(epochs)), resamples, seed, seed + 2 + i)
+        for i, cut in enumerate(shown)
+    }
+    rows = [
+        {(it.name, it.metric, it.task): it for it in measured(c, measures)} for c in comparisons
+    ]
+    first = comparisons[0].scores[0]
+    return Series(
+        run=run.name,
+        axis=run.axis,
+        settings=run.settings,
+        source=first.source,
+        task=first.task,
+        estimator=first.estimator,
+        metric=first.metric,
+        direction=first.direction,
+        epochs=tuple(epochs),
+        checkpoints=tuple(item.scores[0].checkpoint for item in comparisons),
+        courses=tuple(
+            _course(strands[cut], epochs, peaks[cut], interval(falls[cut], level)) for cut in names
+        ),
+        early=early,
+        trunk=trunk,
+        last=last,
+        plateau=_plateau(whole[last], epochs, peaks[last], level),
+        contrast=interval(_minus(falls[last], falls[early]), level),
+        followers=tuple(
+            _follower(cut, named, comparisons, rows, whole[cut], peaks[cut], level, seed)
+            for cut in shown
+            for named in dict.fromkeys(key for row in rows for key in row)
+        ),
+        level=level,
+        n_test=len(comparisons[0].groups),
+        n_groups=whole[last].groups,
+        note=f"Left out, not in every snapshot: {in_runs(left_out, ())}." if left_out else "",
+    )
+
+
+def _check(run: Run, comparisons: Sequence[Comparison]) -> None:
+    if len(comparisons) < FEWEST:
+        raise EstimatorError(
+            f"A series needs {FEWEST} snapshots, and {run.name!r} has {len(comparisons)}.",
+            hint="Extract and probe more snapshots of the run.",
+        )
+    if any(not np.array_equal(it.groups, comparisons[0].groups) for it in comparisons):
+        raise EstimatorError(
+            f"The snapshots of {run.name!r} have different test rows for "
+            f"{comparisons[0].scores[0].task!r}, so that they cannot be compared row by row.",
+            hint="Extract all snapshots from the same source, and probe them again.",
+        )
+
+
+def _strands(comparisons: Sequence[Comparison]) -> tuple[dict[str, SnapshotLosses], list[str]]:
+    """Return what every snapshot has, by cut in depth order, and the cuts that some lack."""
+    held = [{score.cut: i for i, score in enumerate(it.scores)} for it in comparisons]
+    names = list(dict.fromkeys(score.cut for it in comparisons for score in it.scores))
+    common = [cut for cut in held[-1] if all(cut in places for places in held)]
+    if not common:
+        raise EstimatorError(
+            f"No cut has a score of {comparisons[0].scores[0].task!r} in every snapshot.",
+            hint="Extract the same cuts of all snapshots, and see the notes of failed cells.",
+        )
+    strands = {
+        cut: SnapshotLosses(
+            tuple(it.scores[at[cut]] for it, at in zip(comparisons, held, strict=True)),
+            tuple(it.losses[at[cut]] for it, at in zip(comparisons, held, strict=True)),
+            comparisons[0].groups,
+        )
+        for cut in common
+    }
+    return strands, [cut for cut in names if cut not in strands]
+
+
+def _places(strands: Mapping[str, SnapshotLosses]) -> tuple[str, str, str]:
+    """Return the cut in the middle of the trunk, the trunk's last one, and the last of all."""
+    names = list(strands)
+    of_trunk = [cut for cut in names if strands[cut].scores[0].part == "trunk"] or names
+    return of_trunk[(len(of_trunk) - 1) // 2], of_trunk[-1], names[-1]
+
+
+def _falls(
+    strands: Mapping[str, SnapshotLosses],
+    peaks: Mapping[str, int],
+    end: int,
+    resamples: int,
+    seed: int,
+) -> dict[str, Resampled]:
+    """Return the loss at the last epoch minus that at the peak, by cut, all on the same draws."""
+    pairs = [(strand, place) for cut, strand in strands.items() for place in (end, peaks[cut])]
+    picked = Comparison(
+        tuple(strand.scores[place] for strand, place in pairs),
+        tuple(strand.losses[place] for strand, place in pairs),
+        pairs[0][0].groups,
+    )
+    drawn = resampled(picked, resamples, seed, noise_seed=seed + 1)
+    found = {}
+    for i, cut in enumerate(strands):
+        gap = difference(drawn, 2 * i, 2 * i + 1)
+        # An epoch is not worse than itself, by however much another training sample would differ.
+        found[cut] = gap if peaks[cut] != end else _nought(gap)
+    return found
+
+
+def _nought(like: Resampled) -> Resampled:
+    zeros = torch.zeros_like
+    return Resampled(zeros(like.estimate), zeros(like.draws), like.groups)
+
+
+def _minus(first: Resampled, second: Resampled) -> Resampled:
+    return Resampled(first.estimate - second.estimate, first.draws - second.draws, first.groups)
+
+
+def _course(
+    strand: SnapshotLosses, epochs: Sequence[float], peak: int, fall: Interval
+) -> LayerCurve:
+    first = strand.scores[0]
+
+    def metric(losses: np.ndarray) -> float:
+        mean = float(losses.mean())
+        return mean if first.direction == "minimise" else 1 - mean
+
+    return LayerCurve(
+        cut=first.cut,
+        part=first.part,
+        depth=first.depth,
+        val=tuple(metric(it.val) for it in strand.losses),
+        test=tuple(metric(it.test) for it in strand.losses),
+        stderr=tuple(score.stderr for score in strand.scores),
+        peak=epochs[peak],
+        fall=fall,
+    )
+
+
+def _plateau(
+    drawn: Resampled, epochs: Sequence[float], peak: int, level: float
+) -> tuple[float, float]:
+    """Return the ends of the epochs that are tied with the best, the peak included."""
+    tied = [i for i, p in enumerate(p_values(drawn).tolist()) if p > 1 - level]
+    return epochs[min([*tied, peak])], epochs[max([*tied, peak])]
+
+
+def _follower(
+    cut: str,
+    named: tuple[str, str, str],
+    comparisons: Sequence[Comparison],
+    rows: Sequence[Mapping[tuple[str, str, str], Measured]],
+    drawn: Resampled,
+    peak: int,
+    level: float,
+    seed: int,
+) -> Follower:
+    values, errors = [], []
+    for comparison, row in zip(comparisons, rows, strict=True):
+        place = [score.cut for score in comparison.scores].index(cut)
+        values.append(row[named].values[place] if named in row else math.nan)
+        errors.append(row[named].errors[place] if named in row else math.nan)
+    direction = next(row[named].direction for row in rows if named in row)
+    sign = 1 if direction == "maximise" else -1
+
+    def tau(start: int) -> Interval:
+        known = [i for i in range(start, len(values)) if math.isfinite(values[i])]
+        if len(known) < FEWEST:
+            return Interval(math.nan, math.nan, math.nan)
+        goodness = sign * torch.tensor([values[i] for i in known], dtype=torch.float64)
+        noise = torch.tensor([errors[i] for i in known], dtype=torch.float64)
+        some = Resampled(drawn.estimate[known], drawn.draws[:, known], drawn.groups)
+        return over_rows(goodness, noise, some, kendall, level=level, seed=seed)
+
+    name, metric, task = named
+    return Follower(
+        cut=cut,
+        measure=name,
+        measure_metric=metric,
+        labels=task != UNLABELLED.name,
+        direction=direction,
+        values=tuple(values),
+        stderr=tuple(errors),
+        tau=tau(0),
+        tau_from_peak=tau(peak),
+    )
+
+
+def sentence(found: Series, titles: Mapping[str, str]) -> str:
+    """Return in one plain sentence whether the last layer over-fits and the early one does not.
+
+    Args:
+        found: Any series.
+        titles: By task: what to call it, where its name will not do.
+    """
+    last, early = found.course(found.last), found.course(found.early)
+    parts = [_told(found, last)]
+    if found.early != found.last:
+        parts.append(_told(found, early))
+        parts.append(_contrast(found))
+    asked = f"{found.run}, {titles.get(found.task, found.task)}"
+    return f"{asked}: {'; '.join(parts)}. {found.note}".strip()
+
+
+def _told(found: Series, course: LayerCurve) -> str:
+    end, fall = found.epochs[-1], course.fall
+    at = f"{found.axis} {course.peak:g}"
+    if course.peak == end:
+        return f"{course.cut} is at its best at the end, at {at} (by validation)"
+    lost = f"{fall.estimate:.3g} {found.metric} {_ends(fall)}"
+    if course.falls:
+        tied = ""
+        if course.cut == found.last and found.plateau[0] != found.plateau[1]:
+            tied = f", {found.plateau[0]:g} to {found.plateau[1]:g} not told from the best"
+        return (
+            f"{course.cut} over-fits after {at} (its best by validation{tied}): {lost} by {end:g}"
+        )
+    if fall.high < 0:
+        gained = Interval(-fall.estimate, -fall.high, -fall.low)
+        return (
+            f"{course.cut} is better at the end than at {at}, which validation preferred: by "
+            f"{gained.estimate:.3g} {found.metric} {_ends(gained)}"
+        )
+    return f"of {course.cut} it cannot be told whether it falls after {at} ({lost} by {end:g})"
+
+
+def _contrast(found: Series) -> str:
+    gap = found.contrast
+    if gap.low > 0:
+        return f"{found.last} loses {gap.estimate:.3g} more than {found.early} {_ends(gap)}"
+    if gap.high < 0:
+        more = Interval(-gap.estimate, -gap.high, -gap.low)
+        return f"{found.early} loses {more.estimate:.3g} more than {found.last} {_ends(more)}"
+    return f"the two are not told apart ({gap.estimate:.3g} {_ends(gap)})"
+
+
+def _ends(found: Interval) -> str:
+    return f"[{found.low:.3g}, {found.high:.3g}]"

@@ -1,0 +1,431 @@
+"""The verdict: where to cut for one task, and how sure one can be.
+
+The cut is chosen by the mean loss on the validation rows and judged on the disjoint test rows, so
+that its value and its gains carry no selection bias: the test rows had no say in the choice.
+Nothing is computed on training rows. Intervals and the tied set are those of
+:mod:`layerscope.stats.bootstrap`: paired over the same rows, whole groups drawn together.
+
+The rows answer for the test sample alone. Two layers that carry the same information still get
+different probes, and enough test rows would call one of the two the winner; so every draw also
+carries the noise of another training sample. Least squares with d features on n rows has an excess
+loss of σ²χ²(d)/n, hence a standard deviation of √(2d)/n of its loss σ². It is added to each layer
+independently, which can only make layers harder to tell apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from layerscope.errors import EstimatorError
+from layerscope.results.store import Results
+from layerscope.stats.bootstrap import (
+    RESAMPLES,
+    Resampled,
+    difference,
+    p_values,
+    p_values_against,
+    probability_best,
+    resample,
+)
+from layerscope.stats.paired import holm, mcnemar
+from layerscope.types import VIEWS, Interval, Losses, Score, Verdict
+
+_LONG_RUN = 2
+TRUNK = "trunk"
+"""Name of the cut at the end of the trunk."""
+NO_TRUNK = "No cut of the trunk has a score; the gain is over the last cut."
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The cuts of one checkpoint, task and estimator, with all that is needed to compare them."""
+
+    scores: tuple[Score, ...]
+    """Primary scores that are done, in depth order, one for each cut."""
+    losses: tuple[Losses, ...]
+    """One for each score."""
+    groups: npt.NDArray[np.str_]
+    """(n_test,) group of each test row."""
+    note: str = ""
+    """Which cuts were left out, and why."""
+
+
+def verdict(
+    comparison: Comparison, *, level: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
+) -> Verdict:
+    """Choose a cut on the validation rows and judge it on the test rows.
+
+    Args:
+        comparison: At least one cut.
+        level: Coverage of the intervals and of the tied set.
+        seed: Of the resamples.
+        resamples: Number of them.
+
+    Raises:
+        EstimatorError: No cut, a cut twice, fewer than two groups, or losses of another number of
+            rows.
+    """
+    _check(comparison)
+    first, names = comparison.scores[0], [score.cut for score in comparison.scores]
+    best = lowest([losses.val for losses in comparison.losses])
+    test = resampled(comparison, resamples, seed, noise_seed=seed + 1)
+    accepted = [bool(p > 1 - level) for p in p_values(test)]
+    tied = tuple(cut for i, cut in enumerate(names) if accepted[i] or i == best)
+    trunk, note = usual(comparison)
+    return Verdict(
+        checkpoint=first.checkpoint,
+        task=first.task,
+        estimator=first.estimator,
+        metric=first.metric,
+        direction=first.direction,
+        best=names[best],
+        value=_value(test, best, first, level),
+        tied=tied,
+        shallowest=tied[0],
+        trunk=names[trunk],
+        gain=interval(difference(test, trunk, best), level),
+        gain_over_last=interval(difference(test, len(names) - 1, best), level),
+        probability=dict(zip(names, probability_best(test).tolist(), strict=True)),
+        level=level,
+        n_test=len(comparison.groups),
+        n_groups=test.groups,
+        agrees=accepted[best],
+        note=note,
+        pooling=comparison.scores[best].pooling,
+        tied_holm=_tied_holm(test, best, names, level),
+        train=first.train,
+        control=first.control,
+        mcnemar=_mcnemar(comparison, best, trunk, test.groups),
+    )
+
+
+def verdicts(results: Results, *, level: float = 0.95, seed: int = 0) -> list[Verdict]:
+    """Return the verdict of every checkpoint, task, estimator and arrangement with a score."""
+    return weighed([(it, verdict(it, level=level, seed=seed)) for it in comparisons(results)])
+
+
+def comparisons(results: Results) -> list[Comparison]:
+    """Return the comparison of every checkpoint, task, estimator and arrangement with a score."""
+    found = (comparison(results, scores) for scores in _by_contest(results.scores()))
+    return [item for item in found if item.scores]
+
+
+def comparison(results: Results, scores: Sequence[Score]) -> Comparison:
+    """Gather the cuts of one task, leaving out those that failed or belong to an older cache.
+
+    Of a cut in several poolings, the one that validation prefers stands for it. Of several seeds,
+    the mean loss of every row counts.
+
+    Args:
+        results: Where their losses and groups are kept.
+        scores: Primary scores of one checkpoint, source, task, estimator and arrangement.
+    """
+    first = scores[0]
+    groups, fingerprint = results.groups(first.checkpoint, first.source, first.task)
+    ordered = sorted(scores, key=lambda score: (score.index, score.seed))
+    names = _labels(ordered)
+    broken = [score.status == "failed" for score in ordered]
+    stale = [score.fingerprint != fingerprint for score in ordered]
+    kept = [score for score, *wrong in zip(ordered, broken, stale, strict=True) if not any(wrong)]
+    entries = _over_seeds([(score, results.losses(score)) for score in kept])
+    chosen, choice = _in_one_pooling(entries)
+    left_out = [
+        f"Left out, {reason}: {', '.join(compress(names, which))}."
+        for reason, which in (("failed", broken), ("from another cache", stale))
+        if any(which)
+    ]
+    left_out = list(dict.fromkeys(left_out))
+    if VIEWS in first.source:
+        left_out.append(f"The rows are augmented views: {first.source}.")
+    return Comparison(
+        tuple(score for score, _ in chosen),
+        tuple(losses for _, losses in chosen),
+        groups,
+        " ".join([*left_out, *choice]),
+    )
+
+
+def _labels(scores: Sequence[Score]) -> list[str]:
+    """Return the name of each score's cut, with the pooling where the cut has several."""
+    counts = Counter(cut for cut, _ in {(score.cut, score.pooling) for score in scores})
+    return [f"{s.cut}@{s.pooling}" if counts[s.cut] > 1 else s.cut for s in scores]
+
+
+def _over_seeds(entries: Sequence[tuple[Score, Losses]]) -> list[tuple[Score, Losses]]:
+    """Return one entry for each cut and pooling, with the mean over seeds of each row's loss."""
+    by_layer: dict[tuple[str, str], list[tuple[Score, Losses]]] = defaultdict(list)
+    for score, losses in entries:
+        by_layer[score.cut, score.pooling].append((score, losses))
+    return [
+        (
+            group[0][0],
+            Losses(
+                np.mean([losses.val for _, losses in group], axis=0),
+                np.mean([losses.test for _, losses in group], axis=0),
+            ),
+        )
+        for group in by_layer.values()
+    ]
+
+
+def weighed(reached: Sequence[tuple[Comparison, Verdict]]) -> list[Verdict]:
+    """Return verdicts with a note where the width of cuts, and nothing else, might decide.
+
+    A wide layer may win a linear probe by its width alone. Where cuts that are narrower than the
+    best are rejected, a verdict at equal width tells; where there is none, how to have it is said.
+
+    Args:
+        reached: The verdicts of all comparisons, with the comparisons.
+    """
+    equal = {_question(it): it for _, it in reached if it.control.startswith(("width=", "pca="))}
+    return [
+        it if it.control else replace(it, note=_joined(it.note, _of_width(comparison, it, equal)))
+        for comparison, it in reached
+    ]
+
+
+def _question(verdict: Verdict) -> tuple[str, ...]:
+    return verdict.checkpoint, verdict.task, verdict.estimator, verdict.train
+
+
+def _of_width(
+    comparison: Comparison, verdict: Verdict, equal: Mapping[tuple[str, ...], Verdict]
+) -> str:
+    width = {score.cut: score.width for score in comparison.scores}
+    narrower = [cut for cut in width if width[cut] < width[verdict.best]]
+    if all(cut in verdict.tied for cut in narrower):
+        return ""
+    other = equal.get(_question(verdict))
+    if other is None:
+        return (
+            f"Cuts have {min(width.values())} to {max(width.values())} features; --control "
+            f"width={min(width.values())} tells whether width alone decides."
+        )
+    if verdict.best in other.tied:
+        return f"At equal width ({other.control}) the cut stands."
+    return f"At equal width ({other.control}) the cut is {other.best}: width decides here."
+
+
+def _joined(*notes: str) -> str:
+    return " ".join(filter(None, notes))
+
+
+def _in_one_pooling(
+    entries: Sequence[tuple[Score, Losses]],
+) -> tuple[list[tuple[Score, Losses]], list[str]]:
+    """Keep of each cut the pooling of least validation loss, and say which where it had several.
+
+    A cut is one cut however it is pooled: counted once for each pooling, it would be tied with
+    itself, and the correction for having looked at many layers would be wrong.
+    """
+    by_cut: dict[str, list[tuple[Score, Losses]]] = defaultdict(list)
+    for score, losses in entries:
+        by_cut[score.cut].append((score, losses))
+    kept = [group[lowest([losses.val for _, losses in group])] for group in by_cut.values()]
+    by_pooling: dict[str, list[str]] = defaultdict(list)
+    for score, _ in kept:
+        if len(by_cut[score.cut]) > 1:
+            by_pooling[score.pooling].append(score.cut)
+    named = [f"{p} at {in_runs(cuts, list(by_cut))}" for p, cuts in by_pooling.items()]
+    return kept, [f"Pooling chosen on validation: {'; '.join(named)}."] if named else []
+
+
+def oracle(comparison: Comparison) -> str:
+    """Return the cut of least test loss: what hindsight would have chosen, never the headline.
+
+    A maximum over the reported split is optimistic, and the more so the more cuts there are.
+    """
+    return comparison.scores[lowest([losses.test for losses in comparison.losses])].cut
+
+
+def in_runs(cuts: Sequence[str], order: Sequence[str]) -> str:
+    """Return a list of cuts in which three neighbours or more are named by their ends.
+
+    Args:
+        cuts: Names in depth order.
+        order: All cuts in depth order; without them nothing is a neighbour.
+
+    Examples:
+        >>> in_runs(["a", "b", "c", "e", "f"], ["a", "b", "c", "d", "e", "f"])
+        'a–c, e, f'
+    """
+    place = {cut: i for i, cut in enumerate(order)}
+    runs: list[list[str]] = []
+    for cut in cuts:
+        neighbour = runs and cut in place and place.get(runs[-1][-1]) == place[cut] - 1
+        runs[-1].append(cut) if neighbour else runs.append([cut])
+    return ", ".join(
+        f"{run[0]}–{run[-1]}" if len(run) > _LONG_RUN else ", ".join(run) for run in runs
+    )
+
+
+def sentence(verdict: Verdict, title: str = "") -> str:
+    """Return the verdict in one plain sentence.
+
+    Args:
+        verdict: Any verdict.
+        title: What to call the task; by default its name.
+
+    Examples:
+        >>> sentence(Verdict(
+        ...     checkpoint="simclr", task="hue", estimator="ridge", metric="mse",
+        ...     direction="minimise", best="layer2.0", value=Interval(0.012, 0.010, 0.014),
+        ...     tied=("layer1.1", "layer2.0"), shallowest="layer1.1", trunk="trunk",
+        ...     gain=Interval(0.008, 0.006, 0.010), gain_over_last=Interval(0.1, 0.09, 0.11),
+        ...     probability={}, level=0.95, n_test=400, n_groups=20, agrees=True,
+        ... ), "Floor hue")
+        'Floor hue: cut at layer2.0 (mse 0.012 [0.01, 0.014]); tied with layer1.1; shallowest tied layer1.1; 40 % lower error than trunk [30 %, 50 %].'
+    """  # noqa: E501
+    value = verdict.value
+    worth = f"{verdict.metric} {value.estimate:.3g} [{value.low:.3g}, {value.high:.3g}]"
+    way = f" [{verdict.way}]" if verdict.way else ""
+    parts = [
+        f"{title or verdict.task}{way}: cut at {verdict.best} ({worth})",
+        *_company(verdict),
+        _gain(verdict),
+    ]
+    return "; ".join(parts) + "."
+
+
+def _check(comparison: Comparison) -> None:
+    if not comparison.scores:
+        raise EstimatorError(
+            "There is no cut to give a verdict on.",
+            hint="All cells of the task failed; see their notes in the table of scores.",
+        )
+    names = [score.cut for score in comparison.scores]
+    if len(set(names)) < len(names):
+        raise EstimatorError(
+            f"{Counter(names).most_common(1)[0][0]!r} stands in the comparison more than once.",
+            hint="Give each cut in one pooling.",
+        )
+    for score, losses in zip(comparison.scores, comparison.losses, strict=True):
+        if len(losses.test) != len(comparison.groups):
+            raise EstimatorError(
+                f"{score.cut!r} has {len(losses.test)} test losses for "
+                f"{len(comparison.groups)} rows.",
+                hint="Run the probe again with --existing replace.",
+            )
+
+
+def lowest(losses: Sequence[npt.NDArray[np.float64]]) -> int:
+    """Return the layer of least mean loss; of equal ones the shallowest."""
+    return int(np.argmin([rows.mean() for rows in losses]))
+
+
+def resampled(comparison: Comparison, resamples: int, seed: int, *, noise_seed: int) -> Resampled:
+    """Return the mean test loss of every cut with its draws, another training sample included."""
+    rows = torch.tensor(np.stack([losses.test for losses in comparison.losses], axis=1))
+    _, groups = np.unique(comparison.groups, return_inverse=True)
+    test = resample(rows, torch.tensor(groups.ravel()), resamples=resamples, seed=seed)
+    share = torch.tensor([_training_noise(score) for score in comparison.scores])
+    return test.with_noise(share * test.estimate.abs(), noise_seed)
+
+
+def _training_noise(score: Score) -> float:
+    """Return the share of a probe's loss by which another training sample would change it."""
+    return math.sqrt(2 * min(score.width, score.n_train)) / score.n_train
+
+
+def _tied_holm(test: Resampled, best: int, names: Sequence[str], level: float) -> tuple[str, ...]:
+    """Return the cuts that pairwise tests against the chosen one do not reject, Holm-corrected."""
+    others = [i for i in range(len(names)) if i != best]
+    corrected = holm(p_values_against(test, best)[others])
+    worse = {i for i, p in zip(others, corrected.tolist(), strict=True) if p <= 1 - level}
+    return tuple(cut for i, cut in enumerate(names) if i not in worse)
+
+
+def _mcnemar(comparison: Comparison, best: int, trunk: int, groups: int) -> float | None:
+    """Return McNemar's p-value of the best cut against the usual one, where it can be had."""
+    pair = torch.tensor(np.stack([comparison.losses[i].test for i in (best, trunk)]))
+    right_or_wrong = bool(((pair == 0) | (pair == 1)).all())
+    if best == trunk or not right_or_wrong or groups < len(comparison.groups):
+        return None
+    return mcnemar(pair[0], pair[1])
+
+
+def usual(comparison: Comparison) -> tuple[int, str]:
+    """Return the cut at the end of the trunk, and the notes, which say if another stands for it."""
+    names = [score.cut for score in comparison.scores]
+    if TRUNK in names:
+        return names.index(TRUNK), comparison.note
+    of_trunk = [i for i, score in enumerate(comparison.scores) if score.part == "trunk"]
+    if of_trunk:
+        note = f"There is no score of {TRUNK!r}; {names[of_trunk[-1]]!r} stands for it."
+        return of_trunk[-1], f"{comparison.note} {note}".strip()
+    return len(names) - 1, f"{comparison.note} {NO_TRUNK}".strip()
+
+
+def _value(test: Resampled, best: int, score: Score, level: float) -> Interval:
+    """Return the metric itself: the mean loss, or one minus it where more is better."""
+    chosen = Resampled(test.estimate[best, None], test.draws[:, best, None], test.groups)
+    loss = interval(chosen, level)
+    if score.direction == "minimise":
+        return loss
+    return Interval(1 - loss.estimate, 1 - loss.high, 1 - loss.low)
+
+
+def interval(resampled: Resampled, level: float) -> Interval:
+    """Return the interval of a single statistic."""
+    low, high = resampled.interval(level)
+    return Interval(float(resampled.estimate[0]), float(low[0]), float(high[0]))
+
+
+def _by_contest(scores: Sequence[Score]) -> list[list[Score]]:
+    """Return the primary scores of each comparison; measures take part in none."""
+    found: Mapping[tuple[str, ...], list[Score]] = defaultdict(list)
+    for score in scores:
+        if score.primary and score.probed:
+            question = (score.checkpoint, score.source, score.task, score.estimator)
+            found[*question, score.train, score.control].append(score)
+    return list(found.values())
+
+
+def _company(verdict: Verdict) -> list[str]:
+    others = [cut for cut in verdict.tied if cut != verdict.best]
+    named = in_runs(others, list(verdict.probability))
+    if not verdict.agrees:
+        return [f"the test rows reject it in favour of {named}"]
+    if not others:
+        return ["no other cut is tied with it"]
+    return [f"tied with {named}", f"shallowest tied {verdict.shallowest}"]
+
+
+def _gain(verdict: Verdict) -> str:
+    gain = verdict.gain
+    if verdict.best == verdict.trunk:
+        return "which is the usual cut"
+    if gain.low <= 0 <= gain.high:
+        shown = (
+            "no cut is shown to be better than"
+            if verdict.trunk in verdict.tied
+            else "not told from"
+        )
+        return f"{shown} {verdict.trunk}"
+    scale, unit = _scale(verdict)
+    size, low, high = (abs(end) * scale for end in (gain.estimate, gain.low, gain.high))
+    low, high = sorted((low, high))
+    better = (gain.estimate > 0) == (verdict.direction == "maximise")
+    noun = "error" if verdict.direction == "minimise" else verdict.metric
+    word = "higher" if better else "lower"
+    ends = f"[{low:.3g} {unit}, {high:.3g} {unit}]"
+    return f"{size:.3g} {unit} {word} {noun} than {verdict.trunk} {ends}"
+
+
+def _scale(verdict: Verdict) -> tuple[float, str]:
+    """Return what turns a gain into percent of the usual cut's error, or into points.
+
+    The usual cut's own error is held fixed in the percentage; it is the best cut's plus the gain.
+    """
+    if verdict.direction == "maximise":
+        return 100.0, "points"
+    usual = verdict.value.estimate + verdict.gain.estimate
+    return (100.0 / usual, "%") if usual > 0 else (1.0, verdict.metric)
