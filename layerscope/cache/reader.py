@@ -18,7 +18,7 @@ import numpy.typing as npt
 from layerscope.cache.checkpoint_settings import series_in
 from layerscope.cache.existing import UNREADABLE, require_sealed, unreadable, without_shard
 from layerscope.cache.features import Features, Segment
-from layerscope.cache.fingerprint import VIEWS
+from layerscope.cache.fingerprint import VIEWS, VIEWS_OF
 from layerscope.cache.hdf5_offsets import Rows, place_of
 from layerscope.cache.label import open_file, seal_in
 from layerscope.cache.layout import (
@@ -144,6 +144,20 @@ class Cache:
         """Augmented views of each image, in rows one after the other; 1 where there are none."""
         count: int = self.ingredients.get(VIEWS, {"count": 1})["count"]
         return count
+
+    @cached_property
+    def views_of(self) -> str:
+        """Name of the source of whose images the rows are augmented views; empty for the images."""
+        known = str(self._file.attrs.get(VIEWS_OF, ""))
+        if known or VIEWS not in self.ingredients:
+            return known
+        # Caches of before this was written down have it in their source's name alone.
+        return self.source.removesuffix(f".views{self.views}")
+
+    @property
+    def trained(self) -> bool:
+        """Whether the checkpoint's weights come from a training, and not from a seed."""
+        return self.card.trained
 
     @cached_property
     def ingredients(self) -> dict[str, Any]:
