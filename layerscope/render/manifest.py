@@ -16,7 +16,7 @@ from layerscope.render.files import write_whole
 from layerscope.render.latents import LATENTS
 from layerscope.render.scene import STAGE
 from layerscope.render.settings import RenderSettings
-from layerscope.render.table import Row
+from layerscope.render.table import ImageRow
 from layerscope.types import SPLITS
 
 SCHEMA = "objects3d/1"
@@ -25,10 +25,10 @@ DECISIVE = ("schema", "settings", "meshes_sha256", "renderer", "renderer_version
 
 
 def manifest(
-    settings: RenderSettings, rows: Sequence[Row], renderer_version: str
+    settings: RenderSettings, rows: Sequence[ImageRow], renderer_version: str
 ) -> dict[str, Any]:
     """Return the record of a data set that is still to be rendered."""
-    items = list({row.item.name: row.item for row in rows}.values())
+    instances = list({row.instance.name: row.instance for row in rows}.values())
     return {
         "schema": SCHEMA,
         "complete": False,
@@ -36,14 +36,14 @@ def manifest(
         "renderer": settings.renderer,
         "renderer_version": renderer_version,
         "settings": _plain(settings),
-        "meshes_sha256": digest(items),
+        "meshes_sha256": digest(instances),
         "latents": {
             name: {"low": low, "high": high, "unit": unit, "distribution": "uniform"}
             for name, (low, high, unit) in LATENTS.items()
         },
         "rotation": "extrinsic xyz: about x by yaw, then about y by pitch, then about z by roll",
         "stage": asdict(STAGE),
-        "categories": dict(sorted(Counter(item.category for item in items).items())),
+        "categories": dict(sorted(Counter(instance.category for instance in instances).items())),
         "splits": {"objects": _counts(rows, each="object"), "images": _counts(rows, each="image")},
     }
 
@@ -115,8 +115,8 @@ def _plain(settings: RenderSettings) -> dict[str, Any]:
     return record
 
 
-def _counts(rows: Sequence[Row], each: str) -> dict[str, int]:
-    seen = {(row.item.name if each == "object" else row.image): row.split for row in rows}
+def _counts(rows: Sequence[ImageRow], each: str) -> dict[str, int]:
+    seen = {(row.instance.name if each == "object" else row.image): row.split for row in rows}
     counts = Counter(seen.values())
     return {split: counts[split] for split in SPLITS}
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from layerscope.render.catalogue import Item, colour, shape
+from layerscope.render.catalogue import ObjectInstance, colour, shape
 from layerscope.render.latents import LATENTS, Latents
 from layerscope.render.renderer import Image, Renderer
 from layerscope.render.scene import Scene
@@ -36,26 +36,36 @@ TYPICAL = Latents(
 
 
 def contact_sheet(
-    items: Sequence[Item], settings: RenderSettings, renderer: Renderer
+    instances: Sequence[ObjectInstance], settings: RenderSettings, renderer: Renderer
 ) -> Pillow.Image:
     """Return a sheet with one labelled row for each latent and a block of all categories."""
     settings = replace(settings, size=min(settings.size, LARGEST_TILE))
-    varied = next((item for item in items if item.category == VARIED), items[0])
+    varied = next((instance for instance in instances if instance.category == VARIED), instances[0])
     rows = [(name, _varied(varied, name, settings, renderer)) for name in LATENTS]
-    firsts = list({item.category: item for item in reversed(items)}.values())[::-1]
-    block = [(item.category, _shown(item, TYPICAL, settings, renderer)) for item in firsts]
+    firsts = list({instance.category: instance for instance in reversed(instances)}.values())[::-1]
+    block = [
+        (instance.category, _render_small(instance, TYPICAL, settings, renderer))
+        for instance in firsts
+    ]
     return _laid_out(rows, block, settings.size)
 
 
-def _varied(item: Item, name: str, settings: RenderSettings, renderer: Renderer) -> list[Image]:
+def _varied(
+    instance: ObjectInstance, name: str, settings: RenderSettings, renderer: Renderer
+) -> list[Image]:
     low, high, _ = LATENTS[name]
     steps = np.linspace(low, high, COLUMNS).tolist()
-    return [_shown(item, replace(TYPICAL, **{name: value}), settings, renderer) for value in steps]
+    return [
+        _render_small(instance, replace(TYPICAL, **{name: value}), settings, renderer)
+        for value in steps
+    ]
 
 
-def _shown(item: Item, latents: Latents, settings: RenderSettings, renderer: Renderer) -> Image:
+def _render_small(
+    instance: ObjectInstance, latents: Latents, settings: RenderSettings, renderer: Renderer
+) -> Image:
     seed = settings.seed
-    scene = Scene(item.name, shape(item, seed), colour(item, seed), latents)
+    scene = Scene(instance.name, shape(instance, seed), colour(instance, seed), latents)
     return renderer.render(scene, settings.size, settings.samples, 0)
 
 
