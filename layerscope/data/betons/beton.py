@@ -42,7 +42,7 @@ class Field(NamedTuple):
     """The number of its type."""
 
 
-class Stored(NamedTuple):
+class StoredImage(NamedTuple):
     """Where the images of a file are, one entry a row."""
 
     mode: npt.NDArray[np.uint8]
@@ -214,7 +214,7 @@ class Beton:
             raise self._damaged("it allots bytes that it does not have")
         return ordered
 
-    def _understood(self) -> tuple[npt.NDArray[Any], Stored]:
+    def _understood(self) -> tuple[npt.NDArray[Any], StoredImage]:
         """Return the metadata under the one layout that fits, and where the images are."""
         wrong: list[str] = []
         for kind in self._layouts():
@@ -251,7 +251,7 @@ class Beton:
             return (layout.PARTS[field.kind],)
         return (layout.IMAGE_PART,) if field.name == self.image else _UNKNOWN
 
-    def _found(self, metadata: npt.NDArray[Any]) -> tuple[Stored, str]:
+    def _found(self, metadata: npt.NDArray[Any]) -> tuple[StoredImage, str]:
         """Return where the images are by this metadata, and what is wrong with it if anything."""
         images = self._part(metadata, self.image)
         table = self._allocations
@@ -260,7 +260,7 @@ class Beton:
         mode, width, height, at = (
             images[name].copy() for name in ("mode", "width", "height", "data_ptr")
         )
-        stored = Stored(mode, width, height, at, theirs["size"].copy())
+        stored = StoredImage(mode, width, height, at, theirs["size"].copy())
         pixels = 3 * stored.width.astype(np.uint64) * stored.height
         strays = (places < 0) | (theirs["at"] != at)
         strays |= theirs["sample"] != np.arange(self.samples, dtype=np.uint64)

@@ -19,8 +19,8 @@ from PIL import Image
 
 from layerscope.data.betons import layout
 from layerscope.data.betons.beton import Beton
-from layerscope.data.betons.sidecar import Passport, sidecar_of, write_sidecar
-from layerscope.data.betons.writer import BetonWriter, Sample, storing
+from layerscope.data.betons.sidecar import Sidecar, sidecar_of, write_sidecar
+from layerscope.data.betons.writer import BetonWriter, EncodedImage, storing
 from layerscope.data.decoding import Decoder, Raster, unreadable
 from layerscope.data.images import images_of
 from layerscope.data.loaders.loader import BadImage, Reading
@@ -65,7 +65,7 @@ class PackReport:
 class _Packed(NamedTuple):
     """An image on its way into the file."""
 
-    sample: Sample
+    sample: EncodedImage
     fate: str
     """The field of the report that counts it."""
     small: bool = False
@@ -154,7 +154,7 @@ def pack(
         writer.complete()
         identity = Beton(writer.part).identity
         packed = _as_packed(source, settings, bad, counts["small"])
-        _write_beside(path, Passport(packed, identity, settings.record()))
+        _write_beside(path, Sidecar(packed, identity, settings.record()))
     return PackReport(
         path=path,
         rows=len(source.ids),
@@ -265,7 +265,7 @@ class _Packer:
             return _Packed(self._encoded(resized), "encoded")
         if resized is None and ordinary is not None and self._settings.mode == "jpeg":
             assert isinstance(data, bytes)
-            sample = Sample(layout.JPEG, raster.width, raster.height, data)
+            sample = EncodedImage(layout.JPEG, raster.width, raster.height, data)
             return _Packed(sample, "passed", small)
         sample = _raw(raster.pixels.copy() if resized is None else resized)
         if max(sample.width, sample.height) > layout.LONGEST_SIDE:
@@ -290,7 +290,7 @@ class _Packer:
         self._preparation.write(raster, pixels)
         return pixels
 
-    def _encoded(self, pixels: Pixels) -> Sample:
+    def _encoded(self, pixels: Pixels) -> EncodedImage:
         height, width, _ = pixels.shape
         # Into a file, though of memory: for a file Pillow lets the other threads encode meanwhile.
         with os.fdopen(os.memfd_create("jpeg"), "w+b") as file:
@@ -299,11 +299,11 @@ class _Packer:
             )
             file.seek(0)
             data = file.read()
-        return Sample(layout.JPEG, width, height, data)
+        return EncodedImage(layout.JPEG, width, height, data)
 
 
-def _raw(pixels: Pixels) -> Sample:
-    return Sample(layout.RAW, pixels.shape[1], pixels.shape[0], pixels)
+def _raw(pixels: Pixels) -> EncodedImage:
+    return EncodedImage(layout.RAW, pixels.shape[1], pixels.shape[0], pixels)
 
 
 def _reason(error: SourceError) -> str:
@@ -337,13 +337,13 @@ def _manifest(source: Source, settings: _Settings) -> str:
     return hashlib.sha256(f"{source.manifest}\n{how}\n".encode()).hexdigest()
 
 
-def _write_beside(path: Path, passport: Passport) -> None:
+def _write_beside(path: Path, sidecar: Sidecar) -> None:
     beside = sidecar_of(path)
     part = beside.with_name(beside.name + ".part")
     try:
         with storing(path):
             with part.open("wb") as file:
-                write_sidecar(file, passport)
+                write_sidecar(file, sidecar)
             part.replace(beside)
     finally:
         part.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ FIELDS = ((layout.IMAGE, "image"), (layout.INTEGER, "index"))
 ENTRY = layout.metadata_type([layout.PARTS[kind] for kind, _ in FIELDS])
 
 
-class Sample(NamedTuple):
+class EncodedImage(NamedTuple):
     """An image as it is stored."""
 
     mode: int
@@ -86,7 +86,7 @@ class BetonWriter:
         finally:
             self.part.unlink(missing_ok=True)
 
-    def add(self, sample: Sample) -> None:
+    def add(self, sample: EncodedImage) -> None:
         """Store the next row.
 
         Raises:
@@ -100,7 +100,7 @@ class BetonWriter:
         self._metadata[row] = ((sample.mode, sample.width, sample.height, place), row)
         self._allocations[row] = (row, place, sample.size)
 
-    def _placed(self, sample: Sample) -> int:
+    def _placed(self, sample: EncodedImage) -> int:
         """Return where the sample begins: here, or on the next page if this one has no room.
 
         What lies within small pages lies within large ones too, as these begin where every second

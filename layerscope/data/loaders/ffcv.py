@@ -19,10 +19,10 @@ from torch import Tensor
 
 from layerscope.data.augmented_views import ViewedImages
 from layerscope.data.betons.beton import Beton
+from layerscope.data.betons.ffcv_reader import FfcvReader, Finish, PreparedRows, PreparingThread
 from layerscope.data.betons.images import BetonImages
 from layerscope.data.betons.library import library
 from layerscope.data.betons.preparing import MOST_THREADS, Resize, normalise
-from layerscope.data.betons.stream import Finish, Part, Preparing, Stream
 from layerscope.data.loaders.buffers import Buffers
 from layerscope.data.loaders.loader import BadImage, Reading, Rows, loaders
 from layerscope.data.loaders.threads import ThreadLoader
@@ -56,7 +56,7 @@ class FfcvLoader:
         self._size = _fixed_size(self._preparation)
         self._kind = np.float32 if reading.normalised else np.uint8
         self._buffers = Buffers()
-        self._streams: dict[int, Stream] = {}
+        self._readers: dict[int, FfcvReader] = {}
         self._witnesses = [_witness(beton) for beton in self._images.files]
         self._told = [
             None if field is None else beton.integer(field)
@@ -72,10 +72,10 @@ class FfcvLoader:
 
     def __iter__(self) -> Generator[tuple[Rows, Tensor], None, None]:
         self.bad = []
-        threads: dict[int, Preparing] = {}
+        threads: dict[int, PreparingThread] = {}
         try:
             for file, parts in self._parts().items():
-                threads[file] = self._stream(file).start(parts, self._copier())
+                threads[file] = self._reader(file).start(parts, self._copier())
             for rows in self.reading.blocks():
                 yield rows, self._batch(rows, threads)
         finally:
@@ -91,10 +91,10 @@ class FfcvLoader:
                 parts.setdefault(file, []).append(self._images.row[rows[files == file]])
         return parts
 
-    def _stream(self, file: int) -> Stream:
-        if file not in self._streams:
+    def _reader(self, file: int) -> FfcvReader:
+        if file not in self._readers:
             preprocessing = self.reading.preprocessing
-            self._streams[file] = Stream(
+            self._readers[file] = FfcvReader(
                 self._images.files[file],
                 self._witnesses[file],
                 batch_size=self.reading.batch_size,
@@ -103,7 +103,7 @@ class FfcvLoader:
                 resize=_resize(preprocessing.resize),
                 kind={"bilinear": BILINEAR, "bicubic": BICUBIC}[preprocessing.interpolation],
             )
-        return self._streams[file]
+        return self._readers[file]
 
     def _copier(self) -> Finish:
         """Return what copies images out of FFCV's memory, and normalises them on the way."""
@@ -122,7 +122,7 @@ class FfcvLoader:
 
         return copied
 
-    def _batch(self, rows: Rows, threads: Mapping[int, Preparing]) -> Tensor:
+    def _batch(self, rows: Rows, threads: Mapping[int, PreparingThread]) -> Tensor:
         """Return the images of some rows, each where it belongs."""
         files = self._images.file[rows]
         numbers = np.unique(files).tolist()
@@ -144,7 +144,7 @@ class FfcvLoader:
             self._look_again(rows, np.flatnonzero(refused), images)
         return images
 
-    def _require_same(self, file: int, rows: Rows, part: Part) -> None:
+    def _require_same(self, file: int, rows: Rows, part: PreparedRows) -> None:
         """Refuse images of other rows than those that were asked for."""
         told = self._told[file]
         if told is None or part.witness is None:

@@ -286,7 +286,7 @@ def test_an_interrupted_packing_leaves_nothing(source, tmp_path, error):
 
 
 def test_a_failing_sidecar_leaves_no_beton(source, tmp_path, monkeypatch):
-    def fail(file, passport):
+    def fail(file, sidecar):
         file.write(b"half")
         raise RuntimeError
 

@@ -361,7 +361,7 @@ def test_rows_before_an_exception_are_handed_out(ffcv, raw, monkeypatch):
 
 def test_a_thread_that_vanishes_is_noticed(ffcv, raw, monkeypatch):
     failing(monkeypatch, 19)
-    monkeypatch.setattr(stream.Preparing, "_hand_over", lambda self, error: None)
+    monkeypatch.setattr(ffcv_reader.PreparingThread, "_report_error", lambda self, error: None)
     with pytest.raises(SourceError, match=r"FFCV stopped at the rows 16 to 23 of .* it is gone"):
         list(loaders["ffcv"](reading(raw)))
 

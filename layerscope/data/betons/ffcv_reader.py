@@ -43,7 +43,7 @@ _one_at_a_time = threading.Lock()
 layer of numba survives it."""
 
 
-class Part(NamedTuple):
+class PreparedRows(NamedTuple):
     """Rows of one file, prepared."""
 
     images: npt.NDArray[Any]
@@ -54,7 +54,7 @@ class Part(NamedTuple):
     """(n,) what the file says of the rows that were read; None where it says nothing."""
 
 
-class Stream:
+class FfcvReader:
     """Reads a file with FFCV.
 
     Args:
@@ -80,7 +80,7 @@ class Stream:
     ) -> None:
         self._beton = beton
         self._witness = witness
-        used = {beton.image: _Prepare(size, resize, kind)}
+        used = {beton.image: _ImageDecoder(size, resize, kind)}
         if witness is not None:
             used[witness] = library().integers()
         # Results come in the order of the file's fields.
@@ -101,7 +101,7 @@ class Stream:
                     else None
                     for field in beton.fields
                 },
-                custom_fields=_unknown(beton),
+                custom_fields=_custom_fields(beton),
             )
         if self._loader.reader.metadata.tobytes() != beton.metadata.tobytes():
             raise SourceError(
@@ -113,25 +113,25 @@ class Stream:
         for table in (manager.sample_to_pages, manager.page_to_samples, manager.ptr_to_size):
             table.clear()
 
-    def start(self, parts: Sequence[Rows], finish: Finish) -> Preparing:
-        """Return a running thread, which gives a :class:`Part` for each of the parts.
+    def start(self, parts: Sequence[Rows], finish: Finish) -> PreparingThread:
+        """Return a running thread, which gives a :class:`PreparedRows` for each of the parts.
 
         Args:
             parts: Rows of the file that belong together.
             finish: Copies what was prepared out of FFCV's memory.
         """
 
-        def finished(results: Sequence[Any]) -> Part:
+        def finished(results: Sequence[Any]) -> PreparedRows:
             named = dict(zip(self._order, results, strict=True))
             images, refused = named[self._beton.image]
             told = None if self._witness is None else named[self._witness][:, 0].copy()
-            return Part(finish(images), refused[:, 0] != 0, told)
+            return PreparedRows(finish(images), refused[:, 0] != 0, told)
 
         with undisturbed():
             return _thread_class()(self._loader, parts, finished)
 
 
-class _Prepare:
+class _ImageDecoder:
     """A decoder of images in FFCV's sense; it asks for nothing of theirs but these methods."""
 
     def __init__(self, size: tuple[int, int], resize: Resize, kind: int) -> None:
@@ -174,16 +174,18 @@ def _interpreted() -> Iterator[None]:
         compiler.set_enabled(before)
 
 
-def _unknown(beton: Beton) -> Mapping[str, Any]:
+def _custom_fields(beton: Beton) -> Mapping[str, Any]:
     """Return what FFCV has to be told of fields that are not its own: how their metadata looks."""
     return {
-        field.name: SimpleNamespace(from_binary=functools.partial(_Own, beton.parts[field.name]))
+        field.name: SimpleNamespace(
+            from_binary=functools.partial(_CustomField, beton.parts[field.name])
+        )
         for field in beton.fields
         if field.kind == CUSTOM
     }
 
 
-class _Own:
+class _CustomField:
     """A field of the user's own, in FFCV's sense."""
 
     def __init__(self, part: np.dtype[Any], _: Any) -> None:
@@ -193,11 +195,11 @@ class _Own:
         """Return nothing: whoever reads the field brings a decoder."""
 
 
-class _LeftError(Exception):
+class _AbandonedError(Exception):
     """Nobody wants the rest of the batches."""
 
 
-class Preparing(threading.Thread):
+class PreparingThread(threading.Thread):
     """FFCV's ``EpochIterator``, which is put behind it: it says why it stopped, and ends when left.
 
     Args:
@@ -211,7 +213,7 @@ class Preparing(threading.Thread):
     loader: Any
 
     def __init__(
-        self, loader: Any, parts: Sequence[Rows], finished: Callable[[Sequence[Any]], Part]
+        self, loader: Any, parts: Sequence[Rows], finished: Callable[[Sequence[Any]], PreparedRows]
     ) -> None:
         self._parts = parts
         self._finished = finished
@@ -229,27 +231,27 @@ class Preparing(threading.Thread):
     def run(self) -> None:
         try:
             super().run()
-        except _LeftError:
+        except _AbandonedError:
             return
         except BaseException as error:  # noqa: BLE001  it is raised where somebody hears it
-            self._hand_over(error)
+            self._report_error(error)
 
-    def run_pipeline(self, *batch: Any) -> Part:
+    def run_pipeline(self, *batch: Any) -> PreparedRows:
         behind: Any = super()
         if self._threads is not None:  # FFCV has just set it, to what it needs itself
             torch.set_num_threads(self._threads)
             self._threads = None
         if self.terminate_event.is_set():
-            raise _LeftError
+            raise _AbandonedError
         with _one_at_a_time:
             return self._finished(behind.run_pipeline(*batch))
 
-    def _hand_over(self, error: BaseException) -> None:
+    def _report_error(self, error: BaseException) -> None:
         while not self.terminate_event.is_set():
             with suppress(queue.Full):
                 return self.output_queue.put(error, timeout=_PATIENCE)
 
-    def take(self) -> Part:
+    def take(self) -> PreparedRows:
         """Return the next part.
 
         Raises:
@@ -264,7 +266,7 @@ class Preparing(threading.Thread):
                 raise self._stopped("it is gone") from None
             if isinstance(result, tuple):
                 self._taken += 1
-                part: Part = result[1]
+                part: PreparedRows = result[1]
                 return part
             reason = (str(result).splitlines() or [""])[0] or type(result).__name__
             raise self._stopped(reason) from result
@@ -287,5 +289,7 @@ class Preparing(threading.Thread):
 
 
 @functools.cache
-def _thread_class() -> Callable[[Any, Sequence[Rows], Callable[[Sequence[Any]], Part]], Preparing]:
-    return type("PreparingByFFCV", (Preparing, library().iterator), {})
+def _thread_class() -> Callable[
+    [Any, Sequence[Rows], Callable[[Sequence[Any]], PreparedRows]], PreparingThread
+]:
+    return type("PreparingThreadOfFfcv", (PreparingThread, library().iterator), {})
