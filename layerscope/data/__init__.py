@@ -3,7 +3,7 @@
 from layerscope.data.augmentation import Augmentation, augmentations
 from layerscope.data.augmented_views import Views, with_views
 from layerscope.data.images import read_image
-from layerscope.data.loaders import BadImage, Loader, Reading, loaders
+from layerscope.data.loaders import BadImage, Loader, ReadRequest, loaders
 from layerscope.data.sources import all_tasks, open_source, select_tasks, sources, thin
 from layerscope.data.transforms import Preparation, framed, image_transform
 
@@ -12,7 +12,7 @@ __all__ = [
     "BadImage",
     "Loader",
     "Preparation",
-    "Reading",
+    "ReadRequest",
     "Views",
     "all_tasks",
     "augmentations",

@@ -44,7 +44,7 @@ from layerscope.cache import (
 from layerscope.data import (
     BadImage,
     Loader,
-    Reading,
+    ReadRequest,
     Views,
     framed,
     loaders,
@@ -137,9 +137,9 @@ class Plan:
 
     def share(self, ranks: Ranks) -> int:
         """Return how many rows one rank computes: whole batches, which depend on one another."""
-        unit = 1 if self.stream is not None else self.loader.reading.batch_size
+        unit = 1 if self.stream is not None else self.loader.request.batch_size
         rows = whole_units(self.cache_status.missing, unit, self.header.rows)
-        return len(divided(rows, ranks.count, self.loader.reading.batch_size)[ranks.rank])
+        return len(divided(rows, ranks.count, self.loader.request.batch_size)[ranks.rank])
 
 
 def require_room(plans: Sequence[Plan]) -> None:
@@ -292,7 +292,7 @@ def plan(
     preprocessing = framed(model.checkpoint.preprocessing, source.framing)
     if views is not None:
         thinned, preprocessing = with_views(thinned, preprocessing, views)
-    reading = Reading(
+    reading = ReadRequest(
         source=thinned,
         preprocessing=preprocessing,
         batch_size=batch_size,
@@ -450,7 +450,7 @@ def _begun(planned: Plan, network: Network, ranks: Ranks, held: ExitStack) -> _B
     header = replace(header, settings={**header.settings, **network.settings()})
     undertaking = _undertaken(planned, header)
     held.push(undertaking)
-    shares = undertaking.shares(ranks.count, planned.loader.reading.batch_size)
+    shares = undertaking.shares(ranks.count, planned.loader.request.batch_size)
     agreed = undertaking.header
     return _Begun(agreed.stored, agreed.settings, shares, undertaking)
 
@@ -471,7 +471,7 @@ def _writer(
 
 def _sample(planned: Plan) -> Loader:
     """Return the loader of a few images, evenly spaced; it depends on the source alone."""
-    reading, rows = planned.loader.reading, planned.header.rows
+    reading, rows = planned.loader.request, planned.header.rows
     count = min(rows, max(_SAMPLE[0], min(_SAMPLE[1], rows // _SAMPLE[1])))
     size = min(reading.batch_size, count)
     count -= count % size  # a last batch of one image has no statistics
@@ -485,7 +485,7 @@ def _written(
 ) -> _Result:
     """Compute and write one share; what goes wrong in it is told to the other ranks first."""
     watch, loader = StageTimer(), planned.loader
-    images = type(loader)(replace(loader.reading, rows=share.rows))
+    images = type(loader)(replace(loader.request, rows=share.rows))
     error = None
     try:
         with (

@@ -11,7 +11,7 @@ from PIL import Image
 
 from layerscope.cache import check_cache, merge, open_cache, open_statistics, repair
 from layerscope.cli.main import main
-from layerscope.data import Reading, Views, framed, loaders, sources, with_views
+from layerscope.data import ReadRequest, Views, framed, loaders, sources, with_views
 from layerscope.errors import CacheError, SettingsError, UnknownNameError
 from layerscope.extraction.extract import extract, plan
 from layerscope.models import load, select_cuts
@@ -61,7 +61,7 @@ def read(source, model, views, loader="threads", **how):
     """The views themselves: (rows, side, side, 3) bytes, in order."""
     own = framed(model.checkpoint.preprocessing, source.framing)
     seen, left = with_views(source, own, views)
-    reading = Reading(seen, left, normalised=False, **{"batch_size": 16, "workers": 2, **how})
+    reading = ReadRequest(seen, left, normalised=False, **{"batch_size": 16, "workers": 2, **how})
     batches = [images.permute(0, 2, 3, 1).numpy() for _, images in loaders[loader](reading)]
     return np.concatenate(batches)
 

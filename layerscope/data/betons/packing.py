@@ -23,7 +23,7 @@ from layerscope.data.betons.sidecar import Sidecar, sidecar_of, write_sidecar
 from layerscope.data.betons.writer import BetonWriter, EncodedImage, storing
 from layerscope.data.decoding import Decoder, Raster, unreadable
 from layerscope.data.images import images_of
-from layerscope.data.loaders.loader import BadImage, Reading
+from layerscope.data.loaders.loader import BadImage, ReadRequest
 from layerscope.data.resampling import Pixels
 from layerscope.data.transforms import Preparation
 from layerscope.errors import SettingsError, SourceError
@@ -135,14 +135,14 @@ def pack(
     if workers is not None and workers < 1:
         raise SettingsError(f"The number of workers is {workers}.", hint="It must be at least 1.")
     packer = _Packer(source, settings, skip_bad)
-    crew = Reading(source, packer.preprocessing, 1, workers=workers).crew
+    worker_count = ReadRequest(source, packer.preprocessing, 1, workers=workers).worker_count
     counts: Counter[str] = Counter()
     bad: list[BadImage] = []
     with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with (
         BetonWriter(path, len(source.ids)) as writer,
-        closing(_in_order(packer.packed, len(source.ids), crew)) as images,
+        closing(_in_order(packer.packed, len(source.ids), worker_count)) as images,
     ):
         for row, it in enumerate(images):
             writer.add(it.sample)

@@ -24,7 +24,7 @@ from layerscope.data.betons.images import BetonImages
 from layerscope.data.betons.library import library
 from layerscope.data.betons.preparing import MOST_THREADS, Resize, normalise
 from layerscope.data.loaders.buffers import Buffers
-from layerscope.data.loaders.loader import BadImage, Reading, Rows, loaders
+from layerscope.data.loaders.loader import BadImage, ReadRequest, Rows, loaders
 from layerscope.data.loaders.threads import ThreadLoader
 from layerscope.data.resampling import BICUBIC, BILINEAR
 from layerscope.data.transforms import Preparation
@@ -39,7 +39,7 @@ class FfcvLoader:
     """FFCV's own loader, sequential, with the rows checked that it gives.
 
     Args:
-        reading: What to read; its source lies in ``.beton`` files.
+        request: What to read; its source lies in ``.beton`` files.
 
     Raises:
         SettingsError: FFCV is not installed, augmented views are wanted, or the preprocessing
@@ -47,14 +47,14 @@ class FfcvLoader:
         SourceError: The source lies in other files.
     """
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, request: ReadRequest) -> None:
         library()
-        self.reading = reading
+        self.request = request
         self.bad: list[BadImage] = []
-        self._images = _packed(reading)
-        self._preparation = Preparation(reading.preprocessing)
+        self._images = _packed(request)
+        self._preparation = Preparation(request.preprocessing)
         self._size = _fixed_size(self._preparation)
-        self._kind = np.float32 if reading.normalised else np.uint8
+        self._kind = np.float32 if request.normalised else np.uint8
         self._buffers = Buffers()
         self._readers: dict[int, FfcvReader] = {}
         self._witnesses = [_witness(beton) for beton in self._images.files]
@@ -76,7 +76,7 @@ class FfcvLoader:
         try:
             for file, parts in self._parts().items():
                 threads[file] = self._reader(file).start(parts, self._copier())
-            for rows in self.reading.blocks():
+            for rows in self.request.blocks():
                 yield rows, self._batch(rows, threads)
         finally:
             for thread in threads.values():
@@ -85,7 +85,7 @@ class FfcvLoader:
     def _parts(self) -> Mapping[int, list[Rows]]:
         """Return, by file, the rows of it that each batch needs."""
         parts: dict[int, list[Rows]] = {}
-        for rows in self.reading.blocks():
+        for rows in self.request.blocks():
             files = self._images.file[rows]
             for file in np.unique(files).tolist():
                 parts.setdefault(file, []).append(self._images.row[rows[files == file]])
@@ -93,12 +93,12 @@ class FfcvLoader:
 
     def _reader(self, file: int) -> FfcvReader:
         if file not in self._readers:
-            preprocessing = self.reading.preprocessing
+            preprocessing = self.request.preprocessing
             self._readers[file] = FfcvReader(
                 self._images.files[file],
                 self._witnesses[file],
-                batch_size=self.reading.batch_size,
-                workers=min(self.reading.crew, MOST_THREADS),
+                batch_size=self.request.batch_size,
+                workers=min(self.request.worker_count, MOST_THREADS),
                 size=self._size,
                 resize=_resize(preprocessing.resize),
                 kind={"bilinear": BILINEAR, "bicubic": BICUBIC}[preprocessing.interpolation],
@@ -109,12 +109,12 @@ class FfcvLoader:
         """Return what copies images out of FFCV's memory, and normalises them on the way."""
         means, stds = (
             np.tile(np.asarray(values, np.float32), self._size[1])
-            for values in (self.reading.preprocessing.mean, self.reading.preprocessing.std)
+            for values in (self.request.preprocessing.mean, self.request.preprocessing.std)
         )
 
         def copied(images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
             array: npt.NDArray[Any] = self._buffers.take(images.shape, self._kind)
-            if self.reading.normalised:
+            if self.request.normalised:
                 normalise(images, means, stds, array)
             else:
                 array[...] = images
@@ -162,15 +162,15 @@ class FfcvLoader:
 
     def _look_again(self, rows: Rows, places: Rows, images: Tensor) -> None:
         """Let the default loader read what FFCV refused; it says what is wrong, if anything."""
-        again = replace(self.reading, rows=rows[places], batch_size=len(places))
+        again = replace(self.request, rows=rows[places], batch_size=len(places))
         loader = ThreadLoader(again)
         for _, found in loader:
             images[torch.from_numpy(places)] = found
         self.bad += loader.bad
 
 
-def _packed(reading: Reading) -> BetonImages:
-    images = reading.source.images
+def _packed(request: ReadRequest) -> BetonImages:
+    images = request.source.images
     if isinstance(images, ViewedImages):
         raise SettingsError(
             "The loader ffcv makes no augmented views.",
@@ -178,8 +178,8 @@ def _packed(reading: Reading) -> BetonImages:
         )
     if not isinstance(images, BetonImages):
         raise SourceError(
-            f"The loader ffcv reads .beton files, and {reading.source.name} lies in "
-            f"{str(reading.source.root)!r}.",
+            f"The loader ffcv reads .beton files, and {request.source.name} lies in "
+            f"{str(request.source.root)!r}.",
             hint="Write one with layerscope pack, or leave --loader out.",
         )
     return images

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerscope.data import Reading, loaders, open_source, thin
+from layerscope.data import ReadRequest, loaders, open_source, thin
 from layerscope.data.betons import open_beton, open_packed, pack
 from layerscope.data.betons.beton import Beton
 from layerscope.data.betons.sidecar import sidecar_of
@@ -100,7 +100,7 @@ def test_a_rendered_set_is_packed_with_its_tasks(folder, tmp_path):
 def test_every_loader_reads_a_packed_source(rich, packed, kind):
     plain = Preprocessing((16, 16), 12, (0.5,) * 3, (0.5,) * 3)
     before, after = (
-        torch.cat([images for _, images in loaders[kind](Reading(it, plain, 5, workers=2))])
+        torch.cat([images for _, images in loaders[kind](ReadRequest(it, plain, 5, workers=2))])
         for it in (rich, open_beton(packed))
     )
     assert torch.equal(before, after)

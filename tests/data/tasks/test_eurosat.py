@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from layerscope.data import Reading, framed, image_transform, loaders, open_source, read_image
+from layerscope.data import ReadRequest, framed, image_transform, loaders, open_source, read_image
 from layerscope.data.splits import made_up
 from layerscope.data.tasks import eurosat
 from layerscope.errors import SourceError
@@ -119,7 +119,7 @@ def test_three_folders_are_understood_and_give_one_record(archive, source):
 def test_a_network_sees_the_whole_image(archive, source):
     assert source.framing == "whole"
     rows = [0, 16_000, 26_999]
-    ((got, images),) = loaders["threads"](Reading(source, FRAMED, 4, rows=rows))
+    ((got, images),) = loaders["threads"](ReadRequest(source, FRAMED, 4, rows=rows))
     assert got.tolist() == rows
     pixels = [read_image(archive / "2750" / source.ids[row]) for row in rows]
     assert images.shape == (3, 3, 224, 224)

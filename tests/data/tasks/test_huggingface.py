@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from layerscope.data import Reading, image_transform, loaders, open_source, thin
+from layerscope.data import ReadRequest, image_transform, loaders, open_source, thin
 from layerscope.errors import SourceError, UnknownNameError
 from layerscope.types import Preprocessing
 
@@ -166,7 +166,7 @@ def test_loaders_give_the_sets_pixels(root, kind):
         image_transform(PLAIN)(np.asarray(found[word][int(row)]["image"].convert("RGB")))
         for word, row in rows
     ]
-    batches = loaders[kind](Reading(source, PLAIN, 5, workers=2))
+    batches = loaders[kind](ReadRequest(source, PLAIN, 5, workers=2))
     images = [image for _, batch in batches for image in batch]
     assert len(images) == 12
     for image, other in zip(images, expected, strict=True):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from layerscope.data import Reading, framed, image_transform, loaders, open_source, read_image
+from layerscope.data import ReadRequest, framed, image_transform, loaders, open_source, read_image
 from layerscope.data.sources import select_tasks, tasks
 from layerscope.errors import SourceError
 from layerscope.types import SPLITS, Preprocessing
@@ -258,7 +258,7 @@ def test_a_network_sees_whole_images(any_set):
     source = open_source(name, root)
     own = framed(Preprocessing(12, 8, (0.5,) * 3, (0.25,) * 3), source.framing)
     assert own.crop is None
-    ((_, images),) = loaders["threads"](Reading(source, own, 4, rows=[0, 11]))
+    ((_, images),) = loaders["threads"](ReadRequest(source, own, 4, rows=[0, 11]))
     pixels = [read_image(root / source.ids[row]) for row in (0, 11)]
     assert torch.equal(images, torch.stack([image_transform(own)(it) for it in pixels]))
 

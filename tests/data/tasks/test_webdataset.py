@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from layerscope.data import Reading, image_transform, loaders, open_source, thin
+from layerscope.data import ReadRequest, image_transform, loaders, open_source, thin
 from layerscope.data.tars import members
 from layerscope.errors import SourceError
 from layerscope.types import Preprocessing
@@ -145,7 +145,7 @@ def test_loaders_give_the_files_pixels(root, kind):
         image_transform(PLAIN)(np.asarray(Image.open(io.BytesIO(source.images.read(row)))))
         for row in range(12)
     ]
-    batches = loaders[kind](Reading(source, PLAIN, 5, workers=2))
+    batches = loaders[kind](ReadRequest(source, PLAIN, 5, workers=2))
     images = [image for _, batch in batches for image in batch]
     assert len(images) == 12
     for image, other in zip(images, expected, strict=True):
