@@ -26,7 +26,7 @@ _DECODER = Decoder()
 
 
 @dataclass(frozen=True, slots=True)
-class Views:
+class ViewSettings:
     """Which augmented views of each image are wanted."""
 
     count: int
@@ -34,7 +34,7 @@ class Views:
     """A registered name."""
     seed: int = 0
 
-    def recorded(self) -> dict[str, Any]:
+    def as_record(self) -> dict[str, Any]:
         """Return what determines the views' pixels beside the images, for the fingerprint.
 
         Raises:
@@ -82,7 +82,7 @@ class ViewedImages:
 
 
 def with_views(
-    source: Source, preprocessing: Preprocessing, views: Views
+    source: Source, preprocessing: Preprocessing, views: ViewSettings
 ) -> tuple[Source, Preprocessing]:
     """Return the views of a source's images as a source, and what is left to be done to them.
 

@@ -26,7 +26,7 @@ _CHUNK = 4096
 _Identity = tuple[int, int]
 
 
-class Found(NamedTuple):
+class ImageFile(NamedTuple):
     """An image file."""
 
     path: str
@@ -63,7 +63,7 @@ def subfolders(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(entry.name for entry in _entries(folder) if _is_folder(entry)))
 
 
-def image_files(folder: Path) -> list[Found]:
+def image_files(folder: Path) -> list[ImageFile]:
     """Return the image files in a folder and all folders below, in torchvision's order.
 
     Links are followed; hidden files are no part of a data set.
@@ -109,7 +109,7 @@ def _unseen(path: str, error: OSError) -> SourceError:
     )
 
 
-def _walk(folder: Path, prefix: str, above: tuple[_Identity, ...]) -> Iterator[Found]:
+def _walk(folder: Path, prefix: str, above: tuple[_Identity, ...]) -> Iterator[ImageFile]:
     here = _identity(folder)
     if here in above:
         raise SourceError(
@@ -122,14 +122,14 @@ def _walk(folder: Path, prefix: str, above: tuple[_Identity, ...]) -> Iterator[F
         yield from _walk(folder / name, f"{prefix}{name}/", (*above, here))
 
 
-def _divided(folder: Path, prefix: str) -> tuple[list[Found], list[str]]:
+def _divided(folder: Path, prefix: str) -> tuple[list[ImageFile], list[str]]:
     """Return the image files and the folders in a folder itself."""
     files, folders = [], []
     for entry in _entries(folder):
         if _is_folder(entry):
             folders.append(entry.name)
         elif entry.name.lower().endswith(SUFFIXES):
-            files.append(Found(prefix + entry.name, _size(entry.path)))
+            files.append(ImageFile(prefix + entry.name, _size(entry.path)))
     return files, folders
 
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.data.splits import Labels, carve, made_up, with_val
+from layerscope.data.splits import Labels, carve, hashed_splits, with_val
 from layerscope.errors import SourceError
 from layerscope.types import SPLITS, Split
 
@@ -43,7 +43,7 @@ RULE = "as the set names them; without test, val tests; without val, 10 % of tra
 _HINT = "Splits are called train, val (or validation, valid) and test."
 
 
-class Division(NamedTuple):
+class SplitAssignment(NamedTuple):
     """The splits of all rows, and how they came about."""
 
     splits: npt.NDArray[np.str_]
@@ -66,7 +66,7 @@ def split_named(word: str) -> Split | None:
     return SPELLINGS.get(word.lower())
 
 
-def official(words: Iterable[str], root: Path) -> dict[str, Split]:
+def official_splits(words: Iterable[str], root: Path) -> dict[str, Split]:
     """Return the split of every word that names one.
 
     Args:
@@ -89,7 +89,7 @@ def official(words: Iterable[str], root: Path) -> dict[str, Split]:
     return named
 
 
-def left_out(words: Sequence[str], what: str) -> tuple[str, ...]:
+def left_out_note(words: Sequence[str], what: str) -> tuple[str, ...]:
     """Return the note, if any, on what belongs to no split.
 
     Args:
@@ -103,13 +103,13 @@ def left_out(words: Sequence[str], what: str) -> tuple[str, ...]:
     return (f"these {what} name no split and are left out: {names}{more}",)
 
 
-def divided(
+def assign_splits(
     parts: npt.NDArray[np.str_] | None,
     names: Sequence[str],
     labels: Labels | None,
     root: Path,
     groups: npt.NDArray[np.str_] | None = None,
-) -> Division:
+) -> SplitAssignment:
     """Return the splits of rows, with those made up that the set does not bring along.
 
     Args:
@@ -124,14 +124,14 @@ def divided(
     """
     brought = set(SPLITS if parts is None else np.unique(parts).tolist())
     if parts is None or brought == {"train"}:
-        return _made_up(parts, names, labels, groups)
+        return _assign_all(parts, names, labels, groups)
     if "train" not in brought:
         raise SourceError(
             f"{str(root)!r} has no train split, only {', '.join(sorted(brought))}.", hint=_HINT
         )
     if brought == set(SPLITS):
         nobody = np.zeros(len(names), np.bool_)
-        return Division(parts, "train, val and test as the set has them", nobody, ())
+        return SplitAssignment(parts, "train, val and test as the set has them", nobody, ())
     train = parts == "train"
     rows = np.flatnonzero(train)
     val = carve(
@@ -142,16 +142,16 @@ def divided(
     )
     tests = "its val split tests" if "val" in brought else "its test split tests"
     rule = f"{tests}; 10 % of train validate, chosen by seed 0"
-    return Division(with_val(train, val), rule, train, (rule,))
+    return SplitAssignment(with_val(train, val), rule, train, (rule,))
 
 
-def _made_up(
+def _assign_all(
     parts: npt.NDArray[np.str_] | None,
     names: Sequence[str],
     labels: Labels | None,
     groups: npt.NDArray[np.str_] | None,
-) -> Division:
+) -> SplitAssignment:
     why = "it brings no splits" if parts is None else "it brings a train split alone"
     rule = f"{why}: 60, 20 and 20 % train, validate and test, chosen by seed 0"
-    splits = made_up(names, labels, groups)
-    return Division(splits, rule, np.ones(len(names), np.bool_), (rule,))
+    splits = hashed_splits(names, labels, groups)
+    return SplitAssignment(splits, rule, np.ones(len(names), np.bool_), (rule,))

@@ -124,7 +124,7 @@ def _names(word: str, task: Task) -> bool:
     return re.match(rf"{re.escape(word)}\d*(-|$)", task.name) is not None
 
 
-def thin(source: Source, limit: int) -> Source:
+def thin_source(source: Source, limit: int) -> Source:
     """Return the same source with at most ``limit`` rows: a smoke run's share of every split.
 
     Each split gives an equal number of rows (what a small split cannot give, the others do),

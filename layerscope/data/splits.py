@@ -103,7 +103,7 @@ def with_val(train: Mask, val: Mask) -> npt.NDArray[np.str_]:
     return splits
 
 
-def made_up(
+def hashed_splits(
     names: Sequence[str],
     labels: Labels | None,
     groups: npt.NDArray[np.str_] | None = None,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from layerscope.cache import Cache
-from layerscope.data import Loader, ReadRequest, framed, loaders, thin
+from layerscope.data import Loader, ReadRequest, frame_preprocessing, loaders, thin_source
 from layerscope.data.shifts import Condition, Shift
 from layerscope.errors import CheckpointError, SettingsError, SourceError
 from layerscope.estimators.linear import LinearProbe, probe_from
@@ -251,8 +251,8 @@ def _loader(
     device: str,
 ) -> Loader:
     reading = ReadRequest(
-        source if limit is None else thin(source, limit),
-        framed(model.checkpoint.preprocessing, source.framing),
+        source if limit is None else thin_source(source, limit),
+        frame_preprocessing(model.checkpoint.preprocessing, source.framing),
         batch_size,
         workers=workers,
         skip_bad=skip_bad,

@@ -45,10 +45,10 @@ from layerscope.data import (
     BadImage,
     Loader,
     ReadRequest,
-    Views,
-    framed,
+    ViewSettings,
+    frame_preprocessing,
     loaders,
-    thin,
+    thin_source,
     with_views,
 )
 from layerscope.errors import DiskError, LayerScopeError, UnknownNameError
@@ -226,7 +226,7 @@ class Options(TypedDict, total=False):
     """This process among those that share the work; alone by default."""
     stream: Stream | None
     """``statistics`` keeps those of the features, and no feature."""
-    views: Views | None
+    views: ViewSettings | None
     """Augmented views of each image in place of the image."""
     series: Mapping[str, Setting]
     """What distinguishes the checkpoint in a series or a grid, such as its epoch."""
@@ -251,7 +251,7 @@ def plan(
     skip_bad: bool = False,
     ranks: Ranks = ALONE,
     stream: Stream | None = None,
-    views: Views | None = None,
+    views: ViewSettings | None = None,
     series: Mapping[str, Setting] | None = None,
     tasks: Sequence[str] | None = None,
 ) -> Plan:
@@ -287,9 +287,9 @@ def plan(
     chosen = tuple(model.cuts if cuts is None else cuts)
     if tasks is not None:
         source = with_tasks(source, tasks)
-    thinned = source if limit is None else thin(source, limit)
+    thinned = source if limit is None else thin_source(source, limit)
     where = choose_device(device, ranks.local_rank)
-    preprocessing = framed(model.checkpoint.preprocessing, source.framing)
+    preprocessing = frame_preprocessing(model.checkpoint.preprocessing, source.framing)
     if views is not None:
         thinned, preprocessing = with_views(thinned, preprocessing, views)
     reading = ReadRequest(
@@ -315,7 +315,7 @@ def plan(
             precision=precision,
             storage=storage,
             limit=limit,
-            views=None if views is None else views.recorded(),
+            views=None if views is None else views.as_record(),
         )
         | statistics(model, thinned, batch_size)
         | ({} if stream is None else {"stream": stream, "tasks": [t.name for t in source.tasks]}),

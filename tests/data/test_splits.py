@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerscope.data.splits import carve, codes, hash_order, made_up, with_val
+from layerscope.data.splits import carve, codes, hash_order, hashed_splits, with_val
 
 
 def names(count):
@@ -78,13 +78,13 @@ def test_the_order_looks_random():
 
 def test_splits_made_up_are_60_20_and_20_in_every_class():
     labels = np.repeat([0, 1, 2], [100, 50, 10])
-    splits = made_up(names(160), labels)
+    splits = hashed_splits(names(160), labels)
     for label, count in ((0, 100), (1, 50), (2, 10)):
         members = splits[labels == label]
         for split, share in (("train", 0.6), ("val", 0.2), ("test", 0.2)):
             assert abs((members == split).sum() - share * count) <= 1.5
     groups = (np.arange(160) // 4).astype(str)
-    whole = made_up(names(160), None, groups)
+    whole = hashed_splits(names(160), None, groups)
     assert all(len(np.unique(whole[groups == group])) == 1 for group in np.unique(groups))
     assert set(whole) == {"train", "val", "test"}
 

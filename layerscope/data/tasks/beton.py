@@ -26,7 +26,7 @@ from layerscope.data.assembly import assemble
 from layerscope.data.betons.beton import Beton
 from layerscope.data.betons.images import BetonImages
 from layerscope.data.betons.sidecar import read_sidecar, sidecar_of
-from layerscope.data.official import RULE, divided, left_out, official
+from layerscope.data.official import RULE, assign_splits, left_out_note, official_splits
 from layerscope.data.source_names import own_name
 from layerscope.data.sources import sources, tasks
 from layerscope.errors import SourceError
@@ -75,17 +75,17 @@ def open_beton_source(
         for split, beton in betons.items()
         for row in range(beton.samples)
     ]
-    division = divided(_parts(betons), ids, labels, root)
+    assignment = assign_splits(_parts(betons), ids, labels, root)
     classes = tuple(map(str, range(int(labels.max()) + 1)))
-    task = replace(TASK, name=called, source=called, classes=classes, split=division.rule)
+    task = replace(TASK, name=called, source=called, classes=classes, split=assignment.rule)
     source = assemble(
         called,
         root,
         ids,
-        division.splits,
+        assignment.splits,
         {task: labels},
         images=BetonImages.whole(*betons.values()),
-        notes=(*division.notes, *notes),
+        notes=(*assignment.notes, *notes),
     )
     return replace(source, manifest=_manifest(betons.values()))
 
@@ -95,13 +95,13 @@ def _files(root: Path) -> tuple[Mapping[str, Path], Sequence[str]]:
     if not root.is_dir():
         return {"": root}, ()
     found = {path.stem: path for path in sorted(root.glob("*.beton"))}
-    named = official(found, root)
+    named = official_splits(found, root)
     if not named:
         what = f"{len(found)} .beton files and none is called train" if found else "no .beton file"
         raise SourceError(f"The folder {str(root)!r} holds {what}.", hint=_LAYOUT)
     paths: dict[str, Path] = {split: found[stem] for stem, split in named.items()}
     others = [found[stem].name for stem in found if stem not in named]
-    return {it: paths[it] for it in SPLITS if it in paths}, left_out(others, "files")
+    return {it: paths[it] for it in SPLITS if it in paths}, left_out_note(others, "files")
 
 
 def _opened(path: Path, image: str | None) -> Beton:

@@ -22,7 +22,7 @@ from layerscope.data.annotations import read_json
 from layerscope.data.assembly import assemble
 from layerscope.data.listing import MISSING, image_files, require_folder
 from layerscope.data.sources import sources, tasks
-from layerscope.data.splits import made_up
+from layerscope.data.splits import hashed_splits
 from layerscope.errors import SourceError
 from layerscope.types import Source, Task
 
@@ -103,7 +103,7 @@ def official_names() -> list[str]:
 def split_text() -> str:
     """Return the text of ``eurosat.json``: a line for the numbers of each class in each split."""
     names = official_names()
-    splits = made_up(names, _labels(), seed=SEED)
+    splits = hashed_splits(names, _labels(), seed=SEED)
     chosen: dict[str, dict[str, list[int]]] = {"val": {}, "test": {}}
     for name, split in zip(names, splits.tolist(), strict=True):
         if split in chosen:

@@ -28,8 +28,8 @@ import numpy as np
 import numpy.typing as npt
 
 from layerscope.data.assembly import assemble
-from layerscope.data.listing import SUFFIXES, Found, image_files, require_folder, subfolders
-from layerscope.data.official import RULE, divided, left_out, official
+from layerscope.data.listing import SUFFIXES, ImageFile, image_files, require_folder, subfolders
+from layerscope.data.official import RULE, assign_splits, left_out_note, official_splits
 from layerscope.data.source_names import own_name
 from layerscope.data.sources import sources, tasks
 from layerscope.errors import SourceError
@@ -63,7 +63,7 @@ class _Row(NamedTuple):
 
     part: str
     label: int
-    found: Found
+    found: ImageFile
 
 
 @sources.register(TASK.source)
@@ -89,22 +89,22 @@ def open_folder(root: Path, *, name: str | None = None) -> Source:
     ids = [row.found.path for row in rows]
     labels = np.array([row.label for row in rows], np.int64)
     parts = None if "" in layout.parts else np.array([row.part for row in rows])
-    division = divided(parts, ids, labels, root)
-    task = replace(TASK, name=called, source=called, classes=classes, split=division.rule)
+    assignment = assign_splits(parts, ids, labels, root)
+    task = replace(TASK, name=called, source=called, classes=classes, split=assignment.rule)
     return assemble(
         called,
         root,
         ids,
-        division.splits,
+        assignment.splits,
         {task: labels},
         sizes=[row.found.size for row in rows],
-        notes=(*division.notes, *layout.notes, *_single(classes, labels[division.carved])),
+        notes=(*assignment.notes, *layout.notes, *_single(classes, labels[assignment.carved])),
     )
 
 
 def _layout(root: Path) -> _Layout:
     folders = subfolders(root)
-    named = official(folders, root)
+    named = official_splits(folders, root)
     others = [folder for folder in folders if folder not in named]
     holding = [folder for folder in named if _images_in(root / folder)]
     notes = _stray(root)
@@ -123,7 +123,7 @@ def _layout(root: Path) -> _Layout:
         )
     parts = {split: folder for folder, split in named.items()}
     ordered: dict[str, str] = {split: parts[split] for split in SPLITS if split in parts}
-    return _Layout(ordered, (*left_out(others, "folders"), *notes))
+    return _Layout(ordered, (*left_out_note(others, "folders"), *notes))
 
 
 def _images_in(folder: Path) -> int:
@@ -174,7 +174,7 @@ def _rows(root: Path, parts: Mapping[str, str], classes: Sequence[str]) -> list[
                     f"The class folder {str(root / path)!r} holds no image.",
                     hint=f"Images end in {', '.join(SUFFIXES)}; move the folder if it is no class.",
                 )
-            rows += [_Row(part, label, Found(f"{path}/{it.path}", it.size)) for it in images]
+            rows += [_Row(part, label, ImageFile(f"{path}/{it.path}", it.size)) for it in images]
     return rows
 
 

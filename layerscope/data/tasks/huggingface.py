@@ -35,7 +35,7 @@ from layerscope.data.assembly import assemble
 from layerscope.data.decoding import unreadable
 from layerscope.data.images import FileImages
 from layerscope.data.listing import MISSING, require_folder
-from layerscope.data.official import divided, left_out, official
+from layerscope.data.official import assign_splits, left_out_note, official_splits
 from layerscope.data.source_names import own_name, plain
 from layerscope.data.sources import sources
 from layerscope.errors import SourceError, UnknownNameError
@@ -149,18 +149,18 @@ def open_hf(root: Path, *, image: str | None = None, name: str | None = None) ->
         for column, task in questions.items()
     }
     classes = next((it for task, it in targets.items() if task.kind == "classes"), None)
-    division = divided(saved.parts, saved.ids, classes, root)
+    assignment = assign_splits(saved.parts, saved.ids, classes, root)
     images, sizes = _images(root, saved, shown)
     unused = [column for column in saved.features if column != shown and column not in questions]
     source = assemble(
         called,
         root,
         saved.ids,
-        division.splits,
-        {replace(task, split=division.rule): target for task, target in targets.items()},
+        assignment.splits,
+        {replace(task, split=assignment.rule): target for task, target in targets.items()},
         sizes=sizes,
         images=images,
-        notes=(*division.notes, *saved.notes, *_unused(saved.features, unused)),
+        notes=(*assignment.notes, *saved.notes, *_unused(saved.features, unused)),
     )
     return replace(source, missing=_missing(images, sizes))
 
@@ -198,7 +198,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _of_splits(root: Path, found: Mapping[str, Any]) -> _Saved:
-    named = official(found, root)
+    named = official_splits(found, root)
     if not named:
         raise SourceError(
             f"{str(root)!r} has the splits {', '.join(map(repr, found))}, and none of them is "
@@ -211,7 +211,7 @@ def _of_splits(root: Path, found: Mapping[str, Any]) -> _Saved:
         _require_alike(root, {it: found[it].features for it in (first, word)})
     parts = np.repeat([named[word] for word in words], [len(found[word]) for word in words])
     ids = tuple(f"{word}/{row}" for word in words for row in range(len(found[word])))
-    notes = left_out([word for word in found if word not in named], "splits")
+    notes = left_out_note([word for word in found if word not in named], "splits")
     return _Saved({word: found[word] for word in words}, parts, ids, notes)
 
 

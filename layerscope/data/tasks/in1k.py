@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from layerscope.data.annotations import read_lines
 from layerscope.data.assembly import assemble
-from layerscope.data.listing import Found, image_files, require_folder, subfolders
+from layerscope.data.listing import ImageFile, image_files, require_folder, subfolders
 from layerscope.data.sources import sources, tasks
 from layerscope.data.splits import carve, codes, hash_order, with_val
 from layerscope.errors import SourceError
@@ -158,7 +158,7 @@ def _classes(root: Path) -> tuple[str, ...]:
     return classes
 
 
-def _images(folder: Path, classes: Sequence[str]) -> list[Found]:
+def _images(folder: Path, classes: Sequence[str]) -> list[ImageFile]:
     found = image_files(folder)
     empty = set(classes) - {it.path.partition("/")[0] for it in found}
     if empty:
@@ -227,7 +227,7 @@ def _within(
     return np.where(np.isin(labels, list(own)), codes(splits), np.int8(-1))
 
 
-def _count_notes(found: Mapping[str, Sequence[Found]]) -> list[str]:
+def _count_notes(found: Mapping[str, Sequence[ImageFile]]) -> list[str]:
     return [
         f"{part} has {len(images):,} images; the official set has {COUNTS[part]:,}."
         for part, images in found.items()

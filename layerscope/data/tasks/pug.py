@@ -42,7 +42,7 @@ import numpy.typing as npt
 from layerscope.data.assembly import assemble
 from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
-from layerscope.data.splits import codes, made_up
+from layerscope.data.splits import codes, hashed_splits
 from layerscope.errors import SourceError
 from layerscope.types import SPLITS, Source, Task
 
@@ -209,7 +209,7 @@ def _source(
     masks = {column: (used or {}).get(column, everything) for column in COLUMNS[name]}
     answers = {column: _answers(factors[column], masks[column]) for column in masks}
     main = next(iter(COLUMNS[name]))
-    splits = made_up(ids, _answers(factors[main], everything).labels, groups)
+    splits = hashed_splits(ids, _answers(factors[main], everything).labels, groups)
     parts = {
         task.name: np.where(masks[column], codes(splits), np.int8(-1))
         for column, task in COLUMNS[name].items()

@@ -33,7 +33,13 @@ import numpy.typing as npt
 from layerscope.data.annotations import read_lines
 from layerscope.data.assembly import assemble
 from layerscope.data.listing import SUFFIXES, require_folder, subfolders
-from layerscope.data.official import RULE, divided, left_out, official, split_named
+from layerscope.data.official import (
+    RULE,
+    assign_splits,
+    left_out_note,
+    official_splits,
+    split_named,
+)
 from layerscope.data.source_names import own_name
 from layerscope.data.sources import sources, tasks
 from layerscope.data.tars import COMPRESSED, Member, TarImages, compressed, members
@@ -161,10 +167,10 @@ def open_webdataset(
     rows = _rows(shards, _Reader(image, label))
     names, labels = _classes(np.array(rows.labels, np.int64), rows.ids, classes)
     splits = [split_named(word) for word in rows.words]
-    division = divided(
+    assignment = assign_splits(
         None if None in splits else np.array(splits, np.str_), rows.ids, labels, root
     )
-    task = replace(TASK, name=called, source=called, classes=names, split=division.rule)
+    task = replace(TASK, name=called, source=called, classes=names, split=assignment.rule)
     size = np.array([it.size for it in rows.images], np.int64)
     images = TarImages(
         [shard.path for shard in shards],
@@ -177,11 +183,11 @@ def open_webdataset(
         called,
         root,
         rows.ids,
-        division.splits,
+        assignment.splits,
         {task: labels},
         sizes=size,
         images=images,
-        notes=(*division.notes, *notes),
+        notes=(*assignment.notes, *notes),
     )
     empty = np.flatnonzero(size == 0).tolist()
     return replace(source, missing=dict.fromkeys(empty, "the file is empty"))
@@ -219,9 +225,9 @@ def _used(root: Path, shards: Sequence[_Shard]) -> tuple[list[_Shard], tuple[str
     named = [shard for shard in shards if shard.word]
     if not named:
         return list(shards), ()
-    official(dict.fromkeys(shard.word for shard in named), root)
+    official_splits(dict.fromkeys(shard.word for shard in named), root)
     others = [shard.path.relative_to(root).as_posix() for shard in shards if not shard.word]
-    return named, left_out(others, "shards")
+    return named, left_out_note(others, "shards")
 
 
 def _rows(shards: Sequence[_Shard], reader: _Reader) -> _Rows:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerscope.data import ReadRequest, loaders, open_source, thin
+from layerscope.data import ReadRequest, loaders, open_source, thin_source
 from layerscope.data.betons import open_beton, open_packed, pack
 from layerscope.data.betons.beton import Beton
 from layerscope.data.betons.sidecar import sidecar_of
@@ -82,7 +82,7 @@ def test_the_two_files_travel_alone(rich, packed, tmp_path):
 
 
 def test_a_thinned_source_reads_its_own_rows(rich, packed):
-    small = thin(open_beton(packed), 6)
+    small = thin_source(open_beton(packed), 6)
     assert 0 < len(small.ids) < 12
     for row, name in enumerate(small.ids):
         assert small.images.place(row).endswith(f", {name}")

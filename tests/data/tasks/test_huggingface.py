@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from layerscope.data import ReadRequest, image_transform, loaders, open_source, thin
+from layerscope.data import ReadRequest, image_transform, loaders, open_source, thin_source
 from layerscope.errors import SourceError, UnknownNameError
 from layerscope.types import Preprocessing
 
@@ -159,7 +159,7 @@ def test_images_are_read_from_several_threads_at_once(root):
 
 @pytest.mark.parametrize("kind", ["threads", "torchvision"])
 def test_loaders_give_the_sets_pixels(root, kind):
-    source = thin(opened(root), 12)
+    source = thin_source(opened(root), 12)
     found = datasets.load_from_disk(str(root))
     rows = [name.split("/") for name in source.ids]
     expected = [

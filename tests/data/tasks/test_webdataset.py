@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from layerscope.data import ReadRequest, image_transform, loaders, open_source, thin
+from layerscope.data import ReadRequest, image_transform, loaders, open_source, thin_source
 from layerscope.data.tars import members
 from layerscope.errors import SourceError
 from layerscope.types import Preprocessing
@@ -140,7 +140,7 @@ def test_images_are_read_from_several_threads_and_in_any_order(root):
 
 @pytest.mark.parametrize("kind", ["threads", "torchvision"])
 def test_loaders_give_the_files_pixels(root, kind):
-    source = thin(opened(root), 12)
+    source = thin_source(opened(root), 12)
     expected = [
         image_transform(PLAIN)(np.asarray(Image.open(io.BytesIO(source.images.read(row)))))
         for row in range(12)
