@@ -26,21 +26,14 @@ from layerscope.data.assembly import assemble
 from layerscope.data.betons.beton import Beton
 from layerscope.data.betons.images import BetonImages
 from layerscope.data.betons.sidecar import read_sidecar, sidecar_of
+from layerscope.data.class_task import class_task
 from layerscope.data.official import RULE, assign_splits, left_out_note, official_splits
 from layerscope.data.source_names import own_name
 from layerscope.data.sources import sources, tasks
 from layerscope.errors import SourceError
-from layerscope.types import SPLITS, Source, Task
+from layerscope.types import SPLITS, Source
 
-TASK = Task(
-    name="beton",
-    source="beton",
-    kind="classes",
-    metric="top-1",
-    direction="maximise",
-    title="Class",
-    split=RULE,
-)
+TASK = class_task("beton", "Class", RULE)
 tasks.add(TASK.name, TASK)
 
 MOST_CLASSES = 1_000_000

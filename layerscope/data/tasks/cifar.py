@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerscope.data.assembly import assemble
+from layerscope.data.class_task import class_task
 from layerscope.data.images import ArrayImages
 from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
@@ -35,17 +36,12 @@ VAL_IMAGES = 5000
 
 
 def _task(title: str, class_count: int) -> Task:
-    name = title.lower().replace("-", "")
-    return Task(
-        name=name,
-        source=name,
-        kind="classes",
-        metric="top-1",
-        direction="maximise",
-        title=title,
-        class_count=class_count,
-        split=f"the official test images test; {VAL_IMAGES // class_count} of each class of train "
+    return class_task(
+        title.lower().replace("-", ""),
+        title,
+        f"the official test images test; {VAL_IMAGES // class_count} of each class of train "
         "validate",
+        class_count=class_count,
         licence="none stated by its authors",
         citation="Krizhevsky (2009), Learning Multiple Layers of Features from Tiny Images",
     )

@@ -31,25 +31,22 @@ import numpy.typing as npt
 
 from layerscope.data.annotations import broken_json, entry, read_json
 from layerscope.data.assembly import assemble
+from layerscope.data.class_task import class_task
 from layerscope.data.listing import require_folder, subfolders
 from layerscope.data.sources import sources, tasks
 from layerscope.data.splits import carve
 from layerscope.errors import SourceError
-from layerscope.types import Source, Task
+from layerscope.types import Source
 
 CATEGORIES = 51
 VAL_SHARE = 0.1
 
-TASK = Task(
-    name="co3d",
-    source="co3d",
-    kind="classes",
-    metric="top-1",
-    direction="maximise",
-    title="CO3D",
-    class_count=CATEGORIES,
-    split="the test sequences of set_lists_fewview_dev.json test; 10 % of its training sequences "
+TASK = class_task(
+    "co3d",
+    "CO3D",
+    "the test sequences of set_lists_fewview_dev.json test; 10 % of its training sequences "
     "validate",
+    class_count=CATEGORIES,
     licence="CC BY-NC 4.0",
     citation="Reizenstein et al. (2021), Common Objects in 3D",
 )

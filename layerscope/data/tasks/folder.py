@@ -28,22 +28,15 @@ import numpy as np
 import numpy.typing as npt
 
 from layerscope.data.assembly import assemble
+from layerscope.data.class_task import class_task
 from layerscope.data.listing import SUFFIXES, ImageFile, image_files, require_folder, subfolders
 from layerscope.data.official import RULE, assign_splits, left_out_note, official_splits
 from layerscope.data.source_names import own_name
 from layerscope.data.sources import sources, tasks
 from layerscope.errors import SourceError
-from layerscope.types import SPLITS, Source, Task
+from layerscope.types import SPLITS, Source
 
-TASK = Task(
-    name="folder",
-    source="folder",
-    kind="classes",
-    metric="top-1",
-    direction="maximise",
-    title="Class",
-    split=RULE,
-)
+TASK = class_task("folder", "Class", RULE)
 tasks.add(TASK.name, TASK)
 
 _LAYOUT = "Give a folder with train/, val/ and test/ and in them one folder for each class."

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from layerscope.data.annotations import read_lines
 from layerscope.data.assembly import assemble
+from layerscope.data.class_task import class_task
 from layerscope.data.listing import ImageFile, image_files, require_folder, subfolders
 from layerscope.data.sources import sources, tasks
 from layerscope.data.splits import carve, codes, hash_order, with_val
@@ -50,17 +51,8 @@ _LAYOUT = (
 
 
 def _task(name: str, title: str, split: str, count: int, citation: str) -> Task:
-    return Task(
-        name=name,
-        source="in1k",
-        kind="classes",
-        metric="top-1",
-        direction="maximise",
-        title=title,
-        class_count=count,
-        split=split,
-        licence=_LICENCE,
-        citation=citation,
+    return class_task(
+        name, title, split, source="in1k", class_count=count, licence=_LICENCE, citation=citation
     )
 
 

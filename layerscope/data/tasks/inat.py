@@ -16,21 +16,18 @@ import numpy as np
 
 from layerscope.data.annotations import entry, read_json
 from layerscope.data.assembly import assemble
+from layerscope.data.class_task import class_task
 from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
 from layerscope.data.splits import carve, with_val
 from layerscope.errors import SourceError
-from layerscope.types import Source, Task
+from layerscope.types import Source
 
-TASK = Task(
-    name="inat",
-    source="inat",
-    kind="classes",
-    metric="top-1",
-    direction="maximise",
-    title="iNaturalist 2018",
+TASK = class_task(
+    "inat",
+    "iNaturalist 2018",
+    "val2018.json tests; 10 % of every species of train2018.json validate",
     class_count=8142,
-    split="val2018.json tests; 10 % of every species of train2018.json validate",
     licence="images under their photographers' licences, for non-commercial research",
     citation="Van Horn et al. (2018), The iNaturalist Species Classification and Detection Dataset",
 )

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerscope.data.assembly import assemble
+from layerscope.data.class_task import class_task
 from layerscope.data.sources import sources, tasks
 from layerscope.errors import SourceError
 from layerscope.types import SPLITS, Encoding, Source, Task
@@ -73,16 +74,8 @@ FLOOR_HUE = _latent("floor-hue", "Floor hue", "turn", "circular", 1.0)
 SPOT_THETA = _latent("spot-theta", "Spot θ", "rad", "raw")
 SPOT_PHI = _latent("spot-phi", "Spot φ", "rad", "circular", 2 * math.pi)
 SPOT_HUE = _latent("spot-hue", "Spot hue", "turn", "circular", 1.0)
-CATEGORY = Task(
-    name=f"{NAME}-category",
-    source=NAME,
-    kind="classes",
-    metric="top-1",
-    direction="maximise",
-    title="Category",
-    split=_SPLIT,
-    licence=_LICENCE,
-    citation=_CITATION,
+CATEGORY = class_task(
+    f"{NAME}-category", "Category", _SPLIT, source=NAME, licence=_LICENCE, citation=_CITATION
 )
 
 COLUMNS: dict[Task, tuple[str, ...]] = {

@@ -22,6 +22,7 @@ import numpy as np
 
 from layerscope.data.annotations import read_lines
 from layerscope.data.assembly import assemble
+from layerscope.data.class_task import class_task
 from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
 from layerscope.data.splits import carve, with_val
@@ -33,15 +34,11 @@ _LICENCE = "Places terms of use: non-commercial research and education"
 
 
 def _task(name: str, count: int, citation: str) -> Task:
-    return Task(
-        name=name,
-        source=name,
-        kind="classes",
-        metric="top-1",
-        direction="maximise",
-        title=f"Places{count}",
+    return class_task(
+        name,
+        f"Places{count}",
+        "the official validation images test; 100 of each category of train validate",
         class_count=count,
-        split="the official validation images test; 100 of each category of train validate",
         licence=_LICENCE,
         citation=citation,
     )

@@ -40,6 +40,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerscope.data.assembly import assemble
+from layerscope.data.class_task import class_task
 from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
 from layerscope.data.splits import codes, hashed_splits
@@ -64,16 +65,13 @@ Factors = dict[str, list[str]]
 """By column: the value of each image."""
 
 
-def _asked(source: str, word: str, title: str, count: int) -> Task:
-    return Task(
-        name=f"{source}-{word}",
+def _factor_task(source: str, word: str, title: str, count: int) -> Task:
+    return class_task(
+        f"{source}-{word}",
+        f"{_TITLES[source]}, {title}",
+        f"self-made, as no split is official: 60, 20 and 20 %; {_GROUPS[source]} together",
         source=source,
-        kind="classes",
-        metric="top-1",
-        direction="maximise",
-        title=f"{_TITLES[source]}, {title}",
         class_count=count,
-        split=f"self-made, as no split is official: 60, 20 and 20 %; {_GROUPS[source]} together",
         licence="CC BY-NC 4.0, and not to train generative models",
         citation="Bordes et al. (2023), PUG: Photorealistic and Semantically Controllable "
         "Synthetic Data",
@@ -82,32 +80,32 @@ def _asked(source: str, word: str, title: str, count: int) -> Task:
 
 COLUMNS = {
     ANIMALS: {
-        "character_name": _asked(ANIMALS, "animal", "animal", 70),
-        "world_name": _asked(ANIMALS, "background", "background", 64),
-        "character_scale": _asked(ANIMALS, "size", "size", 3),
-        "character_texture": _asked(ANIMALS, "texture", "texture", 4),
-        "camera_yaw": _asked(ANIMALS, "camera-yaw", "camera yaw", 4),
+        "character_name": _factor_task(ANIMALS, "animal", "animal", 70),
+        "world_name": _factor_task(ANIMALS, "background", "background", 64),
+        "character_scale": _factor_task(ANIMALS, "size", "size", 3),
+        "character_texture": _factor_task(ANIMALS, "texture", "texture", 4),
+        "camera_yaw": _factor_task(ANIMALS, "camera-yaw", "camera yaw", 4),
     },
     IMAGENET: {
-        "character_label": _asked(IMAGENET, "object", "object", 151),
-        "world_name": _asked(IMAGENET, "background", "background", 64),
-        "character_rotation_yaw": _asked(IMAGENET, "object-yaw", "object yaw", 6),
-        "character_rotation_roll": _asked(IMAGENET, "object-roll", "object roll", 6),
-        "character_rotation_pitch": _asked(IMAGENET, "object-pitch", "object pitch", 6),
-        "character_scale": _asked(IMAGENET, "size", "size", 6),
-        "camera_yaw": _asked(IMAGENET, "camera-yaw", "camera yaw", 0),
-        "camera_roll": _asked(IMAGENET, "camera-roll", "camera roll", 6),
-        "camera_pitch": _asked(IMAGENET, "camera-pitch", "camera pitch", 6),
-        "character_texture": _asked(IMAGENET, "texture", "texture", 0),
-        "scene_light": _asked(IMAGENET, "light", "light", 7),
+        "character_label": _factor_task(IMAGENET, "object", "object", 151),
+        "world_name": _factor_task(IMAGENET, "background", "background", 64),
+        "character_rotation_yaw": _factor_task(IMAGENET, "object-yaw", "object yaw", 6),
+        "character_rotation_roll": _factor_task(IMAGENET, "object-roll", "object roll", 6),
+        "character_rotation_pitch": _factor_task(IMAGENET, "object-pitch", "object pitch", 6),
+        "character_scale": _factor_task(IMAGENET, "size", "size", 6),
+        "camera_yaw": _factor_task(IMAGENET, "camera-yaw", "camera yaw", 0),
+        "camera_roll": _factor_task(IMAGENET, "camera-roll", "camera roll", 6),
+        "camera_pitch": _factor_task(IMAGENET, "camera-pitch", "camera pitch", 6),
+        "character_texture": _factor_task(IMAGENET, "texture", "texture", 0),
+        "scene_light": _factor_task(IMAGENET, "light", "light", 7),
     },
     SPAR: {
-        "character_name": _asked(SPAR, "animal", "animal on the left or below", 32),
-        "character2_name": _asked(SPAR, "animal2", "animal on the right or above", 32),
-        "world_name": _asked(SPAR, "background", "background", 10),
-        "character_texture": _asked(SPAR, "texture", "texture on the left or below", 3),
-        "character2_texture": _asked(SPAR, "texture2", "texture on the right or above", 3),
-        "character1_pos": _asked(SPAR, "arrangement", "arrangement", 2),
+        "character_name": _factor_task(SPAR, "animal", "animal on the left or below", 32),
+        "character2_name": _factor_task(SPAR, "animal2", "animal on the right or above", 32),
+        "world_name": _factor_task(SPAR, "background", "background", 10),
+        "character_texture": _factor_task(SPAR, "texture", "texture on the left or below", 3),
+        "character2_texture": _factor_task(SPAR, "texture2", "texture on the right or above", 3),
+        "character1_pos": _factor_task(SPAR, "arrangement", "arrangement", 2),
     },
 }
 """By source and column of its table: the question after that factor, the main one first."""

@@ -65,7 +65,7 @@ _THREADS = 8
 Latents = npt.NDArray[np.float64]
 
 
-def _asked(task: Task) -> Task:
+def _own_task(task: Task) -> Task:
     return replace(
         task,
         name=f"{NAME}{task.name.removeprefix(objects3d.NAME)}",
@@ -78,9 +78,9 @@ def _asked(task: Task) -> Task:
     )
 
 
-COLUMNS = {_asked(task): names for task, names in objects3d.COLUMNS.items()}
+COLUMNS = {_own_task(task): names for task, names in objects3d.COLUMNS.items()}
 """By latent task: the latents that its targets are made of."""
-CATEGORY = _asked(objects3d.CATEGORY)
+CATEGORY = _own_task(objects3d.CATEGORY)
 for _task in (*COLUMNS, CATEGORY):
     tasks.add(_task.name, _task)
 
@@ -121,7 +121,7 @@ def open_3diebench(root: Path, *, lists: Path | None = None) -> Source:
     home = _home(root, lists)
     train, test = (_objects(home, part) for part in ("train", "val"))
     classes = _classes(home, train, test)
-    kept = _kept(home, train, test)
+    kept = _exclude_tested(home, train, test)
     latents = _latents(root, home, train, test, kept)
     train = train.select(kept)
     both = _Objects((*train.folders, *test.folders), np.r_[train.labels, test.labels])
@@ -145,7 +145,7 @@ def open_3diebench(root: Path, *, lists: Path | None = None) -> Source:
     )
 
 
-def _kept(home: Path, train: _Objects, test: _Objects) -> npt.NDArray[np.bool_]:
+def _exclude_tested(home: Path, train: _Objects, test: _Objects) -> npt.NDArray[np.bool_]:
     """Return which training objects are no test objects as well."""
     tested = set(test.models)
     kept = np.array([it not in tested for it in train.models], np.bool_)

@@ -32,6 +32,7 @@ import numpy.typing as npt
 
 from layerscope.data.annotations import read_lines
 from layerscope.data.assembly import assemble
+from layerscope.data.class_task import class_task
 from layerscope.data.listing import SUFFIXES, require_folder, subfolders
 from layerscope.data.official import (
     RULE,
@@ -44,17 +45,9 @@ from layerscope.data.source_names import own_name
 from layerscope.data.sources import sources, tasks
 from layerscope.data.tars import COMPRESSED, Member, TarImages, compressed, members
 from layerscope.errors import SourceError
-from layerscope.types import Source, Task
+from layerscope.types import Source
 
-TASK = Task(
-    name="webdataset",
-    source="webdataset",
-    kind="classes",
-    metric="top-1",
-    direction="maximise",
-    title="Class",
-    split=RULE,
-)
+TASK = class_task("webdataset", "Class", RULE)
 tasks.add(TASK.name, TASK)
 
 _LAYOUT = "It holds train-000000.tar and so on; name.jpg and name.cls in them are one image."
