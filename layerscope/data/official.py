@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.data.splits import Labels, carve, hashed_splits, with_val
+from layerscope.data.splits import Labels, carve_val, hashed_splits
 from layerscope.errors import SourceError
 from layerscope.types import SPLITS, Split
 
@@ -133,16 +133,10 @@ def assign_splits(
         nobody = np.zeros(len(names), np.bool_)
         return SplitAssignment(parts, "train, val and test as the set has them", nobody, ())
     train = parts == "train"
-    rows = np.flatnonzero(train)
-    val = carve(
-        [names[row] for row in rows.tolist()],
-        None if labels is None else labels[rows],
-        share=VAL_SHARE,
-        groups=None if groups is None else groups[rows],
-    )
+    splits = carve_val(train, names, labels, share=VAL_SHARE, groups=groups)
     tests = "its val split tests" if "val" in brought else "its test split tests"
     rule = f"{tests}; 10 % of train validate, chosen by seed 0"
-    return SplitAssignment(with_val(train, val), rule, train, (rule,))
+    return SplitAssignment(splits, rule, train, (rule,))
 
 
 def _assign_all(

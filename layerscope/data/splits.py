@@ -103,6 +103,39 @@ def with_val(train: Mask, val: Mask) -> npt.NDArray[np.str_]:
     return splits
 
 
+def carve_val(
+    train: Mask,
+    names: Sequence[str],
+    labels: Labels | None = None,
+    *,
+    share: float | None = None,
+    per_class: int | None = None,
+    groups: npt.NDArray[np.str_] | None = None,
+    seed: int = 0,
+) -> npt.NDArray[np.str_]:
+    """Return the (n,) splits of official training rows, some of which validate, and test rows.
+
+    Args:
+        train: (n,) rows of the official training split; all others test.
+        names: (n,) of all rows; :func:`carve` chooses by them.
+        labels: (n,) classes to stratify by; None for targets that are no classes.
+        share: Of the training rows (or groups) that validate.
+        per_class: How many of every class validate, in place of a share.
+        groups: (n,) rows of one group stay together.
+        seed: Another seed, another choice.
+    """
+    rows = np.flatnonzero(train)
+    val = carve(
+        [names[row] for row in rows.tolist()],
+        None if labels is None else labels[rows],
+        share=share,
+        per_class=per_class,
+        groups=None if groups is None else groups[rows],
+        seed=seed,
+    )
+    return with_val(train, val)
+
+
 def hashed_splits(
     names: Sequence[str],
     labels: Labels | None,
@@ -111,15 +144,8 @@ def hashed_splits(
 ) -> npt.NDArray[np.str_]:
     """Return the (n,) splits of rows that come without any: 60, 20 and 20 %."""
     test = carve(names, labels, share=TEST_SHARE, groups=groups, seed=seed)
-    rest = np.flatnonzero(~test)
-    val = carve(
-        [names[row] for row in rest.tolist()],
-        None if labels is None else labels[rest],
-        share=VAL_SHARE / (1 - TEST_SHARE),
-        groups=None if groups is None else groups[rest],
-        seed=seed + 1,
-    )
-    return with_val(~test, val)
+    share = VAL_SHARE / (1 - TEST_SHARE)
+    return carve_val(~test, names, labels, share=share, groups=groups, seed=seed + 1)
 
 
 def codes(splits: npt.NDArray[np.str_]) -> npt.NDArray[np.int8]:

@@ -27,7 +27,7 @@ from layerscope.data.assembly import assemble
 from layerscope.data.class_task import class_task
 from layerscope.data.listing import ImageFile, image_files, require_folder, subfolders
 from layerscope.data.sources import sources, tasks
-from layerscope.data.splits import carve, codes, hash_order, with_val
+from layerscope.data.splits import carve_val, codes, hash_order
 from layerscope.errors import SourceError
 from layerscope.types import SPLITS, Source, Task
 
@@ -106,8 +106,7 @@ def open_in1k(root: Path, *, list_1p: Path | None = None, list_10p: Path | None 
     places = {wnid: place for place, wnid in enumerate(classes)}
     labels = np.array([places[name.split("/")[1]] for name in ids], np.int64)
     train = np.arange(len(ids)) < len(found["train"])
-    val = carve(ids[: len(found["train"])], labels[train], per_class=VAL_PER_CLASS)
-    splits = with_val(train, val)
+    splits = carve_val(train, ids, labels, per_class=VAL_PER_CLASS)
     lists = {"in1k-1p": list_1p, "in1k-10p": list_10p}
     listed = {name: _listed(path, ids, splits) for name, path in lists.items() if path is not None}
     drawn = {name: _subset(classes, name) for name in DRAWN}

@@ -19,7 +19,7 @@ from layerscope.data.assembly import assemble
 from layerscope.data.class_task import class_task
 from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
-from layerscope.data.splits import carve, with_val
+from layerscope.data.splits import carve_val
 from layerscope.errors import SourceError
 from layerscope.types import Source
 
@@ -61,12 +61,11 @@ def open_inat(root: Path) -> Source:
         [places[category] for category in (*train.values(), *test.values())], np.int64
     )
     of_train = np.arange(len(labels)) < len(train)
-    val = carve(list(train), labels[of_train], share=VAL_SHARE)
     return assemble(
         TASK.source,
         root,
         ids,
-        with_val(of_train, val),
+        carve_val(of_train, ids, labels, share=VAL_SHARE),
         {replace(TASK, classes=tuple(names.values())): labels},
     )
 

@@ -25,7 +25,7 @@ from layerscope.data.assembly import assemble
 from layerscope.data.class_task import class_task
 from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
-from layerscope.data.splits import carve, with_val
+from layerscope.data.splits import carve_val
 from layerscope.errors import SourceError
 from layerscope.types import Source, Task
 
@@ -98,13 +98,7 @@ def open_places205(root: Path) -> Source:
     ]
     train, test = (_pairs(path, PLACES205.class_count) for path in lists)
     names = _names([*train, *test], PLACES205.class_count, lists[0])
-    return _source(
-        PLACES205,
-        root,
-        [(f"{images}/{path}", it) for path, it in train],
-        [(f"{images}/{path}", it) for path, it in test],
-        names,
-    )
+    return _source(PLACES205, root, _within(images, train), _within(images, test), names)
 
 
 @sources.register(PLACES365.source)
@@ -137,13 +131,7 @@ def open_places365(root: Path) -> Source:
                 hint=_LAYOUT365,
             )
     test = _pairs(root / TEST, PLACES365.class_count)
-    return _source(
-        PLACES365,
-        root,
-        [(f"{of_train}/{path}", label) for path, label in train],
-        [(f"{of_test}/{path}", label) for path, label in test],
-        names,
-    )
+    return _source(PLACES365, root, _within(of_train, train), _within(of_test, test), names)
 
 
 def _source(
@@ -152,9 +140,13 @@ def _source(
     ids = [path for path, _ in (*train, *test)]
     labels = np.array([label for _, label in (*train, *test)], np.int64)
     of_train = np.arange(len(ids)) < len(train)
-    val = carve(ids[: len(train)], labels[of_train], per_class=VAL_PER_CLASS)
+    splits = carve_val(of_train, ids, labels, per_class=VAL_PER_CLASS)
     targets = {replace(task, classes=tuple(names)): labels}
-    return assemble(task.source, root, ids, with_val(of_train, val), targets)
+    return assemble(task.source, root, ids, splits, targets)
+
+
+def _within(folder: str, pairs: Sequence[_Pair]) -> list[_Pair]:
+    return [(f"{folder}/{path}", label) for path, label in pairs]
 
 
 def _first(root: Path, folders: Sequence[str], hint: str) -> str:
