@@ -15,6 +15,7 @@ from layerscope.render.renderer import Renderer, renderers
 from layerscope.render.settings import RenderSettings
 from layerscope.render.table import ImageRow, as_csv, table
 from layerscope.render.workers import RenderJob, render_jobs
+from layerscope.rendered_set import TABLE
 from layerscope.runtime.cpus import processors
 
 Progress = Callable[[int, int], None]
@@ -56,7 +57,7 @@ def render_dataset(
     record = manifest(settings, rows, renderer.version())
     check_agreement(out, record)
     write_manifest(out, record, complete=False)
-    write_whole(out / "latents.csv", as_csv(rows))
+    write_whole(out / TABLE, as_csv(rows))
     if not (out / "preview.png").exists():
         write_whole(out / "preview.png", png(contact_sheet(instances, settings, renderer)))
     _render_missing(out, settings, rows, renderer, workers or len(processors()), progress)

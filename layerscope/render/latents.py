@@ -1,24 +1,14 @@
-"""The seven latents of an image: their ranges, how they are drawn, and what they mean in space."""
+"""The seven latents of an image: how they are drawn, and what they mean in space."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import astuple, dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
-LATENTS: dict[str, tuple[float, float, str]] = {
-    "yaw": (-math.pi / 2, math.pi / 2, "radians"),
-    "pitch": (-math.pi / 2, math.pi / 2, "radians"),
-    "roll": (-math.pi / 2, math.pi / 2, "radians"),
-    "floor_hue": (0.0, 1.0, "turns of the colour wheel"),
-    "spot_theta": (0.0, math.pi / 4, "radians"),
-    "spot_phi": (0.0, 2 * math.pi, "radians"),
-    "spot_hue": (0.0, 1.0, "turns of the colour wheel"),
-}
-"""By name: lowest value, highest value and unit. All are uniform, as in the paper's Table 1."""
+from layerscope.rendered_set import LATENTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,18 +6,18 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from layerscope.errors import RenderError
 from layerscope.render.catalogue import digest
 from layerscope.render.files import write_whole
-from layerscope.render.latents import LATENTS
 from layerscope.render.scene import STAGE
 from layerscope.render.settings import RenderSettings
 from layerscope.render.table import ImageRow
+from layerscope.rendered_set import LATENTS, MANIFEST
 from layerscope.types import SPLITS
+from layerscope.version import __version__
 
 SCHEMA = "objects3d/1"
 DECISIVE = ("schema", "settings", "meshes_sha256", "renderer", "renderer_version")
@@ -32,14 +32,13 @@ def manifest(
     return {
         "schema": SCHEMA,
         "complete": False,
-        "layerscope_version": _own_version(),
+        "layerscope_version": __version__,
         "renderer": settings.renderer,
         "renderer_version": renderer_version,
         "settings": _plain(settings),
         "meshes_sha256": digest(instances),
         "latents": {
-            name: {"low": low, "high": high, "unit": unit, "distribution": "uniform"}
-            for name, (low, high, unit) in LATENTS.items()
+            name: {**span._asdict(), "distribution": "uniform"} for name, span in LATENTS.items()
         },
         "rotation": "extrinsic xyz: about x by yaw, then about y by pitch, then about z by roll",
         "stage": asdict(STAGE),
@@ -54,7 +53,7 @@ def check_agreement(folder: Path, wanted: dict[str, Any]) -> None:
     Raises:
         RenderError: It was made otherwise; the message says what differs.
     """
-    file = folder / "dataset.json"
+    file = folder / MANIFEST
     if not file.exists():
         _check_unused(folder)
         return
@@ -74,7 +73,7 @@ def check_agreement(folder: Path, wanted: dict[str, Any]) -> None:
 def write_manifest(folder: Path, record: dict[str, Any], *, complete: bool) -> None:
     """Write the record, marked as complete or not."""
     text = json.dumps(record | {"complete": complete}, indent=2) + "\n"
-    write_whole(folder / "dataset.json", text.encode())
+    write_whole(folder / MANIFEST, text.encode())
 
 
 def _check_unused(folder: Path) -> None:
@@ -119,10 +118,3 @@ def _counts(rows: Sequence[ImageRow], each: str) -> dict[str, int]:
     seen = {(row.instance.name if each == "object" else row.image): row.split for row in rows}
     counts = Counter(seen.values())
     return {split: counts[split] for split in SPLITS}
-
-
-def _own_version() -> str:
-    try:
-        return version("layerscope")
-    except PackageNotFoundError:
-        return "source tree"

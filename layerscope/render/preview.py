@@ -11,10 +11,11 @@ from PIL import Image as Pillow
 from PIL import ImageDraw
 
 from layerscope.render.catalogue import ObjectInstance, colour, shape
-from layerscope.render.latents import LATENTS, Latents
+from layerscope.render.latents import Latents
 from layerscope.render.renderer import Image, Renderer
 from layerscope.render.scene import Scene
 from layerscope.render.settings import RenderSettings
+from layerscope.rendered_set import LATENTS
 
 COLUMNS = 8
 LARGEST_TILE = 128

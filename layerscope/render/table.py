@@ -8,12 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from layerscope.render.catalogue import ObjectInstance
-from layerscope.render.latents import LATENTS, Latents, draw_latents
+from layerscope.render.latents import Latents, draw_latents
 from layerscope.render.settings import RenderSettings
 from layerscope.render.splits import split_objects
+from layerscope.rendered_set import HEADER
 from layerscope.types import Split
-
-HEADER = ("image", "object", "category", *LATENTS, "split")
 
 
 @dataclass(frozen=True, slots=True)

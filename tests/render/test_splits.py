@@ -6,7 +6,8 @@ import pytest
 from layerscope.render import RenderSettings
 from layerscope.render.catalogue import ObjectInstance, catalogue
 from layerscope.render.splits import split_objects
-from layerscope.render.table import HEADER, as_csv, table
+from layerscope.render.table import as_csv, table
+from layerscope.rendered_set import HEADER
 from layerscope.types import SPLITS
 
 FULL = catalogue(RenderSettings())

@@ -22,23 +22,10 @@ from layerscope.data.assembly import assemble
 from layerscope.data.class_task import class_task
 from layerscope.data.sources import sources, tasks
 from layerscope.errors import SourceError
+from layerscope.rendered_set import HEADER, LATENTS, MANIFEST, TABLE
 from layerscope.types import SPLITS, Encoding, Source, Task
 
 NAME = "objects3d"
-
-RANGES: dict[str, tuple[float, float]] = {
-    "yaw": (-math.pi / 2, math.pi / 2),
-    "pitch": (-math.pi / 2, math.pi / 2),
-    "roll": (-math.pi / 2, math.pi / 2),
-    "floor_hue": (0.0, 1.0),
-    "spot_theta": (0.0, math.pi / 4),
-    "spot_phi": (0.0, 2 * math.pi),
-    "spot_hue": (0.0, 1.0),
-}
-"""By latent: lowest and highest value. Beyond ±π/2 a pose's quaternion would change its sign."""
-
-HEADER = ("image", "object", "category", *RANGES, "split")
-"""The columns of ``latents.csv``, in this order."""
 
 _ROUNDING = 1e-6
 """What a value written with six decimals may lie outside its range."""
@@ -117,7 +104,7 @@ def open_objects3d(root: Path) -> Source:
         SourceError: Something is missing, incomplete or inconsistent; the message names the file
             and the line.
     """
-    table = root / "latents.csv"
+    table = root / TABLE
     _require_complete(root)
     lines = tuple(_lines(table))
     if not lines:
@@ -145,13 +132,13 @@ def _source(root: Path, lines: Sequence[Line]) -> Source:
 
 
 def _require_complete(root: Path) -> None:
-    card = root / "dataset.json"
+    card = root / MANIFEST
     if not root.is_dir():
         raise SourceError(f"There is no folder {str(root)!r}.", hint=_RENDER)
-    if not (root / "latents.csv").is_file():
-        raise SourceError(f"The folder {str(root)!r} has no latents.csv.", hint=_RENDER)
+    if not (root / TABLE).is_file():
+        raise SourceError(f"The folder {str(root)!r} has no {TABLE}.", hint=_RENDER)
     if not card.is_file():
-        raise SourceError(f"The folder {str(root)!r} has no dataset.json.", hint=_RENDER)
+        raise SourceError(f"The folder {str(root)!r} has no {MANIFEST}.", hint=_RENDER)
     try:
         known = json.loads(card.read_text())
     except ValueError as error:
@@ -185,7 +172,7 @@ def _line(table: Path, number: int, cells: Sequence[str]) -> Line:
             raise _wrong(table, number, f"has no {column}")
     if named["split"] not in SPLITS:
         raise _wrong(table, number, f"has the split {named['split']!r}, not {', '.join(SPLITS)}")
-    latents = {name: _value(table, number, name, named[name]) for name in RANGES}
+    latents = {name: _value(table, number, name, named[name]) for name in LATENTS}
     return Line(number, named["image"], named["object"], named["category"], latents, named["split"])
 
 
@@ -194,7 +181,7 @@ def _value(table: Path, number: int, name: str, cell: str) -> float:
         value = float(cell)
     except ValueError:
         raise _wrong(table, number, f"has {name} {cell!r}, which is no number") from None
-    low, high = RANGES[name]
+    low, high, _ = LATENTS[name]
     if not low - _ROUNDING <= value <= high + _ROUNDING:  # False for a NaN too
         raise _wrong(table, number, f"has {name} {cell}, outside [{low:.6g}, {high:.6g}]")
     return value

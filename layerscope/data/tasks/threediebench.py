@@ -39,16 +39,15 @@ from layerscope.data.sources import sources, tasks
 from layerscope.data.splits import carve
 from layerscope.data.tasks import objects3d
 from layerscope.errors import SourceError
+from layerscope.rendered_set import LATENTS
 from layerscope.types import Source, Task
 
 NAME = "3diebench"
 VIEWS = 50
-RANGES = objects3d.RANGES
-"""By latent, in the order of the files: lowest and highest value."""
 VAL_SHARE = 0.1
 
 _FILES = ("train_images", "train_labels", "val_images", "val_labels")
-_LATENTS = ("all_latents_train", "all_latents_val")
+_ARRAYS = ("all_latents_train", "all_latents_val")
 _LAYOUT = (
     "It holds <synset>/<object>/image_0.jpg to image_49.jpg and latent_0.npy to latent_49.npy, as "
     "3DIEBench.tar.gz unpacks them."
@@ -166,7 +165,7 @@ def _notes(left_out: int) -> tuple[str, ...]:
 def _targets(
     latents: Latents, labels: npt.NDArray[np.int64], classes: tuple[str, ...]
 ) -> dict[Task, npt.NDArray[Any]]:
-    places = {name: place for place, name in enumerate(RANGES)}
+    places = {name: place for place, name in enumerate(LATENTS)}
     targets: dict[Task, npt.NDArray[Any]] = {
         task: latents[:, [places[name] for name in names]] for task, names in COLUMNS.items()
     }
@@ -242,7 +241,7 @@ def _latents(
     root: Path, home: Path, train: _Objects, test: _Objects, kept: npt.NDArray[np.bool_]
 ) -> Latents:
     masks = (kept, np.ones(len(test.folders), np.bool_))
-    arrays = [home / f"{name}.npy" for name in _LATENTS]
+    arrays = [home / f"{name}.npy" for name in _ARRAYS]
     if all(path.is_file() for path in arrays):
         found = [
             _from_array(root, path, objects, mask)
@@ -260,11 +259,11 @@ def _latents(
 
 
 def _from_array(root: Path, path: Path, objects: _Objects, kept: npt.NDArray[np.bool_]) -> Latents:
-    shape = (VIEWS * len(objects.folders), len(RANGES))
+    shape = (VIEWS * len(objects.folders), len(LATENTS))
     rows = _array(path, "f", shape, f"{shape[0]:,} rows of {shape[1]} latents")
-    by_object = rows.reshape(-1, VIEWS, len(RANGES))
+    by_object = rows.reshape(-1, VIEWS, len(LATENTS))
     _require_order(root, path, objects.folders, by_object)
-    return np.asarray(by_object[kept], np.float64).reshape(-1, len(RANGES))
+    return np.asarray(by_object[kept], np.float64).reshape(-1, len(LATENTS))
 
 
 def _require_order(
@@ -286,7 +285,7 @@ def _require_order(
 
 
 def _from_files(root: Path, folders: Sequence[str]) -> Latents:
-    found = np.empty((len(folders), VIEWS, len(RANGES)))
+    found = np.empty((len(folders), VIEWS, len(LATENTS)))
 
     def read(place: int) -> None:
         for view in range(VIEWS):
@@ -295,7 +294,7 @@ def _from_files(root: Path, folders: Sequence[str]) -> Latents:
     with ThreadPoolExecutor(_THREADS) as pool:
         for _ in pool.map(read, range(len(folders))):
             pass
-    return found.reshape(-1, len(RANGES))
+    return found.reshape(-1, len(LATENTS))
 
 
 def _one(file: Path) -> Latents:
@@ -309,7 +308,7 @@ def _one(file: Path) -> Latents:
         ) from None
     except (OSError, ValueError, EOFError) as error:
         raise SourceError(f"{str(file)!r} is no NumPy array: {error}.", hint=_LAYOUT) from error
-    if latent.shape != (len(RANGES),) or latent.dtype.kind != "f":
+    if latent.shape != (len(LATENTS),) or latent.dtype.kind != "f":
         raise SourceError(
             f"{str(file)!r} holds {latent.dtype} of shape {latent.shape}, not 7 values.",
             hint=_LAYOUT,
@@ -318,12 +317,12 @@ def _one(file: Path) -> Latents:
 
 
 def _require_ranges(root: Path, latents: Latents, folders: Sequence[str]) -> None:
-    low, high = np.array(list(RANGES.values())).T
+    low, high = np.array([span[:2] for span in LATENTS.values()]).T
     inside = (latents >= low - _ROUNDING) & (latents <= high + _ROUNDING)  # False for a NaN too
     if inside.all():
         return
     row, place = np.argwhere(~inside)[0].tolist()
-    name = list(RANGES)[place]
+    name = list(LATENTS)[place]
     raise SourceError(
         f"View {row % VIEWS} of {folders[row // VIEWS]!r} in {str(root)!r} has {name} "
         f"{latents[row, place]:.6g}, outside [{low[place]:.6g}, {high[place]:.6g}].",
