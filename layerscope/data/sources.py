@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from layerscope.data.images import select_missing
 from layerscope.errors import SettingsError, SourceError, UnknownNameError
 from layerscope.registry import Registry
 from layerscope.types import SPLITS, Source, Task
@@ -166,9 +167,5 @@ def _subset(source: Source, rows: npt.NDArray[np.int64]) -> Source:
         targets={name: target[rows] for name, target in source.targets.items()},
         task_splits={name: split[rows] for name, split in source.task_splits.items()},
         images=None if source.images is None else source.images.select(rows),
-        missing={
-            place: source.missing[row]
-            for place, row in enumerate(rows.tolist())
-            if row in source.missing
-        },
+        missing=select_missing(source.missing, rows),
     )

@@ -7,7 +7,6 @@ object are one group.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from layerscope.data.annotations import csv_lines
 from layerscope.data.assembly import assemble
 from layerscope.data.class_task import class_task
 from layerscope.data.sources import sources, tasks
@@ -151,16 +151,15 @@ def _require_complete(root: Path) -> None:
 
 
 def _lines(table: Path) -> Iterator[Line]:
-    with table.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        if tuple(header) != HEADER:
-            raise SourceError(
-                f"{str(table)!r} has the columns {','.join(header) or '(none)'}.",
-                hint=f"The columns must be {','.join(HEADER)}.",
-            )
-        for cells in reader:
-            yield _line(table, reader.line_num, cells)
+    lines = csv_lines(table)
+    _, header = next(lines, (1, []))
+    if tuple(header) != HEADER:
+        raise SourceError(
+            f"{str(table)!r} has the columns {','.join(header) or '(none)'}.",
+            hint=f"The columns must be {','.join(HEADER)}.",
+        )
+    for number, cells in lines:
+        yield _line(table, number, cells)
 
 
 def _line(table: Path, number: int, cells: Sequence[str]) -> Line:

@@ -29,16 +29,16 @@ test images is documented, with three of its columns.
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from layerscope.data.annotations import csv_lines
 from layerscope.data.assembly import assemble
 from layerscope.data.class_task import class_task
 from layerscope.data.listing import require_folder
@@ -205,9 +205,9 @@ def _source(
     """
     everything = np.ones(len(ids), np.bool_)
     masks = {column: (used or {}).get(column, everything) for column in COLUMNS[name]}
-    answers = {column: _answers(factors[column], masks[column]) for column in masks}
+    labelled = {column: _label(factors[column], masks[column]) for column in masks}
     main = next(iter(COLUMNS[name]))
-    splits = hashed_splits(ids, _answers(factors[main], everything).labels, groups)
+    splits = hashed_splits(ids, _label(factors[main], everything).labels, groups)
     parts = {
         task.name: np.where(masks[column], codes(splits), np.int8(-1))
         for column, task in COLUMNS[name].items()
@@ -220,7 +220,7 @@ def _source(
         ids,
         splits,
         {
-            replace(task, classes=answers[column].classes): answers[column].labels
+            replace(task, classes=labelled[column].classes): labelled[column].labels
             for column, task in COLUMNS[name].items()
         },
         groups=groups,
@@ -239,18 +239,18 @@ def _require_splits(table: Path, parts: Mapping[str, npt.NDArray[np.int8]]) -> N
                 )
 
 
-class _Answers(NamedTuple):
+class _Labels(NamedTuple):
     classes: tuple[str, ...]
     """Numbers by their size, words by the alphabet."""
     labels: npt.NDArray[np.int64]
     """(n,) 0 where nothing is asked."""
 
 
-def _answers(values: Sequence[str], used: Mask) -> _Answers:
+def _label(values: Sequence[str], used: Mask) -> _Labels:
     found = {value for value, asked in zip(values, used.tolist(), strict=True) if asked}
     classes = tuple(sorted(found, key=_size if all(map(_is_number, found)) else str))
     places = {value: place for place, value in enumerate(classes)}
-    return _Answers(classes, np.array([places.get(value, 0) for value in values], np.int64))
+    return _Labels(classes, np.array([places.get(value, 0) for value in values], np.int64))
 
 
 def _size(value: str) -> tuple[float, str]:
@@ -288,26 +288,26 @@ def _factors(root: Path, name: str, *others: str) -> Factors:
     table = root / TABLES[name]
     wanted = ("filename", *COLUMNS[name], *others)
     factors: Factors = {column: [] for column in wanted}
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = [it for it in wanted if it not in (reader.fieldnames or ())]
-        if missing:
-            raise SourceError(f"{str(table)!r} has no column {missing[0]!r}.", hint=hint)
-        for cells in reader:
-            _add(factors, cells, table, reader.line_num)
+    lines = csv_lines(table)
+    _, header = next(lines, (1, []))
+    missing = [it for it in wanted if it not in header]
+    if missing:
+        raise SourceError(f"{str(table)!r} has no column {missing[0]!r}.", hint=hint)
+    for number, cells in lines:
+        if len(cells) > len(header):
+            raise SourceError(
+                f"{str(table)!r}, line {number}, has more values than there are columns.",
+                hint="Unpack the table from the archive again.",
+            )
+        _add(factors, dict(zip(header, cells, strict=False)), table, number)
     if not factors["filename"]:
         raise SourceError(f"{str(table)!r} lists no image.", hint=hint)
     return factors
 
 
-def _add(factors: Factors, cells: Mapping[str | None, Any], table: Path, line: int) -> None:
-    if None in cells:
-        raise SourceError(
-            f"{str(table)!r}, line {line}, has more values than there are columns.",
-            hint="Unpack the table from the archive again.",
-        )
+def _add(factors: Factors, cells: Mapping[str, str], table: Path, line: int) -> None:
     for column, values in factors.items():
-        value = cells[column]
+        value = cells.get(column)
         if not value:
             raise SourceError(
                 f"{str(table)!r}, line {line}, has no {column}.",
