@@ -71,7 +71,7 @@ def image_files(folder: Path) -> list[ImageFile]:
     Raises:
         SourceError: A link leads back to a folder that it lies in, or a name is not UTF-8.
     """
-    here, folders = _divided(folder, "")
+    here, folders = _list_folder(folder, "")
     above = (_identity(folder),)
     with ThreadPoolExecutor(_THREADS) as pool:
         below = pool.map(lambda name: list(_walk(folder / name, f"{name}/", above)), folders)
@@ -99,10 +99,10 @@ def _size(path: str) -> int:
     except (FileNotFoundError, NotADirectoryError):
         return MISSING
     except OSError as error:
-        raise _unseen(path, error) from error
+        raise _stat_error(path, error) from error
 
 
-def _unseen(path: str, error: OSError) -> SourceError:
+def _stat_error(path: str, error: OSError) -> SourceError:
     return SourceError(
         f"The file {path!r} cannot be looked at: {error.strerror}.",
         hint="Check its permissions, and whether it is a link that leads to itself.",
@@ -116,13 +116,13 @@ def _walk(folder: Path, prefix: str, above: tuple[_Identity, ...]) -> Iterator[I
             f"The folder {str(folder)!r} is a link that leads back to a folder that it lies in.",
             hint="Remove the link; its images would never end.",
         )
-    files, folders = _divided(folder, prefix)
+    files, folders = _list_folder(folder, prefix)
     yield from files
     for name in folders:
         yield from _walk(folder / name, f"{prefix}{name}/", (*above, here))
 
 
-def _divided(folder: Path, prefix: str) -> tuple[list[ImageFile], list[str]]:
+def _list_folder(folder: Path, prefix: str) -> tuple[list[ImageFile], list[str]]:
     """Return the image files and the folders in a folder itself."""
     files, folders = [], []
     for entry in _entries(folder):
@@ -137,7 +137,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError as error:
-        raise _unseen(entry.path, error) from error
+        raise _stat_error(entry.path, error) from error
 
 
 def _identity(folder: Path) -> _Identity:

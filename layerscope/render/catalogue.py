@@ -39,7 +39,7 @@ def catalogue(settings: RenderSettings) -> list[ObjectInstance]:
         RenderError: The folder of meshes holds none.
     """
     if settings.meshes is not None:
-        return _found(settings.meshes, settings.objects)
+        return _list_meshes(settings.meshes, settings.objects)
     names = categories.names()
     turns = [divmod(index, len(names)) for index in range(settings.objects)]
     return [
@@ -77,7 +77,7 @@ def _mesh(instance: ObjectInstance, seed: int) -> Mesh:
     return categories[instance.category](np.random.default_rng([seed, instance.index, 0]))
 
 
-def _found(folder: Path, limit: int) -> list[ObjectInstance]:
+def _list_meshes(folder: Path, limit: int) -> list[ObjectInstance]:
     files = sorted(file for file in folder.glob("*/**/*") if file.suffix.lower() in SUFFIXES)
     if not files:
         raise RenderError(
@@ -109,10 +109,10 @@ def _read(file: Path) -> Mesh:
         raise RenderError(
             f"The mesh {str(file)!r} cannot be read: {error}.", hint="Repair it or take it away."
         ) from error
-    return _checked(file, Mesh(vertices.astype(np.float32), faces.astype(np.int32)))
+    return _require_surface(file, Mesh(vertices.astype(np.float32), faces.astype(np.int32)))
 
 
-def _checked(file: Path, mesh: Mesh) -> Mesh:
+def _require_surface(file: Path, mesh: Mesh) -> Mesh:
     used = mesh.vertices[np.unique(mesh.faces)]
     if not np.isfinite(used).all() or mesh.area() == 0.0:
         raise RenderError(

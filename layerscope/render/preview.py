@@ -42,16 +42,16 @@ def contact_sheet(
     """Return a sheet with one labelled row for each latent and a block of all categories."""
     settings = replace(settings, size=min(settings.size, LARGEST_TILE))
     varied = next((instance for instance in instances if instance.category == VARIED), instances[0])
-    rows = [(name, _varied(varied, name, settings, renderer)) for name in LATENTS]
+    rows = [(name, _render_steps(varied, name, settings, renderer)) for name in LATENTS]
     firsts = list({instance.category: instance for instance in reversed(instances)}.values())[::-1]
     block = [
         (instance.category, _render_small(instance, TYPICAL, settings, renderer))
         for instance in firsts
     ]
-    return _laid_out(rows, block, settings.size)
+    return _compose_sheet(rows, block, settings.size)
 
 
-def _varied(
+def _render_steps(
     instance: ObjectInstance, name: str, settings: RenderSettings, renderer: Renderer
 ) -> list[Image]:
     low, high, _ = LATENTS[name]
@@ -70,7 +70,7 @@ def _render_small(
     return renderer.render(scene, settings.size, settings.samples, 0)
 
 
-def _laid_out(
+def _compose_sheet(
     rows: Sequence[tuple[str, Sequence[Image]]], block: Sequence[tuple[str, Image]], size: int
 ) -> Pillow.Image:
     step, title = size + GAP, 14

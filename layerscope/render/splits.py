@@ -21,20 +21,20 @@ def split_objects(instances: Sequence[ObjectInstance], seed: int) -> dict[str, S
     """
     counts: Counter[Split] = Counter()
     result: dict[str, Split] = {}
-    for done, instance in enumerate(_shuffled(instances, seed), start=1):
+    for done, instance in enumerate(_shuffle(instances, seed), start=1):
         lacking = {split: SHARES[split] * done - counts[split] for split in SPLITS}
         chosen = max(SPLITS, key=lambda split: round(lacking[split], 9))
         result[instance.name] = chosen
         counts[chosen] += 1
-    return _filled(result)
+    return _fill_empty(result)
 
 
-def _shuffled(instances: Sequence[ObjectInstance], seed: int) -> list[ObjectInstance]:
+def _shuffle(instances: Sequence[ObjectInstance], seed: int) -> list[ObjectInstance]:
     order = np.random.default_rng([seed, 3]).permutation(len(instances))
     return sorted((instances[index] for index in order), key=lambda instance: instance.category)
 
 
-def _filled(result: dict[str, Split]) -> dict[str, Split]:
+def _fill_empty(result: dict[str, Split]) -> dict[str, Split]:
     """Give each split at least one object, if there are three, from the fullest split."""
     for split in SPLITS:
         counts = Counter(result.values())

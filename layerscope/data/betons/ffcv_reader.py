@@ -121,14 +121,14 @@ class FfcvReader:
             finish: Copies what was prepared out of FFCV's memory.
         """
 
-        def finished(results: Sequence[Any]) -> PreparedRows:
+        def collect(results: Sequence[Any]) -> PreparedRows:
             named = dict(zip(self._order, results, strict=True))
             images, refused = named[self._beton.image]
-            told = None if self._witness is None else named[self._witness][:, 0].copy()
-            return PreparedRows(finish(images), refused[:, 0] != 0, told)
+            witnessed = None if self._witness is None else named[self._witness][:, 0].copy()
+            return PreparedRows(finish(images), refused[:, 0] != 0, witnessed)
 
         with undisturbed():
-            return _thread_class()(self._loader, parts, finished)
+            return _thread_class()(self._loader, parts, collect)
 
 
 class _ImageDecoder:
@@ -205,7 +205,7 @@ class PreparingThread(threading.Thread):
     Args:
         loader: FFCV's loader.
         parts: The rows of each batch.
-        finished: Makes a part of the results of FFCV's pipelines.
+        collect: Makes a part of the results of FFCV's pipelines.
     """
 
     output_queue: queue.Queue[Any]
@@ -213,10 +213,10 @@ class PreparingThread(threading.Thread):
     loader: Any
 
     def __init__(
-        self, loader: Any, parts: Sequence[Rows], finished: Callable[[Sequence[Any]], PreparedRows]
+        self, loader: Any, parts: Sequence[Rows], collect: Callable[[Sequence[Any]], PreparedRows]
     ) -> None:
         self._parts = parts
-        self._finished = finished
+        self._collect = collect
         self._taken = 0
         self._threads: int | None = torch.get_num_threads()
         behind: Any = super()
@@ -244,7 +244,7 @@ class PreparingThread(threading.Thread):
         if self.terminate_event.is_set():
             raise _AbandonedError
         with _one_at_a_time:
-            return self._finished(behind.run_pipeline(*batch))
+            return self._collect(behind.run_pipeline(*batch))
 
     def _report_error(self, error: BaseException) -> None:
         while not self.terminate_event.is_set():
@@ -263,15 +263,15 @@ class PreparingThread(threading.Thread):
             except queue.Empty:
                 if self.is_alive() or not self.output_queue.empty():
                     continue
-                raise self._stopped("it is gone") from None
+                raise self._stop_error("it is gone") from None
             if isinstance(result, tuple):
                 self._taken += 1
                 part: PreparedRows = result[1]
                 return part
             reason = (str(result).splitlines() or [""])[0] or type(result).__name__
-            raise self._stopped(reason) from result
+            raise self._stop_error(reason) from result
 
-    def _stopped(self, reason: str) -> SourceError:
+    def _stop_error(self, reason: str) -> SourceError:
         rows = self._parts[min(self._taken, len(self._parts) - 1)]
         return SourceError(
             f"FFCV stopped at the rows {rows.min()} to {rows.max()} of "

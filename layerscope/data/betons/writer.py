@@ -92,7 +92,7 @@ class BetonWriter:
         Raises:
             DiskError: The disk is full.
         """
-        place = self._placed(sample)
+        place = self._allocate(sample)
         with storing(self.path):
             self._file.seek(place)
             self._file.write(sample.data if isinstance(sample.data, bytes) else sample.data.data)
@@ -100,7 +100,7 @@ class BetonWriter:
         self._metadata[row] = ((sample.mode, sample.width, sample.height, place), row)
         self._allocations[row] = (row, place, sample.size)
 
-    def _placed(self, sample: EncodedImage) -> int:
+    def _allocate(self, sample: EncodedImage) -> int:
         """Return where the sample begins: here, or on the next page if this one has no room.
 
         What lies within small pages lies within large ones too, as these begin where every second

@@ -51,14 +51,14 @@ class FfcvLoader:
         library()
         self.request = request
         self.bad: list[BadImage] = []
-        self._images = _packed(request)
+        self._images = _require_betons(request)
         self._preparation = Preparation(request.preprocessing)
         self._size = _fixed_size(self._preparation)
         self._kind = np.float32 if request.normalised else np.uint8
         self._buffers = Buffers()
         self._readers: dict[int, FfcvReader] = {}
         self._witnesses = [_witness(beton) for beton in self._images.files]
-        self._told = [
+        self._expected = [
             None if field is None else beton.integer(field)
             for beton, field in zip(self._images.files, self._witnesses, strict=True)
         ]
@@ -74,7 +74,7 @@ class FfcvLoader:
         self.bad = []
         threads: dict[int, PreparingThread] = {}
         try:
-            for file, parts in self._parts().items():
+            for file, parts in self._rows_by_file().items():
                 threads[file] = self._reader(file).start(parts, self._copier())
             for rows in self.request.blocks():
                 yield rows, self._batch(rows, threads)
@@ -82,7 +82,7 @@ class FfcvLoader:
             for thread in threads.values():
                 thread.leave()
 
-    def _parts(self) -> Mapping[int, list[Rows]]:
+    def _rows_by_file(self) -> Mapping[int, list[Rows]]:
         """Return, by file, the rows of it that each batch needs."""
         parts: dict[int, list[Rows]] = {}
         for rows in self.request.blocks():
@@ -112,7 +112,7 @@ class FfcvLoader:
             for values in (self.request.preprocessing.mean, self.request.preprocessing.std)
         )
 
-        def copied(images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        def copy(images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
             array: npt.NDArray[Any] = self._buffers.take(images.shape, self._kind)
             if self.request.normalised:
                 normalise(images, means, stds, array)
@@ -120,7 +120,7 @@ class FfcvLoader:
                 array[...] = images
             return array
 
-        return copied
+        return copy
 
     def _batch(self, rows: Rows, threads: Mapping[int, PreparingThread]) -> Tensor:
         """Return the images of some rows, each where it belongs."""
@@ -141,15 +141,15 @@ class FfcvLoader:
         refused |= np.isin(rows, list(self._images.missing))
         images = torch.from_numpy(array).permute(0, 3, 1, 2)
         if refused.any():
-            self._look_again(rows, np.flatnonzero(refused), images)
+            self._read_refused(rows, np.flatnonzero(refused), images)
         return images
 
     def _require_same(self, file: int, rows: Rows, part: PreparedRows) -> None:
         """Refuse images of other rows than those that were asked for."""
-        told = self._told[file]
-        if told is None or part.witness is None:
+        known = self._expected[file]
+        if known is None or part.witness is None:
             return
-        expected = told[self._images.row[rows]]
+        expected = known[self._images.row[rows]]
         wrong = np.flatnonzero(part.witness != expected)
         if len(wrong):
             place = int(wrong[0])
@@ -160,7 +160,7 @@ class FfcvLoader:
                 hint="Read the file with --loader threads, and please report this.",
             )
 
-    def _look_again(self, rows: Rows, places: Rows, images: Tensor) -> None:
+    def _read_refused(self, rows: Rows, places: Rows, images: Tensor) -> None:
         """Let the default loader read what FFCV refused; it says what is wrong, if anything."""
         again = replace(self.request, rows=rows[places], batch_size=len(places))
         loader = ThreadLoader(again)
@@ -169,7 +169,7 @@ class FfcvLoader:
         self.bad += loader.bad
 
 
-def _packed(request: ReadRequest) -> BetonImages:
+def _require_betons(request: ReadRequest) -> BetonImages:
     images = request.source.images
     if isinstance(images, ViewedImages):
         raise SettingsError(

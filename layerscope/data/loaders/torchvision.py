@@ -28,7 +28,7 @@ _Item = tuple[Tensor | None, str]
 """An image, or None and what is wrong with it."""
 
 
-class _Items(Dataset[_Item]):
+class _ImageDataset(Dataset[_Item]):
     """Images as (3, h, w) bytes: what crosses to the main process is never larger."""
 
     def __init__(self, request: ReadRequest) -> None:
@@ -60,7 +60,7 @@ def _transform(preprocessing: Preprocessing) -> v2.Transform:
     return v2.Compose([*steps, v2.PILToTensor()])
 
 
-class _Odd(NamedTuple):
+class _OddSize(NamedTuple):
     """An image that does not fit into its batch."""
 
     place: int
@@ -68,14 +68,14 @@ class _Odd(NamedTuple):
     expected: tuple[int, ...]
 
 
-def _collate(items: list[_Item]) -> tuple[Tensor, list[str]] | _Odd:
+def _collate(items: list[_Item]) -> tuple[Tensor, list[str]] | _OddSize:
     """Return (b, 3, h, w) bytes in shared memory, and what is wrong with each."""
     shape = next((image.shape for image, _ in items if image is not None), torch.Size((3, 0, 0)))
     blank = torch.zeros(shape, dtype=torch.uint8)
     images = [blank if image is None else image for image, _ in items]
     odd = [place for place, image in enumerate(images) if image.shape != shape]
     if odd:
-        return _Odd(odd[0], tuple(images[odd[0]].shape[1:]), tuple(shape[1:]))
+        return _OddSize(odd[0], tuple(images[odd[0]].shape[1:]), tuple(shape[1:]))
     stacked: Tensor = default_collate(images)
     return stacked, [reason for _, reason in items]
 
@@ -99,13 +99,13 @@ class TorchvisionLoader:
         self.bad = []
         blocks = list(self.request.blocks())
         batches = DataLoader(
-            _Items(self.request),
+            _ImageDataset(self.request),
             batch_sampler=[block.tolist() for block in blocks],
             num_workers=self.request.worker_count,
             collate_fn=_collate,
         )
         for rows, batch in zip(blocks, batches, strict=True):
-            if isinstance(batch, _Odd):
+            if isinstance(batch, _OddSize):
                 raise other_size(self.request.source.ids[rows[batch.place]], *batch[1:])
             images, reasons = batch
             self._note_bad(rows, reasons)

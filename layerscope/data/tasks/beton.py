@@ -61,14 +61,14 @@ def open_beton_source(
     """
     called = own_name(name, TASK.source)
     paths, notes = _files(root)
-    betons = {split: _opened(path, image) for split, path in paths.items()}
+    betons = {split: _open(path, image) for split, path in paths.items()}
     labels = np.concatenate([_labels(beton, label) for beton in betons.values()])
     ids = [
         f"{split}/{row:08d}" if split else f"{row:08d}"
         for split, beton in betons.items()
         for row in range(beton.samples)
     ]
-    assignment = assign_splits(_parts(betons), ids, labels, root)
+    assignment = assign_splits(_split_of_rows(betons), ids, labels, root)
     classes = tuple(map(str, range(int(labels.max()) + 1)))
     task = replace(TASK, name=called, source=called, classes=classes, split=assignment.rule)
     source = assemble(
@@ -97,7 +97,7 @@ def _files(root: Path) -> tuple[Mapping[str, Path], Sequence[str]]:
     return {it: paths[it] for it in SPLITS if it in paths}, left_out_note(others, "files")
 
 
-def _opened(path: Path, image: str | None) -> Beton:
+def _open(path: Path, image: str | None) -> Beton:
     beton = Beton(path, image)
     if sidecar_of(path).exists():
         name = read_sidecar(path).source.name
@@ -127,7 +127,7 @@ def _labels(beton: Beton, field: str) -> npt.NDArray[np.int64]:
     return labels
 
 
-def _parts(betons: Mapping[str, Beton]) -> npt.NDArray[np.str_] | None:
+def _split_of_rows(betons: Mapping[str, Beton]) -> npt.NDArray[np.str_] | None:
     if "" in betons:
         return None
     return np.repeat(np.array(list(betons)), [beton.samples for beton in betons.values()])

@@ -146,7 +146,7 @@ def _category(root: Path, name: str) -> _Category:
 
 def _sequences(path: Path, category: str) -> Iterator[str]:
     """Yield the names of the sequences of a category, which each must say that it is of it."""
-    for place, record in enumerate(_gzipped(path)):
+    for place, record in enumerate(_read_gzipped(path)):
         sequence = entry(record, "sequence_name", str, path, f"sequence {place}")
         named = entry(record, "category", str, path, f"sequence {place}")
         if named != category:
@@ -157,7 +157,7 @@ def _sequences(path: Path, category: str) -> Iterator[str]:
         yield sequence
 
 
-def _gzipped(path: Path) -> list[Any]:
+def _read_gzipped(path: Path) -> list[Any]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             contents = json.load(file)
@@ -173,13 +173,13 @@ def _gzipped(path: Path) -> list[Any]:
 def _frames(contents: Any, part: str, known: Mapping[str, str], path: Path) -> tuple[_Frame, ...]:
     lines = entry(contents, part, list, path, "at its top")
     for place, line in enumerate(lines):
-        wrong = _wrong(line, known)
+        wrong = _fault(line, known)
         if wrong:
             raise SourceError(f"{str(path)!r}, frame {place} of {part!r}, {wrong}.", hint=_LAYOUT)
     return tuple(_Frame(known[sequence], image) for sequence, _, image in lines)
 
 
-def _wrong(line: Any, known: Mapping[str, str]) -> str:
+def _fault(line: Any, known: Mapping[str, str]) -> str:
     """Return what is wrong with one line of a list; nothing for a right one."""
     if not isinstance(line, list) or [type(it) for it in line] != [str, int, str]:
         return f"is {line!r}, not a sequence, a number and a path"

@@ -91,7 +91,11 @@ def open_folder(root: Path, *, name: str | None = None) -> Source:
         assignment.splits,
         {task: labels},
         sizes=[row.found.size for row in rows],
-        notes=(*assignment.notes, *layout.notes, *_single(classes, labels[assignment.carved])),
+        notes=(
+            *assignment.notes,
+            *layout.notes,
+            *_single_image_note(classes, labels[assignment.carved]),
+        ),
     )
 
 
@@ -100,7 +104,7 @@ def _layout(root: Path) -> _Layout:
     named = official_splits(folders, root)
     others = [folder for folder in folders if folder not in named]
     holding = [folder for folder in named if _images_in(root / folder)]
-    notes = _stray(root)
+    notes = _stray_note(root)
     if holding and not (others and len(holding) == len(named)):
         raise SourceError(
             f"{str(root / holding[0])!r} is called like a split and holds images, not classes.",
@@ -130,7 +134,7 @@ def _images_in(folder: Path) -> int:
         )
 
 
-def _stray(root: Path) -> tuple[str, ...]:
+def _stray_note(root: Path) -> tuple[str, ...]:
     count = _images_in(root)
     return (f"{count} images beside the folders belong to no class and are left out",) * bool(count)
 
@@ -171,7 +175,7 @@ def _rows(root: Path, parts: Mapping[str, str], classes: Sequence[str]) -> list[
     return rows
 
 
-def _single(classes: Sequence[str], labels: npt.NDArray[np.int64]) -> tuple[str, ...]:
+def _single_image_note(classes: Sequence[str], labels: npt.NDArray[np.int64]) -> tuple[str, ...]:
     """Return a note on the classes with one image, where splits had to be made of them."""
     counts = np.bincount(labels, minlength=len(classes))
     names = [repr(classes[label]) for label in np.flatnonzero(counts == 1).tolist()]

@@ -141,17 +141,17 @@ def open_hf(root: Path, *, image: str | None = None, name: str | None = None) ->
         UnknownNameError: There is no column of images of that name.
     """
     called = own_name(name, NAME)
-    saved = _loaded(root)
+    saved = _load(root)
     shown = _image_column(saved.features, image, root)
-    questions = _questions(saved.features, called, root)
+    tasks = _tasks(saved.features, called, root)
     targets = {
         task: _TARGETS[task.kind](saved.column(column), task, saved.ids, column)
-        for column, task in questions.items()
+        for column, task in tasks.items()
     }
     classes = next((it for task, it in targets.items() if task.kind == "classes"), None)
     assignment = assign_splits(saved.parts, saved.ids, classes, root)
     images, sizes = _images(root, saved, shown)
-    unused = [column for column in saved.features if column != shown and column not in questions]
+    unused = [column for column in saved.features if column != shown and column not in tasks]
     source = assemble(
         called,
         root,
@@ -160,12 +160,12 @@ def open_hf(root: Path, *, image: str | None = None, name: str | None = None) ->
         {replace(task, split=assignment.rule): target for task, target in targets.items()},
         sizes=sizes,
         images=images,
-        notes=(*assignment.notes, *saved.notes, *_unused(saved.features, unused)),
+        notes=(*assignment.notes, *saved.notes, *_unused_note(saved.features, unused)),
     )
     return replace(source, missing=_missing(images, sizes))
 
 
-def _loaded(root: Path) -> _Saved:
+def _load(root: Path) -> _Saved:
     require_folder(root, hint=_SAVE)
     alone = all((root / file).is_file() for file in _ALONE)
     if not alone and not (root / _DICT).is_file():
@@ -180,7 +180,7 @@ def _loaded(root: Path) -> _Saved:
         ) from error
     if alone:
         return _Saved({"": found}, None, tuple(map(str, range(len(found)))), ())
-    return _of_splits(root, found)
+    return _join_splits(root, found)
 
 
 def _library() -> ModuleType:
@@ -197,7 +197,7 @@ def _first_line(error: Exception) -> str:
     return str(error).split("\n", 1)[0].rstrip(".") or type(error).__name__
 
 
-def _of_splits(root: Path, found: Mapping[str, Any]) -> _Saved:
+def _join_splits(root: Path, found: Mapping[str, Any]) -> _Saved:
     named = official_splits(found, root)
     if not named:
         raise SourceError(
@@ -239,11 +239,11 @@ def _image_column(features: Mapping[str, Any], asked: str | None, root: Path) ->
     return columns[0]
 
 
-def _questions(features: Mapping[str, Any], source: str, root: Path) -> dict[str, Task]:
+def _tasks(features: Mapping[str, Any], source: str, root: Path) -> dict[str, Task]:
     """Return the tasks by the column that answers them."""
     found: dict[str, Task] = {}
     for column, feature in features.items():
-        task = _question(feature, f"{source}-{plain(column)}", source, column)
+        task = _task(feature, f"{source}-{plain(column)}", source, column)
         twin = next((it for it, other in found.items() if task and other.name == task.name), None)
         if task is not None and twin is not None:
             raise SourceError(
@@ -254,13 +254,13 @@ def _questions(features: Mapping[str, Any], source: str, root: Path) -> dict[str
             found[column] = task
     if not found:
         raise SourceError(
-            f"The data set in {str(root)!r} declares no labels: {_described(features, features)}.",
+            f"The data set in {str(root)!r} declares no labels: {_describe(features, features)}.",
             hint=_DECLARE,
         )
     return found
 
 
-def _question(feature: Any, name: str, source: str, column: str) -> Task | None:
+def _task(feature: Any, name: str, source: str, column: str) -> Task | None:
     kind = type(feature).__name__
     if kind == "ClassLabel" and len(feature.names) > 1:
         names = tuple(feature.names)
@@ -273,13 +273,13 @@ def _question(feature: Any, name: str, source: str, column: str) -> Task | None:
     return None
 
 
-def _unused(features: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, ...]:
+def _unused_note(features: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, ...]:
     if not columns:
         return ()
-    return (f"columns that declare no label are left out: {_described(features, columns)}",)
+    return (f"columns that declare no label are left out: {_describe(features, columns)}",)
 
 
-def _described(features: Mapping[str, Any], columns: Sequence[str] | Mapping[str, Any]) -> str:
+def _describe(features: Mapping[str, Any], columns: Sequence[str] | Mapping[str, Any]) -> str:
     return ", ".join(
         f"{name!r} ({getattr(features[name], 'dtype', None) or type(features[name]).__name__})"
         for name in columns

@@ -108,7 +108,9 @@ def open_in1k(root: Path, *, list_1p: Path | None = None, list_10p: Path | None 
     train = np.arange(len(ids)) < len(found["train"])
     splits = carve_val(train, ids, labels, per_class=VAL_PER_CLASS)
     lists = {"in1k-1p": list_1p, "in1k-10p": list_10p}
-    listed = {name: _listed(path, ids, splits) for name, path in lists.items() if path is not None}
+    listed = {
+        name: _splits_of_list(path, ids, splits) for name, path in lists.items() if path is not None
+    }
     drawn = {name: _subset(classes, name) for name in DRAWN}
     return assemble(
         WHOLE.source,
@@ -116,11 +118,12 @@ def open_in1k(root: Path, *, list_1p: Path | None = None, list_10p: Path | None 
         ids,
         splits,
         {
-            task: _relabelled(labels, drawn[task.name]) if task.name in drawn else labels
+            task: _relabel(labels, drawn[task.name]) if task.name in drawn else labels
             for task in _tasks(classes, listed, drawn)
         },
         sizes=sizes,
-        task_splits=listed | {name: _within(labels, splits, own) for name, own in drawn.items()},
+        task_splits=listed
+        | {name: _splits_of_subset(labels, splits, own) for name, own in drawn.items()},
         notes=[*_count_notes(found), *_list_notes(listed), _SEED_NOTE],
     )
 
@@ -174,7 +177,9 @@ def _tasks(
     ]
 
 
-def _listed(path: Path, ids: Sequence[str], splits: npt.NDArray[np.str_]) -> npt.NDArray[np.int8]:
+def _splits_of_list(
+    path: Path, ids: Sequence[str], splits: npt.NDArray[np.str_]
+) -> npt.NDArray[np.int8]:
     """Return the splits of a task that trains on the images of a list and is judged as usual."""
     places = {name.rpartition("/")[2]: row for row, name in enumerate(ids)}
     own = codes(splits)
@@ -205,14 +210,14 @@ def _subset(classes: Sequence[str], name: str) -> list[int]:
     return sorted(order.tolist())
 
 
-def _relabelled(labels: npt.NDArray[np.int64], own: Sequence[int]) -> npt.NDArray[np.int64]:
+def _relabel(labels: npt.NDArray[np.int64], own: Sequence[int]) -> npt.NDArray[np.int64]:
     """Return labels from 0 to 249 for the rows of the subset, 0 for others."""
     table = np.zeros(CLASSES, np.int64)
     table[list(own)] = np.arange(len(own))
     return table[labels]
 
 
-def _within(
+def _splits_of_subset(
     labels: npt.NDArray[np.int64], splits: npt.NDArray[np.str_], own: Sequence[int]
 ) -> npt.NDArray[np.int8]:
     return np.where(np.isin(labels, list(own)), codes(splits), np.int8(-1))

@@ -132,7 +132,9 @@ def open_pug_animals(root: Path) -> Source:
         name if "/" in name else f"{animal}/{name}"
         for animal, name in zip(factors["character_name"], factors["filename"], strict=True)
     ]
-    return _source(ANIMALS, root, ids, factors, _joined(factors, "character_name", "world_name"))
+    return _source(
+        ANIMALS, root, ids, factors, _join_factors(factors, "character_name", "world_name")
+    )
 
 
 @sources.register(IMAGENET)
@@ -147,12 +149,12 @@ def open_pug_imagenet(root: Path) -> Source:
     """
     factors = _factors(root, IMAGENET, "character_name")
     used = {
-        column: _moved(root / TABLES[IMAGENET], column, factors[column])
+        column: _is_moved(root / TABLES[IMAGENET], column, factors[column])
         for column in COLUMNS[IMAGENET]
         if column not in _FIXED
     }
     used["world_name"] = ~np.logical_or.reduce(list(used.values()))
-    groups = _joined(factors, "character_label", "character_name")
+    groups = _join_factors(factors, "character_label", "character_name")
     return _source(IMAGENET, root, factors["filename"], factors, groups, used)
 
 
@@ -181,7 +183,12 @@ def open_pug_spar(root: Path) -> Source:
     pairs = zip(factors["character_name"], factors["character2_name"], strict=True)
     factors["animals"] = ["+".join(sorted(pair)) for pair in pairs]
     return _source(
-        SPAR, root, factors["filename"], factors, _joined(factors, "animals", "world_name"), used
+        SPAR,
+        root,
+        factors["filename"],
+        factors,
+        _join_factors(factors, "animals", "world_name"),
+        used,
     )
 
 
@@ -265,7 +272,7 @@ def _is_number(value: str) -> bool:
     return True
 
 
-def _moved(table: Path, column: str, values: Sequence[str]) -> Mask:
+def _is_moved(table: Path, column: str, values: Sequence[str]) -> Mask:
     """Return the images in which a factor does not rest."""
     ((resting, count),) = Counter(values).most_common(1)
     if 2 * count <= len(values):
@@ -277,7 +284,7 @@ def _moved(table: Path, column: str, values: Sequence[str]) -> Mask:
     return np.array([value != resting for value in values])
 
 
-def _joined(factors: Factors, first: str, second: str) -> npt.NDArray[np.str_]:
+def _join_factors(factors: Factors, first: str, second: str) -> npt.NDArray[np.str_]:
     return np.array([f"{a}/{b}" for a, b in zip(factors[first], factors[second], strict=True)])
 
 

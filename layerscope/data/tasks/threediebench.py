@@ -244,12 +244,12 @@ def _latents(
     arrays = [home / f"{name}.npy" for name in _ARRAYS]
     if all(path.is_file() for path in arrays):
         found = [
-            _from_array(root, path, objects, mask)
+            _latents_from_array(root, path, objects, mask)
             for path, objects, mask in zip(arrays, (train, test), masks, strict=True)
         ]
     else:
         found = [
-            _from_files(root, objects.select(mask).folders)
+            _latents_from_files(root, objects.select(mask).folders)
             for objects, mask in zip((train, test), masks, strict=True)
         ]
     latents = np.concatenate(found)
@@ -258,7 +258,9 @@ def _latents(
     return latents
 
 
-def _from_array(root: Path, path: Path, objects: _Objects, kept: npt.NDArray[np.bool_]) -> Latents:
+def _latents_from_array(
+    root: Path, path: Path, objects: _Objects, kept: npt.NDArray[np.bool_]
+) -> Latents:
     shape = (VIEWS * len(objects.folders), len(LATENTS))
     rows = _array(path, "f", shape, f"{shape[0]:,} rows of {shape[1]} latents")
     by_object = rows.reshape(-1, VIEWS, len(LATENTS))
@@ -276,7 +278,7 @@ def _require_order(
         file = root / folders[place] / f"latent_{view}.npy"
         if not file.is_file():
             continue
-        if not np.allclose(_one(file), by_object[place, view], rtol=0, atol=_ROUNDING):
+        if not np.allclose(_read_latent(file), by_object[place, view], rtol=0, atol=_ROUNDING):
             row = VIEWS * place + view
             raise SourceError(
                 f"{str(path)!r} has other latents in row {row} than {str(file)!r}.",
@@ -284,12 +286,12 @@ def _require_order(
             )
 
 
-def _from_files(root: Path, folders: Sequence[str]) -> Latents:
+def _latents_from_files(root: Path, folders: Sequence[str]) -> Latents:
     found = np.empty((len(folders), VIEWS, len(LATENTS)))
 
     def read(place: int) -> None:
         for view in range(VIEWS):
-            found[place, view] = _one(root / folders[place] / f"latent_{view}.npy")
+            found[place, view] = _read_latent(root / folders[place] / f"latent_{view}.npy")
 
     with ThreadPoolExecutor(_THREADS) as pool:
         for _ in pool.map(read, range(len(folders))):
@@ -297,7 +299,7 @@ def _from_files(root: Path, folders: Sequence[str]) -> Latents:
     return found.reshape(-1, len(LATENTS))
 
 
-def _one(file: Path) -> Latents:
+def _read_latent(file: Path) -> Latents:
     try:
         latent = np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
     except FileNotFoundError:

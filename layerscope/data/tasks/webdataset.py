@@ -97,7 +97,7 @@ class _Reader(NamedTuple):
         if len(found) != 1:
             what = f"several images: {', '.join(found)}" if found else "no image"
             others = ", ".join(sample.files)
-            raise _wrong(
+            raise _sample_error(
                 shard,
                 sample.key,
                 f"has {what}",
@@ -110,23 +110,23 @@ class _Reader(NamedTuple):
         file = sample.files.get(extension)
         if file is None:
             hint = "Say which field of .json it is with label=…" if "json" in sample.files else ""
-            raise _wrong(shard, sample.key, f"has no .{extension}", hint or _LAYOUT)
+            raise _sample_error(shard, sample.key, f"has no .{extension}", hint or _LAYOUT)
         data = os.pread(handle, file.size, file.offset)
         label = _number(data) if self.label is None else self._field(data, sample.key, shard)
         if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < _MOST:
             what = f"has the label {label!r}, which is no whole number from 0"
-            raise _wrong(shard, sample.key, what, "Labels count classes, and start at 0.")
+            raise _sample_error(shard, sample.key, what, "Labels count classes, and start at 0.")
         return label
 
     def _field(self, data: bytes, key: str, shard: Path) -> object:
         try:
             record = json.loads(data)
         except ValueError:
-            raise _wrong(shard, key, "has a .json that is no JSON", _LAYOUT) from None
+            raise _sample_error(shard, key, "has a .json that is no JSON", _LAYOUT) from None
         if not isinstance(record, dict) or self.label not in record:
             fields = ", ".join(record) if isinstance(record, dict) else "none"
             what = f"has no field {self.label!r} in its .json"
-            raise _wrong(shard, key, what, f"Its fields: {fields}.")
+            raise _sample_error(shard, key, what, f"Its fields: {fields}.")
         return record[self.label]
 
 
@@ -156,7 +156,7 @@ def open_webdataset(
     """
     called = own_name(name, TASK.source)
     require_folder(root, hint=_LAYOUT)
-    shards, notes = _used(root, _shards(root))
+    shards, notes = _choose_shards(root, _shards(root))
     rows = _rows(shards, _Reader(image, label))
     names, labels = _classes(np.array(rows.labels, np.int64), rows.ids, classes)
     splits = [split_named(word) for word in rows.words]
@@ -213,7 +213,7 @@ def _word(root: Path, shard: Path) -> str:
     return next(iter(words), "")
 
 
-def _used(root: Path, shards: Sequence[_Shard]) -> tuple[list[_Shard], tuple[str, ...]]:
+def _choose_shards(root: Path, shards: Sequence[_Shard]) -> tuple[list[_Shard], tuple[str, ...]]:
     """Return the shards that are read: those that name a split, if there are any."""
     named = [shard for shard in shards if shard.word]
     if not named:
@@ -232,7 +232,9 @@ def _rows(shards: Sequence[_Shard], reader: _Reader) -> _Rows:
                 name = f"{shard.word}/{sample.key}" if shard.word else sample.key
                 if name in seen:
                     what = f"was there before, in {str(seen[name])!r}"
-                    raise _wrong(shard.path, sample.key, what, "A key is one image; " + _LAYOUT)
+                    raise _sample_error(
+                        shard.path, sample.key, what, "A key is one image; " + _LAYOUT
+                    )
                 seen[name] = shard.path
                 rows.ids.append(name)
                 rows.words.append(shard.word)
@@ -257,7 +259,7 @@ def _samples(shard: Path) -> Iterator[_Sample]:
                 yield current
             current = _Sample(key, {})
         if extension.lower() in current.files:
-            raise _wrong(shard, key, f"has .{extension} twice", _LAYOUT)
+            raise _sample_error(shard, key, f"has .{extension} twice", _LAYOUT)
         current.files[extension.lower()] = member
     if current.files:
         yield current
@@ -293,5 +295,5 @@ def _classes(
     return tuple(name for _, name in lines), labels
 
 
-def _wrong(shard: Path, key: str, what: str, hint: str) -> SourceError:
+def _sample_error(shard: Path, key: str, what: str, hint: str) -> SourceError:
     return SourceError(f"The key {key!r} of {str(shard)!r} {what}.", hint=hint)
