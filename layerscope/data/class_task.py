@@ -18,15 +18,8 @@ def class_task(
 ) -> Task:
     """Return a task of one class an image, of which the best cut has the highest top-1 accuracy.
 
-    Args:
-        name: Of the task.
-        title: For figures.
-        split: Where train, val and test come from, in one sentence.
-        source: The image source; by default it is called like the task.
-        classes: Names of the classes by label, where they are known before a folder is opened.
-        class_count: How many there are; by default, as many as have a name.
-        licence: Of the images.
-        citation: Paper of the data set.
+    The arguments are the fields of :class:`~layerscope.types.Task`. By default the source is called
+    like the task, and there are as many classes as have a name.
     """
     return Task(
         name=name,

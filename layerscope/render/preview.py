@@ -41,33 +41,26 @@ def contact_sheet(
 ) -> Pillow.Image:
     """Return a sheet with one labelled row for each latent and a block of all categories."""
     settings = replace(settings, size=min(settings.size, LARGEST_TILE))
-    varied = next((instance for instance in instances if instance.category == VARIED), instances[0])
-    rows = [(name, _render_steps(varied, name, settings, renderer)) for name in LATENTS]
-    firsts = list({instance.category: instance for instance in reversed(instances)}.values())[::-1]
-    block = [
-        (instance.category, _render_small(instance, TYPICAL, settings, renderer))
-        for instance in firsts
+
+    def render(shown: ObjectInstance, latents: Latents) -> Image:
+        seed = settings.seed
+        scene = Scene(shown.name, shape(shown, seed), colour(shown, seed), latents)
+        return renderer.render(scene, settings.size, settings.samples, 0)
+
+    varied = next((it for it in instances if it.category == VARIED), instances[0])
+    rows = [
+        (name, [render(varied, replace(TYPICAL, **{name: value})) for value in _steps(name)])
+        for name in LATENTS
     ]
+    firsts = list({it.category: it for it in reversed(instances)}.values())[::-1]
+    block = [(it.category, render(it, TYPICAL)) for it in firsts]
     return _compose_sheet(rows, block, settings.size)
 
 
-def _render_steps(
-    instance: ObjectInstance, name: str, settings: RenderSettings, renderer: Renderer
-) -> list[Image]:
-    low, high, _ = LATENTS[name]
-    steps = np.linspace(low, high, COLUMNS).tolist()
-    return [
-        _render_small(instance, replace(TYPICAL, **{name: value}), settings, renderer)
-        for value in steps
-    ]
-
-
-def _render_small(
-    instance: ObjectInstance, latents: Latents, settings: RenderSettings, renderer: Renderer
-) -> Image:
-    seed = settings.seed
-    scene = Scene(instance.name, shape(instance, seed), colour(instance, seed), latents)
-    return renderer.render(scene, settings.size, settings.samples, 0)
+def _steps(name: str) -> list[float]:
+    """Return values of a latent, evenly from its lowest to its highest."""
+    values: list[float] = np.linspace(*LATENTS[name][:2], COLUMNS).tolist()
+    return values
 
 
 def _compose_sheet(

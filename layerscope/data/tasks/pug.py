@@ -39,13 +39,13 @@ import numpy as np
 import numpy.typing as npt
 
 from layerscope.data.annotations import csv_lines
-from layerscope.data.assembly import assemble
+from layerscope.data.assembly import assemble, require_task_splits
 from layerscope.data.class_task import class_task
 from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
 from layerscope.data.splits import codes, hashed_splits
 from layerscope.errors import SourceError
-from layerscope.types import SPLITS, Source, Task
+from layerscope.types import Source, Task
 
 ANIMALS, IMAGENET, SPAR = "pug-animals", "pug-imagenet", "pug-spar"
 TABLES = {ANIMALS: "labels_pug_animal.csv", IMAGENET: "labels_pug_imagenet.csv", SPAR: "labels.csv"}
@@ -220,7 +220,7 @@ def _source(
         for column, task in COLUMNS[name].items()
         if not masks[column].all()
     }
-    _require_splits(root / TABLES[name], parts)
+    require_task_splits(root / TABLES[name], parts)
     return assemble(
         name,
         root,
@@ -234,16 +234,6 @@ def _source(
         framing="whole",
         task_splits=parts,
     )
-
-
-def _require_splits(table: Path, parts: Mapping[str, npt.NDArray[np.int8]]) -> None:
-    for task, part in parts.items():
-        for place, split in enumerate(SPLITS):
-            if not (part == place).any():
-                raise SourceError(
-                    f"No image of the {split} split answers {task}, says {str(table)!r}.",
-                    hint="A probe is fitted on train, chosen on val and judged on test.",
-                )
 
 
 class _Labels(NamedTuple):

@@ -45,18 +45,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.data.assembly import assemble
+from layerscope.data.assembly import assemble, require_task_splits
 from layerscope.data.listing import require_folder
 from layerscope.data.official import assign_splits, split_named
 from layerscope.data.source_names import own_name
 from layerscope.data.sources import sources
-from layerscope.data.splits import Mask, codes
+from layerscope.data.splits import codes
 from layerscope.data.table_card import TableCard, TableTask, read_card
 from layerscope.data.table_targets import TableTarget, read_target, words_of
 from layerscope.data.tables import Table
 from layerscope.data.tables import open_table as read_table
-from layerscope.errors import SourceError
-from layerscope.types import SPLITS, Encoding, Source, Task
+from layerscope.types import Encoding, Source, Task
 
 NAME = "table"
 
@@ -91,9 +90,10 @@ def open_table(path: Path) -> Source:
         task = _task(name, asked, it, assignment.rule)
         targets[task] = it.target
         if not it.known.all():
-            own[task.name] = _own_split(assignment.splits, it.known, task, card.table)
+            own[task.name] = np.where(it.known, codes(assignment.splits), np.int8(-1))
             gone = int((~it.known).sum())
             notes.append(f"{task.name} leaves out {gone:,} of {len(ids):,} images without a value")
+    require_task_splits(card.table, own)
     return assemble(
         name,
         card.root,
@@ -123,20 +123,6 @@ def _task(name: str, asked: TableTask, found: TableTarget, rule: str) -> Task:
         classes=found.classes,
         split=rule if found.known.all() else f"{rule}; images without a value are left out",
     )
-
-
-def _own_split(
-    splits: npt.NDArray[np.str_], known: Mask, task: Task, path: Path
-) -> npt.NDArray[np.int8]:
-    own = np.where(known, codes(splits), -1).astype(np.int8)
-    for place, split in enumerate(SPLITS):
-        if not (own == place).any():
-            raise SourceError(
-                f"The {split} split of {task.name} is empty: {int(known.sum())} of {len(known)} "
-                f"rows of {str(path)!r} have a value.",
-                hint="A probe is fitted on train, chosen on val and judged on test.",
-            )
-    return own
 
 
 def _ids(table: Table, card: TableCard) -> list[str]:

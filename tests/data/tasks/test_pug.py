@@ -316,7 +316,7 @@ def test_a_factor_that_never_rests_or_never_moves_is_refused(imagenet, tmp_path)
         tmp_path,
         lambda text: text.replace(",Gold,", ",Default,").replace(",Sky,", ",Default,"),
     )
-    with pytest.raises(SourceError, match="No image of the train split answers pug-imagenet-textu"):
+    with pytest.raises(SourceError, match="The train split of pug-imagenet-texture is empty"):
         open_source("pug-imagenet", root, allow_missing=True)
 
 
