@@ -46,7 +46,7 @@ def render_jobs(
         DiskError: The disk is full.
     """
     if workers > 1 and len(jobs) > 1:
-        yield from _render_in_processes(jobs, settings, min(workers, len(jobs)))
+        yield from _run_pool(jobs, settings, min(workers, len(jobs)))
         return
     for job in jobs:
         for _ in _render(job, settings, renderer):
@@ -68,9 +68,7 @@ def _render(job: RenderJob, settings: RenderSettings, renderer: Renderer) -> Ite
         yield file
 
 
-def _render_in_processes(
-    jobs: Sequence[RenderJob], settings: RenderSettings, workers: int
-) -> Iterator[int]:
+def _run_pool(jobs: Sequence[RenderJob], settings: RenderSettings, workers: int) -> Iterator[int]:
     # Spawned, not forked: a renderer's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, _start, (settings,))

@@ -8,12 +8,12 @@ is left.
 
 from __future__ import annotations
 
-import functools
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -52,6 +52,10 @@ class PreparedRows(NamedTuple):
     """(n,) which of them the default loader has to look at."""
     witness: npt.NDArray[np.int64] | None
     """(n,) what the file says of the rows that were read; None where it says nothing."""
+
+
+Collect = Callable[[Sequence[Any]], PreparedRows]
+"""Makes the rows of a batch of what FFCV's pipelines give."""
 
 
 class FfcvReader:
@@ -177,9 +181,7 @@ def _interpreted() -> Iterator[None]:
 def _custom_fields(beton: Beton) -> Mapping[str, Any]:
     """Return what FFCV has to be told of fields that are not its own: how their metadata looks."""
     return {
-        field.name: SimpleNamespace(
-            from_binary=functools.partial(_CustomField, beton.parts[field.name])
-        )
+        field.name: SimpleNamespace(from_binary=partial(_CustomField, beton.parts[field.name]))
         for field in beton.fields
         if field.kind == CUSTOM
     }
@@ -212,9 +214,7 @@ class PreparingThread(threading.Thread):
     terminate_event: threading.Event
     loader: Any
 
-    def __init__(
-        self, loader: Any, parts: Sequence[Rows], collect: Callable[[Sequence[Any]], PreparedRows]
-    ) -> None:
+    def __init__(self, loader: Any, parts: Sequence[Rows], collect: Collect) -> None:
         self._parts = parts
         self._collect = collect
         self._taken = 0
@@ -288,8 +288,6 @@ class PreparingThread(threading.Thread):
             self.join(_MOMENT)
 
 
-@functools.cache
-def _thread_class() -> Callable[
-    [Any, Sequence[Rows], Callable[[Sequence[Any]], PreparedRows]], PreparingThread
-]:
+@cache
+def _thread_class() -> Callable[[Any, Sequence[Rows], Collect], PreparingThread]:
     return type("PreparingThreadOfFfcv", (PreparingThread, library().iterator), {})

@@ -30,6 +30,7 @@ from layerscope.data.class_task import class_task
 from layerscope.data.official import RULE, assign_splits, left_out_note, official_splits
 from layerscope.data.source_names import own_name
 from layerscope.data.sources import sources, tasks
+from layerscope.data.splits import Labels
 from layerscope.errors import SourceError
 from layerscope.types import SPLITS, Source
 
@@ -108,7 +109,7 @@ def _open(path: Path, image: str | None) -> Beton:
     return beton
 
 
-def _labels(beton: Beton, field: str) -> npt.NDArray[np.int64]:
+def _labels(beton: Beton, field: str) -> Labels:
     if field not in beton.integers:
         known = ", ".join(beton.integers) or "none"
         raise SourceError(

@@ -34,7 +34,7 @@ from layerscope.data.assembly import assemble
 from layerscope.data.class_task import class_task
 from layerscope.data.listing import require_folder, subfolders
 from layerscope.data.sources import sources, tasks
-from layerscope.data.splits import carve
+from layerscope.data.splits import Labels, Mask, carve
 from layerscope.errors import SourceError
 from layerscope.types import Source
 
@@ -112,9 +112,7 @@ def open_co3d(root: Path) -> Source:
     )
 
 
-def _splits(
-    sequences: Sequence[str], labels: npt.NDArray[np.int64], trains: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.str_]:
+def _splits(sequences: Sequence[str], labels: Labels, trains: Mask) -> npt.NDArray[np.str_]:
     rows = zip(sequences, labels.tolist(), trains.tolist(), strict=True)
     category = {sequence: label for sequence, label, train in rows if train}
     val = carve(list(category), np.array(list(category.values()), np.int64), share=VAL_SHARE)
@@ -173,13 +171,13 @@ def _read_gzipped(path: Path) -> list[Any]:
 def _frames(contents: Any, part: str, known: Mapping[str, str], path: Path) -> tuple[_Frame, ...]:
     lines = entry(contents, part, list, path, "at its top")
     for place, line in enumerate(lines):
-        wrong = _fault(line, known)
+        wrong = _fault_of(line, known)
         if wrong:
             raise SourceError(f"{str(path)!r}, frame {place} of {part!r}, {wrong}.", hint=_LAYOUT)
     return tuple(_Frame(known[sequence], image) for sequence, _, image in lines)
 
 
-def _fault(line: Any, known: Mapping[str, str]) -> str:
+def _fault_of(line: Any, known: Mapping[str, str]) -> str:
     """Return what is wrong with one line of a list; nothing for a right one."""
     if not isinstance(line, list) or [type(it) for it in line] != [str, int, str]:
         return f"is {line!r}, not a sequence, a number and a path"

@@ -23,7 +23,7 @@ from layerscope.data.assembly import assemble
 from layerscope.data.class_task import class_task
 from layerscope.data.listing import MISSING, image_files, require_folder
 from layerscope.data.sources import sources, tasks
-from layerscope.data.splits import hashed_splits
+from layerscope.data.splits import Labels, hashed_splits
 from layerscope.errors import SourceError
 from layerscope.types import Source
 
@@ -117,7 +117,7 @@ def _name(folder: str, number: int) -> str:
     return f"{folder}/{folder}_{number}.jpg"
 
 
-def _labels() -> npt.NDArray[np.int64]:
+def _labels() -> Labels:
     return np.repeat(np.arange(len(SIZES)), list(SIZES.values()))
 
 

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from layerscope.data.assembly import assemble
 from layerscope.data.class_task import class_task
@@ -33,6 +32,7 @@ from layerscope.data.listing import SUFFIXES, ImageFile, image_files, require_fo
 from layerscope.data.official import RULE, assign_splits, left_out_note, official_splits
 from layerscope.data.source_names import own_name
 from layerscope.data.sources import sources, tasks
+from layerscope.data.splits import Labels
 from layerscope.errors import SourceError
 from layerscope.types import SPLITS, Source
 
@@ -94,7 +94,7 @@ def open_folder(root: Path, *, name: str | None = None) -> Source:
         notes=(
             *assignment.notes,
             *layout.notes,
-            *_single_image_note(classes, labels[assignment.carved]),
+            *_rare_note(classes, labels[assignment.carved]),
         ),
     )
 
@@ -175,7 +175,7 @@ def _rows(root: Path, parts: Mapping[str, str], classes: Sequence[str]) -> list[
     return rows
 
 
-def _single_image_note(classes: Sequence[str], labels: npt.NDArray[np.int64]) -> tuple[str, ...]:
+def _rare_note(classes: Sequence[str], labels: Labels) -> tuple[str, ...]:
     """Return a note on the classes with one image, where splits had to be made of them."""
     counts = np.bincount(labels, minlength=len(classes))
     names = [repr(classes[label]) for label in np.flatnonzero(counts == 1).tolist()]

@@ -38,6 +38,7 @@ from layerscope.data.listing import MISSING, require_folder
 from layerscope.data.official import assign_splits, left_out_note, official_splits
 from layerscope.data.source_names import own_name, plain
 from layerscope.data.sources import sources
+from layerscope.data.splits import Labels
 from layerscope.errors import SourceError, UnknownNameError
 from layerscope.types import SPLITS, Source, Task
 
@@ -324,7 +325,7 @@ def _require_values(column: Any, ids: Sequence[str], name: str) -> None:
 
 
 def _require_known(
-    labels: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], task: Task, ids: Sequence[str]
+    labels: Labels, rows: npt.NDArray[np.int64], task: Task, ids: Sequence[str]
 ) -> None:
     wrong = np.flatnonzero((labels < 0) | (labels >= len(task.classes)))
     if len(wrong):
@@ -335,14 +336,14 @@ def _require_known(
         )
 
 
-def _classes(column: Any, task: Task, ids: Sequence[str], name: str) -> npt.NDArray[np.int64]:
+def _classes(column: Any, task: Task, ids: Sequence[str], name: str) -> Labels:
     _require_values(column, ids, name)
-    labels: npt.NDArray[np.int64] = column.to_numpy().astype(np.int64)
+    labels: Labels = column.to_numpy().astype(np.int64)
     _require_known(labels, np.arange(len(ids)), task, ids)
     return labels
 
 
-def _labels(column: Any, task: Task, ids: Sequence[str], name: str) -> npt.NDArray[np.int64]:
+def _labels(column: Any, task: Task, ids: Sequence[str], name: str) -> Labels:
     _require_values(column, ids, name)
     compute = import_module("pyarrow.compute")
     rows = np.repeat(np.arange(len(ids)), compute.list_value_length(column).to_numpy())

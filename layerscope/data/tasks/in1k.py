@@ -27,7 +27,7 @@ from layerscope.data.assembly import assemble
 from layerscope.data.class_task import class_task
 from layerscope.data.listing import ImageFile, image_files, require_folder, subfolders
 from layerscope.data.sources import sources, tasks
-from layerscope.data.splits import carve_val, codes, hash_order
+from layerscope.data.splits import Labels, carve_val, codes, hash_order
 from layerscope.errors import SourceError
 from layerscope.types import SPLITS, Source, Task
 
@@ -109,7 +109,7 @@ def open_in1k(root: Path, *, list_1p: Path | None = None, list_10p: Path | None 
     splits = carve_val(train, ids, labels, per_class=VAL_PER_CLASS)
     lists = {"in1k-1p": list_1p, "in1k-10p": list_10p}
     listed = {
-        name: _splits_of_list(path, ids, splits) for name, path in lists.items() if path is not None
+        name: _list_splits(path, ids, splits) for name, path in lists.items() if path is not None
     }
     drawn = {name: _subset(classes, name) for name in DRAWN}
     return assemble(
@@ -123,7 +123,7 @@ def open_in1k(root: Path, *, list_1p: Path | None = None, list_10p: Path | None 
         },
         sizes=sizes,
         task_splits=listed
-        | {name: _splits_of_subset(labels, splits, own) for name, own in drawn.items()},
+        | {name: _subset_splits(labels, splits, own) for name, own in drawn.items()},
         notes=[*_count_notes(found), *_list_notes(listed), _SEED_NOTE],
     )
 
@@ -177,7 +177,7 @@ def _tasks(
     ]
 
 
-def _splits_of_list(
+def _list_splits(
     path: Path, ids: Sequence[str], splits: npt.NDArray[np.str_]
 ) -> npt.NDArray[np.int8]:
     """Return the splits of a task that trains on the images of a list and is judged as usual."""
@@ -210,15 +210,15 @@ def _subset(classes: Sequence[str], name: str) -> list[int]:
     return sorted(order.tolist())
 
 
-def _relabel(labels: npt.NDArray[np.int64], own: Sequence[int]) -> npt.NDArray[np.int64]:
+def _relabel(labels: Labels, own: Sequence[int]) -> Labels:
     """Return labels from 0 to 249 for the rows of the subset, 0 for others."""
     table = np.zeros(CLASSES, np.int64)
     table[list(own)] = np.arange(len(own))
     return table[labels]
 
 
-def _splits_of_subset(
-    labels: npt.NDArray[np.int64], splits: npt.NDArray[np.str_], own: Sequence[int]
+def _subset_splits(
+    labels: Labels, splits: npt.NDArray[np.str_], own: Sequence[int]
 ) -> npt.NDArray[np.int8]:
     return np.where(np.isin(labels, list(own)), codes(splits), np.int8(-1))
 

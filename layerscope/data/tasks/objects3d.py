@@ -164,15 +164,13 @@ def _lines(table: Path) -> Iterator[Line]:
 
 def _line(table: Path, number: int, cells: Sequence[str]) -> Line:
     if len(cells) != len(HEADER):
-        raise _line_error(table, number, f"has {len(cells)} values for {len(HEADER)} columns")
+        raise _fault(table, number, f"has {len(cells)} values for {len(HEADER)} columns")
     named = dict(zip(HEADER, cells, strict=True))
     for column in ("image", "object", "category"):
         if not named[column]:
-            raise _line_error(table, number, f"has no {column}")
+            raise _fault(table, number, f"has no {column}")
     if named["split"] not in SPLITS:
-        raise _line_error(
-            table, number, f"has the split {named['split']!r}, not {', '.join(SPLITS)}"
-        )
+        raise _fault(table, number, f"has the split {named['split']!r}, not {', '.join(SPLITS)}")
     latents = {name: _value(table, number, name, named[name]) for name in LATENTS}
     return Line(number, named["image"], named["object"], named["category"], latents, named["split"])
 
@@ -181,10 +179,10 @@ def _value(table: Path, number: int, name: str, cell: str) -> float:
     try:
         value = float(cell)
     except ValueError:
-        raise _line_error(table, number, f"has {name} {cell!r}, which is no number") from None
+        raise _fault(table, number, f"has {name} {cell!r}, which is no number") from None
     low, high, _ = LATENTS[name]
     if not low - _ROUNDING <= value <= high + _ROUNDING:  # False for a NaN too
-        raise _line_error(table, number, f"has {name} {cell}, outside [{low:.6g}, {high:.6g}]")
+        raise _fault(table, number, f"has {name} {cell}, outside [{low:.6g}, {high:.6g}]")
     return value
 
 
@@ -194,14 +192,12 @@ def _require_consistent(table: Path, lines: Sequence[Line]) -> None:
     for line in lines:
         first = images.setdefault(line.image, line.number)
         if first != line.number:
-            raise _line_error(
-                table, line.number, f"repeats the image {line.image!r} of line {first}"
-            )
+            raise _fault(table, line.number, f"repeats the image {line.image!r} of line {first}")
         other = objects.setdefault(line.object, line)
         if other.split != line.split:
             what = f"puts the object {line.object!r} into {line.split}, line {other.number} into"
-            raise _line_error(table, line.number, f"{what} {other.split}")
+            raise _fault(table, line.number, f"{what} {other.split}")
 
 
-def _line_error(table: Path, number: int, what: str) -> SourceError:
+def _fault(table: Path, number: int, what: str) -> SourceError:
     return SourceError(f"{str(table)!r}, line {number}, {what}.", hint=_RENDER)

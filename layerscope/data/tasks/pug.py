@@ -43,7 +43,7 @@ from layerscope.data.assembly import assemble, require_task_splits
 from layerscope.data.class_task import class_task
 from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
-from layerscope.data.splits import codes, hashed_splits
+from layerscope.data.splits import Labels, Mask, codes, hashed_splits
 from layerscope.errors import SourceError
 from layerscope.types import Source, Task
 
@@ -60,7 +60,6 @@ _GROUPS = {
     SPAR: "images of the same animals before one background",
 }
 
-Mask = npt.NDArray[np.bool_]
 Factors = dict[str, list[str]]
 """By column: the value of each image."""
 
@@ -132,9 +131,7 @@ def open_pug_animals(root: Path) -> Source:
         name if "/" in name else f"{animal}/{name}"
         for animal, name in zip(factors["character_name"], factors["filename"], strict=True)
     ]
-    return _source(
-        ANIMALS, root, ids, factors, _join_factors(factors, "character_name", "world_name")
-    )
+    return _source(ANIMALS, root, ids, factors, _pair(factors, "character_name", "world_name"))
 
 
 @sources.register(IMAGENET)
@@ -154,7 +151,7 @@ def open_pug_imagenet(root: Path) -> Source:
         if column not in _FIXED
     }
     used["world_name"] = ~np.logical_or.reduce(list(used.values()))
-    groups = _join_factors(factors, "character_label", "character_name")
+    groups = _pair(factors, "character_label", "character_name")
     return _source(IMAGENET, root, factors["filename"], factors, groups, used)
 
 
@@ -187,7 +184,7 @@ def open_pug_spar(root: Path) -> Source:
         root,
         factors["filename"],
         factors,
-        _join_factors(factors, "animals", "world_name"),
+        _pair(factors, "animals", "world_name"),
         used,
     )
 
@@ -239,7 +236,7 @@ def _source(
 class _Labels(NamedTuple):
     classes: tuple[str, ...]
     """Numbers by their size, words by the alphabet."""
-    labels: npt.NDArray[np.int64]
+    labels: Labels
     """(n,) 0 where nothing is asked."""
 
 
@@ -274,7 +271,7 @@ def _is_moved(table: Path, column: str, values: Sequence[str]) -> Mask:
     return np.array([value != resting for value in values])
 
 
-def _join_factors(factors: Factors, first: str, second: str) -> npt.NDArray[np.str_]:
+def _pair(factors: Factors, first: str, second: str) -> npt.NDArray[np.str_]:
     return np.array([f"{a}/{b}" for a, b in zip(factors[first], factors[second], strict=True)])
 
 

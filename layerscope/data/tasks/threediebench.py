@@ -36,7 +36,7 @@ import numpy.typing as npt
 from layerscope.data.assembly import assemble
 from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
-from layerscope.data.splits import carve
+from layerscope.data.splits import Labels, Mask, carve
 from layerscope.data.tasks import objects3d
 from layerscope.errors import SourceError
 from layerscope.rendered_set import LATENTS
@@ -90,13 +90,13 @@ class _Objects:
 
     folders: tuple[str, ...]
     """``<synset>/<object>`` of each."""
-    labels: npt.NDArray[np.int64]
+    labels: Labels
 
     @property
     def models(self) -> list[str]:
         return [it.partition("/")[2] for it in self.folders]
 
-    def select(self, mask: npt.NDArray[np.bool_]) -> _Objects:
+    def select(self, mask: Mask) -> _Objects:
         rows = np.flatnonzero(mask)
         return _Objects(tuple(self.folders[row] for row in rows), self.labels[rows])
 
@@ -144,7 +144,7 @@ def open_3diebench(root: Path, *, lists: Path | None = None) -> Source:
     )
 
 
-def _exclude_tested(home: Path, train: _Objects, test: _Objects) -> npt.NDArray[np.bool_]:
+def _exclude_tested(home: Path, train: _Objects, test: _Objects) -> Mask:
     """Return which training objects are no test objects as well."""
     tested = set(test.models)
     kept = np.array([it not in tested for it in train.models], np.bool_)
@@ -163,7 +163,7 @@ def _notes(left_out: int) -> tuple[str, ...]:
 
 
 def _targets(
-    latents: Latents, labels: npt.NDArray[np.int64], classes: tuple[str, ...]
+    latents: Latents, labels: Labels, classes: tuple[str, ...]
 ) -> dict[Task, npt.NDArray[Any]]:
     places = {name: place for place, name in enumerate(LATENTS)}
     targets: dict[Task, npt.NDArray[Any]] = {
@@ -237,9 +237,7 @@ def _classes(home: Path, *parts: _Objects) -> tuple[str, ...]:
     return tuple(synset_of.get(label, "") for label in range(max(synset_of, default=-1) + 1))
 
 
-def _latents(
-    root: Path, home: Path, train: _Objects, test: _Objects, kept: npt.NDArray[np.bool_]
-) -> Latents:
+def _latents(root: Path, home: Path, train: _Objects, test: _Objects, kept: Mask) -> Latents:
     masks = (kept, np.ones(len(test.folders), np.bool_))
     arrays = [home / f"{name}.npy" for name in _ARRAYS]
     if all(path.is_file() for path in arrays):
@@ -258,9 +256,7 @@ def _latents(
     return latents
 
 
-def _latents_from_array(
-    root: Path, path: Path, objects: _Objects, kept: npt.NDArray[np.bool_]
-) -> Latents:
+def _latents_from_array(root: Path, path: Path, objects: _Objects, kept: Mask) -> Latents:
     shape = (VIEWS * len(objects.folders), len(LATENTS))
     rows = _array(path, "f", shape, f"{shape[0]:,} rows of {shape[1]} latents")
     by_object = rows.reshape(-1, VIEWS, len(LATENTS))

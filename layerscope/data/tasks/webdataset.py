@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from layerscope.data.annotations import read_lines
 from layerscope.data.assembly import assemble
@@ -43,6 +42,7 @@ from layerscope.data.official import (
 )
 from layerscope.data.source_names import own_name
 from layerscope.data.sources import sources, tasks
+from layerscope.data.splits import Labels
 from layerscope.data.tars import COMPRESSED, Member, TarImages, compressed, members
 from layerscope.errors import SourceError
 from layerscope.types import Source
@@ -97,7 +97,7 @@ class _Reader(NamedTuple):
         if len(found) != 1:
             what = f"several images: {', '.join(found)}" if found else "no image"
             others = ", ".join(sample.files)
-            raise _sample_error(
+            raise _fault(
                 shard,
                 sample.key,
                 f"has {what}",
@@ -110,23 +110,23 @@ class _Reader(NamedTuple):
         file = sample.files.get(extension)
         if file is None:
             hint = "Say which field of .json it is with label=…" if "json" in sample.files else ""
-            raise _sample_error(shard, sample.key, f"has no .{extension}", hint or _LAYOUT)
+            raise _fault(shard, sample.key, f"has no .{extension}", hint or _LAYOUT)
         data = os.pread(handle, file.size, file.offset)
         label = _number(data) if self.label is None else self._field(data, sample.key, shard)
         if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < _MOST:
             what = f"has the label {label!r}, which is no whole number from 0"
-            raise _sample_error(shard, sample.key, what, "Labels count classes, and start at 0.")
+            raise _fault(shard, sample.key, what, "Labels count classes, and start at 0.")
         return label
 
     def _field(self, data: bytes, key: str, shard: Path) -> object:
         try:
             record = json.loads(data)
         except ValueError:
-            raise _sample_error(shard, key, "has a .json that is no JSON", _LAYOUT) from None
+            raise _fault(shard, key, "has a .json that is no JSON", _LAYOUT) from None
         if not isinstance(record, dict) or self.label not in record:
             fields = ", ".join(record) if isinstance(record, dict) else "none"
             what = f"has no field {self.label!r} in its .json"
-            raise _sample_error(shard, key, what, f"Its fields: {fields}.")
+            raise _fault(shard, key, what, f"Its fields: {fields}.")
         return record[self.label]
 
 
@@ -232,9 +232,7 @@ def _rows(shards: Sequence[_Shard], reader: _Reader) -> _Rows:
                 name = f"{shard.word}/{sample.key}" if shard.word else sample.key
                 if name in seen:
                     what = f"was there before, in {str(seen[name])!r}"
-                    raise _sample_error(
-                        shard.path, sample.key, what, "A key is one image; " + _LAYOUT
-                    )
+                    raise _fault(shard.path, sample.key, what, "A key is one image; " + _LAYOUT)
                 seen[name] = shard.path
                 rows.ids.append(name)
                 rows.words.append(shard.word)
@@ -259,7 +257,7 @@ def _samples(shard: Path) -> Iterator[_Sample]:
                 yield current
             current = _Sample(key, {})
         if extension.lower() in current.files:
-            raise _sample_error(shard, key, f"has .{extension} twice", _LAYOUT)
+            raise _fault(shard, key, f"has .{extension} twice", _LAYOUT)
         current.files[extension.lower()] = member
     if current.files:
         yield current
@@ -271,8 +269,8 @@ def _number(data: bytes) -> int | str:
 
 
 def _classes(
-    labels: npt.NDArray[np.int64], ids: Sequence[str], path: Path | None
-) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+    labels: Labels, ids: Sequence[str], path: Path | None
+) -> tuple[tuple[str, ...], Labels]:
     """Return the names of the classes, and labels that count in them."""
     if path is None:
         found, places = np.unique(labels, return_inverse=True)
@@ -295,5 +293,5 @@ def _classes(
     return tuple(name for _, name in lines), labels
 
 
-def _sample_error(shard: Path, key: str, what: str, hint: str) -> SourceError:
+def _fault(shard: Path, key: str, what: str, hint: str) -> SourceError:
     return SourceError(f"The key {key!r} of {str(shard)!r} {what}.", hint=hint)
