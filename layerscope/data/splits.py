@@ -117,12 +117,12 @@ def carve_val(
 
     Args:
         train: (n,) rows of the official training split; all others test.
-        names: (n,) of all rows; :func:`carve` chooses by them.
-        labels: (n,) classes to stratify by; None for targets that are no classes.
-        share: Of the training rows (or groups) that validate.
-        per_class: How many of every class validate, in place of a share.
-        groups: (n,) rows of one group stay together.
-        seed: Another seed, another choice.
+        names: (n,) of all rows. This and all that follows is as for :func:`carve`.
+        labels: (n,) classes.
+        share: Of the training rows.
+        per_class: In place of a share.
+        groups: (n,) which rows stay together.
+        seed: Of the choice.
     """
     rows = np.flatnonzero(train)
     val = carve(
