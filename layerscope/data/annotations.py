@@ -92,7 +92,7 @@ def json_records(path: Path, key: str) -> Iterator[Mapping[str, Any]]:
 
     Args:
         path: The file, an object at its top.
-        key: Where in it the list is.
+        key: The field that holds the list.
 
     Raises:
         SourceError: The file is missing, no JSON, or has no such list of objects.
@@ -146,7 +146,7 @@ def entry(record: Any, key: str, kind: type[T], path: Path, where: str) -> T:
     """Return one field of an annotation.
 
     Args:
-        record: What should be an object.
+        record: The annotation, which should be an object.
         key: The field.
         kind: Its type; a whole number may stand for a float.
         path: The file, for the message.

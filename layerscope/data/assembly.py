@@ -36,8 +36,8 @@ def assemble(
     """Return the record of a source, after what no probe could notice has been ruled out.
 
     Args:
-        name: Of the source.
-        root: Its folder.
+        name: The source's name.
+        root: The source's folder.
         ids: (n,) one name a row; paths relative to the folder unless ``images`` is given.
         splits: (n,) ``train``, ``val`` or ``test``.
         targets: By task: (n,) classes, (n, k) labels or latents.

@@ -48,7 +48,7 @@ class ArrayImages:
 
     Args:
         pixels: (n, h, w, 3) uint8.
-        title: Of the whole, for messages.
+        title: The name of the whole set, for messages.
     """
 
     pixels: npt.NDArray[np.uint8]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from layerscope.errors import SourceError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
-"""Of image files, in lower case: torchvision's, and GIF."""
+"""Endings of image files, in lower case: torchvision's, and GIF."""
 
 MISSING = -1
 """Size of a file that is not there."""
@@ -83,7 +83,7 @@ def file_sizes(root: Path, ids: Sequence[str]) -> npt.NDArray[np.int64]:
     """Return the (n,) sizes of files in bytes, ``MISSING`` for those that are not there.
 
     Args:
-        root: What the ids are relative to.
+        root: The folder that the ids are relative to.
         ids: (n,) paths.
     """
     base = os.fspath(root)

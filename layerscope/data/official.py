@@ -36,7 +36,7 @@ SPELLINGS: dict[str, Split] = {
 """By word, in lower case: the split that it names."""
 
 VAL_SHARE = 0.1
-"""Of train, in the proportion of its classes, where there is no split to validate on."""
+"""The share of every class of train that validates where there is no split for it."""
 
 RULE = "as the set names them; without test, val tests; without val, 10 % of train validate"
 
@@ -93,8 +93,8 @@ def left_out_note(words: Sequence[str], what: str) -> tuple[str, ...]:
     """Return the note, if any, on what belongs to no split.
 
     Args:
-        words: What it is called.
-        what: It is, such as ``folders``.
+        words: The names of what is left out.
+        what: The noun for it, such as ``folders``.
     """
     if not words:
         return ()

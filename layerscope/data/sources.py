@@ -41,7 +41,7 @@ def open_source(
         root: The folder, or file, that the user has.
         allow_missing: Whether images that annotations list may be absent; they are skipped then,
             by whoever skips unreadable ones.
-        options: What the source wants to know besides, by name.
+        options: The source's own options, by name.
 
     Raises:
         UnknownNameError: No source has this name, or the source no such option.

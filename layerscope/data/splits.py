@@ -19,7 +19,7 @@ Labels = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 TEST_SHARE, VAL_SHARE = 0.2, 0.2
-"""Of all rows, where a data set comes without any split: 60, 20 and 20 % (as VTAB's EuroSAT)."""
+"""Shares of all rows where a data set comes without splits: 60, 20, 20 % (as VTAB's EuroSAT)."""
 
 
 def hash_order(names: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
@@ -57,7 +57,7 @@ def carve(
         share: Of the rows (or groups) that are chosen, in the same proportion of every class.
         per_class: How many are chosen of every class, in place of a share.
         groups: (n,) rows of one group stay together; a group belongs to the class of its first row.
-        seed: Another seed, another choice.
+        seed: Another seed makes another choice.
 
     Returns:
         (n,) True for the chosen rows.
@@ -119,10 +119,10 @@ def carve_val(
         train: (n,) rows of the official training split; all others test.
         names: (n,) of all rows. This and all that follows is as for :func:`carve`.
         labels: (n,) classes.
-        share: Of the training rows.
+        share: The share of the training rows that validates.
         per_class: In place of a share.
         groups: (n,) which rows stay together.
-        seed: Of the choice.
+        seed: The seed of the choice.
     """
     rows = np.flatnonzero(train)
     val = carve(

@@ -36,7 +36,7 @@ class TableTask:
     """One task of a card."""
 
     key: str
-    """Of its section: ``grade`` of ``[tasks.grade]``."""
+    """The name of its section: ``grade`` for ``[tasks.grade]``."""
     kind: TargetKind
     columns: tuple[str, ...]
     title: str

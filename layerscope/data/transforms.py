@@ -63,7 +63,7 @@ class Preparation:
 
     @property
     def fixed_size(self) -> Size | None:
-        """Of every prepared image, where it does not depend on the image."""
+        """The size of every prepared image; None where it depends on the image."""
         crop, resize = self.preprocessing.crop, self.preprocessing.resize
         if crop is not None:
             return crop, crop

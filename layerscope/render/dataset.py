@@ -21,7 +21,7 @@ from layerscope.runtime.cpus import processors
 Progress = Callable[[int, int], None]
 
 VIEWS_AT_ONCE = 10
-"""Of a job: enough to make up for building the object, few enough for Ctrl-C to be heard soon."""
+"""Views in one job: enough to make up for building the object, few enough to hear Ctrl-C soon."""
 
 
 def render_dataset(

@@ -12,7 +12,7 @@ from layerscope.types import SPLITS
 
 BYTES_PER_SIDE = 26.0
 BYTES_PER_PIXEL = 0.02
-"""Of a JPEG file, measured at 64, 128 and 256 pixels: without grain, outlines take most of it."""
+"""A JPEG file's size, measured at 64, 128 and 256 pixels: without grain, outlines take most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,8 @@ def render_jobs(
     """Render the jobs and yield the number of images whenever some are finished.
 
     Args:
-        jobs: What to do.
-        settings: What the images are made with.
+        jobs: The views to render, object by object.
+        settings: The settings of the whole data set.
         renderer: Used when there is one worker; others make their own in their process.
         workers: Number of processes; with 1 the work is done in this one.
 

@@ -68,7 +68,7 @@ class FfcvReader:
         workers: Threads.
         size: (height, width) of the prepared images.
         resize: What is done to the whole image.
-        kind: With which filter.
+        kind: The filter, ``BILINEAR`` or ``BICUBIC``.
     """
 
     def __init__(

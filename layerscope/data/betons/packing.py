@@ -59,7 +59,7 @@ class PackReport:
     bad: tuple[BadImage, ...]
     """Images that could not be read; a black pixel holds their place."""
     size: int
-    """Of the file in bytes."""
+    """The size of the file in bytes."""
 
 
 class _PackedImage(NamedTuple):
@@ -114,8 +114,8 @@ def pack(
         source: What to pack.
         path: The file to write; its name ends in ``.beton``. The sidecar lies beside it.
         mode: ``jpeg``; or ``raw`` for pixels, several times the bytes and no decoding.
-        side: Of the shorter side, in pixels; None to leave every image as it is.
-        quality: Of images that are encoded anew, 1 to 100; colours keep their full resolution.
+        side: Length of the shorter side in pixels; None to leave every image as it is.
+        quality: Of JPEG that is encoded anew, 1 to 100; colours keep their full resolution.
         interpolation: The filter that makes images smaller.
         workers: Threads; the file does not depend on it.
         skip_bad: Whether an unreadable image is stored as a black pixel and recorded as missing,

@@ -43,7 +43,7 @@ class Sidecar(NamedTuple):
     source: Source
     """Without its images."""
     identity: str
-    """Of the file that it belongs to."""
+    """The identity of the file that it belongs to."""
     packing: Mapping[str, Any]
     """How the images were packed."""
 
@@ -62,8 +62,8 @@ def write_sidecar(file: BinaryIO, sidecar: Sidecar) -> None:
     """Write a sidecar.
 
     Args:
-        file: Where to.
-        sidecar: What it says.
+        file: The open file to write to.
+        sidecar: What to write.
     """
     source = sidecar.source
     record = {

@@ -19,7 +19,7 @@ from layerscope.types import Preprocessing, Source
 Rows = npt.NDArray[np.int64]
 
 MOST_WORKERS = 16
-"""By default; a network that more than so many cannot feed is rare, and cores are shared."""
+"""The default's limit: few networks need more workers than that, and cores are shared."""
 
 
 class BadImage(NamedTuple):

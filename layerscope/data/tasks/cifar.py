@@ -32,7 +32,7 @@ from layerscope.errors import SourceError
 from layerscope.types import Source, Task
 
 VAL_IMAGES = 5000
-"""Of both sets: the training images that validate, as many of each class."""
+"""The number of training images that validate, in both sets; as many of each class."""
 
 
 def _task(title: str, class_count: int) -> Task:

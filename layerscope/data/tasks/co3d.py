@@ -64,7 +64,7 @@ class _Frame(NamedTuple):
     """One line of a list."""
 
     sequence: str
-    """With its category: ``apple/110_13051_23361``."""
+    """Its name behind that of its category: ``apple/110_13051_23361``."""
     path: str
 
 

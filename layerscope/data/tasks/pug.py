@@ -113,7 +113,7 @@ for _each in COLUMNS.values():
         tasks.add(_task.name, _task)
 
 _FIXED = ("character_label", "world_name")
-"""Of PUG: ImageNet: what is there to be seen in every image, and does not move."""
+"""The columns of PUG: ImageNet for what every image shows, and what does not move."""
 
 
 @sources.register(ANIMALS)
@@ -200,7 +200,7 @@ def _source(
     """Return the record of one of the sets.
 
     Args:
-        name: Of the source.
+        name: The source's name.
         root: Its folder.
         ids: (n,) paths of the images.
         factors: Its table.

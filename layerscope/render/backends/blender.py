@@ -58,7 +58,7 @@ class BlenderProcess:
     """A running worker: jobs go in as lines of JSON, images come back as files.
 
     Args:
-        command: What to start.
+        command: The program and its arguments.
     """
 
     def __init__(self, command: list[str]) -> None:

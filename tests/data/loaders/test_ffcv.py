@@ -555,7 +555,7 @@ def test_without_ffcv_the_message_says_what_to_do(raw, monkeypatch, what):
     def fail():
         raise error
 
-    monkeypatch.setattr(library, "_loaded", fail)
+    monkeypatch.setattr(library, "_load", fail)
     library.library.cache_clear()
     try:
         with pytest.raises(SettingsError, match=message) as caught:
