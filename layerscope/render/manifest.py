@@ -35,7 +35,7 @@ def manifest(
         "layerscope_version": __version__,
         "renderer": settings.renderer,
         "renderer_version": renderer_version,
-        "settings": _plain(settings),
+        "settings": asdict(settings) | {"meshes": settings.meshes and str(settings.meshes)},
         "meshes_sha256": digest(instances),
         "latents": {
             name: {**span._asdict(), "distribution": "uniform"} for name, span in LATENTS.items()
@@ -57,11 +57,11 @@ def check_agreement(folder: Path, wanted: dict[str, Any]) -> None:
     if not file.exists():
         _check_unused(folder)
         return
-    found = _read(file)
+    there, here = _decisive(_read(file)), _decisive(wanted)
     differing = [
-        f"{name} {was!r} there, {wants!r} here"
-        for name, was, wants in _pairs(_decisive(found), _decisive(wanted))
-        if was != wants
+        f"{name} {there.get(name)!r} there, {here.get(name)!r} here"
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name) != here.get(name)
     ]
     if differing:
         raise RenderError(
@@ -101,17 +101,6 @@ def _decisive(record: dict[str, Any]) -> dict[str, Any]:
     settings = dict(record.get("settings") or {})
     settings.pop("meshes", None)  # the folder may move: its content's digest is compared instead
     return chosen | settings
-
-
-def _pairs(first: dict[str, Any], second: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    names = sorted(first.keys() | second.keys())
-    return [(name, first.get(name), second.get(name)) for name in names]
-
-
-def _plain(settings: RenderSettings) -> dict[str, Any]:
-    record = asdict(settings)
-    record["meshes"] = None if settings.meshes is None else str(settings.meshes)
-    return record
 
 
 def _counts(rows: Sequence[ImageRow], each: str) -> dict[str, int]:

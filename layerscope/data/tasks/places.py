@@ -91,8 +91,8 @@ def open_places205(root: Path) -> Source:
     Raises:
         SourceError: A folder or list is missing, or a line is wrong.
     """
-    require_folder(root, "trainvalsplit_places205", hint=_LAYOUT205)
-    images = _first(root, FOLDERS205, _LAYOUT205)
+    images = next((it for it in FOLDERS205 if (root / it).is_dir()), FOLDERS205[0])
+    require_folder(root, "trainvalsplit_places205", images, hint=_LAYOUT205)
     lists = [
         root / "trainvalsplit_places205" / f"{part}_places205.csv" for part in ("train", "val")
     ]
@@ -147,13 +147,6 @@ def _source(
 
 def _within(folder: str, pairs: Sequence[_Pair]) -> list[_Pair]:
     return [(f"{folder}/{path}", label) for path, label in pairs]
-
-
-def _first(root: Path, folders: Sequence[str], hint: str) -> str:
-    for folder in folders:
-        if (root / folder).is_dir():
-            return folder
-    raise SourceError(f"The folder {str(root)!r} has no {folders[0]}.", hint=hint)
 
 
 def _pairs(path: Path, count: int) -> list[_Pair]:
