@@ -71,7 +71,7 @@ def image_files(folder: Path) -> list[ImageFile]:
     Raises:
         SourceError: A link leads back to a folder that it lies in, or a name is not UTF-8.
     """
-    here, folders = _list_folder(folder, "")
+    here, folders = list_folder(folder)
     above = (_identity(folder),)
     with ThreadPoolExecutor(_THREADS) as pool:
         below = pool.map(lambda name: list(_walk(folder / name, f"{name}/", above)), folders)
@@ -116,14 +116,22 @@ def _walk(folder: Path, prefix: str, above: tuple[_Identity, ...]) -> Iterator[I
             f"The folder {str(folder)!r} is a link that leads back to a folder that it lies in.",
             hint="Remove the link; its images would never end.",
         )
-    files, folders = _list_folder(folder, prefix)
+    files, folders = list_folder(folder, prefix)
     yield from files
     for name in folders:
         yield from _walk(folder / name, f"{prefix}{name}/", (*above, here))
 
 
-def _list_folder(folder: Path, prefix: str) -> tuple[list[ImageFile], list[str]]:
-    """Return the image files and the folders in a folder itself."""
+def list_folder(folder: Path, prefix: str = "") -> tuple[list[ImageFile], list[str]]:
+    """Return the image files and the folders in a folder itself, both sorted by name.
+
+    Args:
+        folder: The folder.
+        prefix: The beginning of the files' paths, such as ``train/``.
+
+    Raises:
+        SourceError: A file cannot be looked at, or a name is not UTF-8.
+    """
     files, folders = [], []
     for entry in _entries(folder):
         if _is_folder(entry):

@@ -18,7 +18,6 @@ refused.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +27,7 @@ import numpy as np
 
 from layerscope.data.assembly import assemble
 from layerscope.data.class_task import class_task
-from layerscope.data.listing import SUFFIXES, ImageFile, image_files, require_folder, subfolders
+from layerscope.data.listing import SUFFIXES, image_files, list_folder, require_folder, subfolders
 from layerscope.data.official import RULE, assign_splits, left_out_note, official_splits
 from layerscope.data.source_names import own_name
 from layerscope.data.sources import sources, tasks
@@ -56,7 +55,8 @@ class _Row(NamedTuple):
 
     part: str
     label: int
-    found: ImageFile
+    path: str
+    size: int
 
 
 @sources.register(TASK.source)
@@ -79,7 +79,7 @@ def open_folder(root: Path, *, name: str | None = None) -> Source:
     layout = _layout(root)
     classes = _classes(root, layout.parts)
     rows = _rows(root, layout.parts, classes)
-    ids = [row.found.path for row in rows]
+    ids = [row.path for row in rows]
     labels = np.array([row.label for row in rows], np.int64)
     parts = None if "" in layout.parts else np.array([row.part for row in rows])
     assignment = assign_splits(parts, ids, labels, root)
@@ -90,7 +90,7 @@ def open_folder(root: Path, *, name: str | None = None) -> Source:
         ids,
         assignment.splits,
         {task: labels},
-        sizes=[row.found.size for row in rows],
+        sizes=[row.size for row in rows],
         notes=(
             *assignment.notes,
             *layout.notes,
@@ -103,7 +103,7 @@ def _layout(root: Path) -> _Layout:
     folders = subfolders(root)
     named = official_splits(folders, root)
     others = [folder for folder in folders if folder not in named]
-    holding = [folder for folder in named if _images_in(root / folder)]
+    holding = [folder for folder in named if list_folder(root / folder)[0]]
     notes = _stray_note(root)
     if holding and not (others and len(holding) == len(named)):
         raise SourceError(
@@ -123,19 +123,8 @@ def _layout(root: Path) -> _Layout:
     return _Layout(ordered, (*left_out_note(others, "folders"), *notes))
 
 
-def _images_in(folder: Path) -> int:
-    """Return how many images lie in a folder itself."""
-    with os.scandir(folder) as entries:
-        return sum(
-            entry.name.lower().endswith(SUFFIXES)
-            and not entry.name.startswith(".")
-            and not entry.is_dir()
-            for entry in entries
-        )
-
-
 def _stray_note(root: Path) -> tuple[str, ...]:
-    count = _images_in(root)
+    count = len(list_folder(root)[0])
     return (f"{count} images beside the folders belong to no class and are left out",) * bool(count)
 
 
@@ -171,7 +160,7 @@ def _rows(root: Path, parts: Mapping[str, str], classes: Sequence[str]) -> list[
                     f"The class folder {str(root / path)!r} holds no image.",
                     hint=f"Images end in {', '.join(SUFFIXES)}; move the folder if it is no class.",
                 )
-            rows += [_Row(part, label, ImageFile(f"{path}/{it.path}", it.size)) for it in images]
+            rows += [_Row(part, label, f"{path}/{it.path}", it.size) for it in images]
     return rows
 
 
