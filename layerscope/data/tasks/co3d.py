@@ -27,14 +27,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from layerscope.data.annotations import broken_json, entry, read_json
 from layerscope.data.assembly import assemble
 from layerscope.data.class_task import class_task
 from layerscope.data.listing import require_folder, subfolders
 from layerscope.data.sources import sources, tasks
-from layerscope.data.splits import Labels, Mask, carve
+from layerscope.data.splits import carve_val
 from layerscope.errors import SourceError
 from layerscope.types import Source
 
@@ -101,23 +100,16 @@ def open_co3d(root: Path) -> Source:
     labels = np.repeat(np.arange(len(names)).repeat(2), sizes)
     trains = np.repeat(np.arange(len(parts)) % 2 == 0, sizes)
     sequences = [it.sequence for part in parts for it in part]
+    groups = np.array(sequences)
     return assemble(
         TASK.source,
         root,
         [it.path for part in parts for it in part],
-        _splits(sequences, labels, trains),
+        carve_val(trains, sequences, labels, share=VAL_SHARE, groups=groups),
         {replace(TASK, classes=names): labels},
-        groups=np.array(sequences),
+        groups=groups,
         notes=tuple(_notes(names, found)),
     )
-
-
-def _splits(sequences: Sequence[str], labels: Labels, trains: Mask) -> npt.NDArray[np.str_]:
-    rows = zip(sequences, labels.tolist(), trains.tolist(), strict=True)
-    category = {sequence: label for sequence, label, train in rows if train}
-    val = carve(list(category), np.array(list(category.values()), np.int64), share=VAL_SHARE)
-    split = dict(zip(category, np.where(val, "val", "train").tolist(), strict=True))
-    return np.array([split.get(sequence, "test") for sequence in sequences], "<U5")
 
 
 def _notes(names: Sequence[str], found: Sequence[_Category]) -> Iterator[str]:

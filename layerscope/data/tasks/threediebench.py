@@ -36,7 +36,7 @@ import numpy.typing as npt
 from layerscope.data.assembly import assemble
 from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
-from layerscope.data.splits import Labels, Mask, carve
+from layerscope.data.splits import Labels, Mask, carve_val
 from layerscope.data.tasks import objects3d
 from layerscope.errors import SourceError
 from layerscope.rendered_set import LATENTS
@@ -124,15 +124,12 @@ def open_3diebench(root: Path, *, lists: Path | None = None) -> Source:
     latents = _latents(root, home, train, test, kept)
     train = train.select(kept)
     both = _Objects((*train.folders, *test.folders), np.r_[train.labels, test.labels])
-    splits = np.full(len(both.folders), "test", "<U5")
-    splits[: len(train.folders)] = np.where(
-        carve(train.folders, train.labels, share=VAL_SHARE, groups=np.array(train.models)),
-        "val",
-        "train",
-    )
-    _, models = np.unique(both.models, return_inverse=True)
+    of_train = np.arange(len(both.folders)) < len(train.folders)
+    models = np.array(both.models)
+    splits = carve_val(of_train, both.folders, both.labels, share=VAL_SHARE, groups=models)
+    _, numbers = np.unique(models, return_inverse=True)
     # Numbers: at 2.6 million rows the models' own names would take half a gigabyte.
-    groups = np.array([str(it) for it in models.tolist()])
+    groups = np.array([str(it) for it in numbers.tolist()])
     return assemble(
         NAME,
         root,
