@@ -160,6 +160,17 @@ def test_a_line_that_broke_off_is_named(folder):
         opened(folder)
 
 
+def test_a_table_that_is_no_text_or_quotes_wrongly_is_named(folder):
+    table = folder / "latents.csv"
+    text = table.read_bytes()
+    table.write_bytes(text.replace(b"mug", b"m\xfcg"))
+    with pytest.raises(SourceError, match="is not UTF-8 text"):
+        opened(folder)
+    table.write_bytes(text.replace(b",mug,", b',"mug,', 1))
+    with pytest.raises(SourceError, match=r"latents\.csv', line 2, is broken"):
+        opened(folder)
+
+
 def test_an_incomplete_set_is_refused(folder):
     for text in ('{"complete": false}', "{}", "[]"):
         (folder / "dataset.json").write_text(text)
