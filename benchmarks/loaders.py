@@ -37,7 +37,7 @@ from sklearn.datasets import load_sample_images
 from torchvision import transforms
 from torchvision.datasets.folder import pil_loader
 
-from layerscope.data import Reading, loaders, open_source
+from layerscope.data import ReadRequest, loaders, open_source
 from layerscope.data.betons import open_packed, pack
 from layerscope.data.images import images_of
 from layerscope.errors import SettingsError
@@ -108,7 +108,7 @@ class Ours:
 
     def __call__(self, source, workers):
         if self.made is None:
-            self.made = loaders[self.name](Reading(source, IMAGENET, BATCH, workers=workers))
+            self.made = loaders[self.name](ReadRequest(source, IMAGENET, BATCH, workers=workers))
         for _ in self.made:
             pass
 
@@ -160,7 +160,7 @@ def contestants(folder, source):
     yield "default loader, packed at 256", Ours("threads"), packed["256"], "decoding those alone"
     yield "decoding those alone", exact, packed["256"], None
     try:
-        loaders["ffcv"](Reading(packed["256"], IMAGENET, BATCH))
+        loaders["ffcv"](ReadRequest(packed["256"], IMAGENET, BATCH))
     except SettingsError as error:
         print(f"Without FFCV: {error}")
         return

@@ -12,7 +12,7 @@ from layerscope.errors import SettingsError
 from layerscope.types import Existing, Precision, Storage
 
 if TYPE_CHECKING:
-    from layerscope.data import Views
+    from layerscope.data import ViewSettings
     from layerscope.models import Member
 
 Checkpoints = Annotated[
@@ -103,13 +103,13 @@ def members(words: Sequence[str] | None, table: Path | None) -> tuple[Member, ..
     return models.read_table(table) if table is not None else models.members(words or ())
 
 
-def views_of(count: int | None, augment: str | None, seed: int | None) -> Views | None:
+def views_of(count: int | None, augment: str | None, seed: int | None) -> ViewSettings | None:
     """Return which augmented views a command asks for; None where it asks for images.
 
     Raises:
         SettingsError: It says how they are drawn, and not how many.
     """
-    from layerscope.data import Views
+    from layerscope.data import ViewSettings
 
     if count is None:
         for option, value in (("--augment", augment), ("--views-seed", seed)):
@@ -119,4 +119,4 @@ def views_of(count: int | None, augment: str | None, seed: int | None) -> Views 
                     hint="Add --views N, or leave it out.",
                 )
         return None
-    return Views(count, augment or "simclr", seed or 0)
+    return ViewSettings(count, augment or "simclr", seed or 0)

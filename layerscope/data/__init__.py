@@ -1,28 +1,28 @@
 """Images and the questions asked of them: sources, tasks, transforms and the loaders."""
 
 from layerscope.data.augmentation import Augmentation, augmentations
-from layerscope.data.augmented_views import Views, with_views
+from layerscope.data.augmented_views import ViewSettings, with_views
 from layerscope.data.images import read_image
-from layerscope.data.loaders import BadImage, Loader, Reading, loaders
-from layerscope.data.sources import all_tasks, open_source, select_tasks, sources, thin
-from layerscope.data.transforms import Preparation, framed, image_transform
+from layerscope.data.loaders import BadImage, Loader, ReadRequest, loaders
+from layerscope.data.sources import all_tasks, open_source, select_tasks, sources, thin_source
+from layerscope.data.transforms import Preparation, frame_preprocessing, image_transform
 
 __all__ = [
     "Augmentation",
     "BadImage",
     "Loader",
     "Preparation",
-    "Reading",
-    "Views",
+    "ReadRequest",
+    "ViewSettings",
     "all_tasks",
     "augmentations",
-    "framed",
+    "frame_preprocessing",
     "image_transform",
     "loaders",
     "open_source",
     "read_image",
     "select_tasks",
     "sources",
-    "thin",
+    "thin_source",
     "with_views",
 ]

@@ -1,7 +1,8 @@
-"""Annotation files as people publish them: JSON, and lists of lines; what is missing is named."""
+"""Annotation files as people publish them: JSON, CSV and lists; what is missing is named."""
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -47,6 +48,31 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     return lines
 
 
+def csv_lines(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of every line of a CSV file that is not empty, with the line's number from 1.
+
+    Raises:
+        SourceError: The file is no UTF-8 text, or a quotation mark is where none can be.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        number = 1
+        try:
+            for cells in reader:
+                if cells:
+                    yield number, cells
+                number = reader.line_num + 1
+        except UnicodeDecodeError as error:
+            raise SourceError(
+                f"{str(path)!r} is not UTF-8 text: {error.reason}.", hint="Save it as UTF-8."
+            ) from None
+        except csv.Error as error:
+            raise SourceError(
+                f"{str(path)!r}, line {number}, is broken: {error}.",
+                hint="Look for a quotation mark that is not closed, or doubled where it must be.",
+            ) from None
+
+
 def read_json(path: Path) -> Any:
     """Return the contents of a JSON file.
 
@@ -66,7 +92,7 @@ def json_records(path: Path, key: str) -> Iterator[Mapping[str, Any]]:
 
     Args:
         path: The file, an object at its top.
-        key: Where in it the list is.
+        key: The field that holds the list.
 
     Raises:
         SourceError: The file is missing, no JSON, or has no such list of objects.
@@ -120,7 +146,7 @@ def entry(record: Any, key: str, kind: type[T], path: Path, where: str) -> T:
     """Return one field of an annotation.
 
     Args:
-        record: What should be an object.
+        record: The annotation, which should be an object.
         key: The field.
         kind: Its type; a whole number may stand for a float.
         path: The file, for the message.

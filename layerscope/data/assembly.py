@@ -36,8 +36,8 @@ def assemble(
     """Return the record of a source, after what no probe could notice has been ruled out.
 
     Args:
-        name: Of the source.
-        root: Its folder.
+        name: The source's name.
+        root: The source's folder.
         ids: (n,) one name a row; paths relative to the folder unless ``images`` is given.
         splits: (n,) ``train``, ``val`` or ``test``.
         targets: By task: (n,) classes, (n, k) labels or latents.
@@ -110,6 +110,26 @@ def _require_splits(root: Path, splits: npt.NDArray[np.str_]) -> None:
                 f"The {split} split of {str(root)!r} is empty: {len(splits)} images in all.",
                 hint="A probe is fitted on train, chosen on val and judged on test; " + _HINT,
             )
+
+
+def require_task_splits(root: Path, task_splits: Mapping[str, npt.NDArray[np.int8]]) -> None:
+    """Refuse tasks with splits of their own of which one is empty.
+
+    Args:
+        root: The set, for the message.
+        task_splits: By task name: (n,) places in ``SPLITS``, -1 for rows that the task leaves out.
+
+    Raises:
+        SourceError: A split is empty.
+    """
+    for task, places in task_splits.items():
+        for place, split in enumerate(SPLITS):
+            if not (places == place).any():
+                raise SourceError(
+                    f"The {split} split of {task} is empty: {int((places >= 0).sum())} of "
+                    f"{len(places)} rows of {str(root)!r} have a value.",
+                    hint="A probe is fitted on train, chosen on val and judged on test.",
+                )
 
 
 def _require_whole_groups(

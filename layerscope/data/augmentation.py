@@ -85,8 +85,8 @@ def generator(seed: int, name: str, view: int) -> np.random.Generator:
     """Return the generator of one view of one image.
 
     Args:
-        seed: Of all views.
-        name: Of the image.
+        seed: The seed of all views.
+        name: The image's id.
         view: Its number.
     """
     digest = hashlib.sha256(f"{seed}\0{view}\0{name}".encode()).digest()
@@ -107,7 +107,7 @@ def draw_view(
 
     Args:
         pixels: (h, w, 3) red, green and blue.
-        augmentation: Of which kind.
+        augmentation: The ranges to draw from.
         size: (height, width) of the view.
         kind: ``BILINEAR`` or ``BICUBIC``, for the crop.
         draws: From :func:`generator`.

@@ -26,7 +26,7 @@ _DECODER = Decoder()
 
 
 @dataclass(frozen=True, slots=True)
-class Views:
+class ViewSettings:
     """Which augmented views of each image are wanted."""
 
     count: int
@@ -34,7 +34,7 @@ class Views:
     """A registered name."""
     seed: int = 0
 
-    def recorded(self) -> dict[str, Any]:
+    def as_record(self) -> dict[str, Any]:
         """Return what determines the views' pixels beside the images, for the fingerprint.
 
         Raises:
@@ -49,12 +49,12 @@ class ViewedImages:
     """Reads augmented views of other images, as pixels.
 
     Args:
-        images: That are augmented.
+        images: The images that are augmented.
         ids: (m,) their names, by which what is drawn is seeded.
         rows: (n,) image times ``views`` plus number of the view, of each row.
-        views: Of each image.
-        augmentation: How they are drawn.
-        seed: Of all of them.
+        views: The number of views of each image.
+        augmentation: The ranges that views are drawn from.
+        seed: The seed of all views.
         size: (height, width) of a view.
         kind: ``BILINEAR`` or ``BICUBIC``.
     """
@@ -82,7 +82,7 @@ class ViewedImages:
 
 
 def with_views(
-    source: Source, preprocessing: Preprocessing, views: Views
+    source: Source, preprocessing: Preprocessing, views: ViewSettings
 ) -> tuple[Source, Preprocessing]:
     """Return the views of a source's images as a source, and what is left to be done to them.
 
@@ -90,9 +90,9 @@ def with_views(
     normalisation is left, and its filter, by which the crop is resized.
 
     Args:
-        source: Of the images.
+        source: The images.
         preprocessing: The checkpoint's, as the source frames it.
-        views: Which.
+        views: How many views to make, and of which kind.
 
     Raises:
         SettingsError: The preprocessing leaves images unequal.

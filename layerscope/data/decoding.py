@@ -27,7 +27,7 @@ except ImportError:  # optional where nothing can be installed: slower, and the 
     _simplejpeg = None
 
 MOST_PIXELS = 178_956_970
-"""Of an image: where Pillow too takes a file for a decompression bomb (half a gigabyte of RGB)."""
+"""Larger images are refused, as Pillow takes them for decompression bombs (half a gigabyte)."""
 
 _JPEG = b"\xff\xd8\xff"
 _STILL = ("JPEG", "MPO")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class ArrayImages:
 
     Args:
         pixels: (n, h, w, 3) uint8.
-        title: Of the whole, for messages.
+        title: The name of the whole set, for messages.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -68,6 +68,16 @@ class ArrayImages:
 def images_of(source: Source) -> Images:
     """Return what reads the images of a source."""
     return FileImages(source.root, source.ids) if source.images is None else source.images
+
+
+def select_missing(missing: Mapping[int, str], rows: npt.NDArray[np.int64]) -> dict[int, str]:
+    """Return what is wrong with images that cannot be read, by their places among some rows.
+
+    Examples:
+        >>> select_missing({7: "the file is empty"}, np.array([3, 7]))
+        {1: 'the file is empty'}
+    """
+    return {place: missing[row] for place, row in enumerate(rows.tolist()) if row in missing}
 
 
 def read_image(path: Path) -> Pixels:

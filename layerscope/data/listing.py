@@ -14,7 +14,7 @@ import numpy.typing as npt
 from layerscope.errors import SourceError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
-"""Of image files, in lower case: torchvision's, and GIF."""
+"""Endings of image files, in lower case: torchvision's, and GIF."""
 
 MISSING = -1
 """Size of a file that is not there."""
@@ -26,7 +26,7 @@ _CHUNK = 4096
 _Identity = tuple[int, int]
 
 
-class Found(NamedTuple):
+class ImageFile(NamedTuple):
     """An image file."""
 
     path: str
@@ -63,7 +63,7 @@ def subfolders(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(entry.name for entry in _entries(folder) if _is_folder(entry)))
 
 
-def image_files(folder: Path) -> list[Found]:
+def image_files(folder: Path) -> list[ImageFile]:
     """Return the image files in a folder and all folders below, in torchvision's order.
 
     Links are followed; hidden files are no part of a data set.
@@ -71,7 +71,7 @@ def image_files(folder: Path) -> list[Found]:
     Raises:
         SourceError: A link leads back to a folder that it lies in, or a name is not UTF-8.
     """
-    here, folders = _divided(folder, "")
+    here, folders = list_folder(folder)
     above = (_identity(folder),)
     with ThreadPoolExecutor(_THREADS) as pool:
         below = pool.map(lambda name: list(_walk(folder / name, f"{name}/", above)), folders)
@@ -83,7 +83,7 @@ def file_sizes(root: Path, ids: Sequence[str]) -> npt.NDArray[np.int64]:
     """Return the (n,) sizes of files in bytes, ``MISSING`` for those that are not there.
 
     Args:
-        root: What the ids are relative to.
+        root: The folder that the ids are relative to.
         ids: (n,) paths.
     """
     base = os.fspath(root)
@@ -99,37 +99,45 @@ def _size(path: str) -> int:
     except (FileNotFoundError, NotADirectoryError):
         return MISSING
     except OSError as error:
-        raise _unseen(path, error) from error
+        raise _stat_error(path, error) from error
 
 
-def _unseen(path: str, error: OSError) -> SourceError:
+def _stat_error(path: str, error: OSError) -> SourceError:
     return SourceError(
         f"The file {path!r} cannot be looked at: {error.strerror}.",
         hint="Check its permissions, and whether it is a link that leads to itself.",
     )
 
 
-def _walk(folder: Path, prefix: str, above: tuple[_Identity, ...]) -> Iterator[Found]:
+def _walk(folder: Path, prefix: str, above: tuple[_Identity, ...]) -> Iterator[ImageFile]:
     here = _identity(folder)
     if here in above:
         raise SourceError(
             f"The folder {str(folder)!r} is a link that leads back to a folder that it lies in.",
             hint="Remove the link; its images would never end.",
         )
-    files, folders = _divided(folder, prefix)
+    files, folders = list_folder(folder, prefix)
     yield from files
     for name in folders:
         yield from _walk(folder / name, f"{prefix}{name}/", (*above, here))
 
 
-def _divided(folder: Path, prefix: str) -> tuple[list[Found], list[str]]:
-    """Return the image files and the folders in a folder itself."""
+def list_folder(folder: Path, prefix: str = "") -> tuple[list[ImageFile], list[str]]:
+    """Return the image files and the folders in a folder itself, both sorted by name.
+
+    Args:
+        folder: The folder.
+        prefix: The beginning of the files' paths, such as ``train/``.
+
+    Raises:
+        SourceError: A file cannot be looked at, or a name is not UTF-8.
+    """
     files, folders = [], []
     for entry in _entries(folder):
         if _is_folder(entry):
             folders.append(entry.name)
         elif entry.name.lower().endswith(SUFFIXES):
-            files.append(Found(prefix + entry.name, _size(entry.path)))
+            files.append(ImageFile(prefix + entry.name, _size(entry.path)))
     return files, folders
 
 
@@ -137,7 +145,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError as error:
-        raise _unseen(entry.path, error) from error
+        raise _stat_error(entry.path, error) from error
 
 
 def _identity(folder: Path) -> _Identity:

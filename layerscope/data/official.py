@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.data.splits import Labels, carve, made_up, with_val
+from layerscope.data.splits import Labels, carve_val, hashed_splits
 from layerscope.errors import SourceError
 from layerscope.types import SPLITS, Split
 
@@ -36,14 +36,14 @@ SPELLINGS: dict[str, Split] = {
 """By word, in lower case: the split that it names."""
 
 VAL_SHARE = 0.1
-"""Of train, in the proportion of its classes, where there is no split to validate on."""
+"""The share of every class of train that validates where there is no split for it."""
 
 RULE = "as the set names them; without test, val tests; without val, 10 % of train validate"
 
 _HINT = "Splits are called train, val (or validation, valid) and test."
 
 
-class Division(NamedTuple):
+class SplitAssignment(NamedTuple):
     """The splits of all rows, and how they came about."""
 
     splits: npt.NDArray[np.str_]
@@ -66,7 +66,7 @@ def split_named(word: str) -> Split | None:
     return SPELLINGS.get(word.lower())
 
 
-def official(words: Iterable[str], root: Path) -> dict[str, Split]:
+def official_splits(words: Iterable[str], root: Path) -> dict[str, Split]:
     """Return the split of every word that names one.
 
     Args:
@@ -89,12 +89,12 @@ def official(words: Iterable[str], root: Path) -> dict[str, Split]:
     return named
 
 
-def left_out(words: Sequence[str], what: str) -> tuple[str, ...]:
+def left_out_note(words: Sequence[str], what: str) -> tuple[str, ...]:
     """Return the note, if any, on what belongs to no split.
 
     Args:
-        words: What it is called.
-        what: It is, such as ``folders``.
+        words: The names of what is left out.
+        what: The noun for it, such as ``folders``.
     """
     if not words:
         return ()
@@ -103,13 +103,13 @@ def left_out(words: Sequence[str], what: str) -> tuple[str, ...]:
     return (f"these {what} name no split and are left out: {names}{more}",)
 
 
-def divided(
+def assign_splits(
     parts: npt.NDArray[np.str_] | None,
     names: Sequence[str],
     labels: Labels | None,
     root: Path,
     groups: npt.NDArray[np.str_] | None = None,
-) -> Division:
+) -> SplitAssignment:
     """Return the splits of rows, with those made up that the set does not bring along.
 
     Args:
@@ -124,34 +124,28 @@ def divided(
     """
     brought = set(SPLITS if parts is None else np.unique(parts).tolist())
     if parts is None or brought == {"train"}:
-        return _made_up(parts, names, labels, groups)
+        return _assign_all(parts, names, labels, groups)
     if "train" not in brought:
         raise SourceError(
             f"{str(root)!r} has no train split, only {', '.join(sorted(brought))}.", hint=_HINT
         )
     if brought == set(SPLITS):
         nobody = np.zeros(len(names), np.bool_)
-        return Division(parts, "train, val and test as the set has them", nobody, ())
+        return SplitAssignment(parts, "train, val and test as the set has them", nobody, ())
     train = parts == "train"
-    rows = np.flatnonzero(train)
-    val = carve(
-        [names[row] for row in rows.tolist()],
-        None if labels is None else labels[rows],
-        share=VAL_SHARE,
-        groups=None if groups is None else groups[rows],
-    )
+    splits = carve_val(train, names, labels, share=VAL_SHARE, groups=groups)
     tests = "its val split tests" if "val" in brought else "its test split tests"
     rule = f"{tests}; 10 % of train validate, chosen by seed 0"
-    return Division(with_val(train, val), rule, train, (rule,))
+    return SplitAssignment(splits, rule, train, (rule,))
 
 
-def _made_up(
+def _assign_all(
     parts: npt.NDArray[np.str_] | None,
     names: Sequence[str],
     labels: Labels | None,
     groups: npt.NDArray[np.str_] | None,
-) -> Division:
+) -> SplitAssignment:
     why = "it brings no splits" if parts is None else "it brings a train split alone"
     rule = f"{why}: 60, 20 and 20 % train, validate and test, chosen by seed 0"
-    splits = made_up(names, labels, groups)
-    return Division(splits, rule, np.ones(len(names), np.bool_), (rule,))
+    splits = hashed_splits(names, labels, groups)
+    return SplitAssignment(splits, rule, np.ones(len(names), np.bool_), (rule,))

@@ -195,8 +195,8 @@ def resample(
 
     Args:
         flat: At least ``3 * height * width + PADDING`` uint8, the image first.
-        height: Of the image.
-        width: Of the image.
+        height: The image's height in pixels.
+        width: The image's width in pixels.
         to: (height, width) of the whole resized image.
         part: (top, left, rows, columns) within it.
         kind: ``BILINEAR`` or ``BICUBIC``, antialiased.
@@ -233,8 +233,8 @@ def resample_normalised(
 
     Args:
         flat: As in :func:`resample`; so are ``height`` to ``kind``.
-        height: Of the image.
-        width: Of the image.
+        height: The image's height in pixels.
+        width: The image's width in pixels.
         to: (height, width) of the whole resized image.
         part: (top, left, rows, columns) within it.
         kind: ``BILINEAR`` or ``BICUBIC``.

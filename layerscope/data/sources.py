@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from layerscope.data.images import select_missing
 from layerscope.errors import SettingsError, SourceError, UnknownNameError
 from layerscope.registry import Registry
 from layerscope.types import SPLITS, Source, Task
@@ -40,7 +41,7 @@ def open_source(
         root: The folder, or file, that the user has.
         allow_missing: Whether images that annotations list may be absent; they are skipped then,
             by whoever skips unreadable ones.
-        options: What the source wants to know besides, by name.
+        options: The source's own options, by name.
 
     Raises:
         UnknownNameError: No source has this name, or the source no such option.
@@ -124,7 +125,7 @@ def _names(word: str, task: Task) -> bool:
     return re.match(rf"{re.escape(word)}\d*(-|$)", task.name) is not None
 
 
-def thin(source: Source, limit: int) -> Source:
+def thin_source(source: Source, limit: int) -> Source:
     """Return the same source with at most ``limit`` rows: a smoke run's share of every split.
 
     Each split gives an equal number of rows (what a small split cannot give, the others do),
@@ -166,9 +167,5 @@ def _subset(source: Source, rows: npt.NDArray[np.int64]) -> Source:
         targets={name: target[rows] for name, target in source.targets.items()},
         task_splits={name: split[rows] for name, split in source.task_splits.items()},
         images=None if source.images is None else source.images.select(rows),
-        missing={
-            place: source.missing[row]
-            for place, row in enumerate(rows.tolist())
-            if row in source.missing
-        },
+        missing=select_missing(source.missing, rows),
     )

@@ -19,7 +19,7 @@ Labels = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 TEST_SHARE, VAL_SHARE = 0.2, 0.2
-"""Of all rows, where a data set comes without any split: 60, 20 and 20 % (as VTAB's EuroSAT)."""
+"""Shares of all rows where a data set comes without splits: 60, 20, 20 % (as VTAB's EuroSAT)."""
 
 
 def hash_order(names: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
@@ -57,7 +57,7 @@ def carve(
         share: Of the rows (or groups) that are chosen, in the same proportion of every class.
         per_class: How many are chosen of every class, in place of a share.
         groups: (n,) rows of one group stay together; a group belongs to the class of its first row.
-        seed: Another seed, another choice.
+        seed: Another seed makes another choice.
 
     Returns:
         (n,) True for the chosen rows.
@@ -103,7 +103,40 @@ def with_val(train: Mask, val: Mask) -> npt.NDArray[np.str_]:
     return splits
 
 
-def made_up(
+def carve_val(
+    train: Mask,
+    names: Sequence[str],
+    labels: Labels | None = None,
+    *,
+    share: float | None = None,
+    per_class: int | None = None,
+    groups: npt.NDArray[np.str_] | None = None,
+    seed: int = 0,
+) -> npt.NDArray[np.str_]:
+    """Return the (n,) splits of official training rows, some of which validate, and test rows.
+
+    Args:
+        train: (n,) rows of the official training split; all others test.
+        names: (n,) of all rows. This and all that follows is as for :func:`carve`.
+        labels: (n,) classes.
+        share: The share of the training rows that validates.
+        per_class: In place of a share.
+        groups: (n,) which rows stay together.
+        seed: The seed of the choice.
+    """
+    rows = np.flatnonzero(train)
+    val = carve(
+        [names[row] for row in rows.tolist()],
+        None if labels is None else labels[rows],
+        share=share,
+        per_class=per_class,
+        groups=None if groups is None else groups[rows],
+        seed=seed,
+    )
+    return with_val(train, val)
+
+
+def hashed_splits(
     names: Sequence[str],
     labels: Labels | None,
     groups: npt.NDArray[np.str_] | None = None,
@@ -111,15 +144,8 @@ def made_up(
 ) -> npt.NDArray[np.str_]:
     """Return the (n,) splits of rows that come without any: 60, 20 and 20 %."""
     test = carve(names, labels, share=TEST_SHARE, groups=groups, seed=seed)
-    rest = np.flatnonzero(~test)
-    val = carve(
-        [names[row] for row in rest.tolist()],
-        None if labels is None else labels[rest],
-        share=VAL_SHARE / (1 - TEST_SHARE),
-        groups=None if groups is None else groups[rest],
-        seed=seed + 1,
-    )
-    return with_val(~test, val)
+    share = VAL_SHARE / (1 - TEST_SHARE)
+    return carve_val(~test, names, labels, share=share, groups=groups, seed=seed + 1)
 
 
 def codes(splits: npt.NDArray[np.str_]) -> npt.NDArray[np.int8]:

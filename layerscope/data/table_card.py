@@ -15,7 +15,7 @@ from layerscope.errors import SourceError
 from layerscope.types import Framing
 
 T = TypeVar("T")
-QuestionKind = Literal["classes", "multilabel", "continuous"]
+TargetKind = Literal["classes", "multilabel", "continuous"]
 
 _EXAMPLE = (
     'The path is a card in TOML: table = "labels.csv", image = "path", and for each task '
@@ -32,12 +32,12 @@ _OF_KIND: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class TableTask:
     """One task of a card."""
 
     key: str
-    """Of its section: ``grade`` of ``[tasks.grade]``."""
-    kind: QuestionKind
+    """The name of its section: ``grade`` for ``[tasks.grade]``."""
+    kind: TargetKind
     columns: tuple[str, ...]
     title: str
     several: bool = False
@@ -54,7 +54,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class TableCard:
     """What a card says, with paths as they are from here."""
 
     path: Path
@@ -67,7 +67,7 @@ class Card:
     name: str | None
     delimiter: str | None
     framing: Framing
-    questions: tuple[Question, ...]
+    tasks: tuple[TableTask, ...]
 
 
 class _Section:
@@ -123,7 +123,7 @@ class _Section:
         return SourceError(f"{self.title} {what}.", hint=hint)
 
 
-def read_card(path: Path) -> Card:
+def read_card(path: Path) -> TableCard:
     """Return what a card says.
 
     Args:
@@ -153,7 +153,7 @@ def read_card(path: Path) -> Card:
             f"has delimiter = {delimiter!r}", "It is one character, and for text alone."
         )
     framing = top.one_of("framing", get_args(Framing))
-    return Card(
+    return TableCard(
         path=path,
         table=table,
         root=path.parent / (top.get("root", str) or ""),
@@ -163,20 +163,20 @@ def read_card(path: Path) -> Card:
         name=top.get("name", str),
         delimiter=delimiter,
         framing=cast("Framing", framing or "checkpoint"),
-        questions=_questions(top),
+        tasks=_tasks(top),
     )
 
 
-def _questions(top: _Section) -> tuple[Question, ...]:
+def _tasks(top: _Section) -> tuple[TableTask, ...]:
     sections = top.need("tasks", dict)
     if not sections:
         raise top.wrong("asks nothing: [tasks] is empty", _EXAMPLE)
     return tuple(
-        _question(key, values, f"[tasks.{key}] of {top.title}") for key, values in sections.items()
+        _task(key, values, f"[tasks.{key}] of {top.title}") for key, values in sections.items()
     )
 
 
-def _question(key: str, values: Any, title: str) -> Question:
+def _task(key: str, values: Any, title: str) -> TableTask:
     require_plain(key)
     if not isinstance(values, dict):
         raise SourceError(f"{title} is {values!r}, and no section.", hint=_EXAMPLE)
@@ -188,9 +188,9 @@ def _question(key: str, values: Any, title: str) -> Question:
     column, columns = section.get("column", str), section.names("columns")
     if column and columns:
         raise section.wrong("has column and columns", "Give one of them.")
-    question = Question(
+    task = TableTask(
         key=key,
-        kind=cast("QuestionKind", kind),
+        kind=cast("TargetKind", kind),
         columns=columns or (column or key,),
         title=section.get("title", str) or key,
         several=bool(columns),
@@ -201,19 +201,19 @@ def _question(key: str, values: Any, title: str) -> Question:
         period=section.get("period", float),
         leave_out=section.one_of("missing", ("leave out",)) is not None,
     )
-    _require_sense(question, section)
-    return question
+    _require_sense(task, section)
+    return task
 
 
-def _require_sense(question: Question, section: _Section) -> None:
-    if question.period is not None and not (0 < question.period < math.inf):
-        what = f"has period = {question.period}"
+def _require_sense(task: TableTask, section: _Section) -> None:
+    if task.period is not None and not (0 < task.period < math.inf):
+        what = f"has period = {task.period}"
         raise section.wrong(what, "It is the length of a full turn, and more than 0.")
-    words = question.separator, question.none, question.classes or None
-    if question.several and question.kind == "multilabel" and any(it is not None for it in words):
+    words = task.separator, task.none, task.classes or None
+    if task.several and task.kind == "multilabel" and any(it is not None for it in words):
         raise section.wrong(
             "has columns, and what is for a single column of labels",
             "With columns, each is the label of its name; leave out separator, none and classes.",
         )
-    if question.none is not None and question.none in question.classes:
-        raise section.wrong(f"has none = {question.none!r} among its classes", "It is no label.")
+    if task.none is not None and task.none in task.classes:
+        raise section.wrong(f"has none = {task.none!r} among its classes", "It is no label.")

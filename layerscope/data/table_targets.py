@@ -1,4 +1,4 @@
-"""What a table says to the questions of its card: classes, labels and numbers, cell by cell."""
+"""What a table says to the tasks of its card: classes, labels and numbers, cell by cell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerscope.data.splits import Mask
-from layerscope.data.table_card import Question, QuestionKind
+from layerscope.data.table_card import TableTask, TargetKind
 from layerscope.data.tables import Cell, Table
 from layerscope.errors import SourceError
 
@@ -24,25 +24,25 @@ _WHOLE = re.compile(r"-?[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a table says to one question of its card."""
+class TableTarget:
+    """What a table says to one task of its card."""
 
     target: npt.NDArray[Any]
-    """(n,) classes, (n, k) labels or numbers; -1 or NaN where nothing is said."""
-    said: Mask
+    """(n,) classes, (n, k) labels or numbers; -1 or NaN where nothing is known."""
+    known: Mask
     """(n,) where the table has a value."""
     classes: tuple[str, ...] = ()
 
 
-def answered(table: Table, question: Question) -> Answer:
-    """Return what a table says to a question.
+def read_target(table: Table, task: TableTask) -> TableTarget:
+    """Return what a table says to a task.
 
     Raises:
         SourceError: A cell is empty that must not be, or holds what is no answer; the message
             names the line.
         UnknownNameError: The table has no such column.
     """
-    return _ANSWERS[question.kind](table, question)
+    return _READERS[task.kind](table, task)
 
 
 def words_of(table: Table, name: str) -> list[str]:
@@ -70,41 +70,41 @@ def _single(table: Table, name: str) -> list[str]:
     return [cell for cell in cells if isinstance(cell, str)]
 
 
-def _said(table: Table, question: Question, empty: Iterable[bool]) -> Mask:
+def _require_values(table: Table, task: TableTask, empty: Iterable[bool]) -> Mask:
     """Return the rows that have a value, after it is known whether all need one."""
-    said = ~np.fromiter(empty, np.bool_)
-    if not question.leave_out and not said.all():
-        what = f"has no value in {', '.join(question.columns)}"
-        raise table.wrong(int(np.flatnonzero(~said)[0]), what, _EMPTY)
-    if not said.any():
+    known = ~np.fromiter(empty, np.bool_)
+    if not task.leave_out and not known.all():
+        what = f"has no value in {', '.join(task.columns)}"
+        raise table.wrong(int(np.flatnonzero(~known)[0]), what, _EMPTY)
+    if not known.any():
         raise SourceError(
-            f"{str(table.path)!r} has no value at all in {', '.join(question.columns)}.",
+            f"{str(table.path)!r} has no value at all in {', '.join(task.columns)}.",
             hint=_HINT,
         )
-    return said
+    return known
 
 
-def _classes(table: Table, question: Question) -> Answer:
-    words = _single(table, question.columns[0])
-    said = _said(table, question, (not word for word in words))
-    names = question.classes or _sorted({word for word in words if word})
+def _classes(table: Table, task: TableTask) -> TableTarget:
+    words = _single(table, task.columns[0])
+    known = _require_values(table, task, (not word for word in words))
+    names = task.classes or _sorted({word for word in words if word})
     if len(names) < 2:
         raise SourceError(
-            f"The column {question.columns[0]!r} of {str(table.path)!r} has the single class "
+            f"The column {task.columns[0]!r} of {str(table.path)!r} has the single class "
             f"{names[0]!r}.",
             hint="There is nothing to tell apart.",
         )
     places = {name: place for place, name in enumerate(names)}
     target = np.full(len(words), -1, np.int64)
-    for row in np.flatnonzero(said).tolist():
-        target[row] = _place(table, row, words[row], places, question)
-    return Answer(target, said, names)
+    for row in np.flatnonzero(known).tolist():
+        target[row] = _place(table, row, words[row], places, task)
+    return TableTarget(target, known, names)
 
 
-def _place(table: Table, row: int, word: str, places: Mapping[str, int], question: Question) -> int:
+def _place(table: Table, row: int, word: str, places: Mapping[str, int], task: TableTask) -> int:
     if word not in places:
         names = ", ".join(places) if len(places) <= 12 else f"{len(places)} that are declared"
-        what = f"has {question.columns[0]} {word!r}, which is none of {names}"
+        what = f"has {task.columns[0]} {word!r}, which is none of {names}"
         raise table.wrong(row, what, _HINT)
     return places[word]
 
@@ -115,73 +115,73 @@ def _sorted(found: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(words, key=int) if all(map(_WHOLE.fullmatch, words)) else words)
 
 
-def _labels(table: Table, question: Question) -> Answer:
-    return _flags(table, question) if question.several else _listed(table, question)
+def _labels(table: Table, task: TableTask) -> TableTarget:
+    return _flags(table, task) if task.several else _listed(table, task)
 
 
-def _flags(table: Table, question: Question) -> Answer:
+def _flags(table: Table, task: TableTask) -> TableTarget:
     """Return labels from one column of 0 and 1 for each."""
-    columns = [table.column(name).cells for name in question.columns]
-    said = _said(table, question, (not all(cells) for cells in zip(*columns, strict=True)))
-    target = np.full((len(said), len(columns)), -1, np.int64)
-    for row in np.flatnonzero(said).tolist():
+    columns = [table.column(name).cells for name in task.columns]
+    known = _require_values(table, task, (not all(cells) for cells in zip(*columns, strict=True)))
+    target = np.full((len(known), len(columns)), -1, np.int64)
+    for row in np.flatnonzero(known).tolist():
         for place, cells in enumerate(columns):
             word = cells[row]
             flag = _FLAGS.get(word.lower()) if isinstance(word, str) else None
             if flag is None:
-                what = f"has {question.columns[place]} {word!r}, which is not 0 or 1"
+                what = f"has {task.columns[place]} {word!r}, which is not 0 or 1"
                 raise table.wrong(row, what, _HINT)
             target[row, place] = flag
-    return Answer(target, said, question.columns)
+    return TableTarget(target, known, task.columns)
 
 
-def _listed(table: Table, question: Question) -> Answer:
+def _listed(table: Table, task: TableTask) -> TableTarget:
     """Return labels from one column that lists those of a row."""
-    cells, kind = table.column(question.columns[0])
-    if (kind == "lists") == (question.separator is not None) or kind == "numbers with a point":
+    cells, kind = table.column(task.columns[0])
+    if (kind == "lists") == (task.separator is not None) or kind == "numbers with a point":
         wants = "no separator" if kind == "lists" else "a separator between labels, or columns"
         raise SourceError(
-            f"The column {question.columns[0]!r} of {str(table.path)!r} holds {kind}: its task "
-            f"{question.key!r} needs {wants}.",
+            f"The column {task.columns[0]!r} of {str(table.path)!r} holds {kind}: its task "
+            f"{task.key!r} needs {wants}.",
             hint='Such as separator = "|" in the card; a list in Parquet needs none.',
         )
-    empty = question.none == ""
-    said = _said(table, question, (cell == "" and not empty for cell in cells))
-    lists = [_parts_of(table, question, row, cell) for row, cell in enumerate(cells)]
-    names = question.classes or _sorted({word for words in lists for word in words})
+    empty = task.none == ""
+    known = _require_values(table, task, (cell == "" and not empty for cell in cells))
+    lists = [_parts_of(table, task, row, cell) for row, cell in enumerate(cells)]
+    names = task.classes or _sorted({word for words in lists for word in words})
     if not names:
         raise SourceError(
-            f"{str(table.path)!r} names no label at all in {question.columns[0]!r}.", hint=_HINT
+            f"{str(table.path)!r} names no label at all in {task.columns[0]!r}.", hint=_HINT
         )
     places = {name: place for place, name in enumerate(names)}
     target = np.zeros((len(cells), len(names)), np.int64)
-    target[~said] = -1
+    target[~known] = -1
     for row, words in enumerate(lists):
         for word in words:
-            target[row, _place(table, row, word, places, question)] = 1
-    return Answer(target, said, names)
+            target[row, _place(table, row, word, places, task)] = 1
+    return TableTarget(target, known, names)
 
 
-def _parts_of(table: Table, question: Question, row: int, cell: Cell) -> tuple[str, ...]:
+def _parts_of(table: Table, task: TableTask, row: int, cell: Cell) -> tuple[str, ...]:
     """Return the labels of a cell; none for the word that stands for none."""
-    if cell in ("", question.none, (question.none,)):
+    if cell in ("", task.none, (task.none,)):
         return ()
     if isinstance(cell, str):
-        cell = tuple(word.strip() for word in cell.split(question.separator))
-    if "" in cell or question.none in cell:
-        what = "an empty label" if "" in cell else f"{question.none!r} beside other labels"
-        raise table.wrong(row, f"has {what} in {question.columns[0]}", _HINT)
+        cell = tuple(word.strip() for word in cell.split(task.separator))
+    if "" in cell or task.none in cell:
+        what = "an empty label" if "" in cell else f"{task.none!r} beside other labels"
+        raise table.wrong(row, f"has {what} in {task.columns[0]}", _HINT)
     return cell
 
 
-def _numbers(table: Table, question: Question) -> Answer:
-    columns = [table.column(name).cells for name in question.columns]
-    said = _said(table, question, (not all(cells) for cells in zip(*columns, strict=True)))
-    target = np.full((len(said), len(columns)), np.nan)
-    for row in np.flatnonzero(said).tolist():
+def _numbers(table: Table, task: TableTask) -> TableTarget:
+    columns = [table.column(name).cells for name in task.columns]
+    known = _require_values(table, task, (not all(cells) for cells in zip(*columns, strict=True)))
+    target = np.full((len(known), len(columns)), np.nan)
+    for row in np.flatnonzero(known).tolist():
         for place, cells in enumerate(columns):
-            target[row, place] = _number(table, row, question.columns[place], cells[row])
-    return Answer(target, said)
+            target[row, place] = _number(table, row, task.columns[place], cells[row])
+    return TableTarget(target, known)
 
 
 def _number(table: Table, row: int, column: str, cell: Cell) -> float:
@@ -196,7 +196,7 @@ def _number(table: Table, row: int, column: str, cell: Cell) -> float:
     return value
 
 
-_ANSWERS: dict[QuestionKind, Callable[[Table, Question], Answer]] = {
+_READERS: dict[TargetKind, Callable[[Table, TableTask], TableTarget]] = {
     "classes": _classes,
     "multilabel": _labels,
     "continuous": _numbers,

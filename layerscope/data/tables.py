@@ -6,13 +6,13 @@ both kinds of file and names the line (of text) or the row (of Parquet) where so
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from layerscope.data.annotations import csv_lines
 from layerscope.errors import SourceError, UnknownNameError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
@@ -100,24 +100,9 @@ def open_table(path: Path, delimiter: str | None = None) -> Table:
 def _text(path: Path, delimiter: str) -> Table:
     lines: list[list[str]] = []
     numbers: list[int] = []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
-        number = 1
-        try:
-            for cells in reader:
-                if cells:
-                    lines.append([cell.strip() for cell in cells])
-                    numbers.append(number)
-                number = reader.line_num + 1
-        except UnicodeDecodeError as error:
-            raise SourceError(
-                f"{str(path)!r} is not UTF-8 text: {error.reason}.", hint="Save it as UTF-8."
-            ) from None
-        except csv.Error as error:
-            raise SourceError(
-                f"{str(path)!r}, line {number}, is broken: {error}.",
-                hint="Look for a quotation mark that is not closed, or doubled where it must be.",
-            ) from None
+    for number, cells in csv_lines(path, delimiter):
+        lines.append([cell.strip() for cell in cells])
+        numbers.append(number)
     header = tuple(lines[0]) if lines else ()
     places = {name: place for place, name in enumerate(header)}
 

@@ -28,7 +28,7 @@ class Member(NamedTuple):
 
     name: str
     offset: int
-    """Of its first byte in the tar file."""
+    """The position of its first byte in the tar file."""
     size: int
     """In bytes."""
 

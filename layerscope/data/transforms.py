@@ -24,7 +24,7 @@ Size = tuple[int, int]
 _KINDS = {"bilinear": BILINEAR, "bicubic": BICUBIC}
 
 
-def framed(preprocessing: Preprocessing, framing: Framing) -> Preprocessing:
+def frame_preprocessing(preprocessing: Preprocessing, framing: Framing) -> Preprocessing:
     """Return a checkpoint's preprocessing under what a source lets happen to its images.
 
     Args:
@@ -33,9 +33,9 @@ def framed(preprocessing: Preprocessing, framing: Framing) -> Preprocessing:
 
     Examples:
         >>> own = Preprocessing(256, 224, (0.5,) * 3, (0.5,) * 3)
-        >>> framed(own, "whole").resize, framed(own, "whole").crop
+        >>> frame_preprocessing(own, "whole").resize, frame_preprocessing(own, "whole").crop
         ((224, 224), None)
-        >>> framed(own, "crop").resize, framed(own, "crop").crop
+        >>> frame_preprocessing(own, "crop").resize, frame_preprocessing(own, "crop").crop
         (None, 224)
     """
     if framing == "crop":
@@ -63,7 +63,7 @@ class Preparation:
 
     @property
     def fixed_size(self) -> Size | None:
-        """Of every prepared image, where it does not depend on the image."""
+        """The size of every prepared image; None where it depends on the image."""
         crop, resize = self.preprocessing.crop, self.preprocessing.resize
         if crop is not None:
             return crop, crop

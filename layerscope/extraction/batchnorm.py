@@ -69,9 +69,9 @@ def calibrated(model: CutModel, loader: Loader, device: torch.device) -> Iterato
     if model.checkpoint.declared.get("batch_norm") != "recalibrate":
         yield
         return
-    train = np.flatnonzero(loader.reading.source.splits == "train")
+    train = np.flatnonzero(loader.request.source.splits == "train")
     chosen = np.random.default_rng(_SEED).permutation(train)[:_IMAGES]
-    images = type(loader)(replace(loader.reading, rows=chosen))
+    images = type(loader)(replace(loader.request, rows=chosen))
     try:
         with closing(_readable(images, device)) as batches:
             calibrate(model.module, names, batches)
@@ -81,7 +81,7 @@ def calibrated(model: CutModel, loader: Loader, device: torch.device) -> Iterato
 
 
 def _readable(images: Loader, device: torch.device) -> Generator[Tensor, None, None]:
-    preparation = Preparation(images.reading.preprocessing)
+    preparation = Preparation(images.request.preprocessing)
     for rows, batch in images:
         valid = torch.from_numpy(~np.isin(rows, [bad.row for bad in images.bad]))
         if int(valid.sum()) > 1:  # a single image has no variance

@@ -75,7 +75,7 @@ class Network:
         loader: Loader,
     ) -> None:
         self.difference: dict[str, float] | None = None
-        self._preparation = Preparation(loader.reading.preprocessing)
+        self._preparation = Preparation(loader.request.preprocessing)
         self._model = model
         self._cuts = cuts
         self._taps = taps
@@ -99,7 +99,7 @@ class Network:
             SourceError: An image cannot be read.
             CheckpointError: Features are not finite, or the network changes at once.
         """
-        ids = loader.reading.source.ids
+        ids = loader.request.source.ids
         latest: tuple[npt.NDArray[np.int64], Launched, Valid] | None = None
         try:
             with closing(iter(loader)) as batches:

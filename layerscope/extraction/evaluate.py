@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from layerscope.cache import Cache
-from layerscope.data import Loader, Reading, framed, loaders, thin
+from layerscope.data import Loader, ReadRequest, frame_preprocessing, loaders, thin_source
 from layerscope.data.shifts import Condition, Shift
 from layerscope.errors import CheckpointError, SettingsError, SourceError
 from layerscope.estimators.linear import LinearProbe, probe_from
@@ -162,7 +162,7 @@ class _Stream:
 
     def run(self, shift: Shift, condition: Condition, images: Loader) -> list[Evaluation]:
         """Stream the images of a condition, and return what each cut's probe makes of them."""
-        source = images.reading.source
+        source = images.request.source
         labels = _relabelled(source, self._task)
         right = dict.fromkeys(self._probes, 0)
         cuts = self._cache.cuts
@@ -235,7 +235,7 @@ class _Stream:
             right[key] += int((predicted == labels[valid]).sum())
 
     def _key(self, images: Loader) -> str:
-        source = images.reading.source
+        source = images.request.source
         parts = (source.manifest, len(source.ids), images.decoder, self._precision)
         return "; ".join(map(str, parts))
 
@@ -250,9 +250,9 @@ def _loader(
     skip_bad: bool,
     device: str,
 ) -> Loader:
-    reading = Reading(
-        source if limit is None else thin(source, limit),
-        framed(model.checkpoint.preprocessing, source.framing),
+    reading = ReadRequest(
+        source if limit is None else thin_source(source, limit),
+        frame_preprocessing(model.checkpoint.preprocessing, source.framing),
         batch_size,
         workers=workers,
         skip_bad=skip_bad,

@@ -44,11 +44,11 @@ from layerscope.cache import (
 from layerscope.data import (
     BadImage,
     Loader,
-    Reading,
-    Views,
-    framed,
+    ReadRequest,
+    ViewSettings,
+    frame_preprocessing,
     loaders,
-    thin,
+    thin_source,
     with_views,
 )
 from layerscope.errors import DiskError, LayerScopeError, UnknownNameError
@@ -137,9 +137,9 @@ class Plan:
 
     def share(self, ranks: Ranks) -> int:
         """Return how many rows one rank computes: whole batches, which depend on one another."""
-        unit = 1 if self.stream is not None else self.loader.reading.batch_size
+        unit = 1 if self.stream is not None else self.loader.request.batch_size
         rows = whole_units(self.cache_status.missing, unit, self.header.rows)
-        return len(divided(rows, ranks.count, self.loader.reading.batch_size)[ranks.rank])
+        return len(divided(rows, ranks.count, self.loader.request.batch_size)[ranks.rank])
 
 
 def require_room(plans: Sequence[Plan]) -> None:
@@ -226,7 +226,7 @@ class Options(TypedDict, total=False):
     """This process among those that share the work; alone by default."""
     stream: Stream | None
     """``statistics`` keeps those of the features, and no feature."""
-    views: Views | None
+    views: ViewSettings | None
     """Augmented views of each image in place of the image."""
     series: Mapping[str, Setting]
     """What distinguishes the checkpoint in a series or a grid, such as its epoch."""
@@ -251,7 +251,7 @@ def plan(
     skip_bad: bool = False,
     ranks: Ranks = ALONE,
     stream: Stream | None = None,
-    views: Views | None = None,
+    views: ViewSettings | None = None,
     series: Mapping[str, Setting] | None = None,
     tasks: Sequence[str] | None = None,
 ) -> Plan:
@@ -287,12 +287,12 @@ def plan(
     chosen = tuple(model.cuts if cuts is None else cuts)
     if tasks is not None:
         source = with_tasks(source, tasks)
-    thinned = source if limit is None else thin(source, limit)
+    thinned = source if limit is None else thin_source(source, limit)
     where = choose_device(device, ranks.local_rank)
-    preprocessing = framed(model.checkpoint.preprocessing, source.framing)
+    preprocessing = frame_preprocessing(model.checkpoint.preprocessing, source.framing)
     if views is not None:
         thinned, preprocessing = with_views(thinned, preprocessing, views)
-    reading = Reading(
+    reading = ReadRequest(
         source=thinned,
         preprocessing=preprocessing,
         batch_size=batch_size,
@@ -315,7 +315,7 @@ def plan(
             precision=precision,
             storage=storage,
             limit=limit,
-            views=None if views is None else views.recorded(),
+            views=None if views is None else views.as_record(),
         )
         | statistics(model, thinned, batch_size)
         | ({} if stream is None else {"stream": stream, "tasks": [t.name for t in source.tasks]}),
@@ -450,7 +450,7 @@ def _begun(planned: Plan, network: Network, ranks: Ranks, held: ExitStack) -> _B
     header = replace(header, settings={**header.settings, **network.settings()})
     undertaking = _undertaken(planned, header)
     held.push(undertaking)
-    shares = undertaking.shares(ranks.count, planned.loader.reading.batch_size)
+    shares = undertaking.shares(ranks.count, planned.loader.request.batch_size)
     agreed = undertaking.header
     return _Begun(agreed.stored, agreed.settings, shares, undertaking)
 
@@ -471,7 +471,7 @@ def _writer(
 
 def _sample(planned: Plan) -> Loader:
     """Return the loader of a few images, evenly spaced; it depends on the source alone."""
-    reading, rows = planned.loader.reading, planned.header.rows
+    reading, rows = planned.loader.request, planned.header.rows
     count = min(rows, max(_SAMPLE[0], min(_SAMPLE[1], rows // _SAMPLE[1])))
     size = min(reading.batch_size, count)
     count -= count % size  # a last batch of one image has no statistics
@@ -485,7 +485,7 @@ def _written(
 ) -> _Result:
     """Compute and write one share; what goes wrong in it is told to the other ranks first."""
     watch, loader = StageTimer(), planned.loader
-    images = type(loader)(replace(loader.reading, rows=share.rows))
+    images = type(loader)(replace(loader.request, rows=share.rows))
     error = None
     try:
         with (

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from layerscope.data import Loader, Reading, framed, loaders
+from layerscope.data import Loader, ReadRequest, frame_preprocessing, loaders
 from layerscope.errors import SettingsError
 from layerscope.extraction.capture import capturing
 from layerscope.runtime.device import choose_device
@@ -110,8 +110,8 @@ _Pair = tuple[_Rows, _Rows]
 
 
 def _loader(model: CutModel, source: Source, name: str, rows: npt.NDArray[np.int64]) -> Loader:
-    preprocessing = framed(model.checkpoint.preprocessing, source.framing)
-    return loaders[name](Reading(source, preprocessing, BATCH, rows=rows))
+    preprocessing = frame_preprocessing(model.checkpoint.preprocessing, source.framing)
+    return loaders[name](ReadRequest(source, preprocessing, BATCH, rows=rows))
 
 
 class _Grey:

@@ -65,12 +65,12 @@ def time_batches(
     Raises:
         SourceError: An image cannot be read.
     """
-    target, order = choose_device(device), loader.reading.order
+    target, order = choose_device(device), loader.request.order
     if not len(order):
         return None
-    wanted = min((1 + batches + AHEAD) * loader.reading.batch_size, len(order))
+    wanted = min((1 + batches + AHEAD) * loader.request.batch_size, len(order))
     rows = order[np.arange(wanted) * len(order) // wanted]
-    some = type(loader)(replace(loader.reading, rows=rows))
+    some = type(loader)(replace(loader.request, rows=rows))
     if target.type == "cuda":
         torch.cuda.reset_peak_memory_stats(target)
     watch, images = StageTimer(), 0
@@ -82,7 +82,7 @@ def time_batches(
             valid = ~np.isin(given, [bad.row for bad in some.bad])
             network.features(batch, valid)
             images += len(given)
-            if number == 0 and len(some.reading) > 1:
+            if number == 0 and len(some.request) > 1:
                 watch.restart()
                 images = 0
             if number == batches:

@@ -20,7 +20,7 @@ SUFFIXES = (".glb", ".obj", ".ply", ".stl")
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class ObjectInstance:
     """One object of the data set."""
 
     index: int
@@ -32,37 +32,37 @@ class Item:
     """The user's mesh, or None for a procedural object."""
 
 
-def catalogue(settings: RenderSettings) -> list[Item]:
+def catalogue(settings: RenderSettings) -> list[ObjectInstance]:
     """Return the objects in their order: in turn one of each category, so all are as frequent.
 
     Raises:
         RenderError: The folder of meshes holds none.
     """
     if settings.meshes is not None:
-        return _found(settings.meshes, settings.objects)
+        return _list_meshes(settings.meshes, settings.objects)
     names = categories.names()
     turns = [divmod(index, len(names)) for index in range(settings.objects)]
     return [
-        Item(index, f"{names[which]}_{turn:04d}", names[which])
+        ObjectInstance(index, f"{names[which]}_{turn:04d}", names[which])
         for index, (turn, which) in enumerate(turns)
     ]
 
 
-def shape(item: Item, seed: int) -> Corners:
-    """Return the item's mesh, centred, scaled into view and with shading normals."""
-    return corners(_mesh(item, seed).fitted())
+def shape(instance: ObjectInstance, seed: int) -> Corners:
+    """Return the instance's mesh, centred, scaled into view and with shading normals."""
+    return corners(_mesh(instance, seed).fitted())
 
 
-def colour(item: Item, seed: int) -> Triple:
-    """Return the item's linear RGB albedo: a greyish tint, a property of the object."""
-    generator = np.random.default_rng([seed, item.index, 2])
+def colour(instance: ObjectInstance, seed: int) -> Triple:
+    """Return the instance's linear RGB albedo: a greyish tint, a property of the object."""
+    generator = np.random.default_rng([seed, instance.index, 2])
     hue, saturation, value = generator.uniform((0.0, 0.05, 0.45), (1.0, 0.35, 0.85)).tolist()
     return hsv(hue, saturation, value)
 
 
-def digest(items: Sequence[Item]) -> str | None:
+def digest(instances: Sequence[ObjectInstance]) -> str | None:
     """Return the SHA-256 of the user's mesh files in order, or None for procedural objects."""
-    files = [item.file for item in items if item.file is not None]
+    files = [instance.file for instance in instances if instance.file is not None]
     if not files:
         return None
     total = hashlib.sha256()
@@ -71,13 +71,13 @@ def digest(items: Sequence[Item]) -> str | None:
     return total.hexdigest()
 
 
-def _mesh(item: Item, seed: int) -> Mesh:
-    if item.file is not None:
-        return _read(item.file)
-    return categories[item.category](np.random.default_rng([seed, item.index, 0]))
+def _mesh(instance: ObjectInstance, seed: int) -> Mesh:
+    if instance.file is not None:
+        return _read(instance.file)
+    return categories[instance.category](np.random.default_rng([seed, instance.index, 0]))
 
 
-def _found(folder: Path, limit: int) -> list[Item]:
+def _list_meshes(folder: Path, limit: int) -> list[ObjectInstance]:
     files = sorted(file for file in folder.glob("*/**/*") if file.suffix.lower() in SUFFIXES)
     if not files:
         raise RenderError(
@@ -89,7 +89,7 @@ def _found(folder: Path, limit: int) -> list[Item]:
         groups.setdefault(file.relative_to(folder).parts[0], []).append(file)
     ranked = sorted((turn, name) for name, group in groups.items() for turn in range(len(group)))
     return [
-        Item(index, f"{name}_{turn:04d}", name, groups[name][turn])
+        ObjectInstance(index, f"{name}_{turn:04d}", name, groups[name][turn])
         for index, (turn, name) in enumerate(ranked[:limit])
     ]
 
@@ -109,10 +109,10 @@ def _read(file: Path) -> Mesh:
         raise RenderError(
             f"The mesh {str(file)!r} cannot be read: {error}.", hint="Repair it or take it away."
         ) from error
-    return _checked(file, Mesh(vertices.astype(np.float32), faces.astype(np.int32)))
+    return _require_surface(file, Mesh(vertices.astype(np.float32), faces.astype(np.int32)))
 
 
-def _checked(file: Path, mesh: Mesh) -> Mesh:
+def _require_surface(file: Path, mesh: Mesh) -> Mesh:
     used = mesh.vertices[np.unique(mesh.faces)]
     if not np.isfinite(used).all() or mesh.area() == 0.0:
         raise RenderError(

@@ -13,14 +13,15 @@ from layerscope.render.manifest import check_agreement, manifest, write_manifest
 from layerscope.render.preview import contact_sheet
 from layerscope.render.renderer import Renderer, renderers
 from layerscope.render.settings import RenderSettings
-from layerscope.render.table import Row, as_csv, table
-from layerscope.render.workers import Job, work
+from layerscope.render.table import ImageRow, as_csv, table
+from layerscope.render.workers import RenderJob, render_jobs
+from layerscope.rendered_set import TABLE
 from layerscope.runtime.cpus import processors
 
 Progress = Callable[[int, int], None]
 
 VIEWS_AT_ONCE = 10
-"""Of a job: enough to make up for building the object, few enough for Ctrl-C to be heard soon."""
+"""Views in one job: enough to make up for building the object, few enough to hear Ctrl-C soon."""
 
 
 def render_dataset(
@@ -51,14 +52,14 @@ def render_dataset(
         raise SettingsError(f"The number of workers is {workers}.", hint="It must be at least 1.")
     out = Path(out)
     renderer = renderers[settings.renderer]()
-    items = catalogue(settings)
-    rows = table(items, settings)
+    instances = catalogue(settings)
+    rows = table(instances, settings)
     record = manifest(settings, rows, renderer.version())
     check_agreement(out, record)
     write_manifest(out, record, complete=False)
-    write_whole(out / "latents.csv", as_csv(rows))
+    write_whole(out / TABLE, as_csv(rows))
     if not (out / "preview.png").exists():
-        write_whole(out / "preview.png", png(contact_sheet(items, settings, renderer)))
+        write_whole(out / "preview.png", png(contact_sheet(instances, settings, renderer)))
     _render_missing(out, settings, rows, renderer, workers or len(processors()), progress)
     write_manifest(out, record, complete=True)
     return out
@@ -67,7 +68,7 @@ def render_dataset(
 def _render_missing(
     out: Path,
     settings: RenderSettings,
-    rows: Sequence[Row],
+    rows: Sequence[ImageRow],
     renderer: Renderer,
     workers: int,
     progress: Progress | None,
@@ -76,15 +77,15 @@ def _render_missing(
     done = len(rows) - len(missing)
     if progress is not None:
         progress(done, len(rows))
-    for count in work(_jobs(out, missing), settings, renderer, workers):
+    for count in render_jobs(_jobs(out, missing), settings, renderer, workers):
         done += count
         if progress is not None:
             progress(done, len(rows))
 
 
-def _jobs(out: Path, rows: Sequence[Row]) -> list[Job]:
-    groups = groupby(rows, key=lambda row: (row.item, row.view // VIEWS_AT_ONCE))
+def _jobs(out: Path, rows: Sequence[ImageRow]) -> list[RenderJob]:
+    groups = groupby(rows, key=lambda row: (row.instance, row.view // VIEWS_AT_ONCE))
     return [
-        Job(item, tuple((row.view, row.latents, out / row.image) for row in views))
-        for (item, _), views in groups
+        RenderJob(instance, tuple((row.view, row.latents, out / row.image) for row in views))
+        for (instance, _), views in groups
     ]

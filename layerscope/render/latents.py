@@ -1,24 +1,14 @@
-"""The seven latents of an image: their ranges, how they are drawn, and what they mean in space."""
+"""The seven latents of an image: how they are drawn, and what they mean in space."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import astuple, dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
-LATENTS: dict[str, tuple[float, float, str]] = {
-    "yaw": (-math.pi / 2, math.pi / 2, "radians"),
-    "pitch": (-math.pi / 2, math.pi / 2, "radians"),
-    "roll": (-math.pi / 2, math.pi / 2, "radians"),
-    "floor_hue": (0.0, 1.0, "turns of the colour wheel"),
-    "spot_theta": (0.0, math.pi / 4, "radians"),
-    "spot_phi": (0.0, 2 * math.pi, "radians"),
-    "spot_hue": (0.0, 1.0, "turns of the colour wheel"),
-}
-"""By name: lowest value, highest value and unit. All are uniform, as in the paper's Table 1."""
+from layerscope.rendered_set import LATENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +28,15 @@ class Latents:
         return astuple(self)
 
 
-def draw_latents(seed: int, item: int, view: int) -> Latents:
+def draw_latents(seed: int, instance: int, view: int) -> Latents:
     """Return the latents of one image, which depend on nothing but these three numbers.
 
     Args:
         seed: Seed of the data set.
-        item: Index of the object in the data set.
+        instance: Index of the object in the data set.
         view: Index of the view of that object.
     """
-    generator = np.random.default_rng([seed, item, view, 1])
+    generator = np.random.default_rng([seed, instance, view, 1])
     low, high = zip(*((low, high) for low, high, _ in LATENTS.values()), strict=True)
     return Latents(*generator.uniform(low, high).tolist())
 

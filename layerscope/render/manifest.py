@@ -6,18 +6,18 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from layerscope.errors import RenderError
 from layerscope.render.catalogue import digest
 from layerscope.render.files import write_whole
-from layerscope.render.latents import LATENTS
 from layerscope.render.scene import STAGE
 from layerscope.render.settings import RenderSettings
-from layerscope.render.table import Row
+from layerscope.render.table import ImageRow
+from layerscope.rendered_set import LATENTS, MANIFEST
 from layerscope.types import SPLITS
+from layerscope.version import __version__
 
 SCHEMA = "objects3d/1"
 DECISIVE = ("schema", "settings", "meshes_sha256", "renderer", "renderer_version")
@@ -25,25 +25,24 @@ DECISIVE = ("schema", "settings", "meshes_sha256", "renderer", "renderer_version
 
 
 def manifest(
-    settings: RenderSettings, rows: Sequence[Row], renderer_version: str
+    settings: RenderSettings, rows: Sequence[ImageRow], renderer_version: str
 ) -> dict[str, Any]:
     """Return the record of a data set that is still to be rendered."""
-    items = list({row.item.name: row.item for row in rows}.values())
+    instances = list({row.instance.name: row.instance for row in rows}.values())
     return {
         "schema": SCHEMA,
         "complete": False,
-        "layerscope_version": _own_version(),
+        "layerscope_version": __version__,
         "renderer": settings.renderer,
         "renderer_version": renderer_version,
-        "settings": _plain(settings),
-        "meshes_sha256": digest(items),
+        "settings": asdict(settings) | {"meshes": settings.meshes and str(settings.meshes)},
+        "meshes_sha256": digest(instances),
         "latents": {
-            name: {"low": low, "high": high, "unit": unit, "distribution": "uniform"}
-            for name, (low, high, unit) in LATENTS.items()
+            name: {**span._asdict(), "distribution": "uniform"} for name, span in LATENTS.items()
         },
         "rotation": "extrinsic xyz: about x by yaw, then about y by pitch, then about z by roll",
         "stage": asdict(STAGE),
-        "categories": dict(sorted(Counter(item.category for item in items).items())),
+        "categories": dict(sorted(Counter(instance.category for instance in instances).items())),
         "splits": {"objects": _counts(rows, each="object"), "images": _counts(rows, each="image")},
     }
 
@@ -54,15 +53,15 @@ def check_agreement(folder: Path, wanted: dict[str, Any]) -> None:
     Raises:
         RenderError: It was made otherwise; the message says what differs.
     """
-    file = folder / "dataset.json"
+    file = folder / MANIFEST
     if not file.exists():
         _check_unused(folder)
         return
-    found = _read(file)
+    there, here = _decisive(_read(file)), _decisive(wanted)
     differing = [
-        f"{name} {was!r} there, {wants!r} here"
-        for name, was, wants in _pairs(_decisive(found), _decisive(wanted))
-        if was != wants
+        f"{name} {there.get(name)!r} there, {here.get(name)!r} here"
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name) != here.get(name)
     ]
     if differing:
         raise RenderError(
@@ -74,7 +73,7 @@ def check_agreement(folder: Path, wanted: dict[str, Any]) -> None:
 def write_manifest(folder: Path, record: dict[str, Any], *, complete: bool) -> None:
     """Write the record, marked as complete or not."""
     text = json.dumps(record | {"complete": complete}, indent=2) + "\n"
-    write_whole(folder / "dataset.json", text.encode())
+    write_whole(folder / MANIFEST, text.encode())
 
 
 def _check_unused(folder: Path) -> None:
@@ -104,25 +103,7 @@ def _decisive(record: dict[str, Any]) -> dict[str, Any]:
     return chosen | settings
 
 
-def _pairs(first: dict[str, Any], second: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    names = sorted(first.keys() | second.keys())
-    return [(name, first.get(name), second.get(name)) for name in names]
-
-
-def _plain(settings: RenderSettings) -> dict[str, Any]:
-    record = asdict(settings)
-    record["meshes"] = None if settings.meshes is None else str(settings.meshes)
-    return record
-
-
-def _counts(rows: Sequence[Row], each: str) -> dict[str, int]:
-    seen = {(row.item.name if each == "object" else row.image): row.split for row in rows}
+def _counts(rows: Sequence[ImageRow], each: str) -> dict[str, int]:
+    seen = {(row.instance.name if each == "object" else row.image): row.split for row in rows}
     counts = Counter(seen.values())
     return {split: counts[split] for split in SPLITS}
-
-
-def _own_version() -> str:
-    try:
-        return version("layerscope")
-    except PackageNotFoundError:
-        return "source tree"

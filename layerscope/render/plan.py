@@ -12,7 +12,7 @@ from layerscope.types import SPLITS
 
 BYTES_PER_SIDE = 26.0
 BYTES_PER_PIXEL = 0.02
-"""Of a JPEG file, measured at 64, 128 and 256 pixels: without grain, outlines take most of it."""
+"""A JPEG file's size, measured at 64, 128 and 256 pixels: without grain, outlines take most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +32,14 @@ class RenderPlan:
 
 def plan(settings: RenderSettings) -> RenderPlan:
     """Return what ``render_dataset`` would write with these settings."""
-    items = catalogue(settings)
-    rows = table(items, settings)
+    instances = catalogue(settings)
+    rows = table(instances, settings)
     splits = Counter(row.split for row in rows)
     image = round(BYTES_PER_SIDE * settings.size + BYTES_PER_PIXEL * settings.size**2)
     return RenderPlan(
-        objects=len(items),
+        objects=len(instances),
         images=len(rows),
         bytes=len(as_csv(rows)) + image * len(rows),
-        categories=dict(sorted(Counter(item.category for item in items).items())),
+        categories=dict(sorted(Counter(instance.category for instance in instances).items())),
         splits={split: splits[split] for split in SPLITS},
     )

@@ -10,11 +10,12 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from layerscope.render.catalogue import Item, colour, shape
-from layerscope.render.latents import LATENTS, Latents
+from layerscope.render.catalogue import ObjectInstance, colour, shape
+from layerscope.render.latents import Latents
 from layerscope.render.renderer import Image, Renderer
 from layerscope.render.scene import Scene
 from layerscope.render.settings import RenderSettings
+from layerscope.rendered_set import LATENTS
 
 COLUMNS = 8
 LARGEST_TILE = 128
@@ -36,30 +37,33 @@ TYPICAL = Latents(
 
 
 def contact_sheet(
-    items: Sequence[Item], settings: RenderSettings, renderer: Renderer
+    instances: Sequence[ObjectInstance], settings: RenderSettings, renderer: Renderer
 ) -> Pillow.Image:
     """Return a sheet with one labelled row for each latent and a block of all categories."""
     settings = replace(settings, size=min(settings.size, LARGEST_TILE))
-    varied = next((item for item in items if item.category == VARIED), items[0])
-    rows = [(name, _varied(varied, name, settings, renderer)) for name in LATENTS]
-    firsts = list({item.category: item for item in reversed(items)}.values())[::-1]
-    block = [(item.category, _shown(item, TYPICAL, settings, renderer)) for item in firsts]
-    return _laid_out(rows, block, settings.size)
+
+    def render(shown: ObjectInstance, latents: Latents) -> Image:
+        seed = settings.seed
+        scene = Scene(shown.name, shape(shown, seed), colour(shown, seed), latents)
+        return renderer.render(scene, settings.size, settings.samples, 0)
+
+    varied = next((it for it in instances if it.category == VARIED), instances[0])
+    rows = [
+        (name, [render(varied, replace(TYPICAL, **{name: value})) for value in _steps(name)])
+        for name in LATENTS
+    ]
+    firsts = list({it.category: it for it in reversed(instances)}.values())[::-1]
+    block = [(it.category, render(it, TYPICAL)) for it in firsts]
+    return _compose_sheet(rows, block, settings.size)
 
 
-def _varied(item: Item, name: str, settings: RenderSettings, renderer: Renderer) -> list[Image]:
-    low, high, _ = LATENTS[name]
-    steps = np.linspace(low, high, COLUMNS).tolist()
-    return [_shown(item, replace(TYPICAL, **{name: value}), settings, renderer) for value in steps]
+def _steps(name: str) -> list[float]:
+    """Return values of a latent, evenly from its lowest to its highest."""
+    values: list[float] = np.linspace(*LATENTS[name][:2], COLUMNS).tolist()
+    return values
 
 
-def _shown(item: Item, latents: Latents, settings: RenderSettings, renderer: Renderer) -> Image:
-    seed = settings.seed
-    scene = Scene(item.name, shape(item, seed), colour(item, seed), latents)
-    return renderer.render(scene, settings.size, settings.samples, 0)
-
-
-def _laid_out(
+def _compose_sheet(
     rows: Sequence[tuple[str, Sequence[Image]]], block: Sequence[tuple[str, Image]], size: int
 ) -> Pillow.Image:
     step, title = size + GAP, 14

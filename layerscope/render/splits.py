@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from layerscope.render.catalogue import Item
+from layerscope.render.catalogue import ObjectInstance
 from layerscope.types import SPLITS, Split
 
 SHARES: dict[Split, float] = {"train": 0.70, "val": 0.15, "test": 0.15}
 
 
-def split_objects(items: Sequence[Item], seed: int) -> dict[str, Split]:
+def split_objects(instances: Sequence[ObjectInstance], seed: int) -> dict[str, Split]:
     """Return the split of each object by its name.
 
     The objects of one category after another, shuffled, go each to the split that lacks most. So
@@ -21,20 +21,20 @@ def split_objects(items: Sequence[Item], seed: int) -> dict[str, Split]:
     """
     counts: Counter[Split] = Counter()
     result: dict[str, Split] = {}
-    for done, item in enumerate(_shuffled(items, seed), start=1):
+    for done, instance in enumerate(_shuffle(instances, seed), start=1):
         lacking = {split: SHARES[split] * done - counts[split] for split in SPLITS}
         chosen = max(SPLITS, key=lambda split: round(lacking[split], 9))
-        result[item.name] = chosen
+        result[instance.name] = chosen
         counts[chosen] += 1
-    return _filled(result)
+    return _fill_empty(result)
 
 
-def _shuffled(items: Sequence[Item], seed: int) -> list[Item]:
-    order = np.random.default_rng([seed, 3]).permutation(len(items))
-    return sorted((items[index] for index in order), key=lambda item: item.category)
+def _shuffle(instances: Sequence[ObjectInstance], seed: int) -> list[ObjectInstance]:
+    order = np.random.default_rng([seed, 3]).permutation(len(instances))
+    return sorted((instances[index] for index in order), key=lambda instance: instance.category)
 
 
-def _filled(result: dict[str, Split]) -> dict[str, Split]:
+def _fill_empty(result: dict[str, Split]) -> dict[str, Split]:
     """Give each split at least one object, if there are three, from the fullest split."""
     for split in SPLITS:
         counts = Counter(result.values())

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from layerscope.errors import RenderError
-from layerscope.render.catalogue import Item, colour, shape
+from layerscope.render.catalogue import ObjectInstance, colour, shape
 from layerscope.render.files import jpeg, write_whole
 from layerscope.render.latents import Latents
 from layerscope.render.renderer import Renderer, renderers
@@ -22,22 +22,22 @@ from layerscope.render.settings import RenderSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RenderJob:
     """Some views of one object."""
 
-    item: Item
+    instance: ObjectInstance
     views: tuple[tuple[int, Latents, Path], ...]
     """Index, latents and file of each image."""
 
 
-def work(
-    jobs: Sequence[Job], settings: RenderSettings, renderer: Renderer, workers: int
+def render_jobs(
+    jobs: Sequence[RenderJob], settings: RenderSettings, renderer: Renderer, workers: int
 ) -> Iterator[int]:
-    """Do the jobs and yield the number of images whenever some are finished.
+    """Render the jobs and yield the number of images whenever some are finished.
 
     Args:
-        jobs: What to do.
-        settings: What the images are made with.
+        jobs: The views to render, object by object.
+        settings: The settings of the whole data set.
         renderer: Used when there is one worker; others make their own in their process.
         workers: Number of processes; with 1 the work is done in this one.
 
@@ -46,34 +46,34 @@ def work(
         DiskError: The disk is full.
     """
     if workers > 1 and len(jobs) > 1:
-        yield from _shared_out(jobs, settings, min(workers, len(jobs)))
+        yield from _run_pool(jobs, settings, min(workers, len(jobs)))
         return
     for job in jobs:
         for _ in _render(job, settings, renderer):
             yield 1
 
 
-def image_seed(seed: int, item: int, view: int) -> int:
+def image_seed(seed: int, instance: int, view: int) -> int:
     """Return the renderer's seed for one image: 31 bits from these three numbers alone."""
-    return int(np.random.default_rng([seed, item, view, 4]).integers(2**31))
+    return int(np.random.default_rng([seed, instance, view, 4]).integers(2**31))
 
 
-def _render(job: Job, settings: RenderSettings, renderer: Renderer) -> Iterator[Path]:
-    form, tint = shape(job.item, settings.seed), colour(job.item, settings.seed)
+def _render(job: RenderJob, settings: RenderSettings, renderer: Renderer) -> Iterator[Path]:
+    form, tint = shape(job.instance, settings.seed), colour(job.instance, settings.seed)
     for view, latents, file in job.views:
-        scene = Scene(job.item.name, form, tint, latents)
-        seed = image_seed(settings.seed, job.item.index, view)
+        scene = Scene(job.instance.name, form, tint, latents)
+        seed = image_seed(settings.seed, job.instance.index, view)
         image = renderer.render(scene, settings.size, settings.samples, seed)
         write_whole(file, jpeg(image))
         yield file
 
 
-def _shared_out(jobs: Sequence[Job], settings: RenderSettings, workers: int) -> Iterator[int]:
+def _run_pool(jobs: Sequence[RenderJob], settings: RenderSettings, workers: int) -> Iterator[int]:
     # Spawned, not forked: a renderer's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, _start, (settings,))
     try:
-        futures: list[Future[int]] = [pool.submit(_work_off, job) for job in jobs]
+        futures: list[Future[int]] = [pool.submit(_run_job, job) for job in jobs]
         for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool as error:
@@ -87,17 +87,17 @@ def _shared_out(jobs: Sequence[Job], settings: RenderSettings, workers: int) -> 
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_mine: tuple[RenderSettings, Renderer] | None = None
+_worker_tools: tuple[RenderSettings, Renderer] | None = None
 """In a worker process: what it renders with."""
 
 
 def _start(settings: RenderSettings) -> None:
-    global _mine
+    global _worker_tools
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _mine = settings, renderers[settings.renderer]()
+    _worker_tools = settings, renderers[settings.renderer]()
 
 
-def _work_off(job: Job) -> int:
-    if _mine is None:
+def _run_job(job: RenderJob) -> int:
+    if _worker_tools is None:
         raise RuntimeError("a worker got a job before it was started")
-    return sum(1 for _ in _render(job, *_mine))
+    return sum(1 for _ in _render(job, *_worker_tools))

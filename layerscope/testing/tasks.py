@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from layerscope.data import Reading, loaders, open_source
+from layerscope.data import ReadRequest, loaders, open_source
 from layerscope.data.sources import tasks
 from layerscope.errors import LayerScopeError, SourceError
 from layerscope.types import SPLITS, Preprocessing, Source, Task
@@ -162,7 +162,7 @@ def _consistency(source: Source) -> Iterator[str]:
 
 
 def _readable(source: Source) -> Iterator[str]:
-    loader = loaders["threads"](Reading(source, _SMALL, 16, skip_bad=True))
+    loader = loaders["threads"](ReadRequest(source, _SMALL, 16, skip_bad=True))
     for _ in loader:
         pass
     for bad in loader.bad:
@@ -211,5 +211,5 @@ def _damage(name: str, source: Source, example: TaskExample, folder: Path) -> It
 
 
 def _read(source: Source) -> None:
-    for _ in loaders["threads"](Reading(source, _SMALL, 16)):
+    for _ in loaders["threads"](ReadRequest(source, _SMALL, 16)):
         pass

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from layerscope.cache import open_cache
-from layerscope.data import Reading, framed, loaders, open_source
+from layerscope.data import ReadRequest, frame_preprocessing, loaders, open_source
 from layerscope.data.betons import open_packed, pack
 from layerscope.estimators import estimators
 from layerscope.extraction.extract import extract
@@ -126,9 +126,9 @@ def test_ffcv_gives_the_same_rows_pixels_within_jpegs_tolerance_and_probes(
     assert abs(difference.mean()) <= 0.003 + 2 * difference.std() / len(difference) ** 0.5
     assert abs(surprise - other) <= 0.01 * surprise
 
-    preprocessing = framed(model.checkpoint.preprocessing, packed.framing)
-    reading = Reading(packed, preprocessing, 500, workers=2, normalised=False)
-    pairs = zip(loaders["threads"](reading), loaders["ffcv"](reading), strict=True)
+    preprocessing = frame_preprocessing(model.checkpoint.preprocessing, packed.framing)
+    request = ReadRequest(packed, preprocessing, 500, workers=2, normalised=False)
+    pairs = zip(loaders["threads"](request), loaders["ffcv"](request), strict=True)
     difference = torch.cat([(one.int() - other.int()).abs() for (_, one), (_, other) in pairs])
     assert difference.max() <= 5
     assert difference.float().mean() < 1.5

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerscope.data import all_tasks, open_source, select_tasks, sources, thin
+from layerscope.data import all_tasks, open_source, select_tasks, sources, thin_source
 from layerscope.errors import SettingsError, UnknownNameError
 from layerscope.types import Source, Task
 
@@ -97,7 +97,7 @@ def source_of(counts):
     ],
 )
 def test_a_limit_takes_an_equal_share_of_every_split(counts, limit, expected):
-    thinned = thin(source_of(counts), limit)
+    thinned = thin_source(source_of(counts), limit)
     found = {split: int((thinned.splits == split).sum()) for split in counts}
     assert found == expected
 
@@ -105,7 +105,7 @@ def test_a_limit_takes_an_equal_share_of_every_split(counts, limit, expected):
 def test_a_limit_is_never_exceeded_and_keeps_rows_together():
     source = source_of({"train": 7, "val": 5, "test": 11})
     for limit in range(1, 24):
-        thinned = thin(source, limit)
+        thinned = thin_source(source, limit)
         rows = thinned.targets["toy-x"]
         assert len(rows) == limit
         assert (np.diff(rows) > 0).all()
@@ -115,9 +115,9 @@ def test_a_limit_is_never_exceeded_and_keeps_rows_together():
 
 def test_limited_rows_are_spread_over_the_split():
     source = replace(source_of({"train": 100}), splits=np.repeat("train", 100))
-    assert thin(source, 4).ids == ("0", "25", "50", "75")
+    assert thin_source(source, 4).ids == ("0", "25", "50", "75")
 
 
 def test_a_limit_of_nothing_is_refused():
     with pytest.raises(SettingsError, match="limit of 0 rows"):
-        thin(source_of({"train": 3}), 0)
+        thin_source(source_of({"train": 3}), 0)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerscope.data.splits import carve, codes, hash_order, made_up, with_val
+from layerscope.data.splits import carve, carve_val, codes, hash_order, hashed_splits, with_val
 
 
 def names(count):
@@ -78,13 +78,13 @@ def test_the_order_looks_random():
 
 def test_splits_made_up_are_60_20_and_20_in_every_class():
     labels = np.repeat([0, 1, 2], [100, 50, 10])
-    splits = made_up(names(160), labels)
+    splits = hashed_splits(names(160), labels)
     for label, count in ((0, 100), (1, 50), (2, 10)):
         members = splits[labels == label]
         for split, share in (("train", 0.6), ("val", 0.2), ("test", 0.2)):
             assert abs((members == split).sum() - share * count) <= 1.5
     groups = (np.arange(160) // 4).astype(str)
-    whole = made_up(names(160), None, groups)
+    whole = hashed_splits(names(160), None, groups)
     assert all(len(np.unique(whole[groups == group])) == 1 for group in np.unique(groups))
     assert set(whole) == {"train", "val", "test"}
 
@@ -95,6 +95,18 @@ def test_with_val_and_codes_say_the_same():
     assert splits.tolist() == ["train", "test", "val", "train", "test"]
     assert codes(splits).tolist() == [0, 2, 1, 0, 2]
     assert codes(np.array(["dev"])).tolist() == [-1]
+
+
+def test_validation_rows_are_carved_from_training_rows_alone():
+    labels, groups = np.arange(60) % 3, (np.arange(60) // 2).astype(str)
+    train = np.arange(60) % 5 > 0
+    rows = np.flatnonzero(train)
+    own = [names(60)[row] for row in rows]
+    for how in ({"share": 0.25}, {"per_class": 4}, {"share": 0.5, "seed": 3}):
+        splits = carve_val(train, names(60), labels, groups=groups, **how)
+        val = carve(own, labels[rows], groups=groups[rows], **how)
+        assert val.any() and np.flatnonzero(splits == "val").tolist() == rows[val].tolist()
+        assert (splits == "test").tolist() == (~train).tolist()
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from layerscope.data import Preparation, framed, image_transform
+from layerscope.data import Preparation, frame_preprocessing, image_transform
 from layerscope.data.decoding import Decoder
 from layerscope.data.resampling import BICUBIC, BILINEAR, PADDING, resample
 from layerscope.types import Preprocessing
@@ -147,5 +147,5 @@ def test_what_has_one_size_is_known_beforehand():
     ],
 )
 def test_a_source_frames_its_images(own, framing, resize, crop):
-    found = framed(Preprocessing(*own, MEAN, STD, "bicubic"), framing)
+    found = frame_preprocessing(Preprocessing(*own, MEAN, STD, "bicubic"), framing)
     assert found == replace(Preprocessing(resize, crop, MEAN, STD), interpolation="bicubic")

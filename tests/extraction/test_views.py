@@ -11,7 +11,14 @@ from PIL import Image
 
 from layerscope.cache import check_cache, merge, open_cache, open_statistics, repair
 from layerscope.cli.main import main
-from layerscope.data import Reading, Views, framed, loaders, sources, with_views
+from layerscope.data import (
+    ReadRequest,
+    ViewSettings,
+    frame_preprocessing,
+    loaders,
+    sources,
+    with_views,
+)
 from layerscope.errors import CacheError, SettingsError, UnknownNameError
 from layerscope.extraction.extract import extract, plan
 from layerscope.models import load, select_cuts
@@ -20,7 +27,7 @@ from layerscope.types import SPLITS
 from tests.toy_source import NETWORK, ROWS, toy_source, write_images
 
 COUNT = 3
-VIEWS = Views(COUNT)
+VIEWS = ViewSettings(COUNT)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +66,9 @@ def rows_of(path, cut="head.2"):
 
 def read(source, model, views, loader="threads", **how):
     """The views themselves: (rows, side, side, 3) bytes, in order."""
-    own = framed(model.checkpoint.preprocessing, source.framing)
+    own = frame_preprocessing(model.checkpoint.preprocessing, source.framing)
     seen, left = with_views(source, own, views)
-    reading = Reading(seen, left, normalised=False, **{"batch_size": 16, "workers": 2, **how})
+    reading = ReadRequest(seen, left, normalised=False, **{"batch_size": 16, "workers": 2, **how})
     batches = [images.permute(0, 2, 3, 1).numpy() for _, images in loaders[loader](reading)]
     return np.concatenate(batches)
 
@@ -133,7 +140,7 @@ def _first(source, count):
 
 def test_more_views_begin_with_the_fewer_and_a_limit_keeps_them(place, model, source, whole):
     every = read(source, model, VIEWS).reshape(ROWS, COUNT, -1)
-    fewer = read(source, model, Views(2)).reshape(ROWS, 2, -1)
+    fewer = read(source, model, ViewSettings(2)).reshape(ROWS, 2, -1)
     np.testing.assert_array_equal(every[:, :2], fewer)
     path = features(model, source, place / "limited", limit=6).path
     assert path.name == "net@various.views3.limit6.h5"
@@ -193,7 +200,7 @@ def test_shards_of_views_merge_and_damage_is_mended(place, model, source, whole)
     np.testing.assert_array_equal(rows_of(report.path), rows_of(whole))
 
 
-@pytest.mark.parametrize("other", [Views(COUNT, seed=1), None])
+@pytest.mark.parametrize("other", [ViewSettings(COUNT, seed=1), None])
 def test_the_fingerprint_knows_the_views(place, model, source, other):
     ours = plan(model, source, place, views=VIEWS, **_how(model))
     theirs = plan(model, source, place, views=other, **_how(model))
@@ -204,7 +211,7 @@ def test_the_fingerprint_knows_the_views(place, model, source, other):
 
 def test_another_seed_is_another_cache(whole, model, source):
     with pytest.raises(CacheError, match="differs in views"):
-        features(model, source, whole.parent, views=Views(COUNT, seed=1))
+        features(model, source, whole.parent, views=ViewSettings(COUNT, seed=1))
 
 
 def test_statistics_of_views_are_those_of_their_features(place, model, source, whole):
@@ -233,7 +240,7 @@ def test_what_cannot_be_viewed_is_said(model, source, place):
     with pytest.raises(SettingsError, match="the checkpoint's preprocessing says none"):
         with_views(source, sizeless, VIEWS)
     with pytest.raises(UnknownNameError, match="no augmentation called 'simclear'"):
-        plan(model, source, place, views=Views(2, "simclear"))
+        plan(model, source, place, views=ViewSettings(2, "simclear"))
 
 
 @pytest.fixture

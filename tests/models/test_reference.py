@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from layerscope.cli import demo
-from layerscope.data import Reading, loaders, open_source
+from layerscope.data import ReadRequest, loaders, open_source
 from layerscope.models import card_folder, card_names, find_card, load
 from layerscope.stats.rotation import geodesic_angle, quaternion_from_euler
 
@@ -44,7 +44,7 @@ def test_the_rotation_network_turns_unseen_objects_far_better_than_a_constant(tm
     source = open_source("objects3d", tmp_path)
     model = load("rotation-objects3d")
     rows = range(0, len(source.ids), 8)
-    reading = Reading(source, model.checkpoint.preprocessing, 64, rows)
+    reading = ReadRequest(source, model.checkpoint.preprocessing, 64, rows)
     images = torch.cat([batch for _, batch in loaders["threads"](reading)])
     with torch.inference_mode():
         answer = model.module(images)

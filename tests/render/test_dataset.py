@@ -14,7 +14,7 @@ from layerscope.render import RenderSettings, plan, render_dataset
 from layerscope.render.catalogue import catalogue
 from layerscope.render.dataset import _jobs
 from layerscope.render.table import table
-from layerscope.render.workers import work
+from layerscope.render.workers import render_jobs
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -172,7 +172,7 @@ def test_an_error_in_a_worker_surfaces(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.delenv("LAYERSCOPE_BLENDER_PYTHON", raising=False)
     jobs, settings = jobs_for_blender(tmp_path)
     with pytest.raises(RenderError, match="exit code 1") as caught:
-        list(work(jobs, settings, None, workers=2))
+        list(render_jobs(jobs, settings, None, workers=2))
     assert "LAYERSCOPE_BLENDER" in caught.value.hint
 
 
@@ -183,4 +183,4 @@ def test_the_death_of_a_worker_surfaces(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("LAYERSCOPE_BLENDER_PYTHON", str(script))
     jobs, settings = jobs_for_blender(tmp_path)
     with pytest.raises(RenderError, match="died"):
-        list(work(jobs, settings, None, workers=2))
+        list(render_jobs(jobs, settings, None, workers=2))

@@ -5,10 +5,13 @@ import pytest
 from scipy.spatial.transform import Rotation
 from scipy.stats import kstest
 
-from layerscope.render.latents import LATENTS, Latents, draw_latents, rotation
+from layerscope.render.latents import Latents, draw_latents, rotation
 from layerscope.render.scene import STAGE, Scene, hsv, spherical
+from layerscope.rendered_set import LATENTS
 
-MANY = np.array([draw_latents(3, item, view).values() for item in range(60) for view in range(50)])
+MANY = np.array(
+    [draw_latents(3, instance, view).values() for instance in range(60) for view in range(50)]
+)
 
 
 @pytest.mark.parametrize("column", range(7), ids=list(LATENTS))

@@ -39,8 +39,8 @@ def settings(folder: Path, objects: int = 400) -> RenderSettings:
 
 
 def test_subfolders_are_categories_and_every_format_is_read(folder: Path):
-    items = catalogue(settings(folder))
-    assert [item.name for item in items] == [
+    instances = catalogue(settings(folder))
+    assert [instance.name for instance in instances] == [
         "brick_0000",
         "plank_0000",
         "brick_0001",
@@ -48,10 +48,12 @@ def test_subfolders_are_categories_and_every_format_is_read(folder: Path):
         "brick_0002",
         "brick_0003",
     ]
-    expected = np.abs(shape(items[0], 0).positions).max(axis=0)
+    expected = np.abs(shape(instances[0], 0).positions).max(axis=0)
     assert np.linalg.norm(expected) == pytest.approx(0.8, rel=1e-4)
-    for item in items:
-        assert np.allclose(np.sort(np.abs(shape(item, 0).positions).max(axis=0)), np.sort(expected))
+    for instance in instances:
+        assert np.allclose(
+            np.sort(np.abs(shape(instance, 0).positions).max(axis=0)), np.sort(expected)
+        )
 
 
 def test_fewer_objects_can_be_asked_for(folder: Path):
@@ -75,9 +77,9 @@ def test_a_mesh_without_surface_is_named(tmp_path: Path, text: str):
     pytest.importorskip("trimesh")
     (tmp_path / "kind").mkdir()
     (tmp_path / "kind" / "bad.obj").write_text(text)
-    (item,) = catalogue(settings(tmp_path))
+    (instance,) = catalogue(settings(tmp_path))
     with pytest.raises(RenderError, match=r"bad\.obj"):
-        shape(item, 0)
+        shape(instance, 0)
 
 
 def test_a_folder_without_meshes_is_an_error(tmp_path: Path):

@@ -4,9 +4,10 @@ from itertools import pairwise
 import pytest
 
 from layerscope.render import RenderSettings
-from layerscope.render.catalogue import Item, catalogue
+from layerscope.render.catalogue import ObjectInstance, catalogue
 from layerscope.render.splits import split_objects
-from layerscope.render.table import HEADER, as_csv, table
+from layerscope.render.table import as_csv, table
+from layerscope.rendered_set import HEADER
 from layerscope.types import SPLITS
 
 FULL = catalogue(RenderSettings())
@@ -19,7 +20,7 @@ def test_the_default_set_is_split_as_promised():
 @pytest.mark.parametrize("seed", range(5))
 def test_every_category_is_split_alike(seed: int):
     splits = split_objects(FULL, seed)
-    by_category = Counter((item.category, splits[item.name]) for item in FULL)
+    by_category = Counter((instance.category, splits[instance.name]) for instance in FULL)
     for (_, split), count in by_category.items():
         share = {"train": 17.5, "val": 3.75, "test": 3.75}[split]
         assert abs(count - share) <= 1.3
@@ -32,7 +33,7 @@ def test_no_split_is_empty_from_three_objects_on(count: int):
 
 
 def test_one_object_is_for_training():
-    assert set(split_objects([Item(0, "a_0000", "a")], 0).values()) == {"train"}
+    assert set(split_objects([ObjectInstance(0, "a_0000", "a")], 0).values()) == {"train"}
 
 
 def test_the_split_is_decided_by_the_seed():
@@ -43,7 +44,7 @@ def test_the_split_is_decided_by_the_seed():
 def test_all_views_of_an_object_are_in_one_split():
     settings = RenderSettings(objects=20, views=4)
     rows = table(catalogue(settings), settings)
-    pairs = {(row.item.name, row.split) for row in rows}
+    pairs = {(row.instance.name, row.split) for row in rows}
     assert len(rows) == 80 and len(pairs) == 20
 
 
@@ -62,4 +63,4 @@ def test_the_table_has_the_promised_header_and_keeps_all_digits():
 
 def test_categories_take_turns():
     assert all(first.category != second.category for first, second in pairwise(FULL))
-    assert [item.index for item in FULL] == list(range(400))
+    assert [instance.index for instance in FULL] == list(range(400))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from layerscope.cache import check_cache, merge, open_cache, open_statistics
-from layerscope.data import Views
+from layerscope.data import ViewSettings
 from layerscope.errors import LayerScopeError, RankError, UnknownNameError
 from layerscope.extraction.extract import extract
 from layerscope.models import load, select_cuts
@@ -77,7 +77,7 @@ def test_ranks_share_views_and_write_what_one_writes(place):
         batch_size=8,
         device="cpu",
         limit=21,
-        views=Views(2),
+        views=ViewSettings(2),
     )
     done = run(place, 2, "-o", "views2", "--views", "2", "--limit", "21", "--json")
     assert done.returncode == 0, done.stderr

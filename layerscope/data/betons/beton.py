@@ -42,7 +42,7 @@ class Field(NamedTuple):
     """The number of its type."""
 
 
-class Stored(NamedTuple):
+class StoredImage(NamedTuple):
     """Where the images of a file are, one entry a row."""
 
     mode: npt.NDArray[np.uint8]
@@ -69,20 +69,22 @@ class Beton:
     def __init__(self, path: Path, image: str | None = None) -> None:
         self.path = path
         self._asked = image
-        self._file = self._opened()
+        self._file = self._open()
         weakref.finalize(self, os.close, self._file)
         self._size = os.fstat(self._file).st_size
-        header = self._header()
+        header = self._read_header()
         self.samples = int(header["samples"])
         self._metadata_at = (
             layout.HEADER.itemsize + int(header["fields"]) * layout.DESCRIPTOR.itemsize
         )
-        descriptors = self._table(layout.DESCRIPTOR, layout.HEADER.itemsize, int(header["fields"]))
-        self.fields = self._named(descriptors)
-        self.image = self._image(image)
-        self._allocations = self._allocated(int(header["allocations_at"]))
-        self.metadata, self.stored = self._understood()
-        self.identity = self._identity(
+        descriptors = self._read_table(
+            layout.DESCRIPTOR, layout.HEADER.itemsize, int(header["fields"])
+        )
+        self.fields = self._read_fields(descriptors)
+        self.image = self._choose_image_field(image)
+        self._allocations = self._read_allocations(int(header["allocations_at"]))
+        self.metadata, self.stored = self._read_metadata()
+        self.identity = self._digest_contents(
             header.tobytes() + descriptors.tobytes() + self.metadata.tobytes()
         )
 
@@ -112,7 +114,7 @@ class Beton:
         """
         stored = self.stored
         size = int(stored.size[row])
-        data = self._bytes(int(stored.at[row]), size)
+        data = self._read_bytes(int(stored.at[row]), size)
         if len(data) < size:
             raise unreadable(f"{self.path}, row {row}", "the file has been cut off")
         if stored.mode[row] == layout.JPEG:
@@ -120,7 +122,7 @@ class Beton:
         shape = (int(stored.height[row]), int(stored.width[row]), 3)
         return np.frombuffer(data, np.uint8).reshape(shape)
 
-    def _identity(self, head: bytes) -> str:
+    def _digest_contents(self, head: bytes) -> str:
         """Return the sha256 that stands for the contents, without reading every pixel.
 
         Images that are stored raw have the same sizes whatever they show, so the middle of a few
@@ -132,10 +134,10 @@ class Beton:
         for row in (np.arange(count) * self.samples // count).tolist():
             size = int(self.stored.size[row])
             length = min(size, _EXCERPT)
-            digest.update(self._bytes(int(self.stored.at[row]) + (size - length) // 2, length))
+            digest.update(self._read_bytes(int(self.stored.at[row]) + (size - length) // 2, length))
         return digest.hexdigest()
 
-    def _opened(self) -> int:
+    def _open(self) -> int:
         reason: str | None = "it is a folder"
         try:
             if not self.path.is_dir():
@@ -147,7 +149,7 @@ class Beton:
             hint="Give the path of a .beton file.",
         )
 
-    def _bytes(self, position: int, size: int) -> bytes:
+    def _read_bytes(self, position: int, size: int) -> bytes:
         """Return bytes of the file, fewer where it ends; one call gives 2 GiB at most."""
         data = os.pread(self._file, size, position)
         while 0 < len(data) < size:
@@ -157,16 +159,16 @@ class Beton:
             data += more
         return data
 
-    def _table(self, kind: np.dtype[Any], position: int, count: int) -> npt.NDArray[Any]:
+    def _read_table(self, kind: np.dtype[Any], position: int, count: int) -> npt.NDArray[Any]:
         size = kind.itemsize * count
         if position + size > self._size:
-            raise self._damaged(f"it ends after {self._size:,} bytes")
-        return np.frombuffer(self._bytes(position, size), kind)
+            raise self._damage_error(f"it ends after {self._size:,} bytes")
+        return np.frombuffer(self._read_bytes(position, size), kind)
 
-    def _header(self) -> Any:
+    def _read_header(self) -> Any:
         if self._size < layout.HEADER.itemsize:
-            raise self._damaged(f"it has {self._size} bytes")
-        header = self._table(layout.HEADER, 0, 1)
+            raise self._damage_error(f"it has {self._size} bytes")
+        header = self._read_table(layout.HEADER, 0, 1)
         version, page = int(header["version"][0]), int(header["page_size"][0])
         if version != layout.VERSION or page.bit_count() != 1:
             raise SourceError(
@@ -174,22 +176,22 @@ class Beton:
                 hint="Give a file that FFCV 1.0 or layerscope pack has written.",
             )
         if not header["samples"][0] or not header["fields"][0]:
-            raise self._damaged("it holds no image")
+            raise self._damage_error("it holds no image")
         if not header["allocations_at"][0]:
-            raise self._damaged("whoever wrote it never finished it")
+            raise self._damage_error("whoever wrote it never finished it")
         return header[0]
 
-    def _named(self, descriptors: npt.NDArray[Any]) -> tuple[Field, ...]:
+    def _read_fields(self, descriptors: npt.NDArray[Any]) -> tuple[Field, ...]:
         names = [_text(name) for name in descriptors["name"]]
         fields = tuple(map(Field, names, descriptors["type"].tolist()))
         strange = [it for it in fields if it.kind not in layout.PARTS and it.kind != layout.CUSTOM]
         if strange:
-            raise self._damaged(f"its field {strange[0].name!r} is of type {strange[0].kind}")
+            raise self._damage_error(f"its field {strange[0].name!r} is of type {strange[0].kind}")
         if len(set(names)) < len(names):
-            raise self._damaged("two of its fields have the same name")
+            raise self._damage_error("two of its fields have the same name")
         return fields
 
-    def _image(self, asked: str | None) -> str:
+    def _choose_image_field(self, asked: str | None) -> str:
         """Return the name of the field with the images."""
         able = (layout.IMAGE,) if asked is None else (layout.IMAGE, layout.CUSTOM)
         found = [it.name for it in self.fields if it.kind in able and asked in (None, it.name)]
@@ -202,40 +204,40 @@ class Beton:
             hint="Name the one that holds the images: --data beton=PATH,image=NAME.",
         )
 
-    def _allocated(self, position: int) -> npt.NDArray[Any]:
+    def _read_allocations(self, position: int) -> npt.NDArray[Any]:
         """Return the allocation table, in the order of the file."""
         count, rest = divmod(self._size - position, layout.ALLOCATION.itemsize)
         if rest or count < self.samples:
-            raise self._damaged(f"it ends after {self._size:,} bytes, within its last table")
-        table = self._table(layout.ALLOCATION, position, count)
+            raise self._damage_error(f"it ends after {self._size:,} bytes, within its last table")
+        table = self._read_table(layout.ALLOCATION, position, count)
         ordered = table[np.lexsort((table["size"], table["at"]))]
         ends = ordered["at"] + ordered["size"]
         if ends.max() > position or (ends < ordered["at"]).any():
-            raise self._damaged("it allots bytes that it does not have")
+            raise self._damage_error("it allots bytes that it does not have")
         return ordered
 
-    def _understood(self) -> tuple[npt.NDArray[Any], Stored]:
+    def _read_metadata(self) -> tuple[npt.NDArray[Any], StoredImage]:
         """Return the metadata under the one layout that fits, and where the images are."""
         wrong: list[str] = []
-        for kind in self._layouts():
+        for kind in self._possible_layouts():
             if self._metadata_at + kind.itemsize * self.samples > self._size:
                 continue
-            metadata = self._table(kind, self._metadata_at, self.samples)
-            stored, reason = self._found(metadata)
+            metadata = self._read_table(kind, self._metadata_at, self.samples)
+            stored, reason = self._locate_images(metadata)
             if not reason:
                 return metadata, stored
             wrong.append(reason)
         own = [field.name for field in self.fields if field.kind == layout.CUSTOM]
         if not own:
-            raise self._damaged(wrong[0] if wrong else f"it ends after {self._size:,} bytes")
+            raise self._damage_error(wrong[0] if wrong else f"it ends after {self._size:,} bytes")
         raise SourceError(
             f"{str(self.path)!r} has a field of its own, {own[0]!r}, of unknown layout.",
             hint="Write the file again without it, or pack the images with layerscope pack.",
         )
 
-    def _layouts(self) -> Iterator[np.dtype[Any]]:
+    def _possible_layouts(self) -> Iterator[np.dtype[Any]]:
         """Yield how an entry of the metadata may look; one way where all fields are FFCV's own."""
-        choices = [self._looks(field) for field in self.fields]
+        choices = [self._possible_parts(field) for field in self.fields]
         if sum(len(them) > 1 for them in choices) > _MOST_UNKNOWN:
             return
         seen = set()
@@ -246,12 +248,12 @@ class Beton:
                 seen.add((offsets, kind.itemsize))
                 yield kind
 
-    def _looks(self, field: Field) -> tuple[np.dtype[Any], ...]:
+    def _possible_parts(self, field: Field) -> tuple[np.dtype[Any], ...]:
         if field.kind != layout.CUSTOM:
             return (layout.PARTS[field.kind],)
         return (layout.IMAGE_PART,) if field.name == self.image else _UNKNOWN
 
-    def _found(self, metadata: npt.NDArray[Any]) -> tuple[Stored, str]:
+    def _locate_images(self, metadata: npt.NDArray[Any]) -> tuple[StoredImage, str]:
         """Return where the images are by this metadata, and what is wrong with it if anything."""
         images = self._part(metadata, self.image)
         table = self._allocations
@@ -260,7 +262,7 @@ class Beton:
         mode, width, height, at = (
             images[name].copy() for name in ("mode", "width", "height", "data_ptr")
         )
-        stored = Stored(mode, width, height, at, theirs["size"].copy())
+        stored = StoredImage(mode, width, height, at, theirs["size"].copy())
         pixels = 3 * stored.width.astype(np.uint64) * stored.height
         strays = (places < 0) | (theirs["at"] != at)
         strays |= theirs["sample"] != np.arange(self.samples, dtype=np.uint64)
@@ -275,7 +277,7 @@ class Beton:
         part: npt.NDArray[Any] = metadata[f"f{place}"]
         return part
 
-    def _damaged(self, reason: str) -> SourceError:
+    def _damage_error(self, reason: str) -> SourceError:
         return SourceError(f"{str(self.path)!r} is damaged: {reason}.", hint=_AGAIN)
 
 

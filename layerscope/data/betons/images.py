@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from layerscope.data.betons.beton import Beton
 from layerscope.data.decoding import unreadable
+from layerscope.data.images import select_missing
 from layerscope.data.resampling import Pixels
 
 
@@ -63,9 +64,5 @@ class BetonImages:
             self.file[rows],
             self.row[rows],
             tuple(self.names[row] for row in rows) if self.names else (),
-            {
-                place: self.missing[row]
-                for place, row in enumerate(rows.tolist())
-                if row in self.missing
-            },
+            select_missing(self.missing, rows),
         )

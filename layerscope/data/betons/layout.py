@@ -45,7 +45,7 @@ LARGEST_PAGE = 1 << 31
 """The largest power of two that the header can name."""
 
 LONGEST_SIDE = (1 << 16) - 1
-"""Of an image, in pixels: the metadata has two bytes for it."""
+"""The longest side of an image in pixels: the metadata has two bytes for it."""
 
 HEADER = np.dtype(
     [

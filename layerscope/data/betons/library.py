@@ -56,18 +56,18 @@ def library() -> Library:
     """
     try:
         with undisturbed():
-            return _loaded()
+            return _load()
     except ModuleNotFoundError as error:
         name = (error.name or "ffcv").partition(".")[0]
         raise SettingsError(
             f"The loader ffcv needs the Python package {name}, which is not installed.",
-            hint=_INSTALL if name == "ffcv" else _others(name),
+            hint=_INSTALL if name == "ffcv" else _install_hint(name),
         ) from error
     except (ImportError, OSError) as error:  # a system library that is not there, or another one
         raise SettingsError(f"The loader ffcv cannot be loaded: {error}.", hint=_INSTALL) from error
 
 
-def _loaded() -> Library:
+def _load() -> Library:
     from ffcv.fields.decoders import IntDecoder
     from ffcv.libffcv import ctypes_imdecode
     from ffcv.loader import Loader
@@ -91,7 +91,7 @@ def _loaded() -> Library:
     )
 
 
-def _others(name: str) -> str:
+def _install_hint(name: str) -> str:
     # FFCV does not declare Pillow, and imports distutils, which Python 3.12 left to setuptools.
     package = {"distutils": "setuptools", "PIL": "pillow", "cv2": "opencv-python"}.get(name, name)
     return f"FFCV imports it: pip install {package}. Without it --loader threads does the same."

@@ -46,7 +46,7 @@ def open_packed(name: str, path: Path, *, allow_missing: bool = False) -> Source
     """Return a packed source by its name: what ``--data NAME=PATH.beton`` means.
 
     Args:
-        name: Of the source, such as ``objects3d``.
+        name: The source's name, such as ``objects3d``.
         path: The ``.beton`` file.
         allow_missing: Whether images that were unreadable when they were packed may be absent.
 

@@ -19,11 +19,11 @@ from PIL import Image
 
 from layerscope.data.betons import layout
 from layerscope.data.betons.beton import Beton
-from layerscope.data.betons.sidecar import Passport, sidecar_of, write_sidecar
-from layerscope.data.betons.writer import BetonWriter, Sample, storing
+from layerscope.data.betons.sidecar import Sidecar, sidecar_of, write_sidecar
+from layerscope.data.betons.writer import BetonWriter, EncodedImage, storing
 from layerscope.data.decoding import Decoder, Raster, unreadable
 from layerscope.data.images import images_of
-from layerscope.data.loaders.loader import BadImage, Reading
+from layerscope.data.loaders.loader import BadImage, ReadRequest
 from layerscope.data.resampling import Pixels
 from layerscope.data.transforms import Preparation
 from layerscope.errors import SettingsError, SourceError
@@ -59,13 +59,13 @@ class PackReport:
     bad: tuple[BadImage, ...]
     """Images that could not be read; a black pixel holds their place."""
     size: int
-    """Of the file in bytes."""
+    """The size of the file in bytes."""
 
 
-class _Packed(NamedTuple):
+class _PackedImage(NamedTuple):
     """An image on its way into the file."""
 
-    sample: Sample
+    sample: EncodedImage
     fate: str
     """The field of the report that counts it."""
     small: bool = False
@@ -114,8 +114,8 @@ def pack(
         source: What to pack.
         path: The file to write; its name ends in ``.beton``. The sidecar lies beside it.
         mode: ``jpeg``; or ``raw`` for pixels, several times the bytes and no decoding.
-        side: Of the shorter side, in pixels; None to leave every image as it is.
-        quality: Of images that are encoded anew, 1 to 100; colours keep their full resolution.
+        side: Length of the shorter side in pixels; None to leave every image as it is.
+        quality: Of JPEG that is encoded anew, 1 to 100; colours keep their full resolution.
         interpolation: The filter that makes images smaller.
         workers: Threads; the file does not depend on it.
         skip_bad: Whether an unreadable image is stored as a black pixel and recorded as missing,
@@ -131,18 +131,18 @@ def pack(
         DiskError: The disk is full; nothing is left behind.
     """
     settings = _Settings(mode, side, quality, interpolation)
-    _check(settings, source, path)
+    _require_sense(settings, source, path)
     if workers is not None and workers < 1:
         raise SettingsError(f"The number of workers is {workers}.", hint="It must be at least 1.")
     packer = _Packer(source, settings, skip_bad)
-    crew = Reading(source, packer.preprocessing, 1, workers=workers).crew
+    worker_count = ReadRequest(source, packer.preprocessing, 1, workers=workers).worker_count
     counts: Counter[str] = Counter()
     bad: list[BadImage] = []
     with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with (
         BetonWriter(path, len(source.ids)) as writer,
-        closing(_in_order(packer.packed, len(source.ids), crew)) as images,
+        closing(_in_order(packer.pack, len(source.ids), worker_count)) as images,
     ):
         for row, it in enumerate(images):
             writer.add(it.sample)
@@ -153,8 +153,8 @@ def pack(
                 progress(1)
         writer.complete()
         identity = Beton(writer.part).identity
-        packed = _as_packed(source, settings, bad, counts["small"])
-        _write_beside(path, Passport(packed, identity, settings.record()))
+        packed = _packed_source(source, settings, bad, counts["small"])
+        _write_beside(path, Sidecar(packed, identity, settings.record()))
     return PackReport(
         path=path,
         rows=len(source.ids),
@@ -167,7 +167,7 @@ def pack(
     )
 
 
-def _check(settings: _Settings, source: Source, path: Path) -> None:
+def _require_sense(settings: _Settings, source: Source, path: Path) -> None:
     if path.suffix != ".beton":
         raise SettingsError(
             f"The name {str(path)!r} does not end in .beton.", hint=f"Write {path.name}.beton."
@@ -197,11 +197,11 @@ def _check(settings: _Settings, source: Source, path: Path) -> None:
 
 
 def _in_order(
-    job: Callable[[int], _Packed], count: int, workers: int
-) -> Generator[_Packed, None, None]:
+    job: Callable[[int], _PackedImage], count: int, workers: int
+) -> Generator[_PackedImage, None, None]:
     """Yield the results for 0, 1, 2…, a few of which are computed at a time."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix="pack")
-    waiting: deque[Future[_Packed]] = deque()
+    waiting: deque[Future[_PackedImage]] = deque()
     try:
         for row in range(count):
             waiting.append(pool.submit(job, row))
@@ -238,48 +238,48 @@ class _Packer:
         )
         self._preparation = Preparation(self.preprocessing)
 
-    def packed(self, row: int) -> _Packed:
+    def pack(self, row: int) -> _PackedImage:
         """Return an image as it will be stored.
 
         Raises:
             SourceError: It is unreadable, and that is not to be skipped.
         """
         try:
-            return self._packed(row)
+            return self._pack_readable(row)
         except SourceError as error:
             if not self._skip_bad:
                 raise
             black = np.zeros((1, 1, 3), np.uint8)
-            return _Packed(_raw(black), "bad", reason=_reason(error))
+            return _PackedImage(_raw_image(black), "bad", reason=_reason(error))
 
-    def _packed(self, row: int) -> _Packed:
+    def _pack_readable(self, row: int) -> _PackedImage:
         place = self._images.place(row)
         data = self._images.read(row)
-        ordinary = self._ordinary(data)
+        ordinary = self._decode_ordinary(data)
         raster = self._decoder.decode(data, place) if ordinary is None else ordinary
         small = self._settings.side is not None and (
             min(raster.height, raster.width) < self._settings.side
         )
-        resized = None if small else self._resized(raster)
+        resized = None if small else self._resize(raster)
         if resized is not None and self._settings.mode == "jpeg":
-            return _Packed(self._encoded(resized), "encoded")
+            return _PackedImage(self._encode(resized), "encoded")
         if resized is None and ordinary is not None and self._settings.mode == "jpeg":
             assert isinstance(data, bytes)
-            sample = Sample(layout.JPEG, raster.width, raster.height, data)
-            return _Packed(sample, "passed", small)
-        sample = _raw(raster.pixels.copy() if resized is None else resized)
+            sample = EncodedImage(layout.JPEG, raster.width, raster.height, data)
+            return _PackedImage(sample, "passed", small)
+        sample = _raw_image(raster.pixels.copy() if resized is None else resized)
         if max(sample.width, sample.height) > layout.LONGEST_SIDE:
             size = f"{sample.width}×{sample.height}"
             raise unreadable(place, f"its {size} pixels are too many for a .beton file")
-        return _Packed(sample, "raw", small)
+        return _PackedImage(sample, "raw", small)
 
-    def _ordinary(self, data: bytes | Pixels) -> Raster | None:
+    def _decode_ordinary(self, data: bytes | Pixels) -> Raster | None:
         """Return the pixels of a JPEG that every libjpeg-turbo decodes without a complaint."""
         if not isinstance(data, bytes) or not data.startswith(_JPEG):
             return None
         return self._decoder.ordinary_jpeg(data)
 
-    def _resized(self, raster: Raster) -> Pixels | None:
+    def _resize(self, raster: Raster) -> Pixels | None:
         """Return a smaller image; None where it has the size that is wanted."""
         if self._settings.side is None:
             return None
@@ -290,7 +290,7 @@ class _Packer:
         self._preparation.write(raster, pixels)
         return pixels
 
-    def _encoded(self, pixels: Pixels) -> Sample:
+    def _encode(self, pixels: Pixels) -> EncodedImage:
         height, width, _ = pixels.shape
         # Into a file, though of memory: for a file Pillow lets the other threads encode meanwhile.
         with os.fdopen(os.memfd_create("jpeg"), "w+b") as file:
@@ -299,11 +299,11 @@ class _Packer:
             )
             file.seek(0)
             data = file.read()
-        return Sample(layout.JPEG, width, height, data)
+        return EncodedImage(layout.JPEG, width, height, data)
 
 
-def _raw(pixels: Pixels) -> Sample:
-    return Sample(layout.RAW, pixels.shape[1], pixels.shape[0], pixels)
+def _raw_image(pixels: Pixels) -> EncodedImage:
+    return EncodedImage(layout.RAW, pixels.shape[1], pixels.shape[0], pixels)
 
 
 def _reason(error: SourceError) -> str:
@@ -311,7 +311,7 @@ def _reason(error: SourceError) -> str:
     return (error.message.partition(" cannot be read: ")[2] or error.message).rstrip(".")
 
 
-def _as_packed(source: Source, settings: _Settings, bad: list[BadImage], small: int) -> Source:
+def _packed_source(source: Source, settings: _Settings, bad: list[BadImage], small: int) -> Source:
     """Return the record of the packed source."""
     notes = list(source.notes)
     if settings.side is not None:
@@ -337,13 +337,13 @@ def _manifest(source: Source, settings: _Settings) -> str:
     return hashlib.sha256(f"{source.manifest}\n{how}\n".encode()).hexdigest()
 
 
-def _write_beside(path: Path, passport: Passport) -> None:
+def _write_beside(path: Path, sidecar: Sidecar) -> None:
     beside = sidecar_of(path)
     part = beside.with_name(beside.name + ".part")
     try:
         with storing(path):
             with part.open("wb") as file:
-                write_sidecar(file, passport)
+                write_sidecar(file, sidecar)
             part.replace(beside)
     finally:
         part.unlink(missing_ok=True)

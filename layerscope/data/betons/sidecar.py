@@ -37,13 +37,13 @@ _BROKEN = (
 _BOTH = "Copy or make both files anew with layerscope pack."
 
 
-class Passport(NamedTuple):
+class Sidecar(NamedTuple):
     """What a sidecar holds."""
 
     source: Source
     """Without its images."""
     identity: str
-    """Of the file that it belongs to."""
+    """The identity of the file that it belongs to."""
     packing: Mapping[str, Any]
     """How the images were packed."""
 
@@ -58,18 +58,18 @@ def sidecar_of(path: Path) -> Path:
     return path.with_name(path.name + ".source.npz")
 
 
-def write_sidecar(file: BinaryIO, passport: Passport) -> None:
+def write_sidecar(file: BinaryIO, sidecar: Sidecar) -> None:
     """Write a sidecar.
 
     Args:
-        file: Where to.
-        passport: What it says.
+        file: The open file to write to.
+        sidecar: What to write.
     """
-    source = passport.source
+    source = sidecar.source
     record = {
         "version": VERSION,
-        "identity": passport.identity,
-        "packing": dict(passport.packing),
+        "identity": sidecar.identity,
+        "packing": dict(sidecar.packing),
         "name": source.name,
         "manifest": source.manifest,
         "annotations": source.annotations,
@@ -92,7 +92,7 @@ def write_sidecar(file: BinaryIO, passport: Passport) -> None:
     np.savez_compressed(file, **arrays)
 
 
-def read_sidecar(path: Path) -> Passport:
+def read_sidecar(path: Path) -> Sidecar:
     """Return what the sidecar of a ``.beton`` file says.
 
     Args:
@@ -115,12 +115,12 @@ def read_sidecar(path: Path) -> Passport:
         ) from error
     try:
         with np.load(io.BytesIO(contents), allow_pickle=False) as arrays:
-            return _passport(arrays, path)
+            return _sidecar_from(arrays, path)
     except _BROKEN as error:
         raise SourceError(f"{str(beside)!r} is damaged: {error}.", hint=_BOTH) from error
 
 
-def _passport(arrays: Mapping[str, npt.NDArray[Any]], path: Path) -> Passport:
+def _sidecar_from(arrays: Mapping[str, npt.NDArray[Any]], path: Path) -> Sidecar:
     record = _from_bytes(arrays["record"])
     if record["version"] != VERSION:
         raise SourceError(
@@ -145,7 +145,7 @@ def _passport(arrays: Mapping[str, npt.NDArray[Any]], path: Path) -> Passport:
         missing={int(row): reason for row, reason in record["missing"].items()},
         notes=tuple(record["notes"]),
     )
-    return Passport(source, record["identity"], record["packing"])
+    return Sidecar(source, record["identity"], record["packing"])
 
 
 def _task(record: Mapping[str, Any]) -> Task:

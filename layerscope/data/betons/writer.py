@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -26,7 +25,7 @@ FIELDS = ((layout.IMAGE, "image"), (layout.INTEGER, "index"))
 ENTRY = layout.metadata_type([layout.PARTS[kind] for kind, _ in FIELDS])
 
 
-class Sample(NamedTuple):
+class EncodedImage(NamedTuple):
     """An image as it is stored."""
 
     mode: int
@@ -72,12 +71,7 @@ class BetonWriter:
     def __enter__(self) -> BetonWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             self._file.close()
             if kind is None and self._whole:
@@ -86,13 +80,13 @@ class BetonWriter:
         finally:
             self.part.unlink(missing_ok=True)
 
-    def add(self, sample: Sample) -> None:
+    def add(self, sample: EncodedImage) -> None:
         """Store the next row.
 
         Raises:
             DiskError: The disk is full.
         """
-        place = self._placed(sample)
+        place = self._allocate(sample)
         with storing(self.path):
             self._file.seek(place)
             self._file.write(sample.data if isinstance(sample.data, bytes) else sample.data.data)
@@ -100,7 +94,7 @@ class BetonWriter:
         self._metadata[row] = ((sample.mode, sample.width, sample.height, place), row)
         self._allocations[row] = (row, place, sample.size)
 
-    def _placed(self, sample: Sample) -> int:
+    def _allocate(self, sample: EncodedImage) -> int:
         """Return where the sample begins: here, or on the next page if this one has no room.
 
         What lies within small pages lies within large ones too, as these begin where every second

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from layerscope.data.augmented_views import ViewedImages
 from layerscope.data.betons.beton import Beton
+from layerscope.data.betons.ffcv_reader import FfcvReader, Finish, PreparedRows, PreparingThread
 from layerscope.data.betons.images import BetonImages
 from layerscope.data.betons.library import library
 from layerscope.data.betons.preparing import MOST_THREADS, Resize, normalise
-from layerscope.data.betons.stream import Finish, Part, Preparing, Stream
 from layerscope.data.loaders.buffers import Buffers
-from layerscope.data.loaders.loader import BadImage, Reading, Rows, loaders
+from layerscope.data.loaders.loader import BadImage, ReadRequest, Rows, loaders
 from layerscope.data.loaders.threads import ThreadLoader
 from layerscope.data.resampling import BICUBIC, BILINEAR
 from layerscope.data.transforms import Preparation
@@ -39,7 +39,7 @@ class FfcvLoader:
     """FFCV's own loader, sequential, with the rows checked that it gives.
 
     Args:
-        reading: What to read; its source lies in ``.beton`` files.
+        request: What to read; its source lies in ``.beton`` files.
 
     Raises:
         SettingsError: FFCV is not installed, augmented views are wanted, or the preprocessing
@@ -47,18 +47,18 @@ class FfcvLoader:
         SourceError: The source lies in other files.
     """
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, request: ReadRequest) -> None:
         library()
-        self.reading = reading
+        self.request = request
         self.bad: list[BadImage] = []
-        self._images = _packed(reading)
-        self._preparation = Preparation(reading.preprocessing)
+        self._images = _require_betons(request)
+        self._preparation = Preparation(request.preprocessing)
         self._size = _fixed_size(self._preparation)
-        self._kind = np.float32 if reading.normalised else np.uint8
+        self._kind = np.float32 if request.normalised else np.uint8
         self._buffers = Buffers()
-        self._streams: dict[int, Stream] = {}
+        self._readers: dict[int, FfcvReader] = {}
         self._witnesses = [_witness(beton) for beton in self._images.files]
-        self._told = [
+        self._expected = [
             None if field is None else beton.integer(field)
             for beton, field in zip(self._images.files, self._witnesses, strict=True)
         ]
@@ -72,57 +72,57 @@ class FfcvLoader:
 
     def __iter__(self) -> Generator[tuple[Rows, Tensor], None, None]:
         self.bad = []
-        threads: dict[int, Preparing] = {}
+        threads: dict[int, PreparingThread] = {}
         try:
-            for file, parts in self._parts().items():
-                threads[file] = self._stream(file).start(parts, self._copier())
-            for rows in self.reading.blocks():
+            for file, parts in self._rows_by_file().items():
+                threads[file] = self._reader(file).start(parts, self._copier())
+            for rows in self.request.blocks():
                 yield rows, self._batch(rows, threads)
         finally:
             for thread in threads.values():
                 thread.leave()
 
-    def _parts(self) -> Mapping[int, list[Rows]]:
+    def _rows_by_file(self) -> Mapping[int, list[Rows]]:
         """Return, by file, the rows of it that each batch needs."""
         parts: dict[int, list[Rows]] = {}
-        for rows in self.reading.blocks():
+        for rows in self.request.blocks():
             files = self._images.file[rows]
             for file in np.unique(files).tolist():
                 parts.setdefault(file, []).append(self._images.row[rows[files == file]])
         return parts
 
-    def _stream(self, file: int) -> Stream:
-        if file not in self._streams:
-            preprocessing = self.reading.preprocessing
-            self._streams[file] = Stream(
+    def _reader(self, file: int) -> FfcvReader:
+        if file not in self._readers:
+            preprocessing = self.request.preprocessing
+            self._readers[file] = FfcvReader(
                 self._images.files[file],
                 self._witnesses[file],
-                batch_size=self.reading.batch_size,
-                workers=min(self.reading.crew, MOST_THREADS),
+                batch_size=self.request.batch_size,
+                workers=min(self.request.worker_count, MOST_THREADS),
                 size=self._size,
                 resize=_resize(preprocessing.resize),
                 kind={"bilinear": BILINEAR, "bicubic": BICUBIC}[preprocessing.interpolation],
             )
-        return self._streams[file]
+        return self._readers[file]
 
     def _copier(self) -> Finish:
         """Return what copies images out of FFCV's memory, and normalises them on the way."""
         means, stds = (
             np.tile(np.asarray(values, np.float32), self._size[1])
-            for values in (self.reading.preprocessing.mean, self.reading.preprocessing.std)
+            for values in (self.request.preprocessing.mean, self.request.preprocessing.std)
         )
 
-        def copied(images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        def copy(images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
             array: npt.NDArray[Any] = self._buffers.take(images.shape, self._kind)
-            if self.reading.normalised:
+            if self.request.normalised:
                 normalise(images, means, stds, array)
             else:
                 array[...] = images
             return array
 
-        return copied
+        return copy
 
-    def _batch(self, rows: Rows, threads: Mapping[int, Preparing]) -> Tensor:
+    def _batch(self, rows: Rows, threads: Mapping[int, PreparingThread]) -> Tensor:
         """Return the images of some rows, each where it belongs."""
         files = self._images.file[rows]
         numbers = np.unique(files).tolist()
@@ -141,15 +141,15 @@ class FfcvLoader:
         refused |= np.isin(rows, list(self._images.missing))
         images = torch.from_numpy(array).permute(0, 3, 1, 2)
         if refused.any():
-            self._look_again(rows, np.flatnonzero(refused), images)
+            self._read_refused(rows, np.flatnonzero(refused), images)
         return images
 
-    def _require_same(self, file: int, rows: Rows, part: Part) -> None:
+    def _require_same(self, file: int, rows: Rows, part: PreparedRows) -> None:
         """Refuse images of other rows than those that were asked for."""
-        told = self._told[file]
-        if told is None or part.witness is None:
+        known = self._expected[file]
+        if known is None or part.witness is None:
             return
-        expected = told[self._images.row[rows]]
+        expected = known[self._images.row[rows]]
         wrong = np.flatnonzero(part.witness != expected)
         if len(wrong):
             place = int(wrong[0])
@@ -160,17 +160,17 @@ class FfcvLoader:
                 hint="Read the file with --loader threads, and please report this.",
             )
 
-    def _look_again(self, rows: Rows, places: Rows, images: Tensor) -> None:
+    def _read_refused(self, rows: Rows, places: Rows, images: Tensor) -> None:
         """Let the default loader read what FFCV refused; it says what is wrong, if anything."""
-        again = replace(self.reading, rows=rows[places], batch_size=len(places))
+        again = replace(self.request, rows=rows[places], batch_size=len(places))
         loader = ThreadLoader(again)
         for _, found in loader:
             images[torch.from_numpy(places)] = found
         self.bad += loader.bad
 
 
-def _packed(reading: Reading) -> BetonImages:
-    images = reading.source.images
+def _require_betons(request: ReadRequest) -> BetonImages:
+    images = request.source.images
     if isinstance(images, ViewedImages):
         raise SettingsError(
             "The loader ffcv makes no augmented views.",
@@ -178,8 +178,8 @@ def _packed(reading: Reading) -> BetonImages:
         )
     if not isinstance(images, BetonImages):
         raise SourceError(
-            f"The loader ffcv reads .beton files, and {reading.source.name} lies in "
-            f"{str(reading.source.root)!r}.",
+            f"The loader ffcv reads .beton files, and {request.source.name} lies in "
+            f"{str(request.source.root)!r}.",
             hint="Write one with layerscope pack, or leave --loader out.",
         )
     return images

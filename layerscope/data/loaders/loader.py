@@ -19,7 +19,7 @@ from layerscope.types import Preprocessing, Source
 Rows = npt.NDArray[np.int64]
 
 MOST_WORKERS = 16
-"""By default; a network that more than so many cannot feed is rare, and cores are shared."""
+"""The default's limit: few networks need more workers than that, and cores are shared."""
 
 
 class BadImage(NamedTuple):
@@ -32,7 +32,7 @@ class BadImage(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadRequest:
     """Which images to read, and how."""
 
     source: Source
@@ -57,7 +57,7 @@ class Reading:
         )
 
     @property
-    def crew(self) -> int:
+    def worker_count(self) -> int:
         """How many workers there are."""
         return self.workers or min(MOST_WORKERS, len(processors()))
 
@@ -73,19 +73,19 @@ class Reading:
 
 
 class Loader(Protocol):
-    """Iterates over ``(rows, images)`` in the order of the reading, whatever its workers do.
+    """Iterates over ``(rows, images)`` in the order of the request, whatever its workers do.
 
     ``images`` is (b, 3, height, width), in memory with the channels last: float32, or uint8 where
-    the reading is not ``normalised``. Batches belong to the caller; none is overwritten while
+    the request is not ``normalised``. Batches belong to the caller; none is overwritten while
     somebody holds it. An unreadable image raises SourceError, or, with ``skip_bad``, keeps its
     place in the batch, filled with zeros, and is listed in ``bad`` before the batch is handed out:
     no row ever moves. Leaving the iteration early, by an exception or Ctrl-C too, ends the workers.
     """
 
-    reading: Reading
+    request: ReadRequest
     bad: list[BadImage]
 
-    def __init__(self, reading: Reading) -> None: ...
+    def __init__(self, request: ReadRequest) -> None: ...
 
     @property
     def decoder(self) -> str:
@@ -95,10 +95,10 @@ class Loader(Protocol):
     def __iter__(self) -> Generator[tuple[Rows, Tensor], None, None]: ...
 
 
-loaders: Registry[Callable[[Reading], Loader]] = Registry(
+loaders: Registry[Callable[[ReadRequest], Loader]] = Registry(
     "loader", package="layerscope.data.loaders", group="layerscope.loaders"
 )
-"""By name: makes the loader of a reading."""
+"""By name: makes the loader of a request."""
 
 
 def other_size(name: str, shape: Sequence[int], expected: Sequence[int]) -> SourceError:

@@ -14,7 +14,7 @@ from torch import Tensor
 from layerscope.data.decoding import Decoder
 from layerscope.data.images import images_of
 from layerscope.data.loaders.buffers import Array, Buffers
-from layerscope.data.loaders.loader import BadImage, Reading, Rows, loaders, other_size
+from layerscope.data.loaders.loader import BadImage, ReadRequest, Rows, loaders, other_size
 from layerscope.data.transforms import Preparation
 from layerscope.errors import SourceError
 
@@ -41,35 +41,35 @@ class ThreadLoader:
     """Threads in this process; JPEG by libjpeg-turbo, the rest by Pillow, no copy in between.
 
     Args:
-        reading: What to read.
+        request: What to read.
     """
 
     decoder = DECODER
 
-    def __init__(self, reading: Reading) -> None:
-        self.reading = reading
+    def __init__(self, request: ReadRequest) -> None:
+        self.request = request
         self.bad: list[BadImage] = []
-        self._images = images_of(reading.source)
-        self._preparation = Preparation(reading.preprocessing)
-        self._kind = np.float32 if reading.normalised else np.uint8
+        self._images = images_of(request.source)
+        self._preparation = Preparation(request.preprocessing)
+        self._kind = np.float32 if request.normalised else np.uint8
         self._decoder = Decoder()
         self._buffers = Buffers()
 
     def __iter__(self) -> Generator[tuple[Rows, Tensor], None, None]:
         self.bad = []
-        pool = ThreadPoolExecutor(self.reading.crew, thread_name_prefix="decode")
+        pool = ThreadPoolExecutor(self.request.worker_count, thread_name_prefix="decode")
         waiting: deque[_Batch] = deque()
         try:
-            for rows in self.reading.blocks():
-                waiting.append(self._begun(rows, pool))
+            for rows in self.request.blocks():
+                waiting.append(self._start(rows, pool))
                 if len(waiting) >= _AHEAD:
-                    yield self._finished(waiting.popleft())
+                    yield self._collect(waiting.popleft())
             while waiting:
-                yield self._finished(waiting.popleft())
+                yield self._collect(waiting.popleft())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _begun(self, rows: Rows, pool: ThreadPoolExecutor) -> _Batch:
+    def _start(self, rows: Rows, pool: ThreadPoolExecutor) -> _Batch:
         size = self._preparation.fixed_size
         array = None if size is None else self._buffers.take((len(rows), *size, 3), self._kind)
         places = [None] * len(rows) if array is None else array
@@ -90,7 +90,7 @@ class ThreadLoader:
         self._preparation.write(raster, to)
         return to
 
-    def _finished(self, batch: _Batch) -> tuple[Rows, Tensor]:
+    def _collect(self, batch: _Batch) -> tuple[Rows, Tensor]:
         images = [
             self._result(int(row), job) for row, job in zip(batch.rows, batch.images, strict=True)
         ]
@@ -104,9 +104,9 @@ class ThreadLoader:
         try:
             return job.result()
         except SourceError as error:
-            if not self.reading.skip_bad:
+            if not self.request.skip_bad:
                 raise
-            self.bad.append(BadImage(row, self.reading.source.ids[row], error.message))
+            self.bad.append(BadImage(row, self.request.source.ids[row], error.message))
             return None
 
     def _stacked(self, rows: Rows, images: list[Array | None]) -> Array:
@@ -115,7 +115,7 @@ class ThreadLoader:
         array = np.empty((len(images), *shape), self._kind)
         for place, image in enumerate(images):
             if image is not None and image.shape != shape:
-                raise other_size(self.reading.source.ids[rows[place]], image.shape, shape)
+                raise other_size(self.request.source.ids[rows[place]], image.shape, shape)
             if image is not None:
                 array[place] = image
         return array

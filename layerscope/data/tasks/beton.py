@@ -26,21 +26,15 @@ from layerscope.data.assembly import assemble
 from layerscope.data.betons.beton import Beton
 from layerscope.data.betons.images import BetonImages
 from layerscope.data.betons.sidecar import read_sidecar, sidecar_of
-from layerscope.data.official import RULE, divided, left_out, official
+from layerscope.data.class_task import class_task
+from layerscope.data.official import RULE, assign_splits, left_out_note, official_splits
 from layerscope.data.source_names import own_name
 from layerscope.data.sources import sources, tasks
+from layerscope.data.splits import Labels
 from layerscope.errors import SourceError
-from layerscope.types import SPLITS, Source, Task
+from layerscope.types import SPLITS, Source
 
-TASK = Task(
-    name="beton",
-    source="beton",
-    kind="classes",
-    metric="top-1",
-    direction="maximise",
-    title="Class",
-    split=RULE,
-)
+TASK = class_task("beton", "Class", RULE)
 tasks.add(TASK.name, TASK)
 
 MOST_CLASSES = 1_000_000
@@ -68,24 +62,24 @@ def open_beton_source(
     """
     called = own_name(name, TASK.source)
     paths, notes = _files(root)
-    betons = {split: _opened(path, image) for split, path in paths.items()}
+    betons = {split: _open(path, image) for split, path in paths.items()}
     labels = np.concatenate([_labels(beton, label) for beton in betons.values()])
     ids = [
         f"{split}/{row:08d}" if split else f"{row:08d}"
         for split, beton in betons.items()
         for row in range(beton.samples)
     ]
-    division = divided(_parts(betons), ids, labels, root)
+    assignment = assign_splits(_split_of_rows(betons), ids, labels, root)
     classes = tuple(map(str, range(int(labels.max()) + 1)))
-    task = replace(TASK, name=called, source=called, classes=classes, split=division.rule)
+    task = replace(TASK, name=called, source=called, classes=classes, split=assignment.rule)
     source = assemble(
         called,
         root,
         ids,
-        division.splits,
+        assignment.splits,
         {task: labels},
         images=BetonImages.whole(*betons.values()),
-        notes=(*division.notes, *notes),
+        notes=(*assignment.notes, *notes),
     )
     return replace(source, manifest=_manifest(betons.values()))
 
@@ -95,16 +89,16 @@ def _files(root: Path) -> tuple[Mapping[str, Path], Sequence[str]]:
     if not root.is_dir():
         return {"": root}, ()
     found = {path.stem: path for path in sorted(root.glob("*.beton"))}
-    named = official(found, root)
+    named = official_splits(found, root)
     if not named:
         what = f"{len(found)} .beton files and none is called train" if found else "no .beton file"
         raise SourceError(f"The folder {str(root)!r} holds {what}.", hint=_LAYOUT)
     paths: dict[str, Path] = {split: found[stem] for stem, split in named.items()}
     others = [found[stem].name for stem in found if stem not in named]
-    return {it: paths[it] for it in SPLITS if it in paths}, left_out(others, "files")
+    return {it: paths[it] for it in SPLITS if it in paths}, left_out_note(others, "files")
 
 
-def _opened(path: Path, image: str | None) -> Beton:
+def _open(path: Path, image: str | None) -> Beton:
     beton = Beton(path, image)
     if sidecar_of(path).exists():
         name = read_sidecar(path).source.name
@@ -115,7 +109,7 @@ def _opened(path: Path, image: str | None) -> Beton:
     return beton
 
 
-def _labels(beton: Beton, field: str) -> npt.NDArray[np.int64]:
+def _labels(beton: Beton, field: str) -> Labels:
     if field not in beton.integers:
         known = ", ".join(beton.integers) or "none"
         raise SourceError(
@@ -134,7 +128,7 @@ def _labels(beton: Beton, field: str) -> npt.NDArray[np.int64]:
     return labels
 
 
-def _parts(betons: Mapping[str, Beton]) -> npt.NDArray[np.str_] | None:
+def _split_of_rows(betons: Mapping[str, Beton]) -> npt.NDArray[np.str_] | None:
     if "" in betons:
         return None
     return np.repeat(np.array(list(betons)), [beton.samples for beton in betons.values()])

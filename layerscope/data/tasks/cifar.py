@@ -23,29 +23,25 @@ import numpy as np
 import numpy.typing as npt
 
 from layerscope.data.assembly import assemble
+from layerscope.data.class_task import class_task
 from layerscope.data.images import ArrayImages
 from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
-from layerscope.data.splits import carve, with_val
+from layerscope.data.splits import carve_val
 from layerscope.errors import SourceError
 from layerscope.types import Source, Task
 
 VAL_IMAGES = 5000
-"""Of both sets: the training images that validate, as many of each class."""
+"""The number of training images that validate, in both sets; as many of each class."""
 
 
 def _task(title: str, class_count: int) -> Task:
-    name = title.lower().replace("-", "")
-    return Task(
-        name=name,
-        source=name,
-        kind="classes",
-        metric="top-1",
-        direction="maximise",
-        title=title,
-        class_count=class_count,
-        split=f"the official test images test; {VAL_IMAGES // class_count} of each class of train "
+    return class_task(
+        title.lower().replace("-", ""),
+        title,
+        f"the official test images test; {VAL_IMAGES // class_count} of each class of train "
         "validate",
+        class_count=class_count,
         licence="none stated by its authors",
         citation="Krizhevsky (2009), Learning Multiple Layers of Features from Tiny Images",
     )
@@ -106,15 +102,16 @@ def _open(root: Path, kind: str, task: Task) -> Source:
     reader = getattr(datasets, kind)
     train, test = (_read(root, reader, task, train=part) for part in (True, False))
     names = train.names("train")
-    val = carve(names, np.asarray(train.labels, np.int64), per_class=VAL_IMAGES // task.class_count)
     labels = np.array([*train.labels, *test.labels], np.int64)
     ids = [*names, *test.names("test")]
+    of_train = np.arange(len(ids)) < len(names)
+    splits = carve_val(of_train, ids, labels, per_class=VAL_IMAGES // task.class_count)
     title = f"{task.title} in {str(root / reader.base_folder)!r}"
     return assemble(
         task.source,
         root,
         ids,
-        with_val(np.arange(len(ids)) < len(names), val),
+        splits,
         {replace(task, classes=train.classes): labels},
         images=ArrayImages(np.concatenate([train.pixels, test.pixels]), title),
         framing="whole",

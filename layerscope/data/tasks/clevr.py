@@ -22,6 +22,7 @@ import numpy as np
 
 from layerscope.data.annotations import entry, json_records
 from layerscope.data.assembly import assemble
+from layerscope.data.class_task import class_task
 from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
 from layerscope.errors import SourceError
@@ -37,16 +38,12 @@ _SPLIT = "the official validation scenes test; the last 10 % of the training sce
 
 
 def _task(word: str, title: str, classes: tuple[str, ...]) -> Task:
-    return Task(
-        name=f"clevr-{word}",
+    return class_task(
+        f"clevr-{word}",
+        title,
+        _SPLIT,
         source="clevr",
-        kind="classes",
-        metric="top-1",
-        direction="maximise",
-        title=title,
         classes=classes,
-        class_count=len(classes),
-        split=_SPLIT,
         licence="CC BY 4.0",
         citation="Johnson et al. (2017), CLEVR; task of Zhai et al. (2019), VTAB",
     )

@@ -27,29 +27,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from layerscope.data.annotations import broken_json, entry, read_json
 from layerscope.data.assembly import assemble
+from layerscope.data.class_task import class_task
 from layerscope.data.listing import require_folder, subfolders
 from layerscope.data.sources import sources, tasks
-from layerscope.data.splits import carve
+from layerscope.data.splits import carve_val
 from layerscope.errors import SourceError
-from layerscope.types import Source, Task
+from layerscope.types import Source
 
 CATEGORIES = 51
 VAL_SHARE = 0.1
 
-TASK = Task(
-    name="co3d",
-    source="co3d",
-    kind="classes",
-    metric="top-1",
-    direction="maximise",
-    title="CO3D",
-    class_count=CATEGORIES,
-    split="the test sequences of set_lists_fewview_dev.json test; 10 % of its training sequences "
+TASK = class_task(
+    "co3d",
+    "CO3D",
+    "the test sequences of set_lists_fewview_dev.json test; 10 % of its training sequences "
     "validate",
+    class_count=CATEGORIES,
     licence="CC BY-NC 4.0",
     citation="Reizenstein et al. (2021), Common Objects in 3D",
 )
@@ -67,7 +63,7 @@ class _Frame(NamedTuple):
     """One line of a list."""
 
     sequence: str
-    """With its category: ``apple/110_13051_23361``."""
+    """Its name behind that of its category: ``apple/110_13051_23361``."""
     path: str
 
 
@@ -104,25 +100,16 @@ def open_co3d(root: Path) -> Source:
     labels = np.repeat(np.arange(len(names)).repeat(2), sizes)
     trains = np.repeat(np.arange(len(parts)) % 2 == 0, sizes)
     sequences = [it.sequence for part in parts for it in part]
+    groups = np.array(sequences)
     return assemble(
         TASK.source,
         root,
         [it.path for part in parts for it in part],
-        _splits(sequences, labels, trains),
+        carve_val(trains, sequences, labels, share=VAL_SHARE, groups=groups),
         {replace(TASK, classes=names): labels},
-        groups=np.array(sequences),
+        groups=groups,
         notes=tuple(_notes(names, found)),
     )
-
-
-def _splits(
-    sequences: Sequence[str], labels: npt.NDArray[np.int64], trains: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.str_]:
-    rows = zip(sequences, labels.tolist(), trains.tolist(), strict=True)
-    category = {sequence: label for sequence, label, train in rows if train}
-    val = carve(list(category), np.array(list(category.values()), np.int64), share=VAL_SHARE)
-    split = dict(zip(category, np.where(val, "val", "train").tolist(), strict=True))
-    return np.array([split.get(sequence, "test") for sequence in sequences], "<U5")
 
 
 def _notes(names: Sequence[str], found: Sequence[_Category]) -> Iterator[str]:
@@ -149,7 +136,7 @@ def _category(root: Path, name: str) -> _Category:
 
 def _sequences(path: Path, category: str) -> Iterator[str]:
     """Yield the names of the sequences of a category, which each must say that it is of it."""
-    for place, record in enumerate(_gzipped(path)):
+    for place, record in enumerate(_read_gzipped(path)):
         sequence = entry(record, "sequence_name", str, path, f"sequence {place}")
         named = entry(record, "category", str, path, f"sequence {place}")
         if named != category:
@@ -160,7 +147,7 @@ def _sequences(path: Path, category: str) -> Iterator[str]:
         yield sequence
 
 
-def _gzipped(path: Path) -> list[Any]:
+def _read_gzipped(path: Path) -> list[Any]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             contents = json.load(file)
@@ -176,13 +163,13 @@ def _gzipped(path: Path) -> list[Any]:
 def _frames(contents: Any, part: str, known: Mapping[str, str], path: Path) -> tuple[_Frame, ...]:
     lines = entry(contents, part, list, path, "at its top")
     for place, line in enumerate(lines):
-        wrong = _wrong(line, known)
+        wrong = _fault_of(line, known)
         if wrong:
             raise SourceError(f"{str(path)!r}, frame {place} of {part!r}, {wrong}.", hint=_LAYOUT)
     return tuple(_Frame(known[sequence], image) for sequence, _, image in lines)
 
 
-def _wrong(line: Any, known: Mapping[str, str]) -> str:
+def _fault_of(line: Any, known: Mapping[str, str]) -> str:
     """Return what is wrong with one line of a list; nothing for a right one."""
     if not isinstance(line, list) or [type(it) for it in line] != [str, int, str]:
         return f"is {line!r}, not a sequence, a number and a path"

@@ -20,11 +20,12 @@ import numpy.typing as npt
 
 from layerscope.data.annotations import read_json
 from layerscope.data.assembly import assemble
+from layerscope.data.class_task import class_task
 from layerscope.data.listing import MISSING, image_files, require_folder
 from layerscope.data.sources import sources, tasks
-from layerscope.data.splits import made_up
+from layerscope.data.splits import Labels, hashed_splits
 from layerscope.errors import SourceError
-from layerscope.types import Source, Task
+from layerscope.types import Source
 
 SIZES = {
     "AnnualCrop": 3000,
@@ -40,17 +41,11 @@ SIZES = {
 }
 """By class: how many images the official archive has of it."""
 
-TASK = Task(
-    name="eurosat",
-    source="eurosat",
-    kind="classes",
-    metric="top-1",
-    direction="maximise",
-    title="EuroSAT",
+TASK = class_task(
+    "eurosat",
+    "EuroSAT",
+    "self-made, as no split is official: 60, 20 and 20 % of every class, published as eurosat.json",
     classes=tuple(SIZES),
-    class_count=len(SIZES),
-    split="self-made, as no split is official: 60, 20 and 20 % of every class, published as "
-    "eurosat.json",
     licence="MIT",
     citation="Helber et al. (2019), EuroSAT: A Novel Dataset and Deep Learning Benchmark",
 )
@@ -103,7 +98,7 @@ def official_names() -> list[str]:
 def split_text() -> str:
     """Return the text of ``eurosat.json``: a line for the numbers of each class in each split."""
     names = official_names()
-    splits = made_up(names, _labels(), seed=SEED)
+    splits = hashed_splits(names, _labels(), seed=SEED)
     chosen: dict[str, dict[str, list[int]]] = {"val": {}, "test": {}}
     for name, split in zip(names, splits.tolist(), strict=True):
         if split in chosen:
@@ -122,7 +117,7 @@ def _name(folder: str, number: int) -> str:
     return f"{folder}/{folder}_{number}.jpg"
 
 
-def _labels() -> npt.NDArray[np.int64]:
+def _labels() -> Labels:
     return np.repeat(np.arange(len(SIZES)), list(SIZES.values()))
 
 

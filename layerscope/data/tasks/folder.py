@@ -18,32 +18,24 @@ refused.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from layerscope.data.assembly import assemble
-from layerscope.data.listing import SUFFIXES, Found, image_files, require_folder, subfolders
-from layerscope.data.official import RULE, divided, left_out, official
+from layerscope.data.class_task import class_task
+from layerscope.data.listing import SUFFIXES, image_files, list_folder, require_folder, subfolders
+from layerscope.data.official import RULE, assign_splits, left_out_note, official_splits
 from layerscope.data.source_names import own_name
 from layerscope.data.sources import sources, tasks
+from layerscope.data.splits import Labels
 from layerscope.errors import SourceError
-from layerscope.types import SPLITS, Source, Task
+from layerscope.types import SPLITS, Source
 
-TASK = Task(
-    name="folder",
-    source="folder",
-    kind="classes",
-    metric="top-1",
-    direction="maximise",
-    title="Class",
-    split=RULE,
-)
+TASK = class_task("folder", "Class", RULE)
 tasks.add(TASK.name, TASK)
 
 _LAYOUT = "Give a folder with train/, val/ and test/ and in them one folder for each class."
@@ -63,7 +55,8 @@ class _Row(NamedTuple):
 
     part: str
     label: int
-    found: Found
+    path: str
+    size: int
 
 
 @sources.register(TASK.source)
@@ -86,28 +79,32 @@ def open_folder(root: Path, *, name: str | None = None) -> Source:
     layout = _layout(root)
     classes = _classes(root, layout.parts)
     rows = _rows(root, layout.parts, classes)
-    ids = [row.found.path for row in rows]
+    ids = [row.path for row in rows]
     labels = np.array([row.label for row in rows], np.int64)
     parts = None if "" in layout.parts else np.array([row.part for row in rows])
-    division = divided(parts, ids, labels, root)
-    task = replace(TASK, name=called, source=called, classes=classes, split=division.rule)
+    assignment = assign_splits(parts, ids, labels, root)
+    task = replace(TASK, name=called, source=called, classes=classes, split=assignment.rule)
     return assemble(
         called,
         root,
         ids,
-        division.splits,
+        assignment.splits,
         {task: labels},
-        sizes=[row.found.size for row in rows],
-        notes=(*division.notes, *layout.notes, *_single(classes, labels[division.carved])),
+        sizes=[row.size for row in rows],
+        notes=(
+            *assignment.notes,
+            *layout.notes,
+            *_rare_note(classes, labels[assignment.carved]),
+        ),
     )
 
 
 def _layout(root: Path) -> _Layout:
     folders = subfolders(root)
-    named = official(folders, root)
+    named = official_splits(folders, root)
     others = [folder for folder in folders if folder not in named]
-    holding = [folder for folder in named if _images_in(root / folder)]
-    notes = _stray(root)
+    holding = [folder for folder in named if list_folder(root / folder)[0]]
+    notes = _stray_note(root)
     if holding and not (others and len(holding) == len(named)):
         raise SourceError(
             f"{str(root / holding[0])!r} is called like a split and holds images, not classes.",
@@ -123,22 +120,11 @@ def _layout(root: Path) -> _Layout:
         )
     parts = {split: folder for folder, split in named.items()}
     ordered: dict[str, str] = {split: parts[split] for split in SPLITS if split in parts}
-    return _Layout(ordered, (*left_out(others, "folders"), *notes))
+    return _Layout(ordered, (*left_out_note(others, "folders"), *notes))
 
 
-def _images_in(folder: Path) -> int:
-    """Return how many images lie in a folder itself."""
-    with os.scandir(folder) as entries:
-        return sum(
-            entry.name.lower().endswith(SUFFIXES)
-            and not entry.name.startswith(".")
-            and not entry.is_dir()
-            for entry in entries
-        )
-
-
-def _stray(root: Path) -> tuple[str, ...]:
-    count = _images_in(root)
+def _stray_note(root: Path) -> tuple[str, ...]:
+    count = len(list_folder(root)[0])
     return (f"{count} images beside the folders belong to no class and are left out",) * bool(count)
 
 
@@ -174,11 +160,11 @@ def _rows(root: Path, parts: Mapping[str, str], classes: Sequence[str]) -> list[
                     f"The class folder {str(root / path)!r} holds no image.",
                     hint=f"Images end in {', '.join(SUFFIXES)}; move the folder if it is no class.",
                 )
-            rows += [_Row(part, label, Found(f"{path}/{it.path}", it.size)) for it in images]
+            rows += [_Row(part, label, f"{path}/{it.path}", it.size) for it in images]
     return rows
 
 
-def _single(classes: Sequence[str], labels: npt.NDArray[np.int64]) -> tuple[str, ...]:
+def _rare_note(classes: Sequence[str], labels: Labels) -> tuple[str, ...]:
     """Return a note on the classes with one image, where splits had to be made of them."""
     counts = np.bincount(labels, minlength=len(classes))
     names = [repr(classes[label]) for label in np.flatnonzero(counts == 1).tolist()]

@@ -35,9 +35,10 @@ from layerscope.data.assembly import assemble
 from layerscope.data.decoding import unreadable
 from layerscope.data.images import FileImages
 from layerscope.data.listing import MISSING, require_folder
-from layerscope.data.official import divided, left_out, official
+from layerscope.data.official import assign_splits, left_out_note, official_splits
 from layerscope.data.source_names import own_name, plain
 from layerscope.data.sources import sources
+from layerscope.data.splits import Labels
 from layerscope.errors import SourceError, UnknownNameError
 from layerscope.types import SPLITS, Source, Task
 
@@ -141,31 +142,31 @@ def open_hf(root: Path, *, image: str | None = None, name: str | None = None) ->
         UnknownNameError: There is no column of images of that name.
     """
     called = own_name(name, NAME)
-    saved = _loaded(root)
+    saved = _load(root)
     shown = _image_column(saved.features, image, root)
-    questions = _questions(saved.features, called, root)
+    tasks = _tasks(saved.features, called, root)
     targets = {
         task: _TARGETS[task.kind](saved.column(column), task, saved.ids, column)
-        for column, task in questions.items()
+        for column, task in tasks.items()
     }
     classes = next((it for task, it in targets.items() if task.kind == "classes"), None)
-    division = divided(saved.parts, saved.ids, classes, root)
+    assignment = assign_splits(saved.parts, saved.ids, classes, root)
     images, sizes = _images(root, saved, shown)
-    unused = [column for column in saved.features if column != shown and column not in questions]
+    unused = [column for column in saved.features if column != shown and column not in tasks]
     source = assemble(
         called,
         root,
         saved.ids,
-        division.splits,
-        {replace(task, split=division.rule): target for task, target in targets.items()},
+        assignment.splits,
+        {replace(task, split=assignment.rule): target for task, target in targets.items()},
         sizes=sizes,
         images=images,
-        notes=(*division.notes, *saved.notes, *_unused(saved.features, unused)),
+        notes=(*assignment.notes, *saved.notes, *_unused_note(saved.features, unused)),
     )
     return replace(source, missing=_missing(images, sizes))
 
 
-def _loaded(root: Path) -> _Saved:
+def _load(root: Path) -> _Saved:
     require_folder(root, hint=_SAVE)
     alone = all((root / file).is_file() for file in _ALONE)
     if not alone and not (root / _DICT).is_file():
@@ -180,7 +181,7 @@ def _loaded(root: Path) -> _Saved:
         ) from error
     if alone:
         return _Saved({"": found}, None, tuple(map(str, range(len(found)))), ())
-    return _of_splits(root, found)
+    return _join_splits(root, found)
 
 
 def _library() -> ModuleType:
@@ -197,8 +198,8 @@ def _first_line(error: Exception) -> str:
     return str(error).split("\n", 1)[0].rstrip(".") or type(error).__name__
 
 
-def _of_splits(root: Path, found: Mapping[str, Any]) -> _Saved:
-    named = official(found, root)
+def _join_splits(root: Path, found: Mapping[str, Any]) -> _Saved:
+    named = official_splits(found, root)
     if not named:
         raise SourceError(
             f"{str(root)!r} has the splits {', '.join(map(repr, found))}, and none of them is "
@@ -211,7 +212,7 @@ def _of_splits(root: Path, found: Mapping[str, Any]) -> _Saved:
         _require_alike(root, {it: found[it].features for it in (first, word)})
     parts = np.repeat([named[word] for word in words], [len(found[word]) for word in words])
     ids = tuple(f"{word}/{row}" for word in words for row in range(len(found[word])))
-    notes = left_out([word for word in found if word not in named], "splits")
+    notes = left_out_note([word for word in found if word not in named], "splits")
     return _Saved({word: found[word] for word in words}, parts, ids, notes)
 
 
@@ -239,11 +240,11 @@ def _image_column(features: Mapping[str, Any], asked: str | None, root: Path) ->
     return columns[0]
 
 
-def _questions(features: Mapping[str, Any], source: str, root: Path) -> dict[str, Task]:
+def _tasks(features: Mapping[str, Any], source: str, root: Path) -> dict[str, Task]:
     """Return the tasks by the column that answers them."""
     found: dict[str, Task] = {}
     for column, feature in features.items():
-        task = _question(feature, f"{source}-{plain(column)}", source, column)
+        task = _task(feature, f"{source}-{plain(column)}", source, column)
         twin = next((it for it, other in found.items() if task and other.name == task.name), None)
         if task is not None and twin is not None:
             raise SourceError(
@@ -254,13 +255,13 @@ def _questions(features: Mapping[str, Any], source: str, root: Path) -> dict[str
             found[column] = task
     if not found:
         raise SourceError(
-            f"The data set in {str(root)!r} declares no labels: {_described(features, features)}.",
+            f"The data set in {str(root)!r} declares no labels: {_describe(features, features)}.",
             hint=_DECLARE,
         )
     return found
 
 
-def _question(feature: Any, name: str, source: str, column: str) -> Task | None:
+def _task(feature: Any, name: str, source: str, column: str) -> Task | None:
     kind = type(feature).__name__
     if kind == "ClassLabel" and len(feature.names) > 1:
         names = tuple(feature.names)
@@ -273,13 +274,13 @@ def _question(feature: Any, name: str, source: str, column: str) -> Task | None:
     return None
 
 
-def _unused(features: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, ...]:
+def _unused_note(features: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, ...]:
     if not columns:
         return ()
-    return (f"columns that declare no label are left out: {_described(features, columns)}",)
+    return (f"columns that declare no label are left out: {_describe(features, columns)}",)
 
 
-def _described(features: Mapping[str, Any], columns: Sequence[str] | Mapping[str, Any]) -> str:
+def _describe(features: Mapping[str, Any], columns: Sequence[str] | Mapping[str, Any]) -> str:
     return ", ".join(
         f"{name!r} ({getattr(features[name], 'dtype', None) or type(features[name]).__name__})"
         for name in columns
@@ -324,7 +325,7 @@ def _require_values(column: Any, ids: Sequence[str], name: str) -> None:
 
 
 def _require_known(
-    labels: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], task: Task, ids: Sequence[str]
+    labels: Labels, rows: npt.NDArray[np.int64], task: Task, ids: Sequence[str]
 ) -> None:
     wrong = np.flatnonzero((labels < 0) | (labels >= len(task.classes)))
     if len(wrong):
@@ -335,14 +336,14 @@ def _require_known(
         )
 
 
-def _classes(column: Any, task: Task, ids: Sequence[str], name: str) -> npt.NDArray[np.int64]:
+def _classes(column: Any, task: Task, ids: Sequence[str], name: str) -> Labels:
     _require_values(column, ids, name)
-    labels: npt.NDArray[np.int64] = column.to_numpy().astype(np.int64)
+    labels: Labels = column.to_numpy().astype(np.int64)
     _require_known(labels, np.arange(len(ids)), task, ids)
     return labels
 
 
-def _labels(column: Any, task: Task, ids: Sequence[str], name: str) -> npt.NDArray[np.int64]:
+def _labels(column: Any, task: Task, ids: Sequence[str], name: str) -> Labels:
     _require_values(column, ids, name)
     compute = import_module("pyarrow.compute")
     rows = np.repeat(np.arange(len(ids)), compute.list_value_length(column).to_numpy())

@@ -24,9 +24,10 @@ import numpy.typing as npt
 
 from layerscope.data.annotations import read_lines
 from layerscope.data.assembly import assemble
-from layerscope.data.listing import Found, image_files, require_folder, subfolders
+from layerscope.data.class_task import class_task
+from layerscope.data.listing import ImageFile, image_files, require_folder, subfolders
 from layerscope.data.sources import sources, tasks
-from layerscope.data.splits import carve, codes, hash_order, with_val
+from layerscope.data.splits import Labels, carve_val, codes, hash_order
 from layerscope.errors import SourceError
 from layerscope.types import SPLITS, Source, Task
 
@@ -50,17 +51,8 @@ _LAYOUT = (
 
 
 def _task(name: str, title: str, split: str, count: int, citation: str) -> Task:
-    return Task(
-        name=name,
-        source="in1k",
-        kind="classes",
-        metric="top-1",
-        direction="maximise",
-        title=title,
-        class_count=count,
-        split=split,
-        licence=_LICENCE,
-        citation=citation,
+    return class_task(
+        name, title, split, source="in1k", class_count=count, licence=_LICENCE, citation=citation
     )
 
 
@@ -114,10 +106,11 @@ def open_in1k(root: Path, *, list_1p: Path | None = None, list_10p: Path | None 
     places = {wnid: place for place, wnid in enumerate(classes)}
     labels = np.array([places[name.split("/")[1]] for name in ids], np.int64)
     train = np.arange(len(ids)) < len(found["train"])
-    val = carve(ids[: len(found["train"])], labels[train], per_class=VAL_PER_CLASS)
-    splits = with_val(train, val)
+    splits = carve_val(train, ids, labels, per_class=VAL_PER_CLASS)
     lists = {"in1k-1p": list_1p, "in1k-10p": list_10p}
-    listed = {name: _listed(path, ids, splits) for name, path in lists.items() if path is not None}
+    listed = {
+        name: _list_splits(path, ids, splits) for name, path in lists.items() if path is not None
+    }
     drawn = {name: _subset(classes, name) for name in DRAWN}
     return assemble(
         WHOLE.source,
@@ -125,11 +118,12 @@ def open_in1k(root: Path, *, list_1p: Path | None = None, list_10p: Path | None 
         ids,
         splits,
         {
-            task: _relabelled(labels, drawn[task.name]) if task.name in drawn else labels
+            task: _relabel(labels, drawn[task.name]) if task.name in drawn else labels
             for task in _tasks(classes, listed, drawn)
         },
         sizes=sizes,
-        task_splits=listed | {name: _within(labels, splits, own) for name, own in drawn.items()},
+        task_splits=listed
+        | {name: _subset_splits(labels, splits, own) for name, own in drawn.items()},
         notes=[*_count_notes(found), *_list_notes(listed), _SEED_NOTE],
     )
 
@@ -158,7 +152,7 @@ def _classes(root: Path) -> tuple[str, ...]:
     return classes
 
 
-def _images(folder: Path, classes: Sequence[str]) -> list[Found]:
+def _images(folder: Path, classes: Sequence[str]) -> list[ImageFile]:
     found = image_files(folder)
     empty = set(classes) - {it.path.partition("/")[0] for it in found}
     if empty:
@@ -183,7 +177,9 @@ def _tasks(
     ]
 
 
-def _listed(path: Path, ids: Sequence[str], splits: npt.NDArray[np.str_]) -> npt.NDArray[np.int8]:
+def _list_splits(
+    path: Path, ids: Sequence[str], splits: npt.NDArray[np.str_]
+) -> npt.NDArray[np.int8]:
     """Return the splits of a task that trains on the images of a list and is judged as usual."""
     places = {name.rpartition("/")[2]: row for row, name in enumerate(ids)}
     own = codes(splits)
@@ -214,20 +210,20 @@ def _subset(classes: Sequence[str], name: str) -> list[int]:
     return sorted(order.tolist())
 
 
-def _relabelled(labels: npt.NDArray[np.int64], own: Sequence[int]) -> npt.NDArray[np.int64]:
+def _relabel(labels: Labels, own: Sequence[int]) -> Labels:
     """Return labels from 0 to 249 for the rows of the subset, 0 for others."""
     table = np.zeros(CLASSES, np.int64)
     table[list(own)] = np.arange(len(own))
     return table[labels]
 
 
-def _within(
-    labels: npt.NDArray[np.int64], splits: npt.NDArray[np.str_], own: Sequence[int]
+def _subset_splits(
+    labels: Labels, splits: npt.NDArray[np.str_], own: Sequence[int]
 ) -> npt.NDArray[np.int8]:
     return np.where(np.isin(labels, list(own)), codes(splits), np.int8(-1))
 
 
-def _count_notes(found: Mapping[str, Sequence[Found]]) -> list[str]:
+def _count_notes(found: Mapping[str, Sequence[ImageFile]]) -> list[str]:
     return [
         f"{part} has {len(images):,} images; the official set has {COUNTS[part]:,}."
         for part, images in found.items()

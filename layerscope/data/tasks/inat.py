@@ -16,21 +16,18 @@ import numpy as np
 
 from layerscope.data.annotations import entry, read_json
 from layerscope.data.assembly import assemble
+from layerscope.data.class_task import class_task
 from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
-from layerscope.data.splits import carve, with_val
+from layerscope.data.splits import carve_val
 from layerscope.errors import SourceError
-from layerscope.types import Source, Task
+from layerscope.types import Source
 
-TASK = Task(
-    name="inat",
-    source="inat",
-    kind="classes",
-    metric="top-1",
-    direction="maximise",
-    title="iNaturalist 2018",
+TASK = class_task(
+    "inat",
+    "iNaturalist 2018",
+    "val2018.json tests; 10 % of every species of train2018.json validate",
     class_count=8142,
-    split="val2018.json tests; 10 % of every species of train2018.json validate",
     licence="images under their photographers' licences, for non-commercial research",
     citation="Van Horn et al. (2018), The iNaturalist Species Classification and Detection Dataset",
 )
@@ -64,12 +61,11 @@ def open_inat(root: Path) -> Source:
         [places[category] for category in (*train.values(), *test.values())], np.int64
     )
     of_train = np.arange(len(labels)) < len(train)
-    val = carve(list(train), labels[of_train], share=VAL_SHARE)
     return assemble(
         TASK.source,
         root,
         ids,
-        with_val(of_train, val),
+        carve_val(of_train, ids, labels, share=VAL_SHARE),
         {replace(TASK, classes=tuple(names.values())): labels},
     )
 

@@ -7,7 +7,6 @@ object are one group.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -18,26 +17,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from layerscope.data.annotations import csv_lines
 from layerscope.data.assembly import assemble
+from layerscope.data.class_task import class_task
 from layerscope.data.sources import sources, tasks
 from layerscope.errors import SourceError
+from layerscope.rendered_set import HEADER, LATENTS, MANIFEST, TABLE
 from layerscope.types import SPLITS, Encoding, Source, Task
 
 NAME = "objects3d"
-
-RANGES: dict[str, tuple[float, float]] = {
-    "yaw": (-math.pi / 2, math.pi / 2),
-    "pitch": (-math.pi / 2, math.pi / 2),
-    "roll": (-math.pi / 2, math.pi / 2),
-    "floor_hue": (0.0, 1.0),
-    "spot_theta": (0.0, math.pi / 4),
-    "spot_phi": (0.0, 2 * math.pi),
-    "spot_hue": (0.0, 1.0),
-}
-"""By latent: lowest and highest value. Beyond ±π/2 a pose's quaternion would change its sign."""
-
-HEADER = ("image", "object", "category", *RANGES, "split")
-"""The columns of ``latents.csv``, in this order."""
 
 _ROUNDING = 1e-6
 """What a value written with six decimals may lie outside its range."""
@@ -73,16 +61,8 @@ FLOOR_HUE = _latent("floor-hue", "Floor hue", "turn", "circular", 1.0)
 SPOT_THETA = _latent("spot-theta", "Spot θ", "rad", "raw")
 SPOT_PHI = _latent("spot-phi", "Spot φ", "rad", "circular", 2 * math.pi)
 SPOT_HUE = _latent("spot-hue", "Spot hue", "turn", "circular", 1.0)
-CATEGORY = Task(
-    name=f"{NAME}-category",
-    source=NAME,
-    kind="classes",
-    metric="top-1",
-    direction="maximise",
-    title="Category",
-    split=_SPLIT,
-    licence=_LICENCE,
-    citation=_CITATION,
+CATEGORY = class_task(
+    f"{NAME}-category", "Category", _SPLIT, source=NAME, licence=_LICENCE, citation=_CITATION
 )
 
 COLUMNS: dict[Task, tuple[str, ...]] = {
@@ -124,7 +104,7 @@ def open_objects3d(root: Path) -> Source:
         SourceError: Something is missing, incomplete or inconsistent; the message names the file
             and the line.
     """
-    table = root / "latents.csv"
+    table = root / TABLE
     _require_complete(root)
     lines = tuple(_lines(table))
     if not lines:
@@ -152,13 +132,13 @@ def _source(root: Path, lines: Sequence[Line]) -> Source:
 
 
 def _require_complete(root: Path) -> None:
-    card = root / "dataset.json"
+    card = root / MANIFEST
     if not root.is_dir():
         raise SourceError(f"There is no folder {str(root)!r}.", hint=_RENDER)
-    if not (root / "latents.csv").is_file():
-        raise SourceError(f"The folder {str(root)!r} has no latents.csv.", hint=_RENDER)
+    if not (root / TABLE).is_file():
+        raise SourceError(f"The folder {str(root)!r} has no {TABLE}.", hint=_RENDER)
     if not card.is_file():
-        raise SourceError(f"The folder {str(root)!r} has no dataset.json.", hint=_RENDER)
+        raise SourceError(f"The folder {str(root)!r} has no {MANIFEST}.", hint=_RENDER)
     try:
         known = json.loads(card.read_text())
     except ValueError as error:
@@ -171,28 +151,27 @@ def _require_complete(root: Path) -> None:
 
 
 def _lines(table: Path) -> Iterator[Line]:
-    with table.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        if tuple(header) != HEADER:
-            raise SourceError(
-                f"{str(table)!r} has the columns {','.join(header) or '(none)'}.",
-                hint=f"The columns must be {','.join(HEADER)}.",
-            )
-        for cells in reader:
-            yield _line(table, reader.line_num, cells)
+    lines = csv_lines(table)
+    _, header = next(lines, (1, []))
+    if tuple(header) != HEADER:
+        raise SourceError(
+            f"{str(table)!r} has the columns {','.join(header) or '(none)'}.",
+            hint=f"The columns must be {','.join(HEADER)}.",
+        )
+    for number, cells in lines:
+        yield _line(table, number, cells)
 
 
 def _line(table: Path, number: int, cells: Sequence[str]) -> Line:
     if len(cells) != len(HEADER):
-        raise _wrong(table, number, f"has {len(cells)} values for {len(HEADER)} columns")
+        raise _fault(table, number, f"has {len(cells)} values for {len(HEADER)} columns")
     named = dict(zip(HEADER, cells, strict=True))
     for column in ("image", "object", "category"):
         if not named[column]:
-            raise _wrong(table, number, f"has no {column}")
+            raise _fault(table, number, f"has no {column}")
     if named["split"] not in SPLITS:
-        raise _wrong(table, number, f"has the split {named['split']!r}, not {', '.join(SPLITS)}")
-    latents = {name: _value(table, number, name, named[name]) for name in RANGES}
+        raise _fault(table, number, f"has the split {named['split']!r}, not {', '.join(SPLITS)}")
+    latents = {name: _value(table, number, name, named[name]) for name in LATENTS}
     return Line(number, named["image"], named["object"], named["category"], latents, named["split"])
 
 
@@ -200,10 +179,10 @@ def _value(table: Path, number: int, name: str, cell: str) -> float:
     try:
         value = float(cell)
     except ValueError:
-        raise _wrong(table, number, f"has {name} {cell!r}, which is no number") from None
-    low, high = RANGES[name]
+        raise _fault(table, number, f"has {name} {cell!r}, which is no number") from None
+    low, high, _ = LATENTS[name]
     if not low - _ROUNDING <= value <= high + _ROUNDING:  # False for a NaN too
-        raise _wrong(table, number, f"has {name} {cell}, outside [{low:.6g}, {high:.6g}]")
+        raise _fault(table, number, f"has {name} {cell}, outside [{low:.6g}, {high:.6g}]")
     return value
 
 
@@ -213,12 +192,12 @@ def _require_consistent(table: Path, lines: Sequence[Line]) -> None:
     for line in lines:
         first = images.setdefault(line.image, line.number)
         if first != line.number:
-            raise _wrong(table, line.number, f"repeats the image {line.image!r} of line {first}")
+            raise _fault(table, line.number, f"repeats the image {line.image!r} of line {first}")
         other = objects.setdefault(line.object, line)
         if other.split != line.split:
             what = f"puts the object {line.object!r} into {line.split}, line {other.number} into"
-            raise _wrong(table, line.number, f"{what} {other.split}")
+            raise _fault(table, line.number, f"{what} {other.split}")
 
 
-def _wrong(table: Path, number: int, what: str) -> SourceError:
+def _fault(table: Path, number: int, what: str) -> SourceError:
     return SourceError(f"{str(table)!r}, line {number}, {what}.", hint=_RENDER)

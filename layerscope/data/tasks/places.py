@@ -22,9 +22,10 @@ import numpy as np
 
 from layerscope.data.annotations import read_lines
 from layerscope.data.assembly import assemble
+from layerscope.data.class_task import class_task
 from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
-from layerscope.data.splits import carve, with_val
+from layerscope.data.splits import carve_val
 from layerscope.errors import SourceError
 from layerscope.types import Source, Task
 
@@ -33,15 +34,11 @@ _LICENCE = "Places terms of use: non-commercial research and education"
 
 
 def _task(name: str, count: int, citation: str) -> Task:
-    return Task(
-        name=name,
-        source=name,
-        kind="classes",
-        metric="top-1",
-        direction="maximise",
-        title=f"Places{count}",
+    return class_task(
+        name,
+        f"Places{count}",
+        "the official validation images test; 100 of each category of train validate",
         class_count=count,
-        split="the official validation images test; 100 of each category of train validate",
         licence=_LICENCE,
         citation=citation,
     )
@@ -94,20 +91,14 @@ def open_places205(root: Path) -> Source:
     Raises:
         SourceError: A folder or list is missing, or a line is wrong.
     """
-    require_folder(root, "trainvalsplit_places205", hint=_LAYOUT205)
-    images = _first(root, FOLDERS205, _LAYOUT205)
+    images = next((it for it in FOLDERS205 if (root / it).is_dir()), FOLDERS205[0])
+    require_folder(root, "trainvalsplit_places205", images, hint=_LAYOUT205)
     lists = [
         root / "trainvalsplit_places205" / f"{part}_places205.csv" for part in ("train", "val")
     ]
     train, test = (_pairs(path, PLACES205.class_count) for path in lists)
     names = _names([*train, *test], PLACES205.class_count, lists[0])
-    return _source(
-        PLACES205,
-        root,
-        [(f"{images}/{path}", it) for path, it in train],
-        [(f"{images}/{path}", it) for path, it in test],
-        names,
-    )
+    return _source(PLACES205, root, _within(images, train), _within(images, test), names)
 
 
 @sources.register(PLACES365.source)
@@ -140,13 +131,7 @@ def open_places365(root: Path) -> Source:
                 hint=_LAYOUT365,
             )
     test = _pairs(root / TEST, PLACES365.class_count)
-    return _source(
-        PLACES365,
-        root,
-        [(f"{of_train}/{path}", label) for path, label in train],
-        [(f"{of_test}/{path}", label) for path, label in test],
-        names,
-    )
+    return _source(PLACES365, root, _within(of_train, train), _within(of_test, test), names)
 
 
 def _source(
@@ -155,16 +140,13 @@ def _source(
     ids = [path for path, _ in (*train, *test)]
     labels = np.array([label for _, label in (*train, *test)], np.int64)
     of_train = np.arange(len(ids)) < len(train)
-    val = carve(ids[: len(train)], labels[of_train], per_class=VAL_PER_CLASS)
+    splits = carve_val(of_train, ids, labels, per_class=VAL_PER_CLASS)
     targets = {replace(task, classes=tuple(names)): labels}
-    return assemble(task.source, root, ids, with_val(of_train, val), targets)
+    return assemble(task.source, root, ids, splits, targets)
 
 
-def _first(root: Path, folders: Sequence[str], hint: str) -> str:
-    for folder in folders:
-        if (root / folder).is_dir():
-            return folder
-    raise SourceError(f"The folder {str(root)!r} has no {folders[0]}.", hint=hint)
+def _within(folder: str, pairs: Sequence[_Pair]) -> list[_Pair]:
+    return [(f"{folder}/{path}", label) for path, label in pairs]
 
 
 def _pairs(path: Path, count: int) -> list[_Pair]:

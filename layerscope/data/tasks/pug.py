@@ -29,22 +29,23 @@ test images is documented, with three of its columns.
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.data.assembly import assemble
+from layerscope.data.annotations import csv_lines
+from layerscope.data.assembly import assemble, require_task_splits
+from layerscope.data.class_task import class_task
 from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
-from layerscope.data.splits import codes, made_up
+from layerscope.data.splits import Labels, Mask, codes, hashed_splits
 from layerscope.errors import SourceError
-from layerscope.types import SPLITS, Source, Task
+from layerscope.types import Source, Task
 
 ANIMALS, IMAGENET, SPAR = "pug-animals", "pug-imagenet", "pug-spar"
 TABLES = {ANIMALS: "labels_pug_animal.csv", IMAGENET: "labels_pug_imagenet.csv", SPAR: "labels.csv"}
@@ -59,21 +60,17 @@ _GROUPS = {
     SPAR: "images of the same animals before one background",
 }
 
-Mask = npt.NDArray[np.bool_]
 Factors = dict[str, list[str]]
 """By column: the value of each image."""
 
 
-def _asked(source: str, word: str, title: str, count: int) -> Task:
-    return Task(
-        name=f"{source}-{word}",
+def _factor_task(source: str, word: str, title: str, count: int) -> Task:
+    return class_task(
+        f"{source}-{word}",
+        f"{_TITLES[source]}, {title}",
+        f"self-made, as no split is official: 60, 20 and 20 %; {_GROUPS[source]} together",
         source=source,
-        kind="classes",
-        metric="top-1",
-        direction="maximise",
-        title=f"{_TITLES[source]}, {title}",
         class_count=count,
-        split=f"self-made, as no split is official: 60, 20 and 20 %; {_GROUPS[source]} together",
         licence="CC BY-NC 4.0, and not to train generative models",
         citation="Bordes et al. (2023), PUG: Photorealistic and Semantically Controllable "
         "Synthetic Data",
@@ -82,32 +79,32 @@ def _asked(source: str, word: str, title: str, count: int) -> Task:
 
 COLUMNS = {
     ANIMALS: {
-        "character_name": _asked(ANIMALS, "animal", "animal", 70),
-        "world_name": _asked(ANIMALS, "background", "background", 64),
-        "character_scale": _asked(ANIMALS, "size", "size", 3),
-        "character_texture": _asked(ANIMALS, "texture", "texture", 4),
-        "camera_yaw": _asked(ANIMALS, "camera-yaw", "camera yaw", 4),
+        "character_name": _factor_task(ANIMALS, "animal", "animal", 70),
+        "world_name": _factor_task(ANIMALS, "background", "background", 64),
+        "character_scale": _factor_task(ANIMALS, "size", "size", 3),
+        "character_texture": _factor_task(ANIMALS, "texture", "texture", 4),
+        "camera_yaw": _factor_task(ANIMALS, "camera-yaw", "camera yaw", 4),
     },
     IMAGENET: {
-        "character_label": _asked(IMAGENET, "object", "object", 151),
-        "world_name": _asked(IMAGENET, "background", "background", 64),
-        "character_rotation_yaw": _asked(IMAGENET, "object-yaw", "object yaw", 6),
-        "character_rotation_roll": _asked(IMAGENET, "object-roll", "object roll", 6),
-        "character_rotation_pitch": _asked(IMAGENET, "object-pitch", "object pitch", 6),
-        "character_scale": _asked(IMAGENET, "size", "size", 6),
-        "camera_yaw": _asked(IMAGENET, "camera-yaw", "camera yaw", 0),
-        "camera_roll": _asked(IMAGENET, "camera-roll", "camera roll", 6),
-        "camera_pitch": _asked(IMAGENET, "camera-pitch", "camera pitch", 6),
-        "character_texture": _asked(IMAGENET, "texture", "texture", 0),
-        "scene_light": _asked(IMAGENET, "light", "light", 7),
+        "character_label": _factor_task(IMAGENET, "object", "object", 151),
+        "world_name": _factor_task(IMAGENET, "background", "background", 64),
+        "character_rotation_yaw": _factor_task(IMAGENET, "object-yaw", "object yaw", 6),
+        "character_rotation_roll": _factor_task(IMAGENET, "object-roll", "object roll", 6),
+        "character_rotation_pitch": _factor_task(IMAGENET, "object-pitch", "object pitch", 6),
+        "character_scale": _factor_task(IMAGENET, "size", "size", 6),
+        "camera_yaw": _factor_task(IMAGENET, "camera-yaw", "camera yaw", 0),
+        "camera_roll": _factor_task(IMAGENET, "camera-roll", "camera roll", 6),
+        "camera_pitch": _factor_task(IMAGENET, "camera-pitch", "camera pitch", 6),
+        "character_texture": _factor_task(IMAGENET, "texture", "texture", 0),
+        "scene_light": _factor_task(IMAGENET, "light", "light", 7),
     },
     SPAR: {
-        "character_name": _asked(SPAR, "animal", "animal on the left or below", 32),
-        "character2_name": _asked(SPAR, "animal2", "animal on the right or above", 32),
-        "world_name": _asked(SPAR, "background", "background", 10),
-        "character_texture": _asked(SPAR, "texture", "texture on the left or below", 3),
-        "character2_texture": _asked(SPAR, "texture2", "texture on the right or above", 3),
-        "character1_pos": _asked(SPAR, "arrangement", "arrangement", 2),
+        "character_name": _factor_task(SPAR, "animal", "animal on the left or below", 32),
+        "character2_name": _factor_task(SPAR, "animal2", "animal on the right or above", 32),
+        "world_name": _factor_task(SPAR, "background", "background", 10),
+        "character_texture": _factor_task(SPAR, "texture", "texture on the left or below", 3),
+        "character2_texture": _factor_task(SPAR, "texture2", "texture on the right or above", 3),
+        "character1_pos": _factor_task(SPAR, "arrangement", "arrangement", 2),
     },
 }
 """By source and column of its table: the question after that factor, the main one first."""
@@ -116,7 +113,7 @@ for _each in COLUMNS.values():
         tasks.add(_task.name, _task)
 
 _FIXED = ("character_label", "world_name")
-"""Of PUG: ImageNet: what is there to be seen in every image, and does not move."""
+"""The columns of PUG: ImageNet for what every image shows, and what does not move."""
 
 
 @sources.register(ANIMALS)
@@ -134,7 +131,7 @@ def open_pug_animals(root: Path) -> Source:
         name if "/" in name else f"{animal}/{name}"
         for animal, name in zip(factors["character_name"], factors["filename"], strict=True)
     ]
-    return _source(ANIMALS, root, ids, factors, _joined(factors, "character_name", "world_name"))
+    return _source(ANIMALS, root, ids, factors, _pair(factors, "character_name", "world_name"))
 
 
 @sources.register(IMAGENET)
@@ -149,12 +146,12 @@ def open_pug_imagenet(root: Path) -> Source:
     """
     factors = _factors(root, IMAGENET, "character_name")
     used = {
-        column: _moved(root / TABLES[IMAGENET], column, factors[column])
+        column: _is_moved(root / TABLES[IMAGENET], column, factors[column])
         for column in COLUMNS[IMAGENET]
         if column not in _FIXED
     }
     used["world_name"] = ~np.logical_or.reduce(list(used.values()))
-    groups = _joined(factors, "character_label", "character_name")
+    groups = _pair(factors, "character_label", "character_name")
     return _source(IMAGENET, root, factors["filename"], factors, groups, used)
 
 
@@ -183,7 +180,12 @@ def open_pug_spar(root: Path) -> Source:
     pairs = zip(factors["character_name"], factors["character2_name"], strict=True)
     factors["animals"] = ["+".join(sorted(pair)) for pair in pairs]
     return _source(
-        SPAR, root, factors["filename"], factors, _joined(factors, "animals", "world_name"), used
+        SPAR,
+        root,
+        factors["filename"],
+        factors,
+        _pair(factors, "animals", "world_name"),
+        used,
     )
 
 
@@ -198,7 +200,7 @@ def _source(
     """Return the record of one of the sets.
 
     Args:
-        name: Of the source.
+        name: The source's name.
         root: Its folder.
         ids: (n,) paths of the images.
         factors: Its table.
@@ -207,22 +209,22 @@ def _source(
     """
     everything = np.ones(len(ids), np.bool_)
     masks = {column: (used or {}).get(column, everything) for column in COLUMNS[name]}
-    answers = {column: _answers(factors[column], masks[column]) for column in masks}
+    labelled = {column: _label(factors[column], masks[column]) for column in masks}
     main = next(iter(COLUMNS[name]))
-    splits = made_up(ids, _answers(factors[main], everything).labels, groups)
+    splits = hashed_splits(ids, _label(factors[main], everything).labels, groups)
     parts = {
         task.name: np.where(masks[column], codes(splits), np.int8(-1))
         for column, task in COLUMNS[name].items()
         if not masks[column].all()
     }
-    _require_splits(root / TABLES[name], parts)
+    require_task_splits(root / TABLES[name], parts)
     return assemble(
         name,
         root,
         ids,
         splits,
         {
-            replace(task, classes=answers[column].classes): answers[column].labels
+            replace(task, classes=labelled[column].classes): labelled[column].labels
             for column, task in COLUMNS[name].items()
         },
         groups=groups,
@@ -231,28 +233,18 @@ def _source(
     )
 
 
-def _require_splits(table: Path, parts: Mapping[str, npt.NDArray[np.int8]]) -> None:
-    for task, part in parts.items():
-        for place, split in enumerate(SPLITS):
-            if not (part == place).any():
-                raise SourceError(
-                    f"No image of the {split} split answers {task}, says {str(table)!r}.",
-                    hint="A probe is fitted on train, chosen on val and judged on test.",
-                )
-
-
-class _Answers(NamedTuple):
+class _Labels(NamedTuple):
     classes: tuple[str, ...]
     """Numbers by their size, words by the alphabet."""
-    labels: npt.NDArray[np.int64]
+    labels: Labels
     """(n,) 0 where nothing is asked."""
 
 
-def _answers(values: Sequence[str], used: Mask) -> _Answers:
+def _label(values: Sequence[str], used: Mask) -> _Labels:
     found = {value for value, asked in zip(values, used.tolist(), strict=True) if asked}
     classes = tuple(sorted(found, key=_size if all(map(_is_number, found)) else str))
     places = {value: place for place, value in enumerate(classes)}
-    return _Answers(classes, np.array([places.get(value, 0) for value in values], np.int64))
+    return _Labels(classes, np.array([places.get(value, 0) for value in values], np.int64))
 
 
 def _size(value: str) -> tuple[float, str]:
@@ -267,7 +259,7 @@ def _is_number(value: str) -> bool:
     return True
 
 
-def _moved(table: Path, column: str, values: Sequence[str]) -> Mask:
+def _is_moved(table: Path, column: str, values: Sequence[str]) -> Mask:
     """Return the images in which a factor does not rest."""
     ((resting, count),) = Counter(values).most_common(1)
     if 2 * count <= len(values):
@@ -279,7 +271,7 @@ def _moved(table: Path, column: str, values: Sequence[str]) -> Mask:
     return np.array([value != resting for value in values])
 
 
-def _joined(factors: Factors, first: str, second: str) -> npt.NDArray[np.str_]:
+def _pair(factors: Factors, first: str, second: str) -> npt.NDArray[np.str_]:
     return np.array([f"{a}/{b}" for a, b in zip(factors[first], factors[second], strict=True)])
 
 
@@ -290,26 +282,26 @@ def _factors(root: Path, name: str, *others: str) -> Factors:
     table = root / TABLES[name]
     wanted = ("filename", *COLUMNS[name], *others)
     factors: Factors = {column: [] for column in wanted}
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = [it for it in wanted if it not in (reader.fieldnames or ())]
-        if missing:
-            raise SourceError(f"{str(table)!r} has no column {missing[0]!r}.", hint=hint)
-        for cells in reader:
-            _add(factors, cells, table, reader.line_num)
+    lines = csv_lines(table)
+    _, header = next(lines, (1, []))
+    missing = [it for it in wanted if it not in header]
+    if missing:
+        raise SourceError(f"{str(table)!r} has no column {missing[0]!r}.", hint=hint)
+    for number, cells in lines:
+        if len(cells) > len(header):
+            raise SourceError(
+                f"{str(table)!r}, line {number}, has more values than there are columns.",
+                hint="Unpack the table from the archive again.",
+            )
+        _add(factors, dict(zip(header, cells, strict=False)), table, number)
     if not factors["filename"]:
         raise SourceError(f"{str(table)!r} lists no image.", hint=hint)
     return factors
 
 
-def _add(factors: Factors, cells: Mapping[str | None, Any], table: Path, line: int) -> None:
-    if None in cells:
-        raise SourceError(
-            f"{str(table)!r}, line {line}, has more values than there are columns.",
-            hint="Unpack the table from the archive again.",
-        )
+def _add(factors: Factors, cells: Mapping[str, str], table: Path, line: int) -> None:
     for column, values in factors.items():
-        value = cells[column]
+        value = cells.get(column)
         if not value:
             raise SourceError(
                 f"{str(table)!r}, line {line}, has no {column}.",

@@ -45,18 +45,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.data.assembly import assemble
+from layerscope.data.assembly import assemble, require_task_splits
 from layerscope.data.listing import require_folder
-from layerscope.data.official import divided, split_named
+from layerscope.data.official import assign_splits, split_named
 from layerscope.data.source_names import own_name
 from layerscope.data.sources import sources
-from layerscope.data.splits import Mask, codes
-from layerscope.data.table_card import Card, Question, read_card
-from layerscope.data.table_targets import Answer, answered, words_of
+from layerscope.data.splits import codes
+from layerscope.data.table_card import TableCard, TableTask, read_card
+from layerscope.data.table_targets import TableTarget, read_target, words_of
 from layerscope.data.tables import Table
 from layerscope.data.tables import open_table as read_table
-from layerscope.errors import SourceError
-from layerscope.types import SPLITS, Encoding, Source, Task
+from layerscope.types import Encoding, Source, Task
 
 NAME = "table"
 
@@ -80,25 +79,26 @@ def open_table(path: Path) -> Source:
     table = read_table(card.table, card.delimiter)
     require_folder(card.root, hint="The card's root is what the paths of the images start from.")
     ids = _ids(table, card)
-    answers = {question: answered(table, question) for question in card.questions}
+    found = {asked: read_target(table, asked) for asked in card.tasks}
     parts, groups = _parts(table, card.split), _groups(table, card.group)
-    classes = next((it.target for it in answers.values() if it.target.ndim == 1), None)
-    division = divided(parts, ids, classes, card.table, groups)
+    classes = next((it.target for it in found.values() if it.target.ndim == 1), None)
+    assignment = assign_splits(parts, ids, classes, card.table, groups)
     targets: dict[Task, npt.NDArray[Any]] = {}
     own: dict[str, npt.NDArray[np.int8]] = {}
-    notes = list(division.notes)
-    for question, answer in answers.items():
-        task = _task(name, question, answer, division.rule)
-        targets[task] = answer.target
-        if not answer.said.all():
-            own[task.name] = _own_split(division.splits, answer.said, task, card.table)
-            gone = int((~answer.said).sum())
+    notes = list(assignment.notes)
+    for asked, it in found.items():
+        task = _task(name, asked, it, assignment.rule)
+        targets[task] = it.target
+        if not it.known.all():
+            own[task.name] = np.where(it.known, codes(assignment.splits), np.int8(-1))
+            gone = int((~it.known).sum())
             notes.append(f"{task.name} leaves out {gone:,} of {len(ids):,} images without a value")
+    require_task_splits(card.table, own)
     return assemble(
         name,
         card.root,
         ids,
-        division.splits,
+        assignment.splits,
         targets,
         groups=groups,
         framing=card.framing,
@@ -107,39 +107,25 @@ def open_table(path: Path) -> Source:
     )
 
 
-def _task(name: str, question: Question, answer: Answer, rule: str) -> Task:
-    classes = question.kind == "classes"
-    encoding: Encoding = "raw" if question.period is None else "circular"
+def _task(name: str, asked: TableTask, found: TableTarget, rule: str) -> Task:
+    classes = asked.kind == "classes"
+    encoding: Encoding = "raw" if asked.period is None else "circular"
     return Task(
-        name=f"{name}-{question.key}",
+        name=f"{name}-{asked.key}",
         source=name,
-        kind="latents" if question.kind == "continuous" else question.kind,
+        kind="latents" if asked.kind == "continuous" else asked.kind,
         metric="top-1" if classes else "mse",
         direction="maximise" if classes else "minimise",
-        title=question.title,
-        encoding=encoding if question.kind == "continuous" else None,
-        period=question.period,
-        unit=question.unit,
-        classes=answer.classes,
-        split=rule if answer.said.all() else f"{rule}; images without a value are left out",
+        title=asked.title,
+        encoding=encoding if asked.kind == "continuous" else None,
+        period=asked.period,
+        unit=asked.unit,
+        classes=found.classes,
+        split=rule if found.known.all() else f"{rule}; images without a value are left out",
     )
 
 
-def _own_split(
-    splits: npt.NDArray[np.str_], said: Mask, task: Task, path: Path
-) -> npt.NDArray[np.int8]:
-    own = np.where(said, codes(splits), -1).astype(np.int8)
-    for place, split in enumerate(SPLITS):
-        if not (own == place).any():
-            raise SourceError(
-                f"The {split} split of {task.name} is empty: {int(said.sum())} of {len(said)} rows "
-                f"of {str(path)!r} have a value.",
-                hint="A probe is fitted on train, chosen on val and judged on test.",
-            )
-    return own
-
-
-def _ids(table: Table, card: Card) -> list[str]:
+def _ids(table: Table, card: TableCard) -> list[str]:
     """Return the paths of the images relative to their root, each of which is there once."""
     ids: dict[str, int] = {}
     for row, cell in enumerate(words_of(table, card.image)):

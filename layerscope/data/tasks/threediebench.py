@@ -36,19 +36,18 @@ import numpy.typing as npt
 from layerscope.data.assembly import assemble
 from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
-from layerscope.data.splits import carve
+from layerscope.data.splits import Labels, Mask, carve_val
 from layerscope.data.tasks import objects3d
 from layerscope.errors import SourceError
+from layerscope.rendered_set import LATENTS
 from layerscope.types import Source, Task
 
 NAME = "3diebench"
 VIEWS = 50
-RANGES = objects3d.RANGES
-"""By latent, in the order of the files: lowest and highest value."""
 VAL_SHARE = 0.1
 
 _FILES = ("train_images", "train_labels", "val_images", "val_labels")
-_LATENTS = ("all_latents_train", "all_latents_val")
+_ARRAYS = ("all_latents_train", "all_latents_val")
 _LAYOUT = (
     "It holds <synset>/<object>/image_0.jpg to image_49.jpg and latent_0.npy to latent_49.npy, as "
     "3DIEBench.tar.gz unpacks them."
@@ -65,7 +64,7 @@ _THREADS = 8
 Latents = npt.NDArray[np.float64]
 
 
-def _asked(task: Task) -> Task:
+def _own_task(task: Task) -> Task:
     return replace(
         task,
         name=f"{NAME}{task.name.removeprefix(objects3d.NAME)}",
@@ -78,9 +77,9 @@ def _asked(task: Task) -> Task:
     )
 
 
-COLUMNS = {_asked(task): names for task, names in objects3d.COLUMNS.items()}
+COLUMNS = {_own_task(task): names for task, names in objects3d.COLUMNS.items()}
 """By latent task: the latents that its targets are made of."""
-CATEGORY = _asked(objects3d.CATEGORY)
+CATEGORY = _own_task(objects3d.CATEGORY)
 for _task in (*COLUMNS, CATEGORY):
     tasks.add(_task.name, _task)
 
@@ -91,13 +90,13 @@ class _Objects:
 
     folders: tuple[str, ...]
     """``<synset>/<object>`` of each."""
-    labels: npt.NDArray[np.int64]
+    labels: Labels
 
     @property
     def models(self) -> list[str]:
         return [it.partition("/")[2] for it in self.folders]
 
-    def select(self, mask: npt.NDArray[np.bool_]) -> _Objects:
+    def select(self, mask: Mask) -> _Objects:
         rows = np.flatnonzero(mask)
         return _Objects(tuple(self.folders[row] for row in rows), self.labels[rows])
 
@@ -121,19 +120,16 @@ def open_3diebench(root: Path, *, lists: Path | None = None) -> Source:
     home = _home(root, lists)
     train, test = (_objects(home, part) for part in ("train", "val"))
     classes = _classes(home, train, test)
-    kept = _kept(home, train, test)
+    kept = _exclude_tested(home, train, test)
     latents = _latents(root, home, train, test, kept)
     train = train.select(kept)
     both = _Objects((*train.folders, *test.folders), np.r_[train.labels, test.labels])
-    splits = np.full(len(both.folders), "test", "<U5")
-    splits[: len(train.folders)] = np.where(
-        carve(train.folders, train.labels, share=VAL_SHARE, groups=np.array(train.models)),
-        "val",
-        "train",
-    )
-    _, models = np.unique(both.models, return_inverse=True)
+    of_train = np.arange(len(both.folders)) < len(train.folders)
+    models = np.array(both.models)
+    splits = carve_val(of_train, both.folders, both.labels, share=VAL_SHARE, groups=models)
+    _, numbers = np.unique(models, return_inverse=True)
     # Numbers: at 2.6 million rows the models' own names would take half a gigabyte.
-    groups = np.array([str(it) for it in models.tolist()])
+    groups = np.array([str(it) for it in numbers.tolist()])
     return assemble(
         NAME,
         root,
@@ -145,7 +141,7 @@ def open_3diebench(root: Path, *, lists: Path | None = None) -> Source:
     )
 
 
-def _kept(home: Path, train: _Objects, test: _Objects) -> npt.NDArray[np.bool_]:
+def _exclude_tested(home: Path, train: _Objects, test: _Objects) -> Mask:
     """Return which training objects are no test objects as well."""
     tested = set(test.models)
     kept = np.array([it not in tested for it in train.models], np.bool_)
@@ -164,9 +160,9 @@ def _notes(left_out: int) -> tuple[str, ...]:
 
 
 def _targets(
-    latents: Latents, labels: npt.NDArray[np.int64], classes: tuple[str, ...]
+    latents: Latents, labels: Labels, classes: tuple[str, ...]
 ) -> dict[Task, npt.NDArray[Any]]:
-    places = {name: place for place, name in enumerate(RANGES)}
+    places = {name: place for place, name in enumerate(LATENTS)}
     targets: dict[Task, npt.NDArray[Any]] = {
         task: latents[:, [places[name] for name in names]] for task, names in COLUMNS.items()
     }
@@ -238,19 +234,17 @@ def _classes(home: Path, *parts: _Objects) -> tuple[str, ...]:
     return tuple(synset_of.get(label, "") for label in range(max(synset_of, default=-1) + 1))
 
 
-def _latents(
-    root: Path, home: Path, train: _Objects, test: _Objects, kept: npt.NDArray[np.bool_]
-) -> Latents:
+def _latents(root: Path, home: Path, train: _Objects, test: _Objects, kept: Mask) -> Latents:
     masks = (kept, np.ones(len(test.folders), np.bool_))
-    arrays = [home / f"{name}.npy" for name in _LATENTS]
+    arrays = [home / f"{name}.npy" for name in _ARRAYS]
     if all(path.is_file() for path in arrays):
         found = [
-            _from_array(root, path, objects, mask)
+            _latents_from_array(root, path, objects, mask)
             for path, objects, mask in zip(arrays, (train, test), masks, strict=True)
         ]
     else:
         found = [
-            _from_files(root, objects.select(mask).folders)
+            _latents_from_files(root, objects.select(mask).folders)
             for objects, mask in zip((train, test), masks, strict=True)
         ]
     latents = np.concatenate(found)
@@ -259,12 +253,12 @@ def _latents(
     return latents
 
 
-def _from_array(root: Path, path: Path, objects: _Objects, kept: npt.NDArray[np.bool_]) -> Latents:
-    shape = (VIEWS * len(objects.folders), len(RANGES))
+def _latents_from_array(root: Path, path: Path, objects: _Objects, kept: Mask) -> Latents:
+    shape = (VIEWS * len(objects.folders), len(LATENTS))
     rows = _array(path, "f", shape, f"{shape[0]:,} rows of {shape[1]} latents")
-    by_object = rows.reshape(-1, VIEWS, len(RANGES))
+    by_object = rows.reshape(-1, VIEWS, len(LATENTS))
     _require_order(root, path, objects.folders, by_object)
-    return np.asarray(by_object[kept], np.float64).reshape(-1, len(RANGES))
+    return np.asarray(by_object[kept], np.float64).reshape(-1, len(LATENTS))
 
 
 def _require_order(
@@ -277,7 +271,7 @@ def _require_order(
         file = root / folders[place] / f"latent_{view}.npy"
         if not file.is_file():
             continue
-        if not np.allclose(_one(file), by_object[place, view], rtol=0, atol=_ROUNDING):
+        if not np.allclose(_read_latent(file), by_object[place, view], rtol=0, atol=_ROUNDING):
             row = VIEWS * place + view
             raise SourceError(
                 f"{str(path)!r} has other latents in row {row} than {str(file)!r}.",
@@ -285,20 +279,20 @@ def _require_order(
             )
 
 
-def _from_files(root: Path, folders: Sequence[str]) -> Latents:
-    found = np.empty((len(folders), VIEWS, len(RANGES)))
+def _latents_from_files(root: Path, folders: Sequence[str]) -> Latents:
+    found = np.empty((len(folders), VIEWS, len(LATENTS)))
 
     def read(place: int) -> None:
         for view in range(VIEWS):
-            found[place, view] = _one(root / folders[place] / f"latent_{view}.npy")
+            found[place, view] = _read_latent(root / folders[place] / f"latent_{view}.npy")
 
     with ThreadPoolExecutor(_THREADS) as pool:
         for _ in pool.map(read, range(len(folders))):
             pass
-    return found.reshape(-1, len(RANGES))
+    return found.reshape(-1, len(LATENTS))
 
 
-def _one(file: Path) -> Latents:
+def _read_latent(file: Path) -> Latents:
     try:
         latent = np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
     except FileNotFoundError:
@@ -309,7 +303,7 @@ def _one(file: Path) -> Latents:
         ) from None
     except (OSError, ValueError, EOFError) as error:
         raise SourceError(f"{str(file)!r} is no NumPy array: {error}.", hint=_LAYOUT) from error
-    if latent.shape != (len(RANGES),) or latent.dtype.kind != "f":
+    if latent.shape != (len(LATENTS),) or latent.dtype.kind != "f":
         raise SourceError(
             f"{str(file)!r} holds {latent.dtype} of shape {latent.shape}, not 7 values.",
             hint=_LAYOUT,
@@ -318,12 +312,12 @@ def _one(file: Path) -> Latents:
 
 
 def _require_ranges(root: Path, latents: Latents, folders: Sequence[str]) -> None:
-    low, high = np.array(list(RANGES.values())).T
+    low, high = np.array([span[:2] for span in LATENTS.values()]).T
     inside = (latents >= low - _ROUNDING) & (latents <= high + _ROUNDING)  # False for a NaN too
     if inside.all():
         return
     row, place = np.argwhere(~inside)[0].tolist()
-    name = list(RANGES)[place]
+    name = list(LATENTS)[place]
     raise SourceError(
         f"View {row % VIEWS} of {folders[row // VIEWS]!r} in {str(root)!r} has {name} "
         f"{latents[row, place]:.6g}, outside [{low[place]:.6g}, {high[place]:.6g}].",

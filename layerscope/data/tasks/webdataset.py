@@ -28,27 +28,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from layerscope.data.annotations import read_lines
 from layerscope.data.assembly import assemble
+from layerscope.data.class_task import class_task
 from layerscope.data.listing import SUFFIXES, require_folder, subfolders
-from layerscope.data.official import RULE, divided, left_out, official, split_named
+from layerscope.data.official import (
+    RULE,
+    assign_splits,
+    left_out_note,
+    official_splits,
+    split_named,
+)
 from layerscope.data.source_names import own_name
 from layerscope.data.sources import sources, tasks
+from layerscope.data.splits import Labels
 from layerscope.data.tars import COMPRESSED, Member, TarImages, compressed, members
 from layerscope.errors import SourceError
-from layerscope.types import Source, Task
+from layerscope.types import Source
 
-TASK = Task(
-    name="webdataset",
-    source="webdataset",
-    kind="classes",
-    metric="top-1",
-    direction="maximise",
-    title="Class",
-    split=RULE,
-)
+TASK = class_task("webdataset", "Class", RULE)
 tasks.add(TASK.name, TASK)
 
 _LAYOUT = "It holds train-000000.tar and so on; name.jpg and name.cls in them are one image."
@@ -98,7 +97,7 @@ class _Reader(NamedTuple):
         if len(found) != 1:
             what = f"several images: {', '.join(found)}" if found else "no image"
             others = ", ".join(sample.files)
-            raise _wrong(
+            raise _fault(
                 shard,
                 sample.key,
                 f"has {what}",
@@ -111,23 +110,23 @@ class _Reader(NamedTuple):
         file = sample.files.get(extension)
         if file is None:
             hint = "Say which field of .json it is with label=…" if "json" in sample.files else ""
-            raise _wrong(shard, sample.key, f"has no .{extension}", hint or _LAYOUT)
+            raise _fault(shard, sample.key, f"has no .{extension}", hint or _LAYOUT)
         data = os.pread(handle, file.size, file.offset)
         label = _number(data) if self.label is None else self._field(data, sample.key, shard)
         if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < _MOST:
             what = f"has the label {label!r}, which is no whole number from 0"
-            raise _wrong(shard, sample.key, what, "Labels count classes, and start at 0.")
+            raise _fault(shard, sample.key, what, "Labels count classes, and start at 0.")
         return label
 
     def _field(self, data: bytes, key: str, shard: Path) -> object:
         try:
             record = json.loads(data)
         except ValueError:
-            raise _wrong(shard, key, "has a .json that is no JSON", _LAYOUT) from None
+            raise _fault(shard, key, "has a .json that is no JSON", _LAYOUT) from None
         if not isinstance(record, dict) or self.label not in record:
             fields = ", ".join(record) if isinstance(record, dict) else "none"
             what = f"has no field {self.label!r} in its .json"
-            raise _wrong(shard, key, what, f"Its fields: {fields}.")
+            raise _fault(shard, key, what, f"Its fields: {fields}.")
         return record[self.label]
 
 
@@ -157,14 +156,14 @@ def open_webdataset(
     """
     called = own_name(name, TASK.source)
     require_folder(root, hint=_LAYOUT)
-    shards, notes = _used(root, _shards(root))
+    shards, notes = _choose_shards(root, _shards(root))
     rows = _rows(shards, _Reader(image, label))
     names, labels = _classes(np.array(rows.labels, np.int64), rows.ids, classes)
     splits = [split_named(word) for word in rows.words]
-    division = divided(
+    assignment = assign_splits(
         None if None in splits else np.array(splits, np.str_), rows.ids, labels, root
     )
-    task = replace(TASK, name=called, source=called, classes=names, split=division.rule)
+    task = replace(TASK, name=called, source=called, classes=names, split=assignment.rule)
     size = np.array([it.size for it in rows.images], np.int64)
     images = TarImages(
         [shard.path for shard in shards],
@@ -177,11 +176,11 @@ def open_webdataset(
         called,
         root,
         rows.ids,
-        division.splits,
+        assignment.splits,
         {task: labels},
         sizes=size,
         images=images,
-        notes=(*division.notes, *notes),
+        notes=(*assignment.notes, *notes),
     )
     empty = np.flatnonzero(size == 0).tolist()
     return replace(source, missing=dict.fromkeys(empty, "the file is empty"))
@@ -214,14 +213,14 @@ def _word(root: Path, shard: Path) -> str:
     return next(iter(words), "")
 
 
-def _used(root: Path, shards: Sequence[_Shard]) -> tuple[list[_Shard], tuple[str, ...]]:
+def _choose_shards(root: Path, shards: Sequence[_Shard]) -> tuple[list[_Shard], tuple[str, ...]]:
     """Return the shards that are read: those that name a split, if there are any."""
     named = [shard for shard in shards if shard.word]
     if not named:
         return list(shards), ()
-    official(dict.fromkeys(shard.word for shard in named), root)
+    official_splits(dict.fromkeys(shard.word for shard in named), root)
     others = [shard.path.relative_to(root).as_posix() for shard in shards if not shard.word]
-    return named, left_out(others, "shards")
+    return named, left_out_note(others, "shards")
 
 
 def _rows(shards: Sequence[_Shard], reader: _Reader) -> _Rows:
@@ -233,7 +232,7 @@ def _rows(shards: Sequence[_Shard], reader: _Reader) -> _Rows:
                 name = f"{shard.word}/{sample.key}" if shard.word else sample.key
                 if name in seen:
                     what = f"was there before, in {str(seen[name])!r}"
-                    raise _wrong(shard.path, sample.key, what, "A key is one image; " + _LAYOUT)
+                    raise _fault(shard.path, sample.key, what, "A key is one image; " + _LAYOUT)
                 seen[name] = shard.path
                 rows.ids.append(name)
                 rows.words.append(shard.word)
@@ -258,7 +257,7 @@ def _samples(shard: Path) -> Iterator[_Sample]:
                 yield current
             current = _Sample(key, {})
         if extension.lower() in current.files:
-            raise _wrong(shard, key, f"has .{extension} twice", _LAYOUT)
+            raise _fault(shard, key, f"has .{extension} twice", _LAYOUT)
         current.files[extension.lower()] = member
     if current.files:
         yield current
@@ -270,8 +269,8 @@ def _number(data: bytes) -> int | str:
 
 
 def _classes(
-    labels: npt.NDArray[np.int64], ids: Sequence[str], path: Path | None
-) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+    labels: Labels, ids: Sequence[str], path: Path | None
+) -> tuple[tuple[str, ...], Labels]:
     """Return the names of the classes, and labels that count in them."""
     if path is None:
         found, places = np.unique(labels, return_inverse=True)
@@ -294,5 +293,5 @@ def _classes(
     return tuple(name for _, name in lines), labels
 
 
-def _wrong(shard: Path, key: str, what: str, hint: str) -> SourceError:
+def _fault(shard: Path, key: str, what: str, hint: str) -> SourceError:
     return SourceError(f"The key {key!r} of {str(shard)!r} {what}.", hint=hint)

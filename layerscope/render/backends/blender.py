@@ -58,28 +58,28 @@ class BlenderProcess:
     """A running worker: jobs go in as lines of JSON, images come back as files.
 
     Args:
-        command: What to start.
+        command: The program and its arguments.
     """
 
     def __init__(self, command: list[str]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="layerscope-blender-")
-        self._talk = Path(self._folder.name) / "talk.txt"
+        self._log = Path(self._folder.name) / "log.txt"
         self._mesh = ""
-        with self._talk.open("w") as talk:
-            self._process = _started(command, talk)
+        with self._log.open("w") as log:
+            self._process = _start(command, log)
         self._end = weakref.finalize(self, _stop, self._process, self._folder)
-        self.version = str(self._answer()["version"])
+        self.version = str(self._read_answer()["version"])
 
     def render(self, scene: Scene, size: int, samples: int, seed: int) -> Image:
         """Return the (size, size, 3) image of a scene."""
         image = Path(self._folder.name) / "image.png"
         job = _job(scene) | {"size": size, "samples": samples, "seed": seed, "image": str(image)}
-        self._send(job | {"mesh": self._written(scene)})
-        self._answer()
+        self._send(job | {"mesh": self._write_mesh(scene)})
+        self._read_answer()
         with Pillow.open(image) as picture:
             return np.array(picture.convert("RGB"), dtype=np.uint8)
 
-    def _written(self, scene: Scene) -> str:
+    def _write_mesh(self, scene: Scene) -> str:
         """Write the object's mesh, once for all the scenes in a row that show it."""
         file = Path(self._folder.name) / f"{scene.name}.npz"
         if str(file) != self._mesh:
@@ -94,9 +94,9 @@ class BlenderProcess:
             self._process.stdin.write(json.dumps(job) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise self._died() from None
+            raise self._exit_error() from None
 
-    def _answer(self) -> dict[str, Any]:
+    def _read_answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith(MARK):
@@ -107,11 +107,11 @@ class BlenderProcess:
                         hint="Another version may help; 4.2 is the one that is tested.",
                     )
                 return content
-        raise self._died()
+        raise self._exit_error()
 
-    def _died(self) -> RenderError:
+    def _exit_error(self) -> RenderError:
         code = self._process.wait()
-        last = self._talk.read_text(errors="replace").strip().splitlines()[-1:]
+        last = self._log.read_text(errors="replace").strip().splitlines()[-1:]
         reason = f": {last[0]}" if last else ""
         return RenderError(f"Blender ended with exit code {code}{reason}.", hint=HINT)
 
@@ -123,15 +123,15 @@ def blender_command() -> list[str]:
         RenderError: There is no Blender; the hint says how to get one.
     """
     if python := os.environ.get(PYTHON):
-        return [_existing(PYTHON, python), str(WORKER)]
+        return [_require_program(PYTHON, python), str(WORKER)]
     named = os.environ.get(PROGRAM)
-    program = _existing(PROGRAM, named) if named else shutil.which("blender")
+    program = _require_program(PROGRAM, named) if named else shutil.which("blender")
     if program is None:
         raise RenderError("The renderer blender needs Blender, which was not found.", hint=HINT)
     return [program, "--background", "--factory-startup", "--python", str(WORKER)]
 
 
-def _existing(variable: str, program: str) -> str:
+def _require_program(variable: str, program: str) -> str:
     found = shutil.which(program)
     if found is None:
         raise RenderError(
@@ -140,13 +140,13 @@ def _existing(variable: str, program: str) -> str:
     return found
 
 
-def _started(command: list[str], talk: Any) -> subprocess.Popen[str]:
+def _start(command: list[str], log: Any) -> subprocess.Popen[str]:
     # A session of its own: Ctrl-C reaches us, and the image in progress is still finished.
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=talk,
+        stderr=log,
         text=True,
         start_new_session=True,
     )

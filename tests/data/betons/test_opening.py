@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerscope.data import Reading, loaders, open_source, thin
+from layerscope.data import ReadRequest, loaders, open_source, thin_source
 from layerscope.data.betons import open_beton, open_packed, pack
 from layerscope.data.betons.beton import Beton
 from layerscope.data.betons.sidecar import sidecar_of
@@ -82,7 +82,7 @@ def test_the_two_files_travel_alone(rich, packed, tmp_path):
 
 
 def test_a_thinned_source_reads_its_own_rows(rich, packed):
-    small = thin(open_beton(packed), 6)
+    small = thin_source(open_beton(packed), 6)
     assert 0 < len(small.ids) < 12
     for row, name in enumerate(small.ids):
         assert small.images.place(row).endswith(f", {name}")
@@ -100,7 +100,7 @@ def test_a_rendered_set_is_packed_with_its_tasks(folder, tmp_path):
 def test_every_loader_reads_a_packed_source(rich, packed, kind):
     plain = Preprocessing((16, 16), 12, (0.5,) * 3, (0.5,) * 3)
     before, after = (
-        torch.cat([images for _, images in loaders[kind](Reading(it, plain, 5, workers=2))])
+        torch.cat([images for _, images in loaders[kind](ReadRequest(it, plain, 5, workers=2))])
         for it in (rich, open_beton(packed))
     )
     assert torch.equal(before, after)

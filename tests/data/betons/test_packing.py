@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from layerscope.data import Reading, loaders, open_source
+from layerscope.data import ReadRequest, loaders, open_source
 from layerscope.data.betons import open_beton, pack, packing
 from layerscope.data.decoding import Decoder
 from layerscope.data.images import ArrayImages, images_of
@@ -63,7 +63,7 @@ def test_the_default_loader_sees_what_it_saw_in_the_folder(source, tmp_path):
     packed = open_beton(pack(source, tmp_path / "x.beton").path)
     small = Preprocessing(12, 9, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bicubic")
     before, after = (
-        torch.cat([images for _, images in loaders["threads"](Reading(it, small, 5))])
+        torch.cat([images for _, images in loaders["threads"](ReadRequest(it, small, 5))])
         for it in (source, packed)
     )
     assert torch.equal(before, after)
@@ -108,7 +108,7 @@ def test_made_smaller_as_the_checkpoint_does_gives_the_folders_images(
     enough = [row for row, it in enumerate(pixels_of(source)) if min(it.shape[:2]) >= 20]
     assert len(enough) == 9
     before, after = (
-        torch.cat([images for _, images in loaders["threads"](Reading(it, usual, 5, enough))])
+        torch.cat([images for _, images in loaders["threads"](ReadRequest(it, usual, 5, enough))])
         for it in (source, packed)
     )
     assert torch.equal(before, after)
@@ -286,7 +286,7 @@ def test_an_interrupted_packing_leaves_nothing(source, tmp_path, error):
 
 
 def test_a_failing_sidecar_leaves_no_beton(source, tmp_path, monkeypatch):
-    def fail(file, passport):
+    def fail(file, sidecar):
         file.write(b"half")
         raise RuntimeError
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from layerscope.data import Reading, loaders, open_source
+from layerscope.data import ReadRequest, loaders, open_source
 from layerscope.data.betons import pack
 from layerscope.errors import SourceError
 from layerscope.types import Preprocessing
@@ -75,7 +75,7 @@ def test_three_files_are_three_splits(root, foreign, samples):
 def test_the_default_loader_reads_across_files(root, samples):
     source = open_source("beton", root)
     rows = [61, 2, 60, 59, 0]
-    ((found, images),) = loaders["threads"](Reading(source, SMALL, 8, rows))
+    ((found, images),) = loaders["threads"](ReadRequest(source, SMALL, 8, rows))
     assert found.tolist() == rows
     assert images.shape == (5, 3, 12, 12)
 

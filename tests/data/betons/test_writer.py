@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from layerscope.data.betons import layout
-from layerscope.data.betons.writer import BetonWriter, Sample
+from layerscope.data.betons.writer import BetonWriter, EncodedImage
 from layerscope.errors import DiskError
 
 SMALL = 1 << 21
@@ -20,7 +20,7 @@ def noise(size, seed=0):
 def write(path, sizes, page=SMALL):
     with BetonWriter(path, len(sizes), page) as writer:
         for row, size in enumerate(sizes):
-            writer.add(Sample(layout.JPEG, 3 + row, 5, noise(size, row)))
+            writer.add(EncodedImage(layout.JPEG, 3 + row, 5, noise(size, row)))
         writer.complete()
 
 
@@ -76,7 +76,7 @@ def test_what_ffcv_calls_its_types_has_their_sizes():
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_an_unfinished_file_leaves_nothing(tmp_path, error):
     with pytest.raises(error), BetonWriter(tmp_path / "x.beton", 2) as writer:
-        writer.add(Sample(layout.JPEG, 1, 1, b"x"))
+        writer.add(EncodedImage(layout.JPEG, 1, 1, b"x"))
         assert (tmp_path / "x.beton.part").exists()
         raise error
     assert not list(tmp_path.iterdir())
@@ -84,7 +84,7 @@ def test_an_unfinished_file_leaves_nothing(tmp_path, error):
 
 def test_fewer_samples_than_announced_are_noticed(tmp_path):
     with pytest.raises(AssertionError), BetonWriter(tmp_path / "x.beton", 2) as writer:
-        writer.add(Sample(layout.JPEG, 1, 1, b"x"))
+        writer.add(EncodedImage(layout.JPEG, 1, 1, b"x"))
         writer.complete()
     assert not list(tmp_path.iterdir())
 
@@ -99,7 +99,7 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with writer:
-        writer.add(Sample(layout.JPEG, 1, 1, b"x"))
+        writer.add(EncodedImage(layout.JPEG, 1, 1, b"x"))
         whole, writer._file = writer._file, Full()
         with pytest.raises(DiskError, match=r"x\.beton' cannot be written: the disk is full"):
             writer.complete()

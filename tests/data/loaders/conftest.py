@@ -11,7 +11,7 @@ from sklearn.datasets import load_sample_images
 
 from layerscope.data.assembly import assemble
 from layerscope.data.betons import layout, open_beton, pack
-from layerscope.data.betons.writer import BetonWriter, Sample
+from layerscope.data.betons.writer import BetonWriter, EncodedImage
 from layerscope.types import Task
 
 TASK = Task("photos", "photos", "classes", "top-1", "maximise", classes=("a", "b"))
@@ -174,7 +174,7 @@ def written(ffcv, pixels, tmp_path_factory):
     root = tmp_path_factory.mktemp("written")
     with BetonWriter(root / "ours.beton", len(pixels), page_size=1 << 21) as writer:
         for image in pixels:
-            writer.add(Sample(layout.RAW, 301, 300, image))
+            writer.add(EncodedImage(layout.RAW, 301, 300, image))
         writer.complete()
     script = root / "both_ways.py"
     script.write_text(BOTH_WAYS)

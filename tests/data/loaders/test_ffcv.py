@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from layerscope.data import Reading, loaders, open_source
-from layerscope.data.betons import BetonImages, library, open_beton, pack, preparing, stream
+from layerscope.data import ReadRequest, loaders, open_source
+from layerscope.data.betons import BetonImages, ffcv_reader, library, open_beton, pack, preparing
 from layerscope.data.betons.beton import Beton
 from layerscope.data.decoding import Decoder
 from layerscope.data.transforms import Preparation
@@ -34,12 +34,12 @@ PREPARATIONS = {
 }
 
 
-def reading(source, preprocessing=USUAL, batch_size=8, **more):
-    return Reading(source, preprocessing, batch_size, **{"workers": 2} | more)
+def request_of(source, preprocessing=USUAL, batch_size=8, **more):
+    return ReadRequest(source, preprocessing, batch_size, **{"workers": 2} | more)
 
 
 def read(kind, *arguments, **more):
-    loader = loaders[kind](reading(*arguments, **more))
+    loader = loaders[kind](request_of(*arguments, **more))
     rows, images = zip(*loader, strict=True)
     return np.concatenate(rows), torch.cat(images)
 
@@ -96,7 +96,7 @@ def test_the_geometry_is_that_of_the_preparation_for_every_size():
 
 
 def test_channels_lie_last_in_memory(ffcv, raw):
-    for _, images in loaders["ffcv"](reading(raw)):
+    for _, images in loaders["ffcv"](request_of(raw)):
         assert images.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -158,11 +158,11 @@ def test_probes_on_five_thousand_images_agree_within_three_tenths_of_a_point(ffc
     ids=["the second half", "the last", "none", "a few", "a permutation", "backwards"],
 )
 def test_rows_come_as_asked(ffcv, digits, rows):
-    loader = loaders["ffcv"](reading(digits, WHOLE, 64, rows=rows, normalised=False))
+    loader = loaders["ffcv"](request_of(digits, WHOLE, 64, rows=rows, normalised=False))
     found = [(part.tolist(), shown(images).tolist()) for part, images in loader]
     assert [row for part, _ in found for row in part] == list(rows)
     assert [row for _, them in found for row in them] == list(rows)
-    assert len(found) == len(loader.reading)
+    assert len(found) == len(loader.request)
 
 
 def test_a_thinned_source_has_its_own_rows(ffcv, digits):
@@ -234,12 +234,12 @@ def test_ffcvs_reader_finds_the_bytes_that_were_packed(ffcv, photos, packed):
 
 
 def test_a_batch_that_is_kept_is_never_written_over(ffcv, raw):
-    kept = [images for _, images in loaders["ffcv"](reading(raw, batch_size=1))]
+    kept = [images for _, images in loaders["ffcv"](request_of(raw, batch_size=1))]
     assert torch.equal(torch.cat(kept), read("threads", raw)[1])
 
 
 def test_memory_is_used_again_once_nobody_holds_it(ffcv, raw):
-    loader = loaders["ffcv"](reading(raw, batch_size=1))
+    loader = loaders["ffcv"](request_of(raw, batch_size=1))
     addresses = {images.data_ptr() for _, images in loader} | {
         images.data_ptr() for _, images in loader
     }
@@ -261,7 +261,7 @@ def counts():
 @pytest.mark.parametrize("workers", [1, 2])
 def test_torch_and_numba_keep_their_threads(ffcv, raw, workers):
     before, state = counts(), np.random.get_state()[1].tolist()  # noqa: NPY002  it is shared
-    loader = loaders["ffcv"](reading(raw, workers=workers))
+    loader = loaders["ffcv"](request_of(raw, workers=workers))
     assert counts() == before
     batches = iter(loader)
     next(batches)
@@ -294,7 +294,7 @@ def test_more_workers_than_numba_has_are_no_error(ffcv, raw):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_leaving_early_stops_the_thread(ffcv, raw, error):
-    batches = iter(loaders["ffcv"](reading(raw, batch_size=1)))
+    batches = iter(loaders["ffcv"](request_of(raw, batch_size=1)))
     next(batches)
     assert ffcv_threads()
     with pytest.raises(error):
@@ -304,7 +304,7 @@ def test_leaving_early_stops_the_thread(ffcv, raw, error):
 
 def test_an_iterator_that_is_dropped_stops_its_thread(ffcv, digits):
     for taken in (1, 5):
-        batches = iter(loaders["ffcv"](reading(digits, WHOLE, 10)))
+        batches = iter(loaders["ffcv"](request_of(digits, WHOLE, 10)))
         for _ in range(taken):
             next(batches)
         del batches
@@ -313,7 +313,7 @@ def test_an_iterator_that_is_dropped_stops_its_thread(ffcv, digits):
 
 
 def test_an_iterator_that_waits_for_long_goes_on(ffcv, raw):
-    batches = iter(loaders["ffcv"](reading(raw, batch_size=2)))
+    batches = iter(loaders["ffcv"](request_of(raw, batch_size=2)))
     first = next(batches)
     time.sleep(1.2)  # FFCV's thread looks twice whether somebody takes what it has
     rest = list(batches)
@@ -321,7 +321,7 @@ def test_an_iterator_that_waits_for_long_goes_on(ffcv, raw):
 
 
 def test_two_iterations_at_once_give_both_all(ffcv, raw, packed):
-    pairs = zip(loaders["ffcv"](reading(raw)), loaders["ffcv"](reading(packed)), strict=True)
+    pairs = zip(loaders["ffcv"](request_of(raw)), loaders["ffcv"](request_of(packed)), strict=True)
     first, second = zip(*pairs, strict=True)
     assert torch.equal(torch.cat([it for _, it in first]), read("threads", raw)[1])
     assert torch.equal(torch.cat([it for _, it in second]), read("ffcv", packed)[1])
@@ -336,7 +336,7 @@ def failing(monkeypatch, at):
             raise ZeroDivisionError("by zero")
         done(samples, *rest)
 
-    monkeypatch.setattr(stream, "prepare", fail)
+    monkeypatch.setattr(ffcv_reader, "prepare", fail)
 
 
 @pytest.mark.parametrize("at", [0, 19, 40])
@@ -345,7 +345,7 @@ def test_an_exception_in_ffcvs_thread_names_its_rows(ffcv, raw, monkeypatch, at)
     begin, end = at // 8 * 8, min(at // 8 * 8 + 7, 40)
     message = rf"FFCV stopped at the rows {begin} to {end} of .*photos\.beton': by zero"
     with pytest.raises(SourceError, match=message) as caught:
-        list(loaders["ffcv"](reading(raw)))
+        list(loaders["ffcv"](request_of(raw)))
     assert "--loader threads" in caught.value.hint
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
@@ -354,16 +354,16 @@ def test_rows_before_an_exception_are_handed_out(ffcv, raw, monkeypatch):
     failing(monkeypatch, 40)
     seen = []
     with pytest.raises(SourceError):
-        for rows, _ in loaders["ffcv"](reading(raw)):
+        for rows, _ in loaders["ffcv"](request_of(raw)):
             seen += rows.tolist()
     assert seen == list(range(40))
 
 
 def test_a_thread_that_vanishes_is_noticed(ffcv, raw, monkeypatch):
     failing(monkeypatch, 19)
-    monkeypatch.setattr(stream.Preparing, "_hand_over", lambda self, error: None)
+    monkeypatch.setattr(ffcv_reader.PreparingThread, "_report_error", lambda self, error: None)
     with pytest.raises(SourceError, match=r"FFCV stopped at the rows 16 to 23 of .* it is gone"):
-        list(loaders["ffcv"](reading(raw)))
+        list(loaders["ffcv"](request_of(raw)))
 
 
 @pytest.mark.parametrize("field", ["index", "label"])
@@ -377,7 +377,7 @@ def test_another_row_than_asked_for_is_never_handed_out(ffcv, raw, written, monk
     monkeypatch.setattr(ffcv.iterator, "run_pipeline", shifted)
     seen = []
     with pytest.raises(SourceError, match=rf"FFCV gave another row than 8 of .* its '{field}' is"):
-        for rows, _ in loaders["ffcv"](reading(source)):
+        for rows, _ in loaders["ffcv"](request_of(source)):
             seen += rows.tolist()
     assert seen == list(range(8))
 
@@ -419,9 +419,9 @@ DAMAGE = {
 def test_a_damaged_image_is_named_or_skipped_and_no_row_moves(ffcv, packed, spoilt, damage):
     source = spoilt({6: DAMAGE[damage], 39: DAMAGE[damage]})
     with pytest.raises(SourceError, match=r"spoilt\.beton, 006\.jpg' cannot be read") as caught:
-        list(loaders["ffcv"](reading(source)))
+        list(loaders["ffcv"](request_of(source)))
     assert "--skip-bad-images" in caught.value.hint
-    loader = loaders["ffcv"](reading(source, skip_bad=True))
+    loader = loaders["ffcv"](request_of(source, skip_bad=True))
     rows, images = zip(*loader, strict=True)
     images = torch.cat(images)
     assert np.concatenate(rows).tolist() == list(range(41))
@@ -433,7 +433,7 @@ def test_a_damaged_image_is_named_or_skipped_and_no_row_moves(ffcv, packed, spoi
 
 def test_a_bad_image_is_listed_before_its_batch_and_forgotten_by_the_next_pass(ffcv, spoilt):
     source = spoilt({9: DAMAGE["text"]})
-    loader = loaders["ffcv"](reading(source, skip_bad=True))
+    loader = loaders["ffcv"](request_of(source, skip_bad=True))
     assert [len(loader.bad) for _ in loader] == [0, 1, 1, 1, 1, 1]
     assert [len(loader.bad) for _ in loader] == [0, 1, 1, 1, 1, 1]
 
@@ -473,7 +473,7 @@ def test_a_file_that_was_replaced_meanwhile_is_refused(ffcv, packed, raw, tmp_pa
     shutil.copy(raw.images.path, tmp_path / "y.beton")
     (tmp_path / "y.beton").rename(path)
     with pytest.raises(SourceError, match=r"x\.beton' is not what it was when it was opened"):
-        list(loaders["ffcv"](reading(source)))
+        list(loaders["ffcv"](request_of(source)))
 
 
 def test_images_that_were_missing_when_they_were_packed_are_listed(ffcv, photos, tmp_path):
@@ -483,8 +483,8 @@ def test_images_that_were_missing_when_they_were_packed_are_listed(ffcv, photos,
     path = pack(replace(photos, root=root), tmp_path / "x.beton", skip_bad=True).path
     source = open_beton(path)
     with pytest.raises(SourceError, match=r"x\.beton, 003\.jpg' cannot be read: it is no image"):
-        list(loaders["ffcv"](reading(source)))
-    loader = loaders["ffcv"](reading(source, skip_bad=True))
+        list(loaders["ffcv"](request_of(source)))
+    loader = loaders["ffcv"](request_of(source, skip_bad=True))
     images = torch.cat([images for _, images in loader])
     assert [bad.row for bad in loader.bad] == [3]
     assert not images[3].any()
@@ -493,8 +493,8 @@ def test_images_that_were_missing_when_they_were_packed_are_listed(ffcv, photos,
 def test_an_image_smaller_than_the_crop_is_named(ffcv, packed):
     crop = Preprocessing(None, 150, MEAN, STD)
     with pytest.raises(SourceError, match=r"\.beton, 000\.png' cannot be prepared: .*smaller"):
-        list(loaders["ffcv"](reading(packed, crop)))
-    loader = loaders["ffcv"](reading(packed, crop, skip_bad=True))
+        list(loaders["ffcv"](request_of(packed, crop)))
+    loader = loaders["ffcv"](request_of(packed, crop, skip_bad=True))
     images = torch.cat([images for _, images in loader])
     stored = packed.images.files[0].stored
     small = np.flatnonzero(np.minimum(stored.height, stored.width) < 150).tolist()
@@ -508,21 +508,21 @@ def test_an_image_smaller_than_the_crop_is_named(ffcv, packed):
 
 def test_a_source_of_other_files_is_refused(ffcv, photos):
     with pytest.raises(SourceError, match=r"reads \.beton files, and photos lies in") as caught:
-        loaders["ffcv"](reading(photos))
+        loaders["ffcv"](request_of(photos))
     assert "layerscope pack" in caught.value.hint
 
 
 @pytest.mark.parametrize("resize", [None, 64])
 def test_a_preprocessing_without_one_size_is_refused(ffcv, raw, resize):
     with pytest.raises(SettingsError, match=f"resizes to {resize} and does not crop"):
-        loaders["ffcv"](reading(raw, Preprocessing(resize, None, MEAN, STD)))
+        loaders["ffcv"](request_of(raw, Preprocessing(resize, None, MEAN, STD)))
 
 
 def test_the_decoder_is_named(ffcv, raw):
-    loader = loaders["ffcv"](reading(raw))
+    loader = loaders["ffcv"](request_of(raw))
     assert "FFCV 1." in loader.decoder
     assert "fast DCT" in loader.decoder
-    assert loader.decoder != loaders["threads"](reading(raw)).decoder
+    assert loader.decoder != loaders["threads"](request_of(raw)).decoder
 
 
 ABSENT = {
@@ -555,11 +555,11 @@ def test_without_ffcv_the_message_says_what_to_do(raw, monkeypatch, what):
     def fail():
         raise error
 
-    monkeypatch.setattr(library, "_loaded", fail)
+    monkeypatch.setattr(library, "_load", fail)
     library.library.cache_clear()
     try:
         with pytest.raises(SettingsError, match=message) as caught:
-            loaders["ffcv"](reading(raw))
+            loaders["ffcv"](request_of(raw))
     finally:
         library.library.cache_clear()
     assert hint in caught.value.hint
@@ -570,12 +570,12 @@ def test_without_ffcv_the_message_says_what_to_do(raw, monkeypatch, what):
 QUIET = """
 import sys
 from pathlib import Path
-from layerscope.data import Reading, loaders
+from layerscope.data import ReadRequest, loaders
 from layerscope.data.betons import open_beton
 from layerscope.types import Preprocessing
 source = open_beton(Path(sys.argv[1]))
 usual = Preprocessing(64, 56, (0.5,) * 3, (0.5,) * 3)
-loader = loaders["ffcv"](Reading(source, usual, 8, workers=2))
+loader = loaders["ffcv"](ReadRequest(source, usual, 8, workers=2))
 print(sum(len(rows) for rows, _ in loader))
 batches = iter(loader)
 next(batches)

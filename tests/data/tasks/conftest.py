@@ -1,10 +1,14 @@
 """Small sets in their official layouts."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from layerscope.data import ReadRequest, image_transform, loaders
+from layerscope.types import Preprocessing
 
 JPEG = {"quality": 70}
 
@@ -37,3 +41,25 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("imagenet")
     write_imagenet(root)
     return root
+
+
+PLAIN = Preprocessing(None, None, (0.0,) * 3, (1.0,) * 3)
+"""Leaves images as they are."""
+
+
+def require_pixels(kind, source, pictures):
+    """Let a loader read a whole source, and compare with what each image shows."""
+    batches = loaders[kind](ReadRequest(source, PLAIN, 5, workers=2))
+    images = [image for _, batch in batches for image in batch]
+    assert len(images) == len(pictures) == 12
+    for image, picture in zip(images, pictures, strict=True):
+        assert image.equal(image_transform(PLAIN)(np.asarray(picture)))
+
+
+def require_reading_in_threads(images, count):
+    """Read in several threads and in any order, and compare with one after the other."""
+    alone = [images.read(row) for row in range(count)]
+    rows = np.random.default_rng(0).integers(0, count, 4000)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(images.read, rows.tolist()))
+    assert found == [alone[row] for row in rows]

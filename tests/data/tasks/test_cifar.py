@@ -10,7 +10,7 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from layerscope.data import Reading, framed, image_transform, loaders, open_source
+from layerscope.data import ReadRequest, frame_preprocessing, image_transform, loaders, open_source
 from layerscope.data.sources import tasks
 from layerscope.errors import SourceError
 from layerscope.types import Preprocessing
@@ -142,7 +142,7 @@ def test_the_tasks_say_how_many_classes_there_are():
 def test_a_network_sees_the_whole_image_at_its_own_side(ten, own):
     source = open_source("cifar10", ten)
     pixels, _ = truth(ten / "cifar-10-batches-py", BATCHES, "labels")
-    batches = loaders["threads"](Reading(source, framed(own, source.framing), 8))
+    batches = loaders["threads"](ReadRequest(source, frame_preprocessing(own, source.framing), 8))
     images = torch.cat([images for _, images in batches])
     side = own.crop or 32
     whole = Preprocessing((side, side), None, own.mean, own.std)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from layerscope.data import Reading, image_transform, loaders, open_source, read_image
+from layerscope.data import ReadRequest, image_transform, loaders, open_source, read_image
 from layerscope.errors import SourceError
 from layerscope.types import Preprocessing
 
@@ -154,7 +154,7 @@ def test_validation_is_a_tenth_of_the_training_sequences_and_keeps_them_whole(ro
 def test_a_network_reads_the_images(root):
     source = open_source("co3d", root)
     own = Preprocessing(9, 8, (0.5,) * 3, (0.25,) * 3)
-    ((_, images),) = loaders["threads"](Reading(source, own, 4, rows=[0, 30]))
+    ((_, images),) = loaders["threads"](ReadRequest(source, own, 4, rows=[0, 30]))
     pixels = [read_image(root / source.ids[row]) for row in (0, 30)]
     assert torch.equal(images, torch.stack([image_transform(own)(it) for it in pixels]))
 

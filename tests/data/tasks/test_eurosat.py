@@ -9,8 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
-from layerscope.data import Reading, framed, image_transform, loaders, open_source, read_image
-from layerscope.data.splits import made_up
+from layerscope.data import (
+    ReadRequest,
+    frame_preprocessing,
+    image_transform,
+    loaders,
+    open_source,
+    read_image,
+)
+from layerscope.data.splits import hashed_splits
 from layerscope.data.tasks import eurosat
 from layerscope.errors import SourceError
 from layerscope.types import Preprocessing
@@ -27,7 +34,7 @@ CLASSES = {
     "River": 2500,
     "SeaLake": 3000,
 }
-FRAMED = framed(Preprocessing(256, 224, (0.5,) * 3, (0.25,) * 3), "whole")
+FRAMED = frame_preprocessing(Preprocessing(256, 224, (0.5,) * 3, (0.25,) * 3), "whole")
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +98,7 @@ def test_the_split_is_the_published_one(source):
 def test_the_published_split_can_be_made_again():
     names = [f"{name}/{name}_{i + 1}.jpg" for name, size in CLASSES.items() for i in range(size)]
     labels = np.repeat(np.arange(10), list(CLASSES.values()))
-    splits = made_up(names, labels, seed=0)
+    splits = hashed_splits(names, labels, seed=0)
     listed = json.loads(eurosat.SPLIT.read_text())
     assert listed["seed"] == 0
     for split in ("val", "test"):
@@ -119,7 +126,7 @@ def test_three_folders_are_understood_and_give_one_record(archive, source):
 def test_a_network_sees_the_whole_image(archive, source):
     assert source.framing == "whole"
     rows = [0, 16_000, 26_999]
-    ((got, images),) = loaders["threads"](Reading(source, FRAMED, 4, rows=rows))
+    ((got, images),) = loaders["threads"](ReadRequest(source, FRAMED, 4, rows=rows))
     assert got.tolist() == rows
     pixels = [read_image(archive / "2750" / source.ids[row]) for row in rows]
     assert images.shape == (3, 3, 224, 224)

@@ -5,22 +5,20 @@ import json
 import socket
 import sys
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from layerscope.data import Reading, image_transform, loaders, open_source, thin
+from layerscope.data import open_source, thin_source
 from layerscope.errors import SourceError, UnknownNameError
-from layerscope.types import Preprocessing
+from tests.data.tasks.conftest import require_pixels, require_reading_in_threads
 
 datasets = pytest.importorskip("datasets", reason="needs the hf extra")
 
 NAMES = ["ant", "bee", "cat"]
 TAGS = ["red", "old"]
 COUNTS = {"train": 30, "validation": 8, "test": 9}
-PLAIN = Preprocessing(None, None, (0.0,) * 3, (1.0,) * 3)
 
 
 @pytest.fixture(autouse=True)
@@ -149,28 +147,16 @@ def test_images_are_the_bytes_that_went_in(tmp_path, shards):
 
 
 def test_images_are_read_from_several_threads_at_once(root):
-    source = opened(root)
-    alone = [source.images.read(row) for row in range(47)]
-    rows = np.random.default_rng(0).integers(0, 47, 4000).tolist()
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(source.images.read, rows))
-    assert found == [alone[row] for row in rows]
+    require_reading_in_threads(opened(root).images, 47)
 
 
 @pytest.mark.parametrize("kind", ["threads", "torchvision"])
 def test_loaders_give_the_sets_pixels(root, kind):
-    source = thin(opened(root), 12)
+    source = thin_source(opened(root), 12)
     found = datasets.load_from_disk(str(root))
     rows = [name.split("/") for name in source.ids]
-    expected = [
-        image_transform(PLAIN)(np.asarray(found[word][int(row)]["image"].convert("RGB")))
-        for word, row in rows
-    ]
-    batches = loaders[kind](Reading(source, PLAIN, 5, workers=2))
-    images = [image for _, batch in batches for image in batch]
-    assert len(images) == 12
-    for image, other in zip(images, expected, strict=True):
-        assert image.equal(other)
+    pictures = [found[word][int(row)]["image"].convert("RGB") for word, row in rows]
+    require_pixels(kind, source, pictures)
 
 
 def test_without_test_it_is_validation_that_tests(tmp_path):

@@ -151,7 +151,7 @@ def test_lists_of_the_published_length_are_read_whole(tmp_path, lines, per_class
     assert len(listed) == lines
     path = write_list(tmp_path / "list.txt", listed)
     splits = np.full(len(names), "train")
-    own = in1k._listed(path, names, splits)
+    own = in1k._list_splits(path, names, splits)
     assert (own == 0).sum() == lines
     assert {names[row].split("/")[1] for row in np.flatnonzero(own == 0)} == set(WNIDS)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import ImageFolder
 
-from layerscope.data import Reading, framed, loaders, open_source, read_image
+from layerscope.data import ReadRequest, frame_preprocessing, loaders, open_source, read_image
 from layerscope.data.shifts import open_shift
 from layerscope.data.tasks import inc
 from layerscope.errors import SettingsError, SourceError, UnknownNameError
@@ -64,9 +64,9 @@ def test_a_condition_is_what_torchvision_finds_in_its_folder(whole, place):
 
 def test_images_are_cropped_and_never_resized(whole):
     source = open_shift("inc", whole).conditions[0].open()
-    preprocessing = framed(IMAGENET, source.framing)
+    preprocessing = frame_preprocessing(IMAGENET, source.framing)
     assert (preprocessing.resize, preprocessing.crop) == (None, 20)
-    (_, images), *_ = loaders["threads"](Reading(source, preprocessing, 3))
+    (_, images), *_ = loaders["threads"](ReadRequest(source, preprocessing, 3))
     expected = read_image(source.root / source.ids[1])[2:22, 2:22].transpose(2, 0, 1) / 255
     np.testing.assert_allclose(images[1].numpy(), expected, atol=1e-7)
 

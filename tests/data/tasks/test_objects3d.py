@@ -10,8 +10,11 @@ import torch
 from layerscope.data import open_source
 from layerscope.data.tasks import objects3d
 from layerscope.errors import SourceError
-from layerscope.render.latents import LATENTS
-from layerscope.render.table import HEADER as RENDERED_HEADER
+from layerscope.render import RenderSettings
+from layerscope.render.catalogue import catalogue
+from layerscope.render.table import as_csv
+from layerscope.render.table import table as rendered_table
+from layerscope.rendered_set import LATENTS
 from layerscope.stats.rotation import quaternion_from_euler
 
 
@@ -62,14 +65,22 @@ def test_every_task_has_its_target_and_its_scoring(folder):
     ]
 
 
-def test_columns_and_ranges_are_those_that_are_rendered():
-    assert objects3d.HEADER == RENDERED_HEADER
-    rendered = {name: (low, high) for name, (low, high, _) in LATENTS.items()}
-    assert rendered == objects3d.RANGES
+def test_what_is_rendered_is_read(folder):
+    settings = RenderSettings(objects=6, views=2)
+    rows = rendered_table(catalogue(settings), settings)
+    (folder / "latents.csv").write_bytes(as_csv(rows))
+    for row in rows:
+        (folder / row.image).parent.mkdir(parents=True, exist_ok=True)
+        (folder / row.image).write_bytes(b"x")
+    source = opened(folder)
+    assert list(source.ids) == [row.image for row in rows]
+    assert list(source.splits) == [row.split for row in rows]
+    found = np.concatenate([source.targets[task.name] for task in objects3d.COLUMNS], axis=1)
+    assert found.tolist() == [list(row.latents.values()) for row in rows]
 
 
 def test_within_the_accepted_range_a_pose_has_one_quaternion():
-    low, high = objects3d.RANGES["yaw"]
+    low, high, _ = LATENTS["yaw"]
     corners = torch.cartesian_prod(*[torch.linspace(low, high, 9, dtype=torch.float64)] * 3)
     assert quaternion_from_euler(corners)[:, 3].min() > -1e-12
 
@@ -146,6 +157,17 @@ def test_a_line_that_broke_off_is_named(folder):
     table = folder / "latents.csv"
     table.write_text(table.read_text().rstrip()[:-20])
     with pytest.raises(SourceError, match="line 13, has 10 values for 11 columns"):
+        opened(folder)
+
+
+def test_a_table_that_is_no_text_or_quotes_wrongly_is_named(folder):
+    table = folder / "latents.csv"
+    text = table.read_bytes()
+    table.write_bytes(text.replace(b"mug", b"m\xfcg"))
+    with pytest.raises(SourceError, match="is not UTF-8 text"):
+        opened(folder)
+    table.write_bytes(text.replace(b",mug,", b',"mug,', 1))
+    with pytest.raises(SourceError, match=r"latents\.csv', line 2, is broken"):
         opened(folder)
 
 

@@ -9,7 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from layerscope.data import Reading, framed, image_transform, loaders, open_source, read_image
+from layerscope.data import (
+    ReadRequest,
+    frame_preprocessing,
+    image_transform,
+    loaders,
+    open_source,
+    read_image,
+)
 from layerscope.data.sources import select_tasks, tasks
 from layerscope.errors import SourceError
 from layerscope.types import SPLITS, Preprocessing
@@ -256,9 +263,9 @@ def test_the_tasks_say_what_is_known_before():
 def test_a_network_sees_whole_images(any_set):
     name, root = any_set
     source = open_source(name, root)
-    own = framed(Preprocessing(12, 8, (0.5,) * 3, (0.25,) * 3), source.framing)
+    own = frame_preprocessing(Preprocessing(12, 8, (0.5,) * 3, (0.25,) * 3), source.framing)
     assert own.crop is None
-    ((_, images),) = loaders["threads"](Reading(source, own, 4, rows=[0, 11]))
+    ((_, images),) = loaders["threads"](ReadRequest(source, own, 4, rows=[0, 11]))
     pixels = [read_image(root / source.ids[row]) for row in (0, 11)]
     assert torch.equal(images, torch.stack([image_transform(own)(it) for it in pixels]))
 
@@ -309,7 +316,7 @@ def test_a_factor_that_never_rests_or_never_moves_is_refused(imagenet, tmp_path)
         tmp_path,
         lambda text: text.replace(",Gold,", ",Default,").replace(",Sky,", ",Default,"),
     )
-    with pytest.raises(SourceError, match="No image of the train split answers pug-imagenet-textu"):
+    with pytest.raises(SourceError, match="The train split of pug-imagenet-texture is empty"):
         open_source("pug-imagenet", root, allow_missing=True)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from layerscope.data import Reading, image_transform, loaders, open_source, read_image
+from layerscope.data import ReadRequest, image_transform, loaders, open_source, read_image
 from layerscope.data.sources import select_tasks, tasks
 from layerscope.errors import SourceError
 from layerscope.types import Preprocessing
@@ -151,7 +151,7 @@ def test_the_tasks_are_those_of_the_rendered_set():
 def test_a_network_reads_the_images(root):
     source = open_source("3diebench", root)
     own = Preprocessing(10, 8, (0.5,) * 3, (0.25,) * 3)
-    ((_, images),) = loaders["threads"](Reading(source, own, 4, rows=[7, 799]))
+    ((_, images),) = loaders["threads"](ReadRequest(source, own, 4, rows=[7, 799]))
     pixels = [read_image(root / source.ids[row]) for row in (7, 799)]
     assert torch.equal(images, torch.stack([image_transform(own)(it) for it in pixels]))
 

@@ -5,20 +5,18 @@ import io
 import json
 import tarfile
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from layerscope.data import Reading, image_transform, loaders, open_source, thin
+from layerscope.data import open_source, thin_source
 from layerscope.data.tars import members
 from layerscope.errors import SourceError
-from layerscope.types import Preprocessing
+from tests.data.tasks.conftest import require_pixels, require_reading_in_threads
 
 COUNTS = {"train-000000": 13, "train-000001": 12, "val-000000": 8, "test-000000": 9}
-PLAIN = Preprocessing(None, None, (0.0,) * 3, (1.0,) * 3)
 
 
 def file_of(seed, kind="JPEG"):
@@ -129,27 +127,17 @@ def test_the_library_reads_the_same_keys_and_bytes_in_the_same_order(tmp_path, f
 
 def test_images_are_read_from_several_threads_and_in_any_order(root):
     source = opened(root)
-    alone = [source.images.read(row) for row in range(42)]
-    rows = np.random.default_rng(0).integers(0, 42, 4000)
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(source.images.read, rows.tolist()))
-    assert found == [alone[row] for row in rows]
-    few = source.images.select(rows[:30]).select(np.array([29, 4]))
-    assert [few.read(row) for row in (0, 1)] == [alone[rows[29]], alone[rows[4]]]
+    require_reading_in_threads(source.images, 42)
+    rows = np.random.default_rng(0).integers(0, 42, 30)
+    few = source.images.select(rows).select(np.array([29, 4]))
+    assert [few.read(row) for row in (0, 1)] == [source.images.read(rows[it]) for it in (29, 4)]
 
 
 @pytest.mark.parametrize("kind", ["threads", "torchvision"])
 def test_loaders_give_the_files_pixels(root, kind):
-    source = thin(opened(root), 12)
-    expected = [
-        image_transform(PLAIN)(np.asarray(Image.open(io.BytesIO(source.images.read(row)))))
-        for row in range(12)
-    ]
-    batches = loaders[kind](Reading(source, PLAIN, 5, workers=2))
-    images = [image for _, batch in batches for image in batch]
-    assert len(images) == 12
-    for image, other in zip(images, expected, strict=True):
-        assert image.equal(other)
+    source = thin_source(opened(root), 12)
+    files = [io.BytesIO(source.images.read(row)) for row in range(12)]
+    require_pixels(kind, source, [Image.open(file) for file in files])
 
 
 def test_splits_may_be_folders(tmp_path):

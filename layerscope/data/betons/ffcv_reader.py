@@ -8,12 +8,12 @@ is left.
 
 from __future__ import annotations
 
-import functools
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -43,7 +43,7 @@ _one_at_a_time = threading.Lock()
 layer of numba survives it."""
 
 
-class Part(NamedTuple):
+class PreparedRows(NamedTuple):
     """Rows of one file, prepared."""
 
     images: npt.NDArray[Any]
@@ -54,7 +54,11 @@ class Part(NamedTuple):
     """(n,) what the file says of the rows that were read; None where it says nothing."""
 
 
-class Stream:
+Collect = Callable[[Sequence[Any]], PreparedRows]
+"""Makes the rows of a batch of what FFCV's pipelines give."""
+
+
+class FfcvReader:
     """Reads a file with FFCV.
 
     Args:
@@ -64,7 +68,7 @@ class Stream:
         workers: Threads.
         size: (height, width) of the prepared images.
         resize: What is done to the whole image.
-        kind: With which filter.
+        kind: The filter, ``BILINEAR`` or ``BICUBIC``.
     """
 
     def __init__(
@@ -80,7 +84,7 @@ class Stream:
     ) -> None:
         self._beton = beton
         self._witness = witness
-        used = {beton.image: _Prepare(size, resize, kind)}
+        used = {beton.image: _ImageDecoder(size, resize, kind)}
         if witness is not None:
             used[witness] = library().integers()
         # Results come in the order of the file's fields.
@@ -101,7 +105,7 @@ class Stream:
                     else None
                     for field in beton.fields
                 },
-                custom_fields=_unknown(beton),
+                custom_fields=_custom_fields(beton),
             )
         if self._loader.reader.metadata.tobytes() != beton.metadata.tobytes():
             raise SourceError(
@@ -113,25 +117,25 @@ class Stream:
         for table in (manager.sample_to_pages, manager.page_to_samples, manager.ptr_to_size):
             table.clear()
 
-    def start(self, parts: Sequence[Rows], finish: Finish) -> Preparing:
-        """Return a running thread, which gives a :class:`Part` for each of the parts.
+    def start(self, parts: Sequence[Rows], finish: Finish) -> PreparingThread:
+        """Return a running thread, which gives a :class:`PreparedRows` for each of the parts.
 
         Args:
             parts: Rows of the file that belong together.
             finish: Copies what was prepared out of FFCV's memory.
         """
 
-        def finished(results: Sequence[Any]) -> Part:
+        def collect(results: Sequence[Any]) -> PreparedRows:
             named = dict(zip(self._order, results, strict=True))
             images, refused = named[self._beton.image]
-            told = None if self._witness is None else named[self._witness][:, 0].copy()
-            return Part(finish(images), refused[:, 0] != 0, told)
+            witnessed = None if self._witness is None else named[self._witness][:, 0].copy()
+            return PreparedRows(finish(images), refused[:, 0] != 0, witnessed)
 
         with undisturbed():
-            return _thread_class()(self._loader, parts, finished)
+            return _thread_class()(self._loader, parts, collect)
 
 
-class _Prepare:
+class _ImageDecoder:
     """A decoder of images in FFCV's sense; it asks for nothing of theirs but these methods."""
 
     def __init__(self, size: tuple[int, int], resize: Resize, kind: int) -> None:
@@ -174,16 +178,16 @@ def _interpreted() -> Iterator[None]:
         compiler.set_enabled(before)
 
 
-def _unknown(beton: Beton) -> Mapping[str, Any]:
+def _custom_fields(beton: Beton) -> Mapping[str, Any]:
     """Return what FFCV has to be told of fields that are not its own: how their metadata looks."""
     return {
-        field.name: SimpleNamespace(from_binary=functools.partial(_Own, beton.parts[field.name]))
+        field.name: SimpleNamespace(from_binary=partial(_CustomField, beton.parts[field.name]))
         for field in beton.fields
         if field.kind == CUSTOM
     }
 
 
-class _Own:
+class _CustomField:
     """A field of the user's own, in FFCV's sense."""
 
     def __init__(self, part: np.dtype[Any], _: Any) -> None:
@@ -193,28 +197,26 @@ class _Own:
         """Return nothing: whoever reads the field brings a decoder."""
 
 
-class _LeftError(Exception):
+class _AbandonedError(Exception):
     """Nobody wants the rest of the batches."""
 
 
-class Preparing(threading.Thread):
+class PreparingThread(threading.Thread):
     """FFCV's ``EpochIterator``, which is put behind it: it says why it stopped, and ends when left.
 
     Args:
         loader: FFCV's loader.
         parts: The rows of each batch.
-        finished: Makes a part of the results of FFCV's pipelines.
+        collect: Makes a part of the results of FFCV's pipelines.
     """
 
     output_queue: queue.Queue[Any]
     terminate_event: threading.Event
     loader: Any
 
-    def __init__(
-        self, loader: Any, parts: Sequence[Rows], finished: Callable[[Sequence[Any]], Part]
-    ) -> None:
+    def __init__(self, loader: Any, parts: Sequence[Rows], collect: Collect) -> None:
         self._parts = parts
-        self._finished = finished
+        self._collect = collect
         self._taken = 0
         self._threads: int | None = torch.get_num_threads()
         behind: Any = super()
@@ -229,27 +231,27 @@ class Preparing(threading.Thread):
     def run(self) -> None:
         try:
             super().run()
-        except _LeftError:
+        except _AbandonedError:
             return
         except BaseException as error:  # noqa: BLE001  it is raised where somebody hears it
-            self._hand_over(error)
+            self._report_error(error)
 
-    def run_pipeline(self, *batch: Any) -> Part:
+    def run_pipeline(self, *batch: Any) -> PreparedRows:
         behind: Any = super()
         if self._threads is not None:  # FFCV has just set it, to what it needs itself
             torch.set_num_threads(self._threads)
             self._threads = None
         if self.terminate_event.is_set():
-            raise _LeftError
+            raise _AbandonedError
         with _one_at_a_time:
-            return self._finished(behind.run_pipeline(*batch))
+            return self._collect(behind.run_pipeline(*batch))
 
-    def _hand_over(self, error: BaseException) -> None:
+    def _report_error(self, error: BaseException) -> None:
         while not self.terminate_event.is_set():
             with suppress(queue.Full):
                 return self.output_queue.put(error, timeout=_PATIENCE)
 
-    def take(self) -> Part:
+    def take(self) -> PreparedRows:
         """Return the next part.
 
         Raises:
@@ -261,15 +263,15 @@ class Preparing(threading.Thread):
             except queue.Empty:
                 if self.is_alive() or not self.output_queue.empty():
                     continue
-                raise self._stopped("it is gone") from None
+                raise self._stop_error("it is gone") from None
             if isinstance(result, tuple):
                 self._taken += 1
-                part: Part = result[1]
+                part: PreparedRows = result[1]
                 return part
             reason = (str(result).splitlines() or [""])[0] or type(result).__name__
-            raise self._stopped(reason) from result
+            raise self._stop_error(reason) from result
 
-    def _stopped(self, reason: str) -> SourceError:
+    def _stop_error(self, reason: str) -> SourceError:
         rows = self._parts[min(self._taken, len(self._parts) - 1)]
         return SourceError(
             f"FFCV stopped at the rows {rows.min()} to {rows.max()} of "
@@ -286,6 +288,6 @@ class Preparing(threading.Thread):
             self.join(_MOMENT)
 
 
-@functools.cache
-def _thread_class() -> Callable[[Any, Sequence[Rows], Callable[[Sequence[Any]], Part]], Preparing]:
-    return type("PreparingByFFCV", (Preparing, library().iterator), {})
+@cache
+def _thread_class() -> Callable[[Any, Sequence[Rows], Collect], PreparingThread]:
+    return type("PreparingThreadOfFfcv", (PreparingThread, library().iterator), {})
