@@ -1,7 +1,8 @@
 """Kills writers of a cache and goes on after them; run by test_crashes.py in a process of its own.
 
-Usage: crash_lab.py EXPERIMENT FOLDER, with the pickled header and features in FOLDER/given. Prints
-one line of JSON. Children are forked, so that each takes milliseconds and dies alone.
+Usage: crash_lab.py EXPERIMENT FOLDER [COUNT], with the pickled header and features in FOLDER/given;
+COUNT says how often to kill at random. Prints one line of JSON. Children are forked, so that each
+takes milliseconds and dies alone.
 """
 
 import hashlib
@@ -213,7 +214,7 @@ def at_every_call(given):
     return {"kills": kills, "wrong": wrong[:5]}
 
 
-def at_random(given, count=200, seed=0):
+def at_random(given, count, seed=0):
     """Kill at random moments, twice on the way of every third cache."""
     draw, wrong, kills = random.Random(seed), [], 0
     begin = time.perf_counter()
@@ -395,4 +396,5 @@ EXPERIMENTS = {
 }
 
 if __name__ == "__main__":
-    print(json.dumps(EXPERIMENTS[sys.argv[1]](Given(Path(sys.argv[2])))))  # noqa: T201
+    experiment, folder, *count = sys.argv[1:]
+    print(json.dumps(EXPERIMENTS[experiment](Given(Path(folder)), *map(int, count))))  # noqa: T201

@@ -1,7 +1,6 @@
 """No flipped byte of a feature or a target goes unnoticed, and what is broken is computed again."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from layerscope.cache import (
 )
 from layerscope.cache.hdf5_offsets import place_of
 from layerscope.cache.layout import CHECKSUMS, FEATURES, TARGETS
-from layerscope.cli.main import main
 from layerscope.errors import CacheError
 from layerscope.types import SPLITS
 
@@ -273,15 +271,8 @@ def test_a_cache_that_is_written_or_older_or_a_shard_is_not_repaired(written, he
 
 
 @pytest.fixture
-def door(monkeypatch, capsys):
-    def knock(*words):
-        monkeypatch.setattr(sys, "argv", ["layerscope", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        said = capsys.readouterr()
-        return left.value.code, said.out, said.err
-
-    return knock
+def door(command_line):
+    return command_line
 
 
 def test_the_command_says_what_is_sound_what_is_not_and_what_to_do(door, written):

@@ -21,7 +21,7 @@ from layerscope.runtime.cpus import bound_to
 from layerscope.runtime.ranks import ALONE, Ranks
 from tests.toy_source import NETWORK, ROWS, toy_source, write_images
 
-PLUGIN = Path(__file__).with_name("toy_source.py")
+PLUGIN = Path(__file__).parents[1] / "toy_source.py"
 FEW = ("--cuts", "layer4.*,trunk,head.*", "--batch-size", "8", "--device", "cpu")
 
 
@@ -55,16 +55,24 @@ def run(place, ranks, *words):
     )
 
 
-@pytest.fixture(scope="module")
-def caches(place):
-    found = {}
-    for ranks in (1, 2, 3):
-        done = run(place, ranks, "-o", f"by{ranks}", "--json")
+class Caches(dict):
+    """By the number of ranks, the cache that they write; each is written when it is asked for."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def __missing__(self, ranks):
+        done = run(self.place, ranks, "-o", f"by{ranks}", "--json")
         assert done.returncode == 0, done.stderr
         (row,) = json.loads(done.stdout)["caches"]
         assert (row["status"], row["images"]) == ("written", ROWS)
-        found[ranks] = place / row["path"]
-    return found
+        self[ranks] = self.place / row["path"]
+        return self[ranks]
+
+
+@pytest.fixture(scope="module")
+def caches(place):
+    return Caches(place)
 
 
 def test_ranks_share_views_and_write_what_one_writes(place):
@@ -89,7 +97,7 @@ def test_ranks_share_views_and_write_what_one_writes(place):
             np.testing.assert_allclose(one[cut.key], two[cut.key], rtol=2e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_several_ranks_write_what_one_writes(caches, ranks):
     with open_cache(caches[1]) as one, open_cache(caches[ranks]) as several:
         assert len(several.shards) == ranks
@@ -169,7 +177,10 @@ def test_the_leader_alone_speaks_and_an_error_ends_every_rank(place):
     assert "Traceback (most recent call last):\n  File" not in done.stderr.split("torch")[0]
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize(
+    "ranks",
+    [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)],
+)
 def test_streamed_statistics_are_those_of_the_cache_whatever_the_ranks(place, caches, ranks):
     done = run(place, ranks, "-o", f"stream{ranks}", "--stream", "statistics", "--json")
     assert done.returncode == 0, done.stderr

@@ -92,7 +92,19 @@ NETWORKS = {
 }
 """By architecture: the side of the images, the classifier's layers as pairs of modules (what reads
 their input, what gives their output), and the cuts before ``trunk``."""
-SLOW = ("vgg11", "wide_resnet50_2", "resnext50_32x4d")
+SLOW = (
+    "vgg11",
+    "wide_resnet50_2",
+    "resnext50_32x4d",
+    "densenet121",
+    "mobilenet_v2",
+    "efficientnet_b0",
+    "convnext_tiny",
+    "alexnet",
+    "mnasnet0_5",
+)
+"""What has a sibling of its kind among the others, or costs the most."""
+
 CHECKED_FOR_CROSSINGS = 6
 
 
