@@ -56,8 +56,8 @@ def test_who_was_killed_while_taking_a_stale_lock_is_in_the_way_for_a_moment(pat
     monkeypatch.setattr(module, "GUARDED", 0.3)
     lock = pretend(path, born="1")
     guard = lock.with_name(f"{lock.name}.takeover")
-    guard.touch()
     begin = time.monotonic()
+    guard.touch()
     with Lock(path):
         assert time.monotonic() - begin > 0.2
         assert not guard.exists()
@@ -116,7 +116,7 @@ def test_a_holder_is_renewed(path, monkeypatch):
     with Lock(path):
         file = module.lock_of(path)
         os.utime(file, (0, 0))
-        for _ in range(500):
+        for _ in range(6000):
             if file.stat().st_mtime > 1:
                 break
             time.sleep(0.01)
@@ -167,7 +167,7 @@ def test_of_many_at_once_one_gets_it(path, stale):
         one.start()
     for one in crowd:
         one.join()
-    winners = [won.get(timeout=5)]
+    winners = [won.get(timeout=60)]
     while not won.empty():
         winners.append(won.get())
     assert len(set(winners)) == len(winners)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,8 +124,6 @@ def test_plain_h5py_sees_one_file(caches):
 
 
 def test_merged_shards_are_the_file_that_one_rank_writes(caches, tmp_path):
-    import shutil
-
     shutil.copytree(caches[3].parent, tmp_path / "copy")
     path = tmp_path / "copy" / caches[3].name
     merge(path)
@@ -132,29 +131,36 @@ def test_merged_shards_are_the_file_that_one_rank_writes(caches, tmp_path):
     assert not list(path.parent.glob("*.shards"))
 
 
-def test_a_killed_job_goes_on_with_another_number_of_ranks(place, caches):
+def test_a_killed_job_goes_on_with_another_number_of_ranks(place, caches, tmp_path):
+    shutil.copy(place / "net.toml", tmp_path)
+    shutil.copytree(place / "images", tmp_path / "images")
+    waiting = tmp_path / "images" / "40.png"
+    waiting.unlink()
+    os.mkfifo(waiting)  # whoever reads it waits there to be killed, on however fast a machine
     child = subprocess.Popen(
         command(2, "-o", "killed", "--batch-size", "1"),
-        cwd=place,
+        cwd=tmp_path,
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    parts = place / "killed" / "net@various.shards"
+    parts = tmp_path / "killed" / "net@various.shards"
     while child.poll() is None and rows_in(parts) < 5:
         time.sleep(0.02)
     workers = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
     for process in (child.pid, *map(int, workers)):
         os.kill(process, signal.SIGKILL)
     child.wait()
-    assert not list((place / "killed").glob("*.h5"))
+    assert not list((tmp_path / "killed").glob("*.h5"))
     before = rows_in(parts)
     assert 5 <= before < ROWS
-    done = run(place, 3, "-o", "killed", "--json")
+    waiting.unlink()
+    shutil.copy(place / "images" / "40.png", waiting)
+    done = run(tmp_path, 3, "-o", "killed", "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["caches"]
     assert 5 <= row["resumed_from"] <= before
-    with open_cache(caches[1]) as one, open_cache(place / row["path"]) as resumed:
+    with open_cache(caches[1]) as one, open_cache(tmp_path / row["path"]) as resumed:
         for cut in one.cuts:  # batches of one give the same but for rounding
             np.testing.assert_allclose(one[cut.key], resumed[cut.key], rtol=5e-3, atol=1e-4)
 
