@@ -41,14 +41,28 @@ def _has_gpu():
     return torch.cuda.is_available()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Have fixtures of any scope draw the same numbers, whatever ran before."""
+    _seed_torch()
+
+
 @pytest.fixture(autouse=True)
-def _threads_of_torch():
-    """Give torch its threads back where a command took others: the next test counts on them."""
+def alone():
+    """Begin and leave every test with torch as it would be if no other test ran."""
+    _seed_torch()
     torch = sys.modules.get("torch")
     threads = torch.get_num_threads() if torch else None
     yield
+    # A command may have taken others for the whole process.
     if torch and torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
+
+
+def _seed_torch():
+    torch = sys.modules.get("torch")
+    if torch:
+        torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -164,12 +164,17 @@ def resnet_example(classes: int, wrapper: str = "") -> FamilyExample:
 
 
 @pytest.mark.parametrize(
-    "example",
-    [mlp_example(), resnet_example(5), resnet_example(0), resnet_example(5, "module.")],
+    ("example", "given"),
+    [
+        (mlp_example, ()),
+        (resnet_example, (5,)),
+        (resnet_example, (0,)),
+        (resnet_example, (5, "module.")),
+    ],
     ids=["mlp", "resnet", "resnet without fc", "the ImageNet example"],
 )
-def test_a_file_with_a_classifier_or_without_conforms(example):
-    assert check_family("torchvision", example) == []
+def test_a_file_with_a_classifier_or_without_conforms(example, given):
+    assert check_family("torchvision", example(*given)) == []
 
 
 def test_a_projector_beside_a_resnet_is_not_torchvision_s():
