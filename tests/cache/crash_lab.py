@@ -1,8 +1,8 @@
 """Kills writers of a cache and goes on after them; run by test_crashes.py in a process of its own.
 
 Usage: crash_lab.py EXPERIMENT FOLDER [COUNT], with the pickled header and features in FOLDER/given;
-COUNT says how often to kill at random. Prints one line of JSON. Children are forked, so that each
-takes milliseconds and dies alone.
+COUNT says how often to kill at random, or in how many ways at every call. Prints one line of JSON.
+Children are forked, so that each takes milliseconds and dies alone.
 """
 
 import hashlib
@@ -195,15 +195,18 @@ def one_kill(given, path, arming, delay=None):
     return died, count
 
 
-def at_every_call(given):
-    """Kill before, after and within every call that changes the disk."""
+WAYS = ("before", "halfway", "after")
+
+
+def at_every_call(given, ways):
+    """Kill before, within or after every call that changes the disk, in one way or several."""
     wrong, kills = [], 0
     writer.SYNC_EVERY = 0.0  # every batch, so that there is a kill before and after each
     writer.ThreadPoolExecutor = AtOnce
     total = events(given, lambda: write(given, given.fresh(0)))
     shutil.rmtree(given.fresh(0).parent)
     for last in range(1, total + 1):
-        for when in ("before", "halfway", "after"):
+        for when in (WAYS[(last + way) % len(WAYS)] for way in range(ways)):
             path, what = given.fresh(1), f"call {last} {when}"
             died, count = one_kill(given, path, lambda last=last, when=when: arm(last, when))
             kills += died
