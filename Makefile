@@ -15,7 +15,8 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist
 # What answers within a minute: rooms whose tests start no process and load no zoo of networks.
 FAST := tests/stats tests/verdicts tests/results tests/probing tests/estimators \
   tests/cache tests/test_registry.py
-TOO_SLOW := tests/cache/test_crashes.py tests/cache/test_integrity.py tests/cache/test_lock.py
+TOO_SLOW := $(addprefix tests/,cache/test_crashes.py cache/test_features.py \
+  cache/test_integrity.py cache/test_lock.py estimators/test_measures.py stats/test_softmax.py)
 
 .PHONY: help demo test test-fast test-slow check slurm ffcv lint types docs reference bench clean
 

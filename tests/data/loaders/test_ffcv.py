@@ -582,6 +582,7 @@ next(batches)
 """
 
 
+@pytest.mark.slow  # all is compiled anew
 def test_nothing_is_said_at_import_or_at_the_end(ffcv, raw):
     """Warnings are errors there, and an iteration is still going on when the process ends."""
     done = subprocess.run(

@@ -199,7 +199,11 @@ def training_example(branch: str | None, averaged: str = "state_dict_ema") -> Fa
 
 @pytest.mark.parametrize(
     ("branch", "averaged"),
-    [(None, "state_dict_ema"), ("momentum", "state_dict_ema"), ("momentum", "model_ema")],
+    [
+        (None, "state_dict_ema"),
+        pytest.param("momentum", "state_dict_ema", marks=pytest.mark.slow),
+        ("momentum", "model_ema"),
+    ],
 )
 def test_a_training_checkpoint_conforms(branch, averaged):
     assert check_family("timm", training_example(branch, averaged)) == []

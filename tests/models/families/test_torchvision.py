@@ -102,6 +102,7 @@ SLOW = (
     "convnext_tiny",
     "alexnet",
     "mnasnet0_5",
+    "vit_b_32",
 )
 """What has a sibling of its kind among the others, or costs the most."""
 
