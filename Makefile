@@ -7,11 +7,25 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # FFCV comes as source alone, and is built with these; nothing else of LayerScope needs them.
 FFCV_PACKAGES := g++ pkg-config libopencv-dev libturbojpeg0-dev libglib2.0-0
 
-.PHONY: help demo test slurm ffcv lint types docs reference bench clean
+# A worker for each processor; each takes a good gigabyte, so that eight are the most. `make JOBS=0`
+# runs everything in one process. Who has finished takes over half of what another has left.
+JOBS ?= logical
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist worksteal
+
+# What answers within a minute: rooms whose tests start no process and load no zoo of networks.
+FAST := tests/stats tests/verdicts tests/results tests/probing tests/estimators \
+  tests/cache tests/test_registry.py
+TOO_SLOW := $(addprefix tests/,cache/test_crashes.py cache/test_features.py \
+  cache/test_integrity.py cache/test_lock.py estimators/test_measures.py stats/test_softmax.py)
+
+.PHONY: help demo test test-fast test-slow check slurm ffcv lint types docs reference bench clean
 
 help:
 	@echo "make demo       render, extract, probe and report on the reference checkpoints"
-	@echo "make test       tests, doctests and notebooks"
+	@echo "make test       tests, doctests and notebooks, on all processors"
+	@echo "make test-fast  the tests that answer within a minute"
+	@echo "make test-slow  what make test leaves out: whole products, hundreds of repetitions"
+	@echo "make check      lint, types and the fast tests"
 	@echo "make slurm      a SLURM cluster of one node, and the tests that need it (as root, Debian)"
 	@echo "make ffcv       FFCV, with the system packages that it is built with"
 	@echo "make lint       ruff, codespell and the contract between the rooms"
@@ -25,7 +39,15 @@ demo: .venv/.render
 	$(BIN)/layerscope demo
 
 test: .venv/.dev
-	$(BIN)/python -m pytest --nbmake
+	$(PYTEST) --nbmake
+
+test-fast: .venv/.dev
+	$(PYTEST) $(FAST) $(TOO_SLOW:%=--ignore=%)
+
+test-slow: .venv/.dev
+	$(PYTEST) tests -m 'slow and not slurm'
+
+check: lint types test-fast
 
 slurm: .venv/.dev
 	@SLURM_CONF=$$(tests/slurm/cluster.sh start) && export SLURM_CONF && \

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import grimp
@@ -55,6 +56,11 @@ CONTRACT = tomllib.loads((ROOT.parent / "pyproject.toml").read_text(encoding="ut
 ]["contracts"][0]
 
 
+@cache
+def imported(path: Path) -> frozenset[str]:
+    return frozenset(imports(path))
+
+
 def imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -69,7 +75,7 @@ def room(path: Path) -> str:
 
 @pytest.mark.parametrize("package", sorted(FENCES))
 def test_a_third_party_stays_in_its_rooms(package: str):
-    files = [path for path in ROOT.rglob("*.py") if package in imports(path)]
+    files = [path for path in ROOT.rglob("*.py") if package in imported(path)]
     outside = [str(path.relative_to(ROOT)) for path in files if room(path) not in FENCES[package]]
     assert not outside, f"{package} belongs in {sorted(FENCES[package])} only"
 

@@ -13,9 +13,9 @@ KIND = Task("toy-kind", "toy", "classes", "top-1", "maximise", classes=("a", "b"
 HALF = Task("toy-half", "toy", "classes", "top-1", "maximise", classes=("even", "odd"))
 POSE = Task("toy-pose", "toy", "latents", "mse", "minimise", encoding="raw")
 HUE = Task("toy-hue", "toy", "latents", "mse", "minimise", encoding="circular", period=1.0)
-NETWORK = """
+CARD = """
 family = "layerscope"
-seed = 1
+seed = {seed}
 [architecture]
 trunk = "resnet18"
 width = 4
@@ -27,6 +27,7 @@ crop = 32
 mean = [0.5, 0.5, 0.5]
 std = [0.25, 0.25, 0.25]
 """
+NETWORK = CARD.format(seed=1)
 
 
 def toy_source(root: Path, allow_missing: bool = False) -> Source:

@@ -1,7 +1,8 @@
 """Kills writers of a cache and goes on after them; run by test_crashes.py in a process of its own.
 
-Usage: crash_lab.py EXPERIMENT FOLDER, with the pickled header and features in FOLDER/given. Prints
-one line of JSON. Children are forked, so that each takes milliseconds and dies alone.
+Usage: crash_lab.py EXPERIMENT FOLDER [COUNT], with the pickled header and features in FOLDER/given;
+COUNT says how often to kill at random, or in how many ways at every call. Prints one line of JSON.
+Children are forked, so that each takes milliseconds and dies alone.
 """
 
 import hashlib
@@ -194,15 +195,18 @@ def one_kill(given, path, arming, delay=None):
     return died, count
 
 
-def at_every_call(given):
-    """Kill before, after and within every call that changes the disk."""
+WAYS = ("before", "halfway", "after")
+
+
+def at_every_call(given, ways):
+    """Kill before, within or after every call that changes the disk, in one way or several."""
     wrong, kills = [], 0
     writer.SYNC_EVERY = 0.0  # every batch, so that there is a kill before and after each
     writer.ThreadPoolExecutor = AtOnce
     total = events(given, lambda: write(given, given.fresh(0)))
     shutil.rmtree(given.fresh(0).parent)
     for last in range(1, total + 1):
-        for when in ("before", "halfway", "after"):
+        for when in (WAYS[(last + way) % len(WAYS)] for way in range(ways)):
             path, what = given.fresh(1), f"call {last} {when}"
             died, count = one_kill(given, path, lambda last=last, when=when: arm(last, when))
             kills += died
@@ -213,7 +217,7 @@ def at_every_call(given):
     return {"kills": kills, "wrong": wrong[:5]}
 
 
-def at_random(given, count=200, seed=0):
+def at_random(given, count, seed=0):
     """Kill at random moments, twice on the way of every third cache."""
     draw, wrong, kills = random.Random(seed), [], 0
     begin = time.perf_counter()
@@ -395,4 +399,5 @@ EXPERIMENTS = {
 }
 
 if __name__ == "__main__":
-    print(json.dumps(EXPERIMENTS[sys.argv[1]](Given(Path(sys.argv[2])))))  # noqa: T201
+    experiment, folder, *count = sys.argv[1:]
+    print(json.dumps(EXPERIMENTS[experiment](Given(Path(folder)), *map(int, count))))  # noqa: T201

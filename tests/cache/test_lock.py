@@ -56,8 +56,8 @@ def test_who_was_killed_while_taking_a_stale_lock_is_in_the_way_for_a_moment(pat
     monkeypatch.setattr(module, "GUARDED", 0.3)
     lock = pretend(path, born="1")
     guard = lock.with_name(f"{lock.name}.takeover")
-    guard.touch()
     begin = time.monotonic()
+    guard.touch()
     with Lock(path):
         assert time.monotonic() - begin > 0.2
         assert not guard.exists()
@@ -116,7 +116,7 @@ def test_a_holder_is_renewed(path, monkeypatch):
     with Lock(path):
         file = module.lock_of(path)
         os.utime(file, (0, 0))
-        for _ in range(500):
+        for _ in range(6000):
             if file.stat().st_mtime > 1:
                 break
             time.sleep(0.01)
@@ -141,14 +141,15 @@ def test_half_a_lock_counts_as_one_that_is_being_written(path):
         Lock(path)
 
 
-def contend(path, start, won):
+def contend(path, start, looked, won):
     start.wait()
     try:
         taken = Lock(path)
     except CacheError:
+        looked.wait()
         return
     won.put(os.getpid())
-    time.sleep(0.5)  # longer than the others need to look
+    looked.wait()  # every other has looked while it was held
     taken.release()
 
 
@@ -156,16 +157,17 @@ def contend(path, start, won):
 def test_of_many_at_once_one_gets_it(path, stale):
     if stale:
         pretend(path, born="1")
-    context = multiprocessing.get_context("spawn")
-    start, won = context.Event(), context.Queue()
-    crowd = [context.Process(target=contend, args=(path, start, won)) for _ in range(4)]
+    # Forked of one process that has loaded this file: four times torch take their time.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    start, looked = (context.Barrier(4, timeout=60) for _ in range(2))
+    won = context.Queue()
+    crowd = [context.Process(target=contend, args=(path, start, looked, won)) for _ in range(4)]
     for one in crowd:
         one.start()
-    start.set()
     for one in crowd:
         one.join()
-    winners = [won.get(timeout=5)]
-    # A process that was so slow to start that the first had finished may have had it after.
+    winners = [won.get(timeout=60)]
     while not won.empty():
         winners.append(won.get())
     assert len(set(winners)) == len(winners)

@@ -13,6 +13,12 @@ DRAW = np.random.default_rng(0)
 PLAIN = DRAW.standard_normal((64, 5)).astype(np.float32)
 
 
+@pytest.fixture(autouse=True)
+def from_the_start(monkeypatch):
+    """No test's numbers depend on which others ran before it."""
+    monkeypatch.setitem(globals(), "DRAW", np.random.default_rng(0))
+
+
 def chosen(rows, asked="float16"):
     return choose_storage({"a@mean": np.float32(rows)}, asked)["a@mean"]
 

@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import sys
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
-from layerscope.cli.main import main
-from tests.extraction.test_extract import CARD, DATA, ROWS, source, stored
+from tests.extraction.test_extract import DATA, ROWS, source, stored
+from tests.toy_source import CARD
 
 __all__ = ["source"]
 
@@ -17,7 +16,7 @@ Usage = namedtuple("Usage", "total used free")
 
 
 @pytest.fixture
-def door(source, tmp_path, monkeypatch, capsys):
+def door(source, tmp_path, monkeypatch, command_line):
     from layerscope.data import sources
     from tests.extraction.test_extract import toy_source
 
@@ -26,15 +25,7 @@ def door(source, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for seed in (1, 2):
         Path(f"net{seed}.toml").write_text(CARD.format(seed=seed))
-
-    def knock(*words):
-        monkeypatch.setattr(sys, "argv", ["layerscope", *words])
-        with pytest.raises(SystemExit) as left:
-            main()
-        said = capsys.readouterr()
-        return left.value.code, said.out, said.err
-
-    return knock
+    return command_line
 
 
 @pytest.fixture

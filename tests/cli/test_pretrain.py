@@ -49,8 +49,8 @@ def pretrain(data, output, *options):
 
 
 @pytest.mark.parametrize(("method", "output"), [("simclr", 0), ("rotation", 4)])
-def test_it_writes_weights_and_a_card_that_load_together(data, tmp_path, method, output):
-    result = pretrain(data, tmp_path / "mine.safetensors", method, "--json")
+def test_it_writes_weights_and_a_card_that_load_together(few, tmp_path, method, output):
+    result = pretrain(few, tmp_path / "mine.safetensors", method, *SMALL, "--json")
     assert result.exit_code == 0, result.output
     card = tomllib.loads((tmp_path / "mine.toml").read_text())
     assert json.loads(result.stdout)["card"] == str(tmp_path / "mine.toml")
@@ -62,9 +62,9 @@ def test_it_writes_weights_and_a_card_that_load_together(data, tmp_path, method,
     assert [cut.width for cut in model.cuts[-4:]] == [64] * 4
 
 
-def test_the_same_recipe_gives_the_same_weights(data, tmp_path):
+def test_the_same_recipe_gives_the_same_weights(few, tmp_path):
     for name in ("first", "second"):
-        assert pretrain(data, tmp_path / f"{name}.safetensors", "rotation").exit_code == 0
+        assert pretrain(few, tmp_path / f"{name}.safetensors", "rotation", *SMALL).exit_code == 0
     weights = [load(tmp_path / f"{name}.safetensors") for name in ("first", "second")]
     assert weights[0].checkpoint.sha256 == weights[1].checkpoint.sha256
 

@@ -1,17 +1,15 @@
 """A series through the door: one cache for each checkpoint, with what tells it from the others."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from layerscope.cache import check_cache, merge, open_cache
-from layerscope.cli.main import main
 from layerscope.data import sources
 from layerscope.results.store import open_results
-from tests.toy_source import NETWORK, toy_source, write_images
+from tests.toy_source import CARD, NETWORK, toy_source, write_images
 
 
 @pytest.fixture(scope="module")
@@ -22,22 +20,18 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture
-def door(images, tmp_path, monkeypatch, capsys):
+def door(images, tmp_path, monkeypatch, command_line):
     sources.names()
     monkeypatch.setitem(sources._items, "various", toy_source)
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()
     for epoch in (2, 10):
-        Path(f"runs/epoch_{epoch}.toml").write_text(NETWORK.replace("seed = 1", f"seed = {epoch}"))
+        Path(f"runs/epoch_{epoch}.toml").write_text(CARD.format(seed=epoch))
 
     def knock(command, *words):
         data = ("--data", f"various={images}", "--cuts", "head.*", "--limit", "30")
         given = (*words, *data, "--device", "cpu") if command == "extract" else words
-        monkeypatch.setattr(sys, "argv", ["layerscope", command, *given])
-        with pytest.raises(SystemExit) as left:
-            main()
-        said = capsys.readouterr()
-        return left.value.code, said.out, said.err
+        return command_line(command, *given)
 
     return knock
 

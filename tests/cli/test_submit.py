@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from layerscope.cli import slurm
-from layerscope.cli.main import main
 from layerscope.errors import ClusterError
 from layerscope.runtime import cluster as job
 from layerscope.runtime.cluster import ClusterCommand
@@ -22,17 +21,9 @@ EXTRACT = ("extract", "a.pth", "b.pth", "--data", "in1k=x", "--data", "clevr=y")
 
 
 @pytest.fixture
-def door(tmp_path, monkeypatch, capsys):
+def door(tmp_path, monkeypatch, command_line):
     monkeypatch.chdir(tmp_path)
-
-    def knock(*words):
-        monkeypatch.setattr(sys, "argv", ["layerscope", *words])
-        with pytest.raises(SystemExit) as left:
-            main()
-        said = capsys.readouterr()
-        return left.value.code, said.out, said.err
-
-    return knock
+    return command_line
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The main job on data sets as people downloaded them: extract, then probe."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,7 @@ import pytest
 from PIL import Image
 
 from layerscope.cache import open_cache
-from layerscope.cli.main import main
-from tests.extraction.test_extract import CARD
+from tests.toy_source import CARD
 
 SIDE = 16
 
@@ -73,18 +71,10 @@ def write_clevr(root, rng):
 
 
 @pytest.fixture
-def door(tmp_path, monkeypatch, capsys):
+def door(tmp_path, monkeypatch, command_line):
     monkeypatch.chdir(tmp_path)
     Path("net.toml").write_text(CARD.format(seed=1))
-
-    def knock(*words):
-        monkeypatch.setattr(sys, "argv", ["layerscope", *words])
-        with pytest.raises(SystemExit) as left:
-            main()
-        said = capsys.readouterr()
-        return left.value.code, said.out, said.err
-
-    return knock
+    return command_line
 
 
 def test_three_data_sets_from_their_folders_to_their_verdicts(door, tmp_path, monkeypatch):

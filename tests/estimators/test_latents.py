@@ -17,6 +17,12 @@ RNG = np.random.default_rng(0)
 N = 600
 
 
+@pytest.fixture(autouse=True)
+def from_the_start(monkeypatch):
+    """No test's numbers depend on which others ran before it."""
+    monkeypatch.setitem(globals(), "RNG", np.random.default_rng(0))
+
+
 def latent(name: str, encoding: str = "raw", **more) -> Task:
     return Task(name, "memory", "latents", "mse", "minimise", encoding=encoding, **more)
 

@@ -17,6 +17,12 @@ N = 500
 TASK = Task("y", "memory", "classes", "top-1", "maximise")
 
 
+@pytest.fixture(autouse=True)
+def from_the_start(monkeypatch):
+    """No test's numbers depend on which others ran before it."""
+    monkeypatch.setitem(globals(), "RNG", np.random.default_rng(0))
+
+
 def scores(view, task: Task = TASK):
     return {score.metric: score for score in estimators["logistic"](0).score(view, [task])}
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 from PIL import Image
 
 from layerscope.cache import open_cache
-from layerscope.cli.main import main
 from layerscope.data import image_transform, open_source, read_image
 from layerscope.data.shifts import open_shift
 from layerscope.data.tasks import inc
@@ -22,7 +20,7 @@ from layerscope.extraction.extract import extract
 from layerscope.models import load
 from layerscope.types import Preprocessing
 from tests.data.tasks.conftest import wnids
-from tests.extraction.test_extract import CARD
+from tests.toy_source import CARD
 
 CLASSES = sorted(wnids(3))
 COLOURS = {CLASSES[0]: (200, 60, 60), CLASSES[1]: (60, 200, 60), CLASSES[2]: (60, 60, 200)}
@@ -229,16 +227,11 @@ def test_a_bad_image_stops_or_is_left_out_and_counted(made, model, cache, tmp_pa
 
 
 @pytest.fixture
-def door(made, tmp_path, monkeypatch, capsys):
+def door(made, tmp_path, monkeypatch, command_line):
     monkeypatch.chdir(made)
 
     def knock(*words):
-        words = ["layerscope", "evaluate", *words, "-o", str(tmp_path), "--device", "cpu"]
-        monkeypatch.setattr(sys, "argv", words)
-        with pytest.raises(SystemExit) as left:
-            main()
-        said = capsys.readouterr()
-        return left.value.code, said.out, said.err
+        return command_line("evaluate", *words, "-o", tmp_path, "--device", "cpu")
 
     return knock
 

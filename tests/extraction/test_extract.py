@@ -19,7 +19,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from layerscope.cache import open_cache
-from layerscope.cli.main import main
 from layerscope.data import image_transform, read_image, sources
 from layerscope.errors import CacheError, CheckpointError, DeviceError, SourceError
 from layerscope.extraction.capture import relative_difference, state_hash
@@ -29,6 +28,7 @@ from layerscope.models.cuts import Stop, cut_points, trace
 from layerscope.runtime.device import choose_device
 from layerscope.runtime.ranks import ALONE, Ranks
 from layerscope.types import SPLITS, Checkpoint, CutPoint, Preprocessing, Source, Task
+from tests.toy_source import CARD
 
 # Exactly what a network gives is kept by float32 alone; float16 has tests of its own.
 extract = partial(extract_as_asked, storage="float32")
@@ -273,7 +273,8 @@ def test_a_killed_extraction_resumes_to_the_same_bits(model, source, out, tmp_pa
         "case.kill_after(Path(sys.argv[2]), Path(sys.argv[3]), 2)"
     )
     child = [sys.executable, "-c", code, __file__, str(source.root), str(out)]
-    assert subprocess.run(child, check=False).returncode == -signal.SIGKILL
+    root = Path(__file__).parents[2]  # where the package of the tests is found
+    assert subprocess.run(child, check=False, cwd=root).returncode == -signal.SIGKILL
     part = out / "toy-net@toy.h5.part"
     with pytest.raises(CacheError, match="incomplete"):
         open_cache(part)
@@ -490,38 +491,15 @@ def test_a_device_that_is_not_there_is_an_error_and_auto_is_not():
 
 # Through the door: the same as a user types it.
 
-CARD = """
-family = "layerscope"
-seed = {seed}
-[architecture]
-trunk = "resnet18"
-width = 4
-head = [8, 6]
-output = 0
-[preprocessing]
-resize = 32
-crop = 32
-mean = [0.5, 0.5, 0.5]
-std = [0.25, 0.25, 0.25]
-"""
-
 
 @pytest.fixture
-def door(source, tmp_path, monkeypatch, capsys):
+def door(source, tmp_path, monkeypatch, command_line):
     sources.names()
     monkeypatch.setitem(sources._items, "toy", toy_source)
     monkeypatch.chdir(tmp_path)
     for seed in (1, 2):
         Path(f"net{seed}.toml").write_text(CARD.format(seed=seed))
-
-    def knock(*words):
-        monkeypatch.setattr(sys, "argv", ["layerscope", "extract", *words])
-        with pytest.raises(SystemExit) as left:
-            main()
-        said = capsys.readouterr()
-        return left.value.code, said.out, said.err
-
-    return knock
+    return partial(command_line, "extract")
 
 
 DATA = ("--data", "toy=images", "--device", "cpu")

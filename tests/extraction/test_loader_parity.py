@@ -1,8 +1,8 @@
 """Two loaders compared: nothing where they agree, and the very difference where they do not."""
 
 import json
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from layerscope.cli.main import main
 from layerscope.data import image_transform, read_image
 from layerscope.errors import SettingsError, SourceError
 from layerscope.extraction.loader_parity import compare_loaders
 from layerscope.models import load
-from tests.extraction.test_extract import CARD, ROWS, source, toy_model, toy_source
+from tests.extraction.test_extract import ROWS, source, toy_model, toy_source
+from tests.toy_source import CARD
 
 __all__ = ["source"]
 
@@ -78,7 +78,7 @@ def test_a_bad_image_is_named(source):
         )
 
 
-def test_through_the_door(source, tmp_path, monkeypatch, capsys):
+def test_through_the_door(source, tmp_path, monkeypatch, command_line):
     from layerscope.data import sources
 
     sources.names()
@@ -86,13 +86,7 @@ def test_through_the_door(source, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("net.toml").write_text(CARD.format(seed=1))
     words = ["net.toml", "--data", "toy=images", "--images", "5", "--device", "cpu"]
-
-    def knock(*more):
-        monkeypatch.setattr(sys, "argv", ["layerscope", "check", "preprocessing", *words, *more])
-        with pytest.raises(SystemExit) as left:
-            main()
-        return left.value.code, *capsys.readouterr()
-
+    knock = partial(command_line, "check", "preprocessing", *words)
     code, out, err = knock("--cuts", "trunk,head.*")
     assert code == 0, err
     assert "threads against torchvision, 5 images." in out

@@ -1,7 +1,6 @@
 """Statistics without features: those of the cache that was never written, enough for its probes."""
 
 import json
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,6 @@ from sklearn.neighbors import NearestCentroid
 
 from layerscope.cache import collection, find_caches, open_cache, open_statistics
 from layerscope.cache.label import write_label
-from layerscope.cli.main import main
 from layerscope.data import sources
 from layerscope.errors import CacheError, LayerScopeError, UnknownNameError
 from layerscope.estimators.regression import encode
@@ -234,17 +232,11 @@ def test_a_damaged_file_and_other_files_are_refused(found, tmp_path, cache):
 
 
 @pytest.fixture
-def door(place, monkeypatch, capsys, tmp_path):
+def door(place, monkeypatch, command_line, tmp_path):
     def knock(*words):
         monkeypatch.setitem(sources._items, "various", toy_source)
-        shared = ["--data", f"various={place / 'images'}", "--device", "cpu", "-o", str(tmp_path)]
-        monkeypatch.setattr(
-            sys, "argv", ["layerscope", "extract", str(place / "net.toml"), *shared, *words]
-        )
-        with pytest.raises(SystemExit) as left:
-            main()
-        said = capsys.readouterr()
-        return left.value.code, said.out, said.err
+        shared = ["--data", f"various={place / 'images'}", "--device", "cpu", "-o", tmp_path]
+        return command_line("extract", place / "net.toml", *shared, *words)
 
     return knock
 

@@ -1,7 +1,6 @@
 """Caches of augmented views: which rows there are, and that nothing but the seed decides them."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 from PIL import Image
 
 from layerscope.cache import check_cache, merge, open_cache, open_statistics, repair
-from layerscope.cli.main import main
 from layerscope.data import (
     ReadRequest,
     ViewSettings,
@@ -244,18 +242,14 @@ def test_what_cannot_be_viewed_is_said(model, source, place):
 
 
 @pytest.fixture
-def door(place, monkeypatch, capsys):
+def door(place, monkeypatch, command_line):
     sources.names()
     monkeypatch.setitem(sources._items, "various", toy_source)
     monkeypatch.chdir(place)
 
     def knock(command, *words):
         data = ("--data", "various=images", "--cuts", "head.*", "--device", "cpu")
-        monkeypatch.setattr(sys, "argv", ["layerscope", command, "net.toml", *data, *words])
-        with pytest.raises(SystemExit) as left:
-            main()
-        said = capsys.readouterr()
-        return left.value.code, said.out, said.err
+        return command_line(command, "net.toml", *data, *words)
 
     return knock
 

@@ -79,7 +79,15 @@ def test_every_call_of_a_reused_module_is_a_layer_of_its_own():
     assert not torch.equal(captured["inner"], captured["outer"])
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "resnet50",
+        "resnext50_32x4d",
+        pytest.param("wide_resnet50_2", marks=pytest.mark.slow),
+    ],
+)
 def test_features_of_a_torchvision_file_equal_a_plain_forward(name, tmp_path):
     torch.manual_seed(0)
     original = getattr(torchvision.models, name)().eval()

@@ -31,6 +31,12 @@ RNG = np.random.default_rng(7)
 USUAL = np.repeat(np.int8([0, 1, 2]), [720, 240, 240])
 
 
+@pytest.fixture(autouse=True)
+def from_the_start(monkeypatch):
+    """No test's numbers depend on which others ran before it."""
+    monkeypatch.setitem(globals(), "RNG", np.random.default_rng(7))
+
+
 def latent(name: str) -> Task:
     return Task(name, "memory", "latents", "mse", "minimise", encoding="raw")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from layerscope.runtime.cpus import bound_to
 from layerscope.runtime.ranks import ALONE, Ranks
 from tests.toy_source import NETWORK, ROWS, toy_source, write_images
 
-PLUGIN = Path(__file__).with_name("toy_source.py")
+PLUGIN = Path(__file__).parents[1] / "toy_source.py"
 FEW = ("--cuts", "layer4.*,trunk,head.*", "--batch-size", "8", "--device", "cpu")
 
 
@@ -55,16 +56,24 @@ def run(place, ranks, *words):
     )
 
 
-@pytest.fixture(scope="module")
-def caches(place):
-    found = {}
-    for ranks in (1, 2, 3):
-        done = run(place, ranks, "-o", f"by{ranks}", "--json")
+class Caches(dict):
+    """By the number of ranks, the cache that they write; each is written when it is asked for."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def __missing__(self, ranks):
+        done = run(self.place, ranks, "-o", f"by{ranks}", "--json")
         assert done.returncode == 0, done.stderr
         (row,) = json.loads(done.stdout)["caches"]
         assert (row["status"], row["images"]) == ("written", ROWS)
-        found[ranks] = place / row["path"]
-    return found
+        self[ranks] = self.place / row["path"]
+        return self[ranks]
+
+
+@pytest.fixture(scope="module")
+def caches(place):
+    return Caches(place)
 
 
 def test_ranks_share_views_and_write_what_one_writes(place):
@@ -89,7 +98,7 @@ def test_ranks_share_views_and_write_what_one_writes(place):
             np.testing.assert_allclose(one[cut.key], two[cut.key], rtol=2e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_several_ranks_write_what_one_writes(caches, ranks):
     with open_cache(caches[1]) as one, open_cache(caches[ranks]) as several:
         assert len(several.shards) == ranks
@@ -115,8 +124,6 @@ def test_plain_h5py_sees_one_file(caches):
 
 
 def test_merged_shards_are_the_file_that_one_rank_writes(caches, tmp_path):
-    import shutil
-
     shutil.copytree(caches[3].parent, tmp_path / "copy")
     path = tmp_path / "copy" / caches[3].name
     merge(path)
@@ -124,29 +131,36 @@ def test_merged_shards_are_the_file_that_one_rank_writes(caches, tmp_path):
     assert not list(path.parent.glob("*.shards"))
 
 
-def test_a_killed_job_goes_on_with_another_number_of_ranks(place, caches):
+def test_a_killed_job_goes_on_with_another_number_of_ranks(place, caches, tmp_path):
+    shutil.copy(place / "net.toml", tmp_path)
+    shutil.copytree(place / "images", tmp_path / "images")
+    waiting = tmp_path / "images" / "40.png"
+    waiting.unlink()
+    os.mkfifo(waiting)  # whoever reads it waits there to be killed, on however fast a machine
     child = subprocess.Popen(
         command(2, "-o", "killed", "--batch-size", "1"),
-        cwd=place,
+        cwd=tmp_path,
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    parts = place / "killed" / "net@various.shards"
+    parts = tmp_path / "killed" / "net@various.shards"
     while child.poll() is None and rows_in(parts) < 5:
         time.sleep(0.02)
     workers = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
     for process in (child.pid, *map(int, workers)):
         os.kill(process, signal.SIGKILL)
     child.wait()
-    assert not list((place / "killed").glob("*.h5"))
+    assert not list((tmp_path / "killed").glob("*.h5"))
     before = rows_in(parts)
     assert 5 <= before < ROWS
-    done = run(place, 3, "-o", "killed", "--json")
+    waiting.unlink()
+    shutil.copy(place / "images" / "40.png", waiting)
+    done = run(tmp_path, 3, "-o", "killed", "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["caches"]
     assert 5 <= row["resumed_from"] <= before
-    with open_cache(caches[1]) as one, open_cache(place / row["path"]) as resumed:
+    with open_cache(caches[1]) as one, open_cache(tmp_path / row["path"]) as resumed:
         for cut in one.cuts:  # batches of one give the same but for rounding
             np.testing.assert_allclose(one[cut.key], resumed[cut.key], rtol=5e-3, atol=1e-4)
 
@@ -169,7 +183,10 @@ def test_the_leader_alone_speaks_and_an_error_ends_every_rank(place):
     assert "Traceback (most recent call last):\n  File" not in done.stderr.split("torch")[0]
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize(
+    "ranks",
+    [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)],
+)
 def test_streamed_statistics_are_those_of_the_cache_whatever_the_ranks(place, caches, ranks):
     done = run(place, ranks, "-o", f"stream{ranks}", "--stream", "statistics", "--json")
     assert done.returncode == 0, done.stderr

@@ -13,27 +13,14 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.toy_source import CARD
+
 pytestmark = pytest.mark.slurm
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "objects3d.zip"
 CHECKPOINT, LIMIT = "simclr-objects3d", 900
 PATIENCE = 600
 """Seconds after which something that has not happened never will."""
-
-CARD = """
-family = "layerscope"
-seed = {seed}
-[architecture]
-trunk = "resnet18"
-width = 4
-head = [8, 6]
-output = 0
-[preprocessing]
-resize = 32
-crop = 32
-mean = [0.5, 0.5, 0.5]
-std = [0.25, 0.25, 0.25]
-"""
 
 SHOW_RANKS = """
 import os

@@ -10,6 +10,12 @@ from layerscope.stats.standard_error import standard_errors
 DRAW = torch.Generator().manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def from_the_start(monkeypatch):
+    """No test's numbers depend on which others ran before it."""
+    monkeypatch.setitem(globals(), "DRAW", torch.Generator().manual_seed(0))
+
+
 def test_of_rows_alone_it_is_the_textbooks():
     rows = torch.randn(50, 3, generator=DRAW, dtype=torch.float64)
     expected = rows.std(0) / math.sqrt(50)

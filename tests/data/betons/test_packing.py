@@ -304,7 +304,7 @@ from layerscope.data import open_source
 from layerscope.data.betons import pack
 def wait(_):
     print("packing", flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 pack(open_source("objects3d", Path(sys.argv[1])), Path(sys.argv[2]), progress=wait)
 """
 

@@ -178,5 +178,5 @@ def written(ffcv, pixels, tmp_path_factory):
         writer.complete()
     script = root / "both_ways.py"
     script.write_text(BOTH_WAYS)
-    subprocess.run([sys.executable, script, root], check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, script, root], check=True, capture_output=True, timeout=900)
     return root

@@ -582,13 +582,14 @@ next(batches)
 """
 
 
+@pytest.mark.slow  # all is compiled anew
 def test_nothing_is_said_at_import_or_at_the_end(ffcv, raw):
     """Warnings are errors there, and an iteration is still going on when the process ends."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", QUIET, raw.images.path],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "41\n", "")

@@ -88,7 +88,20 @@ NETWORKS = {
 }
 """By architecture: the side of the images, the classifier, and the cuts before ``trunk``."""
 
-SLOW = ("resnet26d", "resnetblur18", "resnetv2_50", "mobilenetv2_050")
+SLOW = (
+    "resnet26d",
+    "resnetblur18",
+    "resnetv2_50",
+    "seresnet18",
+    "resnest14d",
+    "densenet121",
+    "mobilenetv2_050",
+    "eva02_tiny_patch14_224",
+    "swin_tiny_patch4_window7_224",
+    "coatnet_pico_rw_224",
+)
+"""What has a sibling of its kind among the others, or costs the most."""
+
 CHECKED_FOR_CROSSINGS = 4
 """Cuts of networks that take large images only."""
 
@@ -186,7 +199,11 @@ def training_example(branch: str | None, averaged: str = "state_dict_ema") -> Fa
 
 @pytest.mark.parametrize(
     ("branch", "averaged"),
-    [(None, "state_dict_ema"), ("momentum", "state_dict_ema"), ("momentum", "model_ema")],
+    [
+        (None, "state_dict_ema"),
+        pytest.param("momentum", "state_dict_ema", marks=pytest.mark.slow),
+        ("momentum", "model_ema"),
+    ],
 )
 def test_a_training_checkpoint_conforms(branch, averaged):
     assert check_family("timm", training_example(branch, averaged)) == []

@@ -47,7 +47,12 @@ def example(
 
 
 @pytest.mark.parametrize(
-    ("width", "blocks"), [(8, (1, 1, 1, 1)), (16, (1, 1, 1, 1)), (4, (3, 24, 36, 3))]
+    ("width", "blocks"),
+    [
+        (8, (1, 1, 1, 1)),
+        (16, (1, 1, 1, 1)),
+        pytest.param(4, (3, 24, 36, 3), marks=pytest.mark.slow),
+    ],
 )
 def test_every_cut_equals_a_plain_forward_at_any_width_and_depth(width, blocks):
     assert check_family("vicreg", example(width, blocks)) == []
