@@ -44,7 +44,7 @@ def family(path: File, as_json: Json = False) -> None:
       layerscope check family mine.py
       layerscope check family mine.py --json
     """
-    from layerscope.models import families
+    from layerscope.models.families import families
     from layerscope.testing import check_family
 
     missing = CheckpointError(
@@ -70,7 +70,7 @@ def task(path: File, as_json: Json = False) -> None:
       layerscope check task mine.py
       layerscope check task mine.py --json
     """
-    from layerscope.data import sources as known
+    from layerscope.data.sources import sources as known
     from layerscope.testing import check_source
 
     missing = SourceError(

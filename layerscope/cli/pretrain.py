@@ -56,7 +56,8 @@ def command(
     import torch
 
     from layerscope.runtime.device import choose_device
-    from layerscope.training import Recipe, Snapshots, methods, pretrain
+    from layerscope.training import Recipe, Snapshots, pretrain
+    from layerscope.training.methods import methods
 
     methods[method]
     source = open_pair(data)

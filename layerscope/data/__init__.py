@@ -3,8 +3,8 @@
 from layerscope.data.augmentation import Augmentation, augmentations
 from layerscope.data.augmented_views import Views, with_views
 from layerscope.data.images import read_image
-from layerscope.data.loaders import BadImage, Loader, Reading, loaders
-from layerscope.data.sources import all_tasks, open_source, select_tasks, sources, thin
+from layerscope.data.loaders import BadImage, Loader, Reading
+from layerscope.data.sources import all_tasks, open_source, select_tasks, thin
 from layerscope.data.transforms import Preparation, framed, image_transform
 
 __all__ = [
@@ -18,11 +18,9 @@ __all__ = [
     "augmentations",
     "framed",
     "image_transform",
-    "loaders",
     "open_source",
     "read_image",
     "select_tasks",
-    "sources",
     "thin",
     "with_views",
 ]

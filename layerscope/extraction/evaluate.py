@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 
 from layerscope.cache import Cache
-from layerscope.data import Loader, Reading, framed, loaders, thin
+from layerscope.data import Loader, Reading, framed, thin
+from layerscope.data.loaders import loaders
 from layerscope.data.shifts import Condition, Shift
 from layerscope.errors import CheckpointError, SettingsError, SourceError
 from layerscope.estimators.linear import LinearProbe, probe_from

@@ -41,16 +41,8 @@ from layerscope.cache import (
     whole_units,
     with_series,
 )
-from layerscope.data import (
-    BadImage,
-    Loader,
-    Reading,
-    Views,
-    framed,
-    loaders,
-    thin,
-    with_views,
-)
+from layerscope.data import BadImage, Loader, Reading, Views, framed, thin, with_views
+from layerscope.data.loaders import loaders
 from layerscope.errors import DiskError, LayerScopeError, UnknownNameError
 from layerscope.estimators.regression import encode
 from layerscope.extraction.batchnorm import statistics

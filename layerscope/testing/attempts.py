@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layerscope.probing.sweep import NUMERICAL
+from layerscope.probing.cells import NUMERICAL
 from layerscope.testing.layers import HeldLayer
 from layerscope.types import SPLITS, Estimator, Score, Task
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from layerscope.data import Reading, loaders, open_source
+from layerscope.data import Reading, open_source
+from layerscope.data.loaders import loaders
 from layerscope.data.sources import tasks
 from layerscope.errors import LayerScopeError, SourceError
 from layerscope.types import SPLITS, Preprocessing, Source, Task

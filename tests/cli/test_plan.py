@@ -18,7 +18,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture
 def door(source, tmp_path, monkeypatch, capsys):
-    from layerscope.data import sources
+    from layerscope.data.sources import sources
     from tests.extraction.test_extract import toy_source
 
     sources.names()

@@ -9,7 +9,7 @@ import pytest
 
 from layerscope.cache import check_cache, merge, open_cache
 from layerscope.cli.main import main
-from layerscope.data import sources
+from layerscope.data.sources import sources
 from layerscope.results.store import open_results
 from tests.toy_source import NETWORK, toy_source, write_images
 

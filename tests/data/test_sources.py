@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerscope.data import all_tasks, open_source, select_tasks, sources, thin
+from layerscope.data import all_tasks, open_source, select_tasks, thin
+from layerscope.data.sources import sources
 from layerscope.errors import SettingsError, UnknownNameError
 from layerscope.types import Source, Task
 

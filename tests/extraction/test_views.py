@@ -11,7 +11,9 @@ from PIL import Image
 
 from layerscope.cache import check_cache, merge, open_cache, open_statistics, repair
 from layerscope.cli.main import main
-from layerscope.data import Reading, Views, framed, loaders, sources, with_views
+from layerscope.data import Reading, Views, framed, with_views
+from layerscope.data.loaders import loaders
+from layerscope.data.sources import sources
 from layerscope.errors import CacheError, SettingsError, UnknownNameError
 from layerscope.extraction.extract import extract, plan
 from layerscope.models import load, select_cuts

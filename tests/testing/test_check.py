@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from layerscope.cli.main import app
-from layerscope.models import families
+from layerscope.models.families import families
 from layerscope.models.families.moco import MoCo
 from layerscope.testing import check_family
 from tests.models.families.test_moco import example
@@ -98,7 +98,7 @@ def test_the_command_tells_a_conforming_family_from_a_faulty_one(tmp_path, capsy
     monkeypatch.setattr(families, "_items", dict(families.items()))
     (tmp_path / "empty.py").write_text("x = 1\n")
     (tmp_path / "silent.py").write_text(
-        "from layerscope.models import families\n"
+        "from layerscope.models.families import families\n"
         "from layerscope.models.families.moco import MoCo\n"
         "families.add('silent', MoCo())\n"
     )

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from layerscope.data import Reading, image_transform, loaders, open_source, thin
+from layerscope.data import Reading, image_transform, open_source, thin
+from layerscope.data.loaders import loaders
 from layerscope.errors import SourceError, UnknownNameError
 from layerscope.types import Preprocessing
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from layerscope.data import Reading, image_transform, loaders, open_source, thin
+from layerscope.data import Reading, image_transform, open_source, thin
+from layerscope.data.loaders import loaders
 from layerscope.data.tars import members
 from layerscope.errors import SourceError
 from layerscope.types import Preprocessing
