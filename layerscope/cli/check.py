@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -256,13 +256,11 @@ def preprocessing(
     terminal.emit(report.record(), as_json, lambda: _differences(report))
 
 
-def _registered(path: Path, registry: Iterable[str], missing: LayerScopeError) -> list[str]:
+def _registered(path: Path, registry: Any, missing: LayerScopeError) -> list[str]:
     """Run a file, and return the names that it registers."""
     from layerscope.registry import load_plugin
 
-    before = set(registry)
-    load_plugin(path)
-    new = [name for name in registry if name not in before]
+    new = load_plugin(path).names(registry)
     if not new:
         raise missing
     return new
