@@ -5,20 +5,31 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from layerscope.data import Reading, open_source
 from layerscope.data.loaders import loaders
-from layerscope.data.sources import tasks
+from layerscope.data.sources import sources, tasks
 from layerscope.errors import LayerScopeError, SourceError
-from layerscope.types import SPLITS, Preprocessing, Source, Task
+from layerscope.estimators import estimators
+from layerscope.testing.attempts import attempt
+from layerscope.testing.findings import collect, described
+from layerscope.testing.layers import HeldLayer
+from layerscope.types import SPLITS, Direction, Kind, Preprocessing, Source, Task
 
 _SMALL = Preprocessing((8, 8), None, (0.0,) * 3, (1.0,) * 3)
 """Prepares images of any size, which is all that reading them needs."""
+USUAL: Mapping[Kind, tuple[str, str, Direction]] = {
+    "classes": ("ncm", "top-1", "maximise"),
+    "latents": ("ridge", "mse", "minimise"),
+    "multilabel": ("ridge", "mean-average-precision", "maximise"),
+}
+"""By kind of task: a quick probe, and a metric of its with the direction."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +60,10 @@ def check_source(name: str, example: TaskExample) -> list[str]:
     """Return what is wrong with an image source and its tasks, one sentence each; empty if nothing.
 
     The example has to be read as its truth says: ids, splits, groups, targets. Its tasks have to be
-    registered with their metadata; every image has to be readable; a second reading, of a copy in
-    another place, has to give the same rows and manifests; and a set without its files, or with an
-    image missing or cut short, has to end in a SourceError.
+    registered with their metadata, and scored by a metric that estimators give; every image has to
+    be readable; a second reading, of a copy in another place, has to give the same rows and
+    manifests; and a set without its files, or with an image missing or cut short, has to end in a
+    SourceError.
 
     Args:
         name: Of a registered source.
@@ -60,22 +72,28 @@ def check_source(name: str, example: TaskExample) -> list[str]:
     Raises:
         UnknownNameError: There is no source of that name.
     """
+    sources[name]
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "set"
-        root.mkdir()
-        example.write(root)
-        try:
-            source = _opened(name, root, example)
-        except LayerScopeError as error:
-            return [f"The example cannot be opened: {error}"]
-        return [
-            *_rows(source, example),
-            *_metadata(source),
-            *_consistency(source),
-            *_readable(source),
-            *_stable(name, source, example, Path(folder) / "elsewhere"),
-            *_damage(name, source, example, Path(folder)),
-        ]
+        return collect(_findings(name, example, Path(folder)))
+
+
+def _findings(name: str, example: TaskExample, folder: Path) -> Iterator[str]:
+    root = folder / "set"
+    root.mkdir()
+    example.write(root)
+    try:
+        source = _opened(name, root, example)
+    except LayerScopeError as error:
+        yield f"The example cannot be opened: {error}"
+        return
+    yield from _rows(source, example)
+    yield from _metadata(source)
+    for task in source.tasks:
+        yield from _scoring(task)
+    yield from _consistency(source)
+    yield from _readable(source)
+    yield from _stable(name, source, example, folder / "elsewhere")
+    yield from _damage(name, source, example, folder)
 
 
 def _opened(name: str, root: Path, example: TaskExample) -> Source:
@@ -144,6 +162,47 @@ def _metadata(source: Source) -> Iterator[str]:
             yield f"{task.name} does not name its classes."
 
 
+def _scoring(task: Task) -> Iterator[str]:
+    """Compare the task's metric with those that estimators give for tasks of its kind."""
+    usual = USUAL.get(task.kind)
+    if usual is None:
+        yield f"{task.name} is of the kind {task.kind!r}, which no estimator handles."
+        return
+    probe, metric, direction = usual
+    alike = replace(task, metric=metric, direction=direction)
+    others = (maker(0) for _, maker in estimators.items() if not _comes_along(maker))
+    known: dict[str, str] = {}
+    for estimator in (estimators[probe](0), *(it for it in others if it.handles(alike))):
+        scores = attempt(estimator, _layer(task), alike)
+        known |= {score.metric: score.direction for score in scores if score.probed}
+    if task.metric not in known:
+        yield (
+            f"{task.name} is scored by {task.metric!r}, which no estimator gives for its kind; "
+            f"they give {', '.join(sorted(known))}."
+        )
+    elif task.direction != known[task.metric]:
+        yield (
+            f"{task.name} would {task.direction} {task.metric}, which estimators "
+            f"{known[task.metric]}."
+        )
+
+
+def _comes_along(maker: Any) -> bool:
+    return str(getattr(maker, "__module__", "")).startswith("layerscope.estimators.")
+
+
+def _layer(task: Task) -> HeldLayer:
+    """Return a layer of noise with targets of the task's kind."""
+    rng = np.random.default_rng(0)
+    if task.kind == "classes":
+        targets: npt.NDArray[Any] = np.arange(60) % 3
+    elif task.kind == "multilabel":
+        targets = rng.integers(0, 2, (60, max(2, len(task.classes))))
+    else:
+        targets = rng.uniform(0, 1, (60, 3 if task.encoding == "quaternion" else 1))
+    return HeldLayer.of(rng.standard_normal((60, 4)), **{task.name: targets})
+
+
 def _consistency(source: Source) -> Iterator[str]:
     n = len(source.ids)
     arrays = {"splits": source.splits, "groups": source.groups, **source.targets}
@@ -206,7 +265,7 @@ def _damage(name: str, source: Source, example: TaskExample, folder: Path) -> It
         except SourceError:
             continue
         except Exception as error:  # noqa: BLE001  whatever it is, it is the finding
-            yield f"With {what} it raises {type(error).__name__}: {error}"
+            yield f"With {what} it raises {described(error)}"
             continue
         yield f"It accepts {what}."
 
