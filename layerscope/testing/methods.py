@@ -73,8 +73,6 @@ def _words(name: str, method: Method) -> Iterator[str]:
             yield f"Its {what} is empty; the card of what it trains shows it."
     if method.description.endswith("."):
         yield "Its description ends with a full stop, which the card adds."
-    if not isinstance(method.task, str):
-        yield f"Its task is {method.task!r}: name one, or give an empty string."
     output = method.output
     if output is None and not method.task:
         yield "Its output is None, one number a class, and it names no task."

@@ -195,12 +195,14 @@ def _layer(task: Task) -> HeldLayer:
     """Return a layer of noise with targets of the task's kind."""
     rng = np.random.default_rng(0)
     if task.kind == "classes":
-        targets: npt.NDArray[Any] = np.arange(60) % 3
+        targets: npt.NDArray[Any] = np.arange(60) % min(
+            len(task.classes) or task.class_count or 10, 10
+        )
     elif task.kind == "multilabel":
         targets = rng.integers(0, 2, (60, max(2, len(task.classes))))
     else:
         targets = rng.uniform(0, 1, (60, 3 if task.encoding == "quaternion" else 1))
-    return HeldLayer.of(rng.standard_normal((60, 4)), **{task.name: targets})
+    return HeldLayer.of(rng.standard_normal((60, 4))).with_targets(**{task.name: targets})
 
 
 def _consistency(source: Source) -> Iterator[str]:

@@ -58,6 +58,21 @@ class Crashing(MoCo):
         return super().parts(contents, declared)
 
 
+class Undecided(MoCo):
+    name = "faulty"
+
+    def recognise(self, contents):
+        return contents.nothing
+
+
+class Bare:
+    name = "faulty"
+    general = False
+
+    def recognise(self, contents):
+        return ""
+
+
 @pytest.fixture
 def register(monkeypatch):
     def put(family):
@@ -76,6 +91,9 @@ def register(monkeypatch):
         (Lenient(), "It loads although"),
         (Backwards(), "The cuts are"),
         (Crashing(), "it raises KeyError"),
+        (Undecided(), "It raises AttributeError: 'Contents' object has no attribute 'nothing'"),
+        (Bare(), "It has no title."),
+        (Bare(), "It has no parts."),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, MoCo) else "",
 )
