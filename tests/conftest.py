@@ -7,6 +7,7 @@ import torch
 
 from layerscope.data.betons.library import library
 from layerscope.errors import SettingsError
+from layerscope.registry import PLUGINS
 
 FFCV_REQUIRED = "LAYERSCOPE_REQUIRE_FFCV"
 """Set in the environment where a test that needs FFCV must not be left out."""
@@ -18,6 +19,11 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def no_worker_loads_another_tests_plugin(monkeypatch):
+    monkeypatch.setenv(PLUGINS, "[]")
 
 
 @pytest.fixture(scope="session")

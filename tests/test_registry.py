@@ -104,11 +104,6 @@ sources.add(Opener.name, Opener())
 """
 
 
-@pytest.fixture(autouse=True)
-def no_worker_hears_of_these_plugins(monkeypatch):
-    monkeypatch.setenv(PLUGINS, "[]")
-
-
 @pytest.fixture
 def plugin(tmp_path):
     def write(text, name="mine.py"):

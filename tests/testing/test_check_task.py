@@ -12,7 +12,6 @@ from layerscope.data.assembly import assemble
 from layerscope.data.listing import require_folder
 from layerscope.data.sources import sources, tasks
 from layerscope.estimators import estimators
-from layerscope.registry import PLUGINS
 from layerscope.testing import TaskExample, TaskRow, check_source
 from layerscope.testing.tasks import _scoring
 from layerscope.types import Task
@@ -166,7 +165,6 @@ opener.examples = examples
 def test_the_command_reports_whatever_is_wrong(
     tmp_path, monkeypatch, capsys, name, examples, last, code, finding
 ):
-    monkeypatch.setenv(PLUGINS, "[]")
     monkeypatch.setattr(sources, "_items", dict(sources.items()))
     path = tmp_path / f"{name}.py"
     path.write_text(FILE.format(name=name, examples=examples, last=last))
