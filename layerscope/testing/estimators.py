@@ -69,12 +69,12 @@ def _findings(estimator: Estimator) -> Iterator[str]:
     if not tasks:
         yield "It handles no task: neither classes by top-1, latents by mse, nor labels."
     for task in tasks:
-        yield from (f"{task.name}: {finding}" for finding in _of(estimator, task))
+        yield from (f"{task.name}: {finding}" for finding in _findings_on(estimator, task))
     if tasks and estimator.handles(UNLABELLED):
         yield "It handles UNLABELLED, which is for measures, and has no definition."
 
 
-def _of(estimator: Estimator, task: Task) -> Iterator[str]:
+def _findings_on(estimator: Estimator, task: Task) -> Iterator[str]:
     layer = planted_layer()
     try:
         scores = attempt(estimator, layer, task)

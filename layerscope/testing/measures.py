@@ -38,7 +38,7 @@ def check_measure(measure: Measure) -> Iterator[str]:
     if not tasks:
         yield "It handles neither UNLABELLED nor classes."
     for task in tasks:
-        yield from (f"{task.name}: {finding}" for finding in _of(measure, task))
+        yield from (f"{task.name}: {finding}" for finding in _findings_on(measure, task))
 
 
 def moved(layer: HeldLayer, how: Invariance) -> HeldLayer:
@@ -61,7 +61,7 @@ def moved(layer: HeldLayer, how: Invariance) -> HeldLayer:
     return layer.with_rows(np.arange(n), rows)
 
 
-def _of(measure: Measure, task: Task) -> Iterator[str]:
+def _findings_on(measure: Measure, task: Task) -> Iterator[str]:
     layer = planted_layer(views=2)
     try:
         definition = measure.definition(task)

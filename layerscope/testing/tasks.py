@@ -82,7 +82,7 @@ def _findings(name: str, example: TaskExample, folder: Path) -> Iterator[str]:
     root.mkdir()
     example.write(root)
     try:
-        source = _opened(name, root, example)
+        source = _open_example(name, root, example)
     except LayerScopeError as error:
         yield f"The example cannot be opened: {error}"
         return
@@ -96,7 +96,7 @@ def _findings(name: str, example: TaskExample, folder: Path) -> Iterator[str]:
     yield from _damage(name, source, example, folder)
 
 
-def _opened(name: str, root: Path, example: TaskExample) -> Source:
+def _open_example(name: str, root: Path, example: TaskExample) -> Source:
     options: dict[str, Any] = {
         key: root / value if isinstance(value, Path) else value
         for key, value in example.options.items()
@@ -233,7 +233,7 @@ def _readable(source: Source) -> Iterator[str]:
 
 def _stable(name: str, source: Source, example: TaskExample, other: Path) -> Iterator[str]:
     shutil.copytree(source.root, other, symlinks=True)
-    again = _opened(name, other, example)
+    again = _open_example(name, other, example)
     if again.ids != source.ids:
         yield "A second reading gives the rows in another order."
     if (again.splits != source.splits).any():
@@ -245,8 +245,8 @@ def _stable(name: str, source: Source, example: TaskExample, other: Path) -> Ite
 def _damage(name: str, source: Source, example: TaskExample, folder: Path) -> Iterator[str]:
     (folder / "empty").mkdir()
     damages: dict[str, Callable[[], object]] = {
-        "an empty folder": lambda: _opened(name, folder / "empty", example),
-        "a folder that is not there": lambda: _opened(name, folder / "none", example),
+        "an empty folder": lambda: _open_example(name, folder / "empty", example),
+        "a folder that is not there": lambda: _open_example(name, folder / "none", example),
     }
     if source.images is None:
         victim = source.root / source.ids[len(source.ids) // 2]
@@ -254,11 +254,11 @@ def _damage(name: str, source: Source, example: TaskExample, folder: Path) -> It
 
         def cut_short() -> None:
             victim.write_bytes(contents[: len(contents) // 3])
-            _read(_opened(name, source.root, example))
+            _read(_open_example(name, source.root, example))
 
         def gone() -> None:
             victim.unlink()
-            _read(_opened(name, source.root, example))
+            _read(_open_example(name, source.root, example))
 
         damages |= {"an image that is cut short": cut_short, "an image that is gone": gone}
     for what, happen in damages.items():
