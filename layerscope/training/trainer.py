@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from layerscope.errors import TrainingError
-from layerscope.stats.schedules import Cosine
 from layerscope.training.images import AugmentedImages
 from layerscope.training.methods import Method
 from layerscope.training.recipe import Recipe
@@ -60,7 +59,7 @@ def schedule(step: int, *, warmup: int, total: int) -> float:
     """
     if step < warmup:
         return (step + 1) / warmup
-    return Cosine(warmup=warmup)(step, max(total, warmup + 1))
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
 
 
 def optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
