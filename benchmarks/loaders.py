@@ -37,9 +37,10 @@ from sklearn.datasets import load_sample_images
 from torchvision import transforms
 from torchvision.datasets.folder import pil_loader
 
-from layerscope.data import ReadRequest, loaders, open_source
+from layerscope.data import ReadRequest, open_source
 from layerscope.data.betons import open_packed, pack
 from layerscope.data.images import images_of
+from layerscope.data.loaders import loaders
 from layerscope.errors import SettingsError
 from layerscope.types import Preprocessing
 

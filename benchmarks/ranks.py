@@ -40,7 +40,7 @@ std = [0.25, 0.25, 0.25]
 PLUGIN = """
 from dataclasses import replace
 import numpy as np
-from layerscope.data import sources
+from layerscope.data.sources import sources
 from layerscope.types import Source, Task
 
 class Repeated:

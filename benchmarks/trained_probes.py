@@ -23,7 +23,7 @@ import numpy as np
 from calibration import HEADS, SHAPES, Outcome, Truth, comparison, lines, outcome
 from sklearn.linear_model import LogisticRegression
 
-from layerscope.verdicts.verdict import verdict
+from layerscope.verdicts.comparison import verdict
 
 SIGNAL = 12
 """Features that hold the answer."""

@@ -19,7 +19,7 @@ import torch
 from layerscope.stats.bootstrap import p_values, resample
 from layerscope.stats.multinomial import alike
 from layerscope.types import Losses, Score
-from layerscope.verdicts.verdict import Comparison, verdict
+from layerscope.verdicts.comparison import Comparison, verdict
 
 
 def wrong(layers: int, images: int, rng: np.random.Generator) -> np.ndarray:

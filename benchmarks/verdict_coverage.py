@@ -22,7 +22,7 @@ import numpy as np
 from scipy.stats import norm
 
 from layerscope.types import Losses, Score, Verdict
-from layerscope.verdicts.verdict import Comparison, verdict
+from layerscope.verdicts.comparison import Comparison, verdict
 
 SHAPES = ("equal", "one best", "smooth")
 LAYERS, ROWS = (8, 20), (500, 2000)

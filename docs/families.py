@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from layerscope.models import families
+from layerscope.models.families import families
 
 PAGE = Path(__file__).parent / "checkpoints.md"
 BEGIN, END = "<!-- families: made by docs/families.py -->\n", "<!-- end of families -->\n"

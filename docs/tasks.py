@@ -7,9 +7,9 @@ import re
 import sys
 from pathlib import Path
 
-from layerscope.data import all_tasks, sources
+from layerscope.data import all_tasks
 from layerscope.data.shifts import shifts
-from layerscope.data.sources import Opener, source_options
+from layerscope.data.sources import Opener, source_options, sources
 from layerscope.types import Task
 
 PAGE = Path(__file__).parent / "tasks.md"

@@ -1,18 +1,42 @@
-"""One generic registry: decorators, entry points, nearest names on a miss, no overwriting."""
+"""One generic registry: decorators, entry points, nearest names on a miss, no overwriting.
+
+What a user's own file registers is a plug-in. It runs as a module below this one, under a name that
+every process of a run can import, so that what it defines may be pickled.
+"""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import json
+import os
 import pkgutil
-from collections.abc import Callable, Iterator
+import re
+import sys
+import traceback
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
+from importlib.util import spec_from_file_location
+from multiprocessing import parent_process
 from pathlib import Path
-from typing import Generic, TypeVar
+from types import ModuleType
+from typing import Any, Generic, TypeVar
 
 from layerscope.errors import DuplicateNameError, LayerScopeError, UnknownNameError
 
 T = TypeVar("T")
+
+PLUGINS = "LAYERSCOPE_PLUGINS"
+"""The environment variable that tells worker processes the plug-ins' files, as a JSON list."""
+__path__: list[str] = []
+# A module with a path may have modules below it: a worker that unpickles what a plug-in defines
+# imports this module first, and with it the finder of plug-ins.
+
+_recorded: list[tuple[Registry[Any], str]] | None = None
+"""What the plug-in that is running has registered; None while none is."""
 
 
 class Registry(Generic[T]):
@@ -57,12 +81,20 @@ class Registry(Generic[T]):
         Raises:
             DuplicateNameError: The name is taken by another object.
         """
+        if _recorded is not None:
+            self._load()  # a plug-in learns at once that a name is taken
         if name in self._items:
             raise DuplicateNameError(
                 f"Two {self.kind} definitions are called {name!r}.",
                 hint="Rename one of them; nothing was overwritten.",
             )
         self._items[name] = item
+        if _recorded is not None:
+            _recorded.append((self, name))
+
+    def discard(self, name: str) -> None:
+        """Forget a name, if it is there."""
+        self._items.pop(name, None)
 
     def names(self) -> tuple[str, ...]:
         """Return every registered name, sorted."""
@@ -94,13 +126,17 @@ class Registry(Generic[T]):
         if self._loaded:
             return
         self._loaded = True
-        if self._package is not None:
-            _import_modules(self._package)
-        if self._group is not None:
-            for point in entry_points(group=self._group):
-                item = point.load()
-                if self._items.get(point.name) is not item:
-                    self.add(point.name, item)
+        with _recording(None):  # what comes with a package is no plug-in's
+            if self._package is not None:
+                _import_modules(self._package)
+            if self._group is not None:
+                for point in entry_points(group=self._group):
+                    item = point.load()
+                    if self._items.get(point.name) is not item:
+                        self.add(point.name, item)
+            if parent_process() is not None:
+                for path in _files().values():
+                    load_plugin(path)
 
 
 def _import_modules(package: str) -> None:
@@ -109,19 +145,115 @@ def _import_modules(package: str) -> None:
         importlib.import_module(f"{package}.{module.name}")
 
 
-def load_plugin(path: Path) -> None:
-    """Run a scratch file so that its decorators register what it defines.
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A file or a folder of the user's own that ran."""
+
+    module: ModuleType
+    registered: tuple[tuple[Registry[Any], str], ...]
+
+    def names(self, registry: Registry[Any]) -> list[str]:
+        """Return what it registered in one registry, sorted."""
+        return sorted(name for owner, name in self.registered if owner is registry)
+
+
+_loaded: dict[str, Plugin] = {}
+"""By module name: every plug-in that ran."""
+
+
+def load_plugin(path: Path) -> Plugin:
+    """Run a user's own file, so that its decorators register what it defines; once a process.
+
+    It may be written as any module of a package is. A folder with an ``__init__.py`` is a plug-in
+    too, and its modules import one another by ``from .other import name``.
 
     Args:
-        path: A Python file of the user's own, as given to ``--plugin``.
+        path: As given to ``--plugin``.
 
     Raises:
-        LayerScopeError: The file is missing or is not a Python module.
+        LayerScopeError: It is missing, is no Python, or fails; then nothing of it stays registered.
     """
-    spec = importlib.util.spec_from_file_location(f"layerscope_plugin_{path.stem}", path)
-    if not path.is_file() or spec is None or spec.loader is None:
+    file = path / "__init__.py" if path.is_dir() else path
+    if not file.is_file() or file.suffix != ".py":
         raise LayerScopeError(
             f"The plug-in {str(path)!r} is not a Python file.",
             hint="Give the path of a .py file that registers something.",
         )
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    file = file.resolve()
+    name = _module_name(file)
+    if name not in _loaded:
+        _loaded[name] = _run(name, file, path)
+    return _loaded[name]
+
+
+def _run(name: str, file: Path, path: Path) -> Plugin:
+    before = os.environ.get(PLUGINS, "[]")
+    known = {**_files(), name: file}
+    os.environ[PLUGINS] = json.dumps([str(each) for each in known.values()])
+    with _recording([]) as recorded:
+        try:
+            module = importlib.import_module(name)
+        except (Exception, SystemExit) as error:
+            os.environ[PLUGINS] = before
+            for registry, item in recorded:
+                registry.discard(item)
+            for left in [each for each in sys.modules if f"{each}.".startswith(f"{name}.")]:
+                del sys.modules[left]
+            raise _failure(error, file, path) from error
+    return Plugin(module, tuple(recorded))
+
+
+def _failure(error: BaseException, file: Path, path: Path) -> LayerScopeError:
+    """Return the error of a plug-in that failed: which line of the user's own, and why."""
+    own = file.parent if path.is_dir() else file
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        places.append((error.filename or "", error.lineno))
+    lines = [(at, line) for at, line in places if Path(at) == own or own in Path(at).parents]
+    at, line = lines[-1] if lines else (str(file), None)
+    shown = str(path / Path(at).relative_to(own)) if path.is_dir() else str(path)
+    where = f"{shown!r} fails" + (f" in line {line}" if line else "")
+    hint = "Mend it; layerscope --debug shows the whole traceback."
+    if isinstance(error, LayerScopeError):
+        return LayerScopeError(f"The plug-in {where}: {error.message}", hint=error.hint or hint)
+    words = error.msg if isinstance(error, SyntaxError) else str(error)
+    reason = ": ".join(filter(None, (type(error).__name__, " ".join(words.split()))))
+    return LayerScopeError(f"The plug-in {where}: {reason.rstrip('.')}.", hint=hint)
+
+
+def _module_name(file: Path) -> str:
+    # Two folders may hold plug-ins of one name; the path tells them apart, in any process.
+    stem = file.parent.name if file.stem == "__init__" else file.stem
+    return f"{__name__}.{re.sub(r'[^0-9A-Za-z_]', '_', stem)}_{zlib.crc32(os.fsencode(file)):08x}"
+
+
+def _files() -> dict[str, Path]:
+    files = (Path(each) for each in json.loads(os.environ.get(PLUGINS, "[]")))
+    return {_module_name(file): file for file in files}
+
+
+@contextmanager
+def _recording(
+    records: list[tuple[Registry[Any], str]] | None,
+) -> Iterator[list[tuple[Registry[Any], str]]]:
+    global _recorded
+    outer, _recorded = _recorded, records
+    try:
+        yield [] if records is None else records
+    finally:
+        _recorded = outer
+
+
+class _PluginFinder:
+    """Finds the modules of plug-ins by name, in whichever process."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name.rpartition(".")[0] != __name__ or name not in _files():
+            return None
+        return spec_from_file_location(name, _files()[name])
+
+
+sys.meta_path.append(_PluginFinder)

@@ -87,6 +87,14 @@ METRICS: Mapping[Kind, Mapping[str, Direction]] = {
     "none": {"": "maximise"},
 }
 """By kind of targets: the metrics that estimators know, and which way each of them is better."""
+UNITS: Mapping[str, Encoding] = {
+    "mae": "raw",
+    "circular-error": "circular",
+    "geodesic": "quaternion",
+}
+"""The one encoding of latents for which a metric in their own unit is given."""
+FEW = 5
+"""The most likely classes among which the true one counts as found by top-5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +227,18 @@ class Task:
                 hint=f"Write {metrics[self.metric]!r}: a cut would else be chosen for being bad.",
             )
         self._require_fitting_encoding()
+        self._require_metric_to_be_given()
+
+    def _require_metric_to_be_given(self) -> None:
+        few = 0 < (len(self.classes) or self.class_count) <= FEW
+        encoding = UNITS.get(self.metric, self.encoding)
+        if (few and self.metric == "top-5") or encoding != self.encoding:
+            what = f"of {FEW} classes at most" if few else f"with the encoding {self.encoding!r}"
+            raise SettingsError(
+                f"The task {self.name!r} {what} has the metric {self.metric!r}, which says nothing "
+                "there.",
+                hint="Choose top-1." if few else "Choose mse, or the error in the latent's unit.",
+            )
 
     def _require_fitting_encoding(self) -> None:
         known = get_args(Encoding)

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from layerscope.registry import PLUGINS
+
 FFCV_REQUIRED = "LAYERSCOPE_REQUIRE_FFCV"
 """Set in the environment where a test that needs FFCV must not be left out."""
 
@@ -78,6 +80,11 @@ def command_line(monkeypatch, capsys):
         return left.value.code, said.out, said.err
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def no_worker_loads_another_tests_plugin(monkeypatch):
+    monkeypatch.setenv(PLUGINS, "[]")
 
 
 @pytest.fixture(scope="session")

@@ -15,12 +15,12 @@ from typer.main import get_command
 
 import layerscope
 from layerscope.cli.main import app
-from layerscope.data import loaders
+from layerscope.data.loaders import loaders
 from layerscope.data.shifts import shifts
 from layerscope.data.sources import sources, tasks
 from layerscope.estimators import estimators
 from layerscope.estimators.presets import PRESETS
-from layerscope.models import families
+from layerscope.models.families import families
 from layerscope.render import renderers
 from layerscope.types import UNLABELLED, Measure, Task
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from layerscope.errors import LayerScopeError
-from layerscope.types import METRICS, Control, Draw, Task
+from layerscope.types import METRICS, UNITS, Control, Draw, Task
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,7 @@ from layerscope.types import METRICS, Control, Draw, Task
         (("latents", "mse", "minimise", None), "has the encoding None", "raw, circular"),
         (("latents", "mse", "minimise", "polar"), "has the encoding 'polar'", "quaternion"),
         (("classes", "top-1", "maximise", "raw"), "has the encoding 'raw'", "Leave it out"),
+        (("latents", "mae", "minimise", "circular"), "has the metric 'mae', which says", "mse"),
         (("none", "top-1", "maximise", None), "has the metric 'top-1'", "none"),
     ],
 )
@@ -31,8 +32,8 @@ def test_a_wrong_task_fails_when_it_is_made(facts, message, hint):
 
 @pytest.mark.parametrize("kind", METRICS)
 def test_every_metric_of_a_kind_makes_a_task(kind):
-    encoding = "raw" if kind == "latents" else None
     for metric, direction in METRICS[kind].items():
+        encoding = UNITS.get(metric, "raw") if kind == "latents" else None
         assert Task("mine", "mine", kind, metric, direction, encoding=encoding).metric == metric
 
 
@@ -46,3 +47,9 @@ def test_a_control_says_what_it_was_read_from(words):
     control = Control.parse(words)
     assert str(control) == words
     assert bool(control) == bool(words)
+
+
+def test_the_five_most_likely_of_five_classes_are_no_metric():
+    with pytest.raises(LayerScopeError, match="of 5 classes at most has the metric 'top-5'"):
+        Task("mine", "mine", "classes", "top-5", "maximise", classes=tuple("abcde"))
+    assert Task("mine", "mine", "classes", "top-5", "maximise", classes=tuple("abcdef"))

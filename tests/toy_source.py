@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from layerscope.data import sources
+from layerscope.data.sources import sources
 from layerscope.types import SPLITS, Source, Task
 
 ROWS = 61

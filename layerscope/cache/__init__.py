@@ -8,8 +8,8 @@ from layerscope.cache.fingerprint import differences, fingerprint_of, ingredient
 from layerscope.cache.header import Header
 from layerscope.cache.integrity import CacheCheck, check_cache, count_rows, repair
 from layerscope.cache.layout import cache_name
-from layerscope.cache.merge import merge
 from layerscope.cache.reader import Cache, View, find_caches, open_cache
+from layerscope.cache.shard_merge import merge
 from layerscope.cache.statistics import (
     Statistics,
     open_statistics,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from layerscope.errors import (
     EstimatorError,
     LayerScopeError,
     SourceError,
+    TrainingError,
 )
 
 Row = dict[str, Any]
@@ -44,7 +45,7 @@ def family(path: File, as_json: Json = False) -> None:
       layerscope check family mine.py
       layerscope check family mine.py --json
     """
-    from layerscope.models import families
+    from layerscope.models.families import families
     from layerscope.testing import check_family
 
     missing = CheckpointError(
@@ -52,8 +53,8 @@ def family(path: File, as_json: Json = False) -> None:
         hint="End it with families.add(Mine.name, Mine()).",
     )
     without = "Give it a method examples() that yields layerscope.testing.FamilyExample."
-    new = _registered(path, families, missing)
-    _conclude("family", _checked(new, families, check_family, CheckpointError, without), as_json)
+    new = _run_plugin("family", path, families, missing, as_json)
+    _conclude("family", _check_all(new, families, check_family, CheckpointError, without), as_json)
 
 
 @app.command("task")
@@ -70,7 +71,7 @@ def task(path: File, as_json: Json = False) -> None:
       layerscope check task mine.py
       layerscope check task mine.py --json
     """
-    from layerscope.data import sources as known
+    from layerscope.data.sources import sources as known
     from layerscope.testing import check_source
 
     missing = SourceError(
@@ -78,8 +79,8 @@ def task(path: File, as_json: Json = False) -> None:
         hint='Decorate the function that opens a folder with @sources.register("mine").',
     )
     without = "Give the opener an attribute examples: a function that yields TaskExample."
-    new = _registered(path, known, missing)
-    _conclude("source", _checked(new, known, check_source, SourceError, without), as_json)
+    new = _run_plugin("source", path, known, missing, as_json)
+    _conclude("source", _check_all(new, known, check_source, SourceError, without), as_json)
 
 
 @app.command("estimator")
@@ -112,9 +113,36 @@ def estimator(
         f"{given!r} registers no estimator.",
         hint='Decorate its class with @estimators.register("mine").',
     )
-    file = Path(given).suffix == ".py"
-    names = _registered(Path(given), estimators, missing) if file else [given]
+    file = Path(given).suffix == ".py" or Path(given, "__init__.py").is_file()
+    names = [given]
+    if file:
+        names = _run_plugin("estimator", Path(given), estimators, missing, as_json)
     _conclude("estimator", [{"name": it, "findings": check_estimator(it)} for it in names], as_json)
+
+
+@app.command("method")
+def method(path: File, as_json: Json = False) -> None:
+    """Check a training method of your own.
+
+    It has to say whose targets it needs and where it is described; to make the same views from the
+    same seed, of the size that is asked for; to have a finite loss with a gradient for every
+    parameter; and to lower it in a training of a few seconds, to the same numbers every time.
+    Findings end with exit code 1.
+
+    \b
+    Examples:
+      layerscope check method mine.py
+      layerscope check method mine.py --json
+    """
+    from layerscope.testing import check_method
+    from layerscope.training.methods import methods
+
+    missing = TrainingError(
+        f"{str(path)!r} registers no training method.",
+        hint="End it with methods.add(Mine.name, Mine()).",
+    )
+    names = _run_plugin("method", path, methods, missing, as_json)
+    _conclude("method", [{"name": it, "findings": check_method(it)} for it in names], as_json)
 
 
 @app.command("cache")
@@ -256,39 +284,54 @@ def preprocessing(
     terminal.emit(report.record(), as_json, lambda: _differences(report))
 
 
-def _registered(path: Path, registry: Iterable[str], missing: LayerScopeError) -> list[str]:
-    """Run a file, and return the names that it registers."""
+def _run_plugin(
+    kind: str, path: Path, registry: Any, missing: LayerScopeError, as_json: bool
+) -> list[str]:
+    """Run a file, and return the names that it registers; what LayerScope refuses is a finding."""
     from layerscope.registry import load_plugin
 
-    before = set(registry)
-    load_plugin(path)
-    new = [name for name in registry if name not in before]
+    try:
+        new = load_plugin(path).names(registry)
+    except LayerScopeError as error:
+        if isinstance(error.__cause__, LayerScopeError):
+            _conclude(kind, [{"name": str(path), "findings": [str(error)]}], as_json)
+        raise
     if not new:
         raise missing
     return new
 
 
-def _checked(
+def _check_all(
     names: Sequence[str],
     registry: Any,
     check: Callable[[str, Any], list[str]],
     error: type[LayerScopeError],
     hint: str,
 ) -> list[Row]:
+    from layerscope.testing import collect
+
     rows = []
     for name in names:
-        examples = list(getattr(registry[name], "examples", list)())
-        if not examples:
+        examples: list[Any] = []
+        shown = getattr(registry[name], "examples", tuple)
+        findings = collect(_check_examples(name, shown, check, examples))
+        if not examples and not findings:
             raise error(
                 f"{name!r} shows no example of its files, so nothing can be checked.", hint=hint
             )
-        findings = [
-            f"example {number}: {finding}"
-            for number, example in enumerate(examples, start=1)
-            for finding in check(name, example)
-        ]
         rows.append({"name": name, "examples": len(examples), "findings": findings})
     return rows
+
+
+def _check_examples(
+    name: str,
+    shown: Callable[[], Iterable[Any]],
+    check: Callable[[str, Any], list[str]],
+    seen: list[Any],
+) -> Iterator[str]:
+    for number, example in enumerate(shown(), start=1):
+        seen.append(example)
+        yield from (f"example {number}: {finding}" for finding in check(name, example))
 
 
 def _conclude(kind: str, rows: list[Row], as_json: bool) -> None:

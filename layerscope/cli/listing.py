@@ -67,7 +67,7 @@ def _checkpoints() -> Rows:
 
 
 def _families() -> Rows:
-    from layerscope.models import families
+    from layerscope.models.families import families
 
     return [{"name": name, "title": family.title} for name, family in families.items()]
 
@@ -92,9 +92,8 @@ def _tasks() -> Rows:
 
 
 def _sources() -> Rows:
-    from layerscope.data import sources
     from layerscope.data.shifts import shifts
-    from layerscope.data.sources import source_options
+    from layerscope.data.sources import source_options, sources
 
     openers: dict[str, Callable[..., Any]] = dict(sources.items()) | dict(shifts.items())
     return [
@@ -108,7 +107,7 @@ def _sources() -> Rows:
 
 
 def _loaders() -> Rows:
-    from layerscope.data import loaders
+    from layerscope.data.loaders import loaders
 
     return [{"name": name, "reads": _first_line(item)} for name, item in loaders.items()]
 
@@ -126,7 +125,7 @@ def _renderers() -> Rows:
 
 
 def _methods() -> Rows:
-    from layerscope.training import methods
+    from layerscope.training.methods import methods
 
     return [{"name": name, "trains": _first_line(item)} for name, item in methods.items()]
 

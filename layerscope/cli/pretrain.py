@@ -17,8 +17,15 @@ if TYPE_CHECKING:
 
 
 def command(
-    method: Annotated[str, typer.Argument(help="How to train: simclr, rotation or category.")],
-    data: Annotated[str, typer.Option("--data", help="objects3d=DIR, a rendered set.")],
+    context: typer.Context,
+    method: Annotated[
+        str,
+        typer.Argument(help="How to train: simclr, rotation, category, or one of your own."),
+    ],
+    data: Annotated[
+        str,
+        typer.Option("--data", help="NAME=PATH of the images; objects3d=DIR is a rendered set."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="NAME.safetensors to write.")],
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the images.")] = 40,
     width: Annotated[int, typer.Option("--width", min=8, help="Channels of the stem.")] = 24,
@@ -42,6 +49,9 @@ def command(
 ) -> None:
     """Train a ResNet-18 with a 3-layer head, and write its weights and its card.
 
+    The card holds the command that trains the network again, and the citation of the method. Its
+    licence is left empty, for you to fill in before you share the weights.
+
     With --snapshots the weights after every so many epochs are kept as NAME-epoch-012.safetensors
     and so on, each with a card. --noisy-labels makes a share of the labels of a supervised method
     wrong, from the first epoch to the last, to study over-fitting.
@@ -56,7 +66,8 @@ def command(
     import torch
 
     from layerscope.runtime.device import choose_device
-    from layerscope.training import Recipe, Snapshots, methods, pretrain
+    from layerscope.training import Recipe, Snapshots, pretrain
+    from layerscope.training.methods import methods
 
     methods[method]
     source = open_pair(data)
@@ -81,28 +92,22 @@ def command(
             source,
             output,
             device=chosen,
-            command=_again(recipe, output, snapshots),
+            command=_command_line(context, recipe),
             workers=workers,
             snapshots=None if snapshots is None else Snapshots(snapshots),
             advance=advance,
-            said=terminal.say,
+            report=terminal.say,
         )
     terminal.emit({"card": str(card), "weights": str(output)}, as_json, lambda: str(card))
 
 
-def _again(recipe: Recipe, output: Path, snapshots: int | None) -> str:
-    words = ["layerscope", "pretrain", recipe.method, "--data", "objects3d=data/objects3d"]
-    for option, value in (
-        ("--epochs", recipe.epochs),
-        ("--width", recipe.width),
-        ("--side", recipe.side),
-        ("--batch-size", recipe.batch_size),
-        ("--learning-rate", recipe.learning_rate),
-        ("--seed", recipe.seed),
-    ):
-        words += [option, str(value)]
-    if recipe.noisy_labels:
-        words += ["--noisy-labels", str(recipe.noisy_labels)]
-    if snapshots is not None:
-        words += ["--snapshots", str(snapshots)]
-    return shlex.join([*words, "-o", output.name])
+def _command_line(context: typer.Context, recipe: Recipe) -> str:
+    """Return what trains the same network again, defaults that may change spelt out."""
+    given, plugins = context.params, context.find_root().params.get("plugin") or ()
+    words = ["layerscope", *(word for path in plugins for word in ("--plugin", path)), "pretrain"]
+    words += [recipe.method, "--data", given["data"]]
+    spelt = ("epochs", "width", "side", "batch_size", "learning_rate", "seed", "device")
+    optional = [name for name in ("noisy_labels", "snapshots") if given[name]]
+    for name in (*spelt, *optional):
+        words += ["--" + name.replace("_", "-"), given[name]]
+    return shlex.join([*map(str, words), "-o", str(given["output"])])

@@ -17,7 +17,7 @@ from layerscope.types import UNLABELLED, Existing
 
 if TYPE_CHECKING:
     from layerscope.probing import Arrangement
-    from layerscope.probing.sweep import SweepReport
+    from layerscope.probing.cells import SweepReport
     from layerscope.types import Estimator, FeatureCache, Interval, Score, Task, Verdict
     from layerscope.verdicts.common_cut import CommonCut
 
@@ -92,7 +92,7 @@ def command(
     from layerscope.cache import find_caches, open_cache
     from layerscope.probing import arrangements
     from layerscope.verdicts.common_cut import common_cuts
-    from layerscope.verdicts.verdict import comparisons, verdict, weighed
+    from layerscope.verdicts.comparison import comparisons, verdict, weighed
 
     paths = [found for path in caches or [Path("features")] for found in find_caches(path)]
     with ExitStack() as stack:
@@ -148,7 +148,8 @@ def _tasks(pattern: str, caches: Sequence[FeatureCache]) -> tuple[Task, ...]:
 
 def _require_held(word: str, held: Sequence[Task]) -> None:
     """Tell a task that the caches lack from one that does not exist."""
-    from layerscope.data import all_tasks, select_tasks, sources
+    from layerscope.data import all_tasks, select_tasks
+    from layerscope.data.sources import sources
 
     with suppress(UnknownNameError):
         select_tasks(word, held)
@@ -190,7 +191,7 @@ def _run(
     existing: Existing,
     keep_predictions: bool,
 ) -> SweepReport:
-    from layerscope.probing.sweep import size, sweep
+    from layerscope.probing.cells import size, sweep
 
     with terminal.progress("probe", size(caches, tasks, estimators, ways)) as advance:
         report = sweep(
@@ -306,7 +307,7 @@ def _verdicts(
     verdicts: Sequence[Verdict], across: Sequence[CommonCut], tasks: dict[str, Task]
 ) -> str:
     from layerscope.verdicts.common_cut import sentence as across_sentence
-    from layerscope.verdicts.verdict import sentence
+    from layerscope.verdicts.comparison import sentence
 
     header = (
         "checkpoint",
@@ -339,7 +340,7 @@ def _verdicts(
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:
-    from layerscope.verdicts.verdict import in_runs
+    from layerscope.verdicts.comparison import in_runs
 
     others = [cut for cut in verdict.tied if cut != verdict.best]
     return (

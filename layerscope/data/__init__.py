@@ -3,8 +3,8 @@
 from layerscope.data.augmentation import Augmentation, augmentations
 from layerscope.data.augmented_views import ViewSettings, with_views
 from layerscope.data.images import read_image
-from layerscope.data.loaders import BadImage, Loader, ReadRequest, loaders
-from layerscope.data.sources import all_tasks, open_source, select_tasks, sources, thin_source
+from layerscope.data.loaders import BadImage, Loader, ReadRequest
+from layerscope.data.sources import all_tasks, open_source, select_tasks, thin_source
 from layerscope.data.transforms import Preparation, frame_preprocessing, image_transform
 
 __all__ = [
@@ -18,11 +18,9 @@ __all__ = [
     "augmentations",
     "frame_preprocessing",
     "image_transform",
-    "loaders",
     "open_source",
     "read_image",
     "select_tasks",
-    "sources",
     "thin_source",
     "with_views",
 ]

@@ -73,10 +73,16 @@ def source_options(opener: Opener) -> dict[str, Callable[[Any], Any]]:
     parameters = inspect.signature(opener).parameters.values()
     types: dict[str, Callable[[Any], Any]] = {"Path": Path, "bool": bool}
     return {
-        it.name: types.get(str(it.annotation).partition(" ")[0], str)
+        it.name: types.get(_type_name(it.annotation), str)
         for it in parameters
         if it.kind is inspect.Parameter.KEYWORD_ONLY
     }
+
+
+def _type_name(annotation: Any) -> str:
+    """Return ``Path`` of ``Path | None``, whether the annotation is postponed or not."""
+    words = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return words.partition(" ")[0].rpartition(".")[2]
 
 
 def _absent(source: Source) -> SourceError:

@@ -16,7 +16,7 @@ from layerscope.errors import EstimatorError
 from layerscope.estimators.cell import Cell, MetricValue, losses, require_metric
 from layerscope.estimators.layer import read_target
 from layerscope.stats.standard_error import standard_errors
-from layerscope.types import SPLITS, Direction, LayerView, Score, Split, Task
+from layerscope.types import FEW, SPLITS, Direction, LayerView, Score, Split, Task
 
 Labels = npt.NDArray[np.int64]
 Answers = Literal["probabilities", "scores", "labels"]
@@ -25,8 +25,6 @@ predicted class alone."""
 
 FLOOR = 1e-12
 """Least probability: what a class that training lacks is given."""
-FEW = 5
-"""The most likely classes among which the true one counts as found by top-5."""
 BINS = 15
 """Of equal width in confidence, for the calibration error (Guo et al. 2017)."""
 DIRECTIONS: Mapping[str, Direction] = {

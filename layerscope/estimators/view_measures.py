@@ -116,7 +116,10 @@ class Alignment:
             sample = read_sample(view, split)
             require_views(sample, self.name)
             values, images = alignment_by_image(sample.features, sample.images)
-            error = float(standard_errors(values[:, None], images)) if split == "test" else 0.0
+            group = sample.groups.new_zeros(int(sample.images.max()) + 1)
+            group[sample.images] = sample.groups
+            found = standard_errors(values[:, None], group[images]) if split == "test" else 0.0
+            error = float(found)
             return Readings({"alignment": Reading(float(values.mean()), "minimise", error)})
 
         return measure_scores(self, view, UNLABELLED, read, self.seed)

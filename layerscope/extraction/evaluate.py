@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 
 from layerscope.cache import Cache
-from layerscope.data import Loader, ReadRequest, frame_preprocessing, loaders, thin_source
+from layerscope.data import Loader, ReadRequest, frame_preprocessing, thin_source
+from layerscope.data.loaders import loaders
 from layerscope.data.shifts import Condition, Shift
 from layerscope.errors import CheckpointError, SettingsError, SourceError
 from layerscope.estimators.linear import LinearProbe, probe_from

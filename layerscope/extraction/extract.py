@@ -47,10 +47,10 @@ from layerscope.data import (
     ReadRequest,
     ViewSettings,
     frame_preprocessing,
-    loaders,
     thin_source,
     with_views,
 )
+from layerscope.data.loaders import loaders
 from layerscope.errors import DiskError, LayerScopeError, UnknownNameError
 from layerscope.estimators.regression import encode
 from layerscope.extraction.batchnorm import statistics

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from layerscope.data import Loader, ReadRequest, frame_preprocessing, loaders
+from layerscope.data import Loader, ReadRequest, frame_preprocessing
+from layerscope.data.loaders import loaders
 from layerscope.errors import SettingsError
 from layerscope.extraction.capture import capturing
 from layerscope.runtime.device import choose_device

@@ -3,7 +3,6 @@
 from layerscope.models.cards import card_folder, card_names, find_card, read_card
 from layerscope.models.checkpoint import LoadedModel, load
 from layerscope.models.checkpoint_list import Member, members, read_table
-from layerscope.models.families import families
 from layerscope.models.families.layerscope import untrained
 from layerscope.models.selection import select_cuts
 from layerscope.models.taps import open_taps
@@ -13,7 +12,6 @@ __all__ = [
     "Member",
     "card_folder",
     "card_names",
-    "families",
     "find_card",
     "load",
     "members",

@@ -7,7 +7,7 @@ as estimators then see it.
 from __future__ import annotations
 
 from layerscope.probing.arrangement import Arrangement, arranged, arrangements
+from layerscope.probing.cells import SweepReport, sweep
 from layerscope.probing.folds import joined
-from layerscope.probing.sweep import SweepReport, sweep
 
 __all__ = ["Arrangement", "SweepReport", "arranged", "arrangements", "joined", "sweep"]

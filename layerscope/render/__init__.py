@@ -5,7 +5,7 @@ objects are procedural, or the user's own meshes. Importing this room loads no r
 """
 
 from layerscope.render.dataset import render_dataset
-from layerscope.render.plan import RenderPlan, plan
+from layerscope.render.render_plan import RenderPlan, plan
 from layerscope.render.renderer import renderers
 from layerscope.render.settings import RenderSettings
 

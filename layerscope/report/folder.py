@@ -15,6 +15,7 @@ from layerscope.results.store import MAKE, Results, open_results
 from layerscope.types import Score, Verdict
 from layerscope.verdicts.common_cut import CommonCut, common_cuts
 from layerscope.verdicts.common_cut import sentence as across_sentence
+from layerscope.verdicts.comparison import Comparison, comparisons, sentence, verdict, weighed
 from layerscope.verdicts.grid import Grid, grids
 from layerscope.verdicts.grid import sentence as grid_sentence
 from layerscope.verdicts.runs import runs
@@ -22,7 +23,6 @@ from layerscope.verdicts.scorecard import MeasureScore, scorecard
 from layerscope.verdicts.scorecard import sentences as standing_sentences
 from layerscope.verdicts.series import Series, every_series
 from layerscope.verdicts.series import sentence as series_sentence
-from layerscope.verdicts.verdict import Comparison, comparisons, sentence, verdict, weighed
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from typing import Any
 from layerscope.report.curve import failed
 from layerscope.types import COLUMNS, Interval, Score, Verdict
 from layerscope.verdicts.common_cut import CommonCut
+from layerscope.verdicts.comparison import in_runs
 from layerscope.verdicts.grid import Grid
 from layerscope.verdicts.scorecard import MeasureScore
 from layerscope.verdicts.series import LayerCurve, Series
-from layerscope.verdicts.verdict import in_runs
 
 HEADER = (
     "checkpoint",

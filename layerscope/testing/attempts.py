@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layerscope.probing.sweep import NUMERICAL
+from layerscope.probing.cells import NUMERICAL
+from layerscope.testing.findings import described
 from layerscope.testing.layers import HeldLayer
 from layerscope.types import SPLITS, Estimator, Score, Task
 
@@ -46,7 +47,7 @@ def attempt(estimator: Estimator, layer: HeldLayer, task: Task) -> list[Score]:
     except NUMERICAL as error:
         raise Failure(str(error), alone=True) from error
     except Exception as error:  # whatever it is, it is the finding
-        raise Failure(f"{type(error).__name__}: {error}", alone=False) from error
+        raise Failure(described(error), alone=False) from error
     if not scores:
         raise Failure("it gives no score.", alone=False)
     return scores

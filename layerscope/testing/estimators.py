@@ -10,8 +10,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from layerscope.errors import LayerScopeError
 from layerscope.estimators.naming import make
 from layerscope.testing.attempts import Failure, Mishap, attempt, mishaps, unfit
+from layerscope.testing.findings import collect, described, missing
 from layerscope.testing.layers import HeldLayer, planted_layer
 from layerscope.testing.measures import LABELLED, SAME, check_measure
 from layerscope.types import UNLABELLED, Estimator, Losses, Measure, Score, Task
@@ -51,19 +53,28 @@ def check_estimator(name: str) -> list[str]:
     Raises:
         LayerScopeError: There is no such estimator, or it cannot be made.
     """
-    estimator = make(name, SEED)
+    try:
+        estimator = make(name, SEED)
+    except LayerScopeError:
+        raise
+    except Exception as error:  # noqa: BLE001  whatever it is, it is the finding
+        return [f"It cannot be made from a seed: {described(error)}"]
     if isinstance(estimator, Measure):
-        return check_measure(estimator)
+        return collect(check_measure(estimator))
+    return list(missing(estimator, Estimator)) or collect(_findings(estimator))
+
+
+def _findings(estimator: Estimator) -> Iterator[str]:
     tasks = [task for task in TASKS if estimator.handles(task)]
     if not tasks:
-        return ["It handles no task: neither classes by top-1, latents by mse, nor labels."]
-    found = [f"{task.name}: {finding}" for task in tasks for finding in _of(estimator, task)]
-    if estimator.handles(UNLABELLED):
-        found.append("It handles UNLABELLED, which is for measures, and has no definition.")
-    return found
+        yield "It handles no task: neither classes by top-1, latents by mse, nor labels."
+    for task in tasks:
+        yield from (f"{task.name}: {finding}" for finding in _findings_on(estimator, task))
+    if tasks and estimator.handles(UNLABELLED):
+        yield "It handles UNLABELLED, which is for measures, and has no definition."
 
 
-def _of(estimator: Estimator, task: Task) -> Iterator[str]:
+def _findings_on(estimator: Estimator, task: Task) -> Iterator[str]:
     layer = planted_layer()
     try:
         scores = attempt(estimator, layer, task)

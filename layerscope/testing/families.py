@@ -16,8 +16,9 @@ from layerscope.models.checkpoint import assemble, recognise
 from layerscope.models.contents import Contents
 from layerscope.models.cuts import cut_points, trace
 from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import families
+from layerscope.models.families import Family, families
 from layerscope.models.taps import Taps
+from layerscope.testing.findings import collect, described, missing
 from layerscope.types import CutPoint
 
 TOLERANCE = 1e-5
@@ -58,22 +59,25 @@ def check_family(name: str, example: FamilyExample) -> list[str]:
     Raises:
         UnknownNameError: There is no family of that name.
     """
-    findings: list[str] = []
+    return list(missing(families[name], Family)) or collect(_findings(name, example))
+
+
+def _findings(name: str, example: FamilyExample) -> Iterator[str]:
     contents = Contents(example.contents, f"the example of {name}", example.beside)
+    declared = replace(example.declared, family=name)
     try:
         found, _ = recognise(contents)
         if found != name:
-            findings.append(f"The example is taken for {found}.")
-        declared = replace(example.declared, family=name)
+            yield f"The example is taken for {found}."
         assembly = assemble(contents, declared)[2]
     except LayerScopeError as error:
-        return [*findings, f"The example does not load: {error}"]
-    findings += _features(assembly, example)
-    findings += _accounts(contents, assembly)
-    findings += _strangers(name, contents, example.declared)
-    findings += _damage(contents, assembly, declared)
-    findings += _branches(name, contents, assembly, declared, example.branches)
-    return findings
+        yield f"The example does not load: {error}"
+        return
+    yield from _features(assembly, example)
+    yield from _accounts(contents, assembly)
+    yield from _strangers(name, contents, example.declared)
+    yield from _damage(contents, assembly, declared)
+    yield from _branches(name, contents, assembly, declared, example.branches)
 
 
 def check_capture(module: nn.Module, cuts: Sequence[CutPoint], images: Tensor) -> list[str]:
@@ -207,7 +211,7 @@ def _damage(contents: Contents, assembly: Assembly, declared: Declared) -> Itera
             except CheckpointError:
                 continue
             except Exception as error:  # noqa: BLE001  whatever it is, it is the finding
-                yield f"With {key} {damage} it raises {type(error).__name__}: {error}"
+                yield f"With {key} {damage} it raises {described(error)}"
                 continue
             yield f"It loads although {key} is {damage}."
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from layerscope.testing.attempts import Failure, attempt, mishaps, unfit
 from layerscope.testing.layers import HeldLayer, planted_layer
-from layerscope.types import UNLABELLED, Definition, Invariance, Measure, Score, Task
+from layerscope.types import UNLABELLED, Definition, Invariance, Measure, Score, Split, Task
 
 LABELLED = Task("kind", "memory", "classes", "top-1", "maximise", classes=("a", "b", "c"))
 UNCHANGED = 3e-5
@@ -21,12 +22,13 @@ UNTOUCHED = 1e-9
 """The same, of numbers of which no input has changed."""
 
 
-def check_measure(measure: Measure) -> list[str]:
-    """Return what is wrong with a measure, one sentence each; empty if nothing.
+def check_measure(measure: Measure) -> Iterator[str]:
+    """Yield what is wrong with a measure, one sentence each.
 
     Its headline has to be the metric of its definition, which is cited; the value on ``val`` has to
     be of the validation rows alone, and that on ``test`` of the test rows alone; the invariances
-    that it declares have to hold, and no others; and features that are not finite have to be
+    that it declares have to hold, and no others; its standard error has to be over groups, not
+    rows; and features that are not finite have to be
     refused. The layer that it is tried on has two views of each image.
 
     Args:
@@ -34,8 +36,9 @@ def check_measure(measure: Measure) -> list[str]:
     """
     tasks = [task for task in (UNLABELLED, LABELLED) if measure.handles(task)]
     if not tasks:
-        return ["It handles neither UNLABELLED nor classes."]
-    return [f"{task.name}: {finding}" for task in tasks for finding in _of(measure, task)]
+        yield "It handles neither UNLABELLED nor classes."
+    for task in tasks:
+        yield from (f"{task.name}: {finding}" for finding in _findings_on(measure, task))
 
 
 def moved(layer: HeldLayer, how: Invariance) -> HeldLayer:
@@ -58,7 +61,7 @@ def moved(layer: HeldLayer, how: Invariance) -> HeldLayer:
     return layer.with_rows(np.arange(n), rows)
 
 
-def _of(measure: Measure, task: Task) -> Iterator[str]:
+def _findings_on(measure: Measure, task: Task) -> Iterator[str]:
     layer = planted_layer(views=2)
     try:
         definition = measure.definition(task)
@@ -70,6 +73,7 @@ def _of(measure: Measure, task: Task) -> Iterator[str]:
         yield from wrong
         if not wrong:
             yield from _keeps_splits_apart(measure, layer, task, scores)
+            yield from _counts_groups(measure, layer, task, scores)
             yield from _invariances(measure, layer, task, definition)
     except Failure as failure:
         yield f"It fails on a sound layer: {failure}"
@@ -121,6 +125,28 @@ def _keeps_splits_apart(
             yield f"The same rows have {score.metric} {score.val:g} on val, {score.test:g} on test."
         if not np.isclose(score.test, before[score.metric].test, rtol=UNTOUCHED, atol=1e-12):
             yield f"Other validation rows change {score.metric} of test."
+
+
+@dataclass(frozen=True)
+class _Grouped(HeldLayer):
+    """A layer of which eight images in succession are one group."""
+
+    def groups(self, split: Split) -> npt.NDArray[np.str_]:
+        return (self.members[self.places(split)] // 8).astype(str)
+
+
+def _counts_groups(
+    measure: Measure, layer: HeldLayer, task: Task, scores: list[Score]
+) -> Iterator[str]:
+    """Of larger groups there are fewer, so that the standard error is another."""
+    before = {score.metric: score for score in scores}
+    for score in attempt(measure, _Grouped(**vars(layer)), task):
+        error = before[score.metric].stderr
+        if error > 0 and np.isclose(score.stderr, error, rtol=SAME, atol=0):
+            yield (
+                f"The standard error of {score.metric} is {error:.2g} whether an image is a group "
+                f"or eight are: resample groups, not rows."
+            )
 
 
 def _invariances(

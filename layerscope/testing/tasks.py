@@ -11,9 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from layerscope.data import ReadRequest, loaders, open_source
-from layerscope.data.sources import tasks
+from layerscope.data import ReadRequest, open_source
+from layerscope.data.loaders import loaders
+from layerscope.data.sources import sources, tasks
 from layerscope.errors import LayerScopeError, SourceError
+from layerscope.testing.findings import collect, described
 from layerscope.types import SPLITS, Preprocessing, Source, Task
 
 _SMALL = Preprocessing((8, 8), None, (0.0,) * 3, (1.0,) * 3)
@@ -59,25 +61,29 @@ def check_source(name: str, example: TaskExample) -> list[str]:
     Raises:
         UnknownNameError: There is no source of that name.
     """
+    sources[name]
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "set"
-        root.mkdir()
-        example.write(root)
-        try:
-            source = _opened(name, root, example)
-        except LayerScopeError as error:
-            return [f"The example cannot be opened: {error}"]
-        return [
-            *_rows(source, example),
-            *_metadata(source),
-            *_consistency(source),
-            *_readable(source),
-            *_stable(name, source, example, Path(folder) / "elsewhere"),
-            *_damage(name, source, example, Path(folder)),
-        ]
+        return collect(_findings(name, example, Path(folder)))
 
 
-def _opened(name: str, root: Path, example: TaskExample) -> Source:
+def _findings(name: str, example: TaskExample, folder: Path) -> Iterator[str]:
+    root = folder / "set"
+    root.mkdir()
+    example.write(root)
+    try:
+        source = _open_example(name, root, example)
+    except LayerScopeError as error:
+        yield f"The example cannot be opened: {error}"
+        return
+    yield from _rows(source, example)
+    yield from _metadata(source)
+    yield from _consistency(source)
+    yield from _readable(source)
+    yield from _stable(name, source, example, folder / "elsewhere")
+    yield from _damage(name, source, example, folder)
+
+
+def _open_example(name: str, root: Path, example: TaskExample) -> Source:
     options: dict[str, Any] = {
         key: root / value if isinstance(value, Path) else value
         for key, value in example.options.items()
@@ -171,7 +177,7 @@ def _readable(source: Source) -> Iterator[str]:
 
 def _stable(name: str, source: Source, example: TaskExample, other: Path) -> Iterator[str]:
     shutil.copytree(source.root, other, symlinks=True)
-    again = _opened(name, other, example)
+    again = _open_example(name, other, example)
     if again.ids != source.ids:
         yield "A second reading gives the rows in another order."
     if (again.splits != source.splits).any():
@@ -183,8 +189,8 @@ def _stable(name: str, source: Source, example: TaskExample, other: Path) -> Ite
 def _damage(name: str, source: Source, example: TaskExample, folder: Path) -> Iterator[str]:
     (folder / "empty").mkdir()
     damages: dict[str, Callable[[], object]] = {
-        "an empty folder": lambda: _opened(name, folder / "empty", example),
-        "a folder that is not there": lambda: _opened(name, folder / "none", example),
+        "an empty folder": lambda: _open_example(name, folder / "empty", example),
+        "a folder that is not there": lambda: _open_example(name, folder / "none", example),
     }
     if source.images is None:
         victim = source.root / source.ids[len(source.ids) // 2]
@@ -192,11 +198,11 @@ def _damage(name: str, source: Source, example: TaskExample, folder: Path) -> It
 
         def cut_short() -> None:
             victim.write_bytes(contents[: len(contents) // 3])
-            _read(_opened(name, source.root, example))
+            _read(_open_example(name, source.root, example))
 
         def gone() -> None:
             victim.unlink()
-            _read(_opened(name, source.root, example))
+            _read(_open_example(name, source.root, example))
 
         damages |= {"an image that is cut short": cut_short, "an image that is gone": gone}
     for what, happen in damages.items():
@@ -205,7 +211,7 @@ def _damage(name: str, source: Source, example: TaskExample, folder: Path) -> It
         except SourceError:
             continue
         except Exception as error:  # noqa: BLE001  whatever it is, it is the finding
-            yield f"With {what} it raises {type(error).__name__}: {error}"
+            yield f"With {what} it raises {described(error)}"
             continue
         yield f"It accepts {what}."
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,16 +15,13 @@ from layerscope.training.methods import Method
 from layerscope.types import Source, Split
 
 
-def decode(
-    source: Source, split: Split, task: str, advance: Callable[[int], None]
-) -> tuple[Tensor, Tensor]:
+def decode(source: Source, split: Split, task: str) -> tuple[Tensor, Tensor]:
     """Return a split's images and a task's targets.
 
     Args:
-        source: The rendered 3D data set.
+        source: Its images are files of one size.
         split: Which rows.
         task: Whose targets; empty for none.
-        advance: Told of every image that was decoded.
 
     Returns:
         (n, 3, h, w) uint8 images, and (n,) int64 classes or (n, k) float32 latents; (n, 0) where
@@ -44,9 +40,7 @@ def decode(
         )
 
     def read(row: int) -> Tensor:
-        image = torch.from_numpy(read_image(source.root / source.ids[row])).permute(2, 0, 1)
-        advance(1)
-        return image
+        return torch.from_numpy(read_image(source.root / source.ids[row])).permute(2, 0, 1)
 
     with ThreadPoolExecutor(max_workers=4) as pool:
         images = list(pool.map(read, rows))
@@ -60,8 +54,8 @@ def decode(
     return torch.stack(images), targets.float() if targets.is_floating_point() else targets
 
 
-class Views(Dataset[tuple[tuple[Tensor, ...], Tensor]]):
-    """Augmented views that depend on the seed, the epoch and the row, not on who makes them.
+class AugmentedImages(Dataset[tuple[tuple[Tensor, ...], Tensor]]):
+    """The inputs of a method: they depend on the seed, the epoch and the row alone.
 
     Args:
         images: (n, 3, h, w) uint8.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-def noisy(targets: Tensor, share: float, seed: int, classes: int = 0) -> Tensor:
+def corrupt_targets(targets: Tensor, share: float, seed: int, classes: int = 0) -> Tensor:
     """Return targets of which a share is wrong.
 
     A class becomes one of the others, each as likely; latents become those of another image among
@@ -24,7 +24,7 @@ def noisy(targets: Tensor, share: float, seed: int, classes: int = 0) -> Tensor:
         classes: How many there are; 0 for latents.
 
     Examples:
-        >>> wrong = noisy(torch.zeros(10, dtype=torch.int64), 0.4, seed=0, classes=3)
+        >>> wrong = corrupt_targets(torch.zeros(10, dtype=torch.int64), 0.4, seed=0, classes=3)
         >>> int((wrong != 0).sum())
         4
     """

@@ -20,9 +20,9 @@ from layerscope.models import untrained
 from layerscope.models.files.weights import sha256_of_file
 from layerscope.models.heads import TrunkAndHead
 from layerscope.training.card import toml
-from layerscope.training.images import Views, decode
+from layerscope.training.images import AugmentedImages, decode
 from layerscope.training.methods import Method, methods
-from layerscope.training.noise import noisy
+from layerscope.training.noise import corrupt_targets
 from layerscope.training.recipe import Recipe
 from layerscope.training.trainer import EpochLoss, Normalise, train
 from layerscope.types import Source
@@ -56,7 +56,7 @@ def pretrain(
     workers: int = 2,
     snapshots: Snapshots | None = None,
     advance: Advance = lambda *_: None,
-    said: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Train a network on a source's training split and write its weights and its card.
 
@@ -65,14 +65,14 @@ def pretrain(
 
     Args:
         recipe: Every setting, the method's name among them.
-        source: The rendered 3D data set.
+        source: The images, such as the rendered 3D data set's.
         out: Path of the weights, ``NAME.safetensors``; the card is written beside it.
         device: Where to train.
         command: The command line that trains it again, for the card.
         workers: Processes that make the augmented views.
         snapshots: Which epochs are kept as well, each with a card of its own.
         advance: ``advance(images, note)`` after every step.
-        said: Told the loss of every epoch.
+        report: Called with a line for every epoch: its loss.
 
     Returns:
         The card's path.
@@ -82,16 +82,17 @@ def pretrain(
             diverged.
     """
     method = methods[recipe.method]
-    _require_sense(recipe, method, out)
+    _check_recipe(recipe, method, out)
     start = time.monotonic()
-    images, targets = decode(source, "train", method.task, lambda _: None)
+    images, targets = decode(source, "train", method.task)
     task = next((task for task in source.tasks if task.name == method.task), None)
-    targets = noisy(targets, recipe.noisy_labels, recipe.seed, len(task.classes) if task else 0)
+    classes = len(task.classes) if task else 0
+    targets = corrupt_targets(targets, recipe.noisy_labels, recipe.seed, classes)
     mean, std = channel_statistics(images)
-    output = len(task.classes) if task and method.output is None else method.output or 0
+    output = classes if method.output is None else method.output
     network = untrained(recipe.architecture(output), recipe.seed).to(device)
     network.to(memory_format=torch.channels_last)
-    views = Views(images, targets, method, side=recipe.side, seed=recipe.seed)
+    views = AugmentedImages(images, targets, method, side=recipe.side, seed=recipe.seed)
     losses: list[EpochLoss] = []
 
     def write(path: Path) -> Path:
@@ -111,7 +112,7 @@ def pretrain(
         workers=workers,
         advance=advance,
     ):
-        said(f"epoch {epoch.epoch}: loss {epoch.loss:.5f}")
+        report(f"epoch {epoch.epoch}: loss {epoch.loss:.5f}")
         losses.append(epoch)
         kept = snapshots.path(out, epoch.epoch) if snapshots else None
         if kept is not None:
@@ -119,7 +120,7 @@ def pretrain(
     return write(out)
 
 
-def _require_sense(recipe: Recipe, method: Method, out: Path) -> None:
+def _check_recipe(recipe: Recipe, method: Method, out: Path) -> None:
     if out.suffix != ".safetensors":
         raise TrainingError(
             f"The output {str(out)!r} is no .safetensors file.",
@@ -187,8 +188,8 @@ def _card(
         "family": "layerscope",
         "weights": out.name,
         "sha256": sha256_of_file(out),
-        "licence": "Apache-2.0",
-        "citation": "Bordes et al., Guillotine Regularization, TMLR 2023 (arXiv:2206.13378)",
+        "licence": "",  # whoever trained it says under which terms it may be used
+        "citation": method.citation,
         "architecture": recipe.architecture(output),
         "preprocessing": {
             "resize": [recipe.side, recipe.side],

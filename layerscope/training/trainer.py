@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from layerscope.errors import TrainingError
-from layerscope.training.images import Views
+from layerscope.training.images import AugmentedImages
 from layerscope.training.methods import Method
 from layerscope.training.recipe import Recipe
 
@@ -76,7 +76,7 @@ def optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
 def train(
     network: nn.Module,
     method: Method,
-    views: Views,
+    views: AugmentedImages,
     recipe: Recipe,
     *,
     normalise: Normalise,
@@ -128,12 +128,12 @@ def train(
             loss.backward()  # type: ignore[no-untyped-call]
             optim.step()
             scale.step()
-            total += _finite(loss, epoch)
+            total += _require_finite(loss, epoch)
             advance(len(targets), f"epoch {epoch + 1}/{recipe.epochs}, loss {loss.item():.4f}")
         yield EpochLoss(epoch + 1, total / len(batches))
 
 
-def _finite(loss: Tensor, epoch: int) -> float:
+def _require_finite(loss: Tensor, epoch: int) -> float:
     value = float(loss.detach())
     if not math.isfinite(value):
         raise TrainingError(

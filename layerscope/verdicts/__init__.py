@@ -1,10 +1,10 @@
 """Verdicts: comparisons of cuts with their intervals, tied sets, scorecards, series and grids."""
 
 from layerscope.verdicts.common_cut import CommonCut, across
+from layerscope.verdicts.comparison import sentence, verdict, verdicts
 from layerscope.verdicts.grid import Grid
 from layerscope.verdicts.scorecard import MeasureScore
 from layerscope.verdicts.series import Series
-from layerscope.verdicts.verdict import sentence, verdict, verdicts
 
 __all__ = [
     "CommonCut",

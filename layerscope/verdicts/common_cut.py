@@ -8,9 +8,9 @@ on the validation rows, every task counting once; of equal ones the shallowest. 
 comes from the test rows, which chose neither the cut nor any task's own best, so that a regret may
 come out negative.
 
-Intervals are those of :mod:`layerscope.verdicts.verdict`, another training sample included. Tasks
-that share their test rows share their resamples, so that the mean's interval knows that they are
-not independent; each task's probes have training noise of their own.
+Intervals are those of :mod:`layerscope.verdicts.comparison`, another training sample included.
+Tasks that share their test rows share their resamples, so that the mean's interval knows that they
+are not independent; each task's probes have training noise of their own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 from layerscope.errors import EstimatorError
 from layerscope.stats.bootstrap import RESAMPLES, Resampled
 from layerscope.types import Interval
-from layerscope.verdicts.verdict import Comparison, in_runs, interval, lowest, resampled, usual
+from layerscope.verdicts.comparison import Comparison, in_runs, interval, lowest, resampled, usual
 
 FEWEST = 2
 """Tasks below which one cut for all of them is no question."""

@@ -22,8 +22,8 @@ import torch
 from layerscope.stats.rank_correlation import independence, kendall, over_pairs, spearman
 from layerscope.stats.spread import spread_ratio
 from layerscope.types import Direction, Interval, Losses, Score
+from layerscope.verdicts.comparison import Comparison, in_runs, usual
 from layerscope.verdicts.runs import Run
-from layerscope.verdicts.verdict import Comparison, in_runs, usual
 
 FEWEST = 3
 """Runs below which a scatter shows nothing."""

@@ -27,7 +27,7 @@ import torch
 from layerscope.stats.bootstrap import RESAMPLES, Resampled, difference
 from layerscope.stats.rank_correlation import FEWEST, kendall, over_rows, spearman
 from layerscope.types import UNLABELLED, Direction, Interval, Score
-from layerscope.verdicts.verdict import Comparison, in_runs, interval, lowest, resampled, usual
+from layerscope.verdicts.comparison import Comparison, in_runs, interval, lowest, resampled, usual
 
 _ByCut = dict[tuple[str, str], list[Score]]
 """Of one measure, by cut and pooling, its scores under all seeds."""

@@ -32,9 +32,9 @@ from layerscope.errors import EstimatorError
 from layerscope.stats.bootstrap import RESAMPLES, Resampled, difference, p_values
 from layerscope.stats.rank_correlation import kendall, over_rows
 from layerscope.types import UNLABELLED, Direction, Interval, Losses, Part, Score
+from layerscope.verdicts.comparison import Comparison, in_runs, interval, lowest, resampled
 from layerscope.verdicts.runs import Run
 from layerscope.verdicts.scorecard import Measured, measured
-from layerscope.verdicts.verdict import Comparison, in_runs, interval, lowest, resampled
 
 FEWEST = 2
 """Snapshots below which there is no series."""

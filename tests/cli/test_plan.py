@@ -17,7 +17,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture
 def door(source, tmp_path, monkeypatch, command_line):
-    from layerscope.data import sources
+    from layerscope.data.sources import sources
     from tests.extraction.test_extract import toy_source
 
     sources.names()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from layerscope.cache import check_cache, merge, open_cache
-from layerscope.data import sources
+from layerscope.data.sources import sources
 from layerscope.results.store import open_results
 from tests.toy_source import CARD, NETWORK, toy_source, write_images
 

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from layerscope.cache import open_cache
-from layerscope.data import ReadRequest, frame_preprocessing, loaders, open_source
+from layerscope.data import ReadRequest, frame_preprocessing, open_source
 from layerscope.data.betons import open_packed, pack
+from layerscope.data.loaders import loaders
 from layerscope.estimators import estimators
 from layerscope.extraction.extract import extract
 from layerscope.models import load, select_cuts

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerscope.data import all_tasks, open_source, select_tasks, sources, thin_source
+from layerscope.data import all_tasks, open_source, select_tasks, thin_source
+from layerscope.data.sources import source_options, sources
 from layerscope.errors import SettingsError, UnknownNameError
 from layerscope.types import Source, Task
 
@@ -121,3 +122,14 @@ def test_limited_rows_are_spread_over_the_split():
 def test_a_limit_of_nothing_is_refused():
     with pytest.raises(SettingsError, match="limit of 0 rows"):
         thin_source(source_of({"train": 3}), 0)
+
+
+def test_options_have_their_types_whether_annotations_are_postponed_or_not():
+    def at_once(root, *, list_1p: Path | None = None, only: str = "", raw: bool = False): ...
+
+    def postponed(
+        root, *, list_1p: "Path | None" = None, only: "str" = "", raw: "bool" = False
+    ): ...
+
+    expected = {"list_1p": Path, "only": str, "raw": bool}
+    assert source_options(at_once) == source_options(postponed) == expected

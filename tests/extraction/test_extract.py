@@ -19,7 +19,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from layerscope.cache import open_cache
-from layerscope.data import image_transform, read_image, sources
+from layerscope.data import image_transform, read_image
+from layerscope.data.sources import sources
 from layerscope.errors import CacheError, CheckpointError, DeviceError, SourceError
 from layerscope.extraction.capture import relative_difference, state_hash
 from layerscope.extraction.extract import extract as extract_as_asked

@@ -79,7 +79,7 @@ def test_a_bad_image_is_named(source):
 
 
 def test_through_the_door(source, tmp_path, monkeypatch, command_line):
-    from layerscope.data import sources
+    from layerscope.data.sources import sources
 
     sources.names()
     monkeypatch.setitem(sources._items, "toy", toy_source)

@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestCentroid
 
 from layerscope.cache import collection, find_caches, open_cache, open_statistics
 from layerscope.cache.label import write_label
-from layerscope.data import sources
+from layerscope.data.sources import sources
 from layerscope.errors import CacheError, LayerScopeError, UnknownNameError
 from layerscope.estimators.regression import encode
 from layerscope.extraction.extract import extract, plan

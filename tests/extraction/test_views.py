@@ -9,14 +9,9 @@ import pytest
 from PIL import Image
 
 from layerscope.cache import check_cache, merge, open_cache, open_statistics, repair
-from layerscope.data import (
-    ReadRequest,
-    ViewSettings,
-    frame_preprocessing,
-    loaders,
-    sources,
-    with_views,
-)
+from layerscope.data import ReadRequest, ViewSettings, frame_preprocessing, with_views
+from layerscope.data.loaders import loaders
+from layerscope.data.sources import sources
 from layerscope.errors import CacheError, SettingsError, UnknownNameError
 from layerscope.extraction.extract import extract, plan
 from layerscope.models import load, select_cuts

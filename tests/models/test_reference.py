@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from layerscope.cli import demo
-from layerscope.data import ReadRequest, loaders, open_source
+from layerscope.data import ReadRequest, open_source
+from layerscope.data.loaders import loaders
 from layerscope.models import card_folder, card_names, find_card, load
 from layerscope.stats.rotation import geodesic_angle, quaternion_from_euler
 

@@ -18,12 +18,12 @@ from layerscope.errors import CacheError, EstimatorError
 from layerscope.estimators import estimators
 from layerscope.estimators.naming import make
 from layerscope.probing import arrangements
-from layerscope.probing.sweep import size, sweep
+from layerscope.probing.cells import size, sweep
 from layerscope.report.curve import curves
 from layerscope.results.line_files import append_lines
 from layerscope.results.store import Results
 from layerscope.types import SPLITS, CutPoint, LayerView, Score, Split, Task
-from layerscope.verdicts.verdict import comparisons, sentence, verdicts
+from layerscope.verdicts.comparison import comparisons, sentence, verdicts
 
 N, SIZE = 1200, 4
 CLASSES = 8

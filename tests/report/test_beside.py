@@ -13,11 +13,11 @@ from layerscope.report import table
 from layerscope.report.figures import Beside, figures
 from layerscope.results.measures import divided
 from layerscope.results.store import Results
+from layerscope.verdicts.comparison import comparisons
 from layerscope.verdicts.grid import grids
 from layerscope.verdicts.runs import runs
 from layerscope.verdicts.scorecard import scorecard
 from layerscope.verdicts.series import every_series
-from layerscope.verdicts.verdict import comparisons
 from tests.report.planted import CUTS, folder, measure, probe
 
 EPOCHS = (1, 5, 10, 15)

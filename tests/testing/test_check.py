@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from layerscope.cli.main import app
-from layerscope.models import families
+from layerscope.models.families import families
 from layerscope.models.families.moco import MoCo
 from layerscope.testing import check_family
 from tests.models.families.test_moco import example
@@ -58,6 +58,21 @@ class Crashing(MoCo):
         return super().parts(contents, declared)
 
 
+class Undecided(MoCo):
+    name = "faulty"
+
+    def recognise(self, contents):
+        return contents.nothing
+
+
+class Bare:
+    name = "faulty"
+    general = False
+
+    def recognise(self, contents):
+        return ""
+
+
 @pytest.fixture
 def register(monkeypatch):
     def put(family):
@@ -76,6 +91,9 @@ def register(monkeypatch):
         (Lenient(), "It loads although"),
         (Backwards(), "The cuts are"),
         (Crashing(), "it raises KeyError"),
+        (Undecided(), "It raises AttributeError: 'Contents' object has no attribute 'nothing'"),
+        (Bare(), "It has no title."),
+        (Bare(), "It has no parts."),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, MoCo) else "",
 )
@@ -98,7 +116,7 @@ def test_the_command_tells_a_conforming_family_from_a_faulty_one(tmp_path, capsy
     monkeypatch.setattr(families, "_items", dict(families.items()))
     (tmp_path / "empty.py").write_text("x = 1\n")
     (tmp_path / "silent.py").write_text(
-        "from layerscope.models import families\n"
+        "from layerscope.models.families import families\n"
         "from layerscope.models.families.moco import MoCo\n"
         "families.add('silent', MoCo())\n"
     )

@@ -181,6 +181,38 @@ class Uncertain(Measured):
         return dataclasses.replace(score, settings={})
 
 
+class CountingRows(Measured):
+    """Its standard error takes every row for independent."""
+
+    def changed(self, score, view):
+        return dataclasses.replace(score, stderr=score.test / score.n_test**0.5)
+
+
+class Undefined(Measured):
+    def definition(self, task):
+        return self.sound.definitions[task]
+
+
+class Undecided(Faulty):
+    def handles(self, task):
+        return task.nothing
+
+
+class Demanding(Faulty):
+    def __init__(self, seed, depth):
+        super().__init__(seed)
+
+
+class Bare:
+    """It has only the method that matters most."""
+
+    def __init__(self, seed=0):
+        pass
+
+    def score(self, view, tasks):
+        return iter(())
+
+
 @pytest.fixture
 def found(monkeypatch):
     def check(kind):
@@ -219,6 +251,12 @@ def test_a_sound_one_conforms(found, kind):
         (Trained, "rankme has the n_train 400, not 0"),
         (Mixing, "Other validation rows change rankme of test"),
         (Uncertain, "does not have the definition's convention"),
+        (CountingRows, "whether an image is a group or eight are: resample groups, not rows"),
+        (Undefined, "It raises AttributeError: 'RankMe' object has no attribute 'definitions'"),
+        (Undecided, "It raises AttributeError: 'Task' object has no attribute 'nothing'"),
+        (Demanding, "It cannot be made from a seed: TypeError"),
+        (Bare, "It has no name."),
+        (Bare, "It has no handles."),
     ],
 )
 def test_a_fault_is_found(found, kind, finding):

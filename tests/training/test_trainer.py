@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from layerscope.errors import TrainingError
-from layerscope.training.images import Views
+from layerscope.training.images import AugmentedImages
 from layerscope.training.methods import methods
 from layerscope.training.methods.simclr import nt_xent
 from layerscope.training.recipe import Recipe
@@ -47,7 +47,7 @@ def test_every_row_is_seen_once_an_epoch_in_an_order_of_the_seed():
 @pytest.mark.parametrize("name", ["simclr", "rotation", "category"])
 def test_views_depend_on_seed_epoch_and_row_alone(name):
     images = torch.randint(0, 255, (4, 3, 48, 48), dtype=torch.uint8)
-    views = Views(images, torch.zeros(4, 3), methods[name], side=32, seed=0)
+    views = AugmentedImages(images, torch.zeros(4, 3), methods[name], side=32, seed=0)
     torch.manual_seed(1)
     first, _ = views[(2, 1)]
     torch.manual_seed(2)
@@ -67,7 +67,7 @@ def test_weight_decay_spares_biases_and_normalisation():
 
 
 def run(network, recipe, images, latents):
-    views = Views(images, latents, methods[recipe.method], side=32, seed=recipe.seed)
+    views = AugmentedImages(images, latents, methods[recipe.method], side=32, seed=recipe.seed)
     return list(
         train(
             network,

@@ -9,7 +9,7 @@ from layerscope.errors import EstimatorError
 from layerscope.report import table
 from layerscope.types import Interval, Losses, Score
 from layerscope.verdicts.common_cut import CommonCut, across, common_cuts, sentence
-from layerscope.verdicts.verdict import Comparison, verdict
+from layerscope.verdicts.comparison import Comparison, verdict
 
 N = 300
 CUTS = ("stem", "layer1", "layer2", "trunk", "head.1")

@@ -11,8 +11,8 @@ from layerscope.errors import LayerScopeError
 from layerscope.results.measures import divided
 from layerscope.results.store import Results, failed
 from layerscope.types import Control, Interval
+from layerscope.verdicts.comparison import comparisons, verdict, verdicts
 from layerscope.verdicts.scorecard import MeasureScore, scorecard, sentences
-from layerscope.verdicts.verdict import comparisons, verdict, verdicts
 from tests.report.planted import CUTS, folder, measure, probe
 
 # The probe's own choice is layer3; every step away from it costs 5 points or more.

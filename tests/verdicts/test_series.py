@@ -11,11 +11,11 @@ from layerscope.errors import EstimatorError
 from layerscope.results.measures import divided
 from layerscope.results.store import Results
 from layerscope.types import Interval
+from layerscope.verdicts.comparison import comparisons
 from layerscope.verdicts.grid import Grid, grids
 from layerscope.verdicts.grid import sentence as grid_sentence
 from layerscope.verdicts.runs import runs
 from layerscope.verdicts.series import Series, every_series, sentence, series
-from layerscope.verdicts.verdict import comparisons
 from tests.report.planted import folder, measure, probe
 
 EPOCHS = tuple(range(2, 21, 2))

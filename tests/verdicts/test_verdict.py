@@ -8,7 +8,7 @@ from scipy.stats import binom
 
 from layerscope.errors import EstimatorError
 from layerscope.types import Interval, Losses, Score
-from layerscope.verdicts.verdict import Comparison, oracle, sentence, verdict
+from layerscope.verdicts.comparison import Comparison, oracle, sentence, verdict
 
 N = 240
 

@@ -16,7 +16,9 @@ class Method(Protocol):
     task: str
     """Whose targets it is trained with; empty where it needs none."""
     description: str
-    """One sentence for the card."""
+    """One sentence for the card, without its full stop."""
+    citation: str
+    """Where the method is described, for the card."""
 
     @property
     def output(self) -> int | None:

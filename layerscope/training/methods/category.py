@@ -18,6 +18,7 @@ class Category:
         "Supervised classification of the object's category, cross-entropy; views by random crop "
         "(70 to 100 % of the area)"
     )
+    citation = "Bordes et al., Guillotine Regularization, TMLR 2023 (arXiv:2206.13378)"
 
     def inputs(self, image: Tensor, side: int) -> tuple[Tensor, ...]:
         """Return one view, as weak as rotation's: wrong labels can be learnt by heart."""

@@ -19,6 +19,7 @@ class Rotation:
         "Supervised regression of the object's rotation as a unit quaternion (x, y, z, w), mean "
         "squared error; views by random crop (70 to 100 % of the area)"
     )
+    citation = "Bordes et al., Guillotine Regularization, TMLR 2023 (arXiv:2206.13378)"
 
     def inputs(self, image: Tensor, side: int) -> tuple[Tensor, ...]:
         """Return one view; a crop moves the object but does not turn it."""

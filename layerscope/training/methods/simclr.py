@@ -45,6 +45,10 @@ class SimCLR:
         "area), colour jitter (0.4, 0.4, 0.2, 0.07; p 0.8), grayscale (p 0.15), Gaussian blur "
         "(sigma 0.1 to 1.5 pixels, first view) and solarisation (p 0.2, second view)"
     )
+    citation = (
+        "Chen et al., A Simple Framework for Contrastive Learning, ICML 2020 (arXiv:2002.05709); "
+        "Bordes et al., Guillotine Regularization, TMLR 2023 (arXiv:2206.13378)"
+    )
 
     def inputs(self, image: Tensor, side: int) -> tuple[Tensor, ...]:
         """Return two views, augmented asymmetrically as in FFCV-SSL's ``train_ssl.py``."""

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from layerscope.data import ReadRequest, loaders, open_source, thin_source
+from layerscope.data import ReadRequest, open_source, thin_source
 from layerscope.data.betons import open_beton, open_packed, pack
 from layerscope.data.betons.beton import Beton
 from layerscope.data.betons.sidecar import sidecar_of
+from layerscope.data.loaders import loaders
 from layerscope.data.manifest import annotation_manifest
 from layerscope.errors import SourceError
 from layerscope.types import Preprocessing, Source

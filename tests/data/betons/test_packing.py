@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from layerscope.data import ReadRequest, loaders, open_source
+from layerscope.data import ReadRequest, open_source
 from layerscope.data.betons import open_beton, pack, packing
 from layerscope.data.decoding import Decoder
 from layerscope.data.images import ArrayImages, images_of
+from layerscope.data.loaders import loaders
 from layerscope.data.transforms import Preparation
 from layerscope.errors import SettingsError, SourceError
 from layerscope.types import Preprocessing

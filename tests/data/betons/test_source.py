@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from layerscope.data import ReadRequest, loaders, open_source
+from layerscope.data import ReadRequest, open_source
 from layerscope.data.betons import pack
+from layerscope.data.loaders import loaders
 from layerscope.errors import SourceError
 from layerscope.types import Preprocessing
 

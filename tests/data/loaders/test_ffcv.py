@@ -14,10 +14,18 @@ import numpy as np
 import pytest
 import torch
 
-from layerscope.data import ReadRequest, loaders, open_source
-from layerscope.data.betons import BetonImages, ffcv_reader, library, open_beton, pack, preparing
+from layerscope.data import ReadRequest, open_source
+from layerscope.data.betons import (
+    BetonImages,
+    ffcv_reader,
+    library,
+    open_beton,
+    pack,
+    preparing,
+)
 from layerscope.data.betons.beton import Beton
 from layerscope.data.decoding import Decoder
+from layerscope.data.loaders import loaders
 from layerscope.data.transforms import Preparation
 from layerscope.errors import SettingsError, SourceError
 from layerscope.types import Preprocessing
@@ -570,7 +578,8 @@ def test_without_ffcv_the_message_says_what_to_do(raw, monkeypatch, what):
 QUIET = """
 import sys
 from pathlib import Path
-from layerscope.data import ReadRequest, loaders
+from layerscope.data import ReadRequest
+from layerscope.data.loaders import loaders
 from layerscope.data.betons import open_beton
 from layerscope.types import Preprocessing
 source = open_beton(Path(sys.argv[1]))

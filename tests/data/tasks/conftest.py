@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from layerscope.data import ReadRequest, image_transform, loaders
+from layerscope.data import ReadRequest, image_transform
+from layerscope.data.loaders import loaders
 from layerscope.types import Preprocessing
 
 JPEG = {"quality": 70}

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from layerscope.data import ReadRequest, frame_preprocessing, image_transform, loaders, open_source
+from layerscope.data import ReadRequest, frame_preprocessing, image_transform, open_source
+from layerscope.data.loaders import loaders
 from layerscope.data.sources import tasks
 from layerscope.errors import SourceError
 from layerscope.types import Preprocessing

@@ -13,10 +13,10 @@ from layerscope.data import (
     ReadRequest,
     frame_preprocessing,
     image_transform,
-    loaders,
     open_source,
     read_image,
 )
+from layerscope.data.loaders import loaders
 from layerscope.data.splits import hashed_splits
 from layerscope.data.tasks import eurosat
 from layerscope.errors import SourceError

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from torchvision.datasets import ImageFolder
 
-from layerscope.data import ReadRequest, frame_preprocessing, loaders, open_source, read_image
+from layerscope.data import ReadRequest, frame_preprocessing, open_source, read_image
+from layerscope.data.loaders import loaders
 from layerscope.data.shifts import open_shift
 from layerscope.data.tasks import inc
 from layerscope.errors import SettingsError, SourceError, UnknownNameError

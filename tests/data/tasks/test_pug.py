@@ -13,10 +13,10 @@ from layerscope.data import (
     ReadRequest,
     frame_preprocessing,
     image_transform,
-    loaders,
     open_source,
     read_image,
 )
+from layerscope.data.loaders import loaders
 from layerscope.data.sources import select_tasks, tasks
 from layerscope.errors import SourceError
 from layerscope.types import SPLITS, Preprocessing

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from layerscope.data import ReadRequest, image_transform, loaders, open_source, read_image
+from layerscope.data import ReadRequest, image_transform, open_source, read_image
+from layerscope.data.loaders import loaders
 from layerscope.data.sources import select_tasks, tasks
 from layerscope.errors import SourceError
 from layerscope.types import Preprocessing

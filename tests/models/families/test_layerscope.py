@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from layerscope.models import families, untrained
+from layerscope.models import untrained
+from layerscope.models.families import families
 from layerscope.testing import FamilyExample, check_family
 from tests.models.families.truth import randomised, resnet_features
 
