@@ -17,7 +17,7 @@ from layerscope.models.families.dino import projector
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
 from layerscope.models.trunks import Known, Trunk, build_trunk, vit
-from layerscope.models.trunks.resnet import Shapes
+from layerscope.models.trunks.trunk import Shapes
 
 _NAMES = (
     (r"^storage_tokens$", "reg_token"),

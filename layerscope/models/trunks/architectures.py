@@ -19,7 +19,7 @@ from layerscope.errors import CheckpointError, UnknownNameError
 from layerscope.models.declared import Activation
 from layerscope.models.heads import Operation, act, layer_norm, linear, norm
 from layerscope.models.trunks import chain
-from layerscope.models.trunks.resnet import Shapes
+from layerscope.models.trunks.trunk import Shapes
 
 Library = Literal["timm", "torchvision"]
 

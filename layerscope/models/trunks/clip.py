@@ -17,8 +17,8 @@ from layerscope.models.contents import Keyed, Rules
 from layerscope.models.cuts import Stop
 from layerscope.models.declared import Declared
 from layerscope.models.heads import Operation, linear, matrix
-from layerscope.models.trunks import Known, Trunk, build_trunk
-from layerscope.models.trunks.resnet import Shapes
+from layerscope.models.trunks import build_trunk
+from layerscope.models.trunks.trunk import Known, Shapes, Trunk
 
 IGNORED = {
     r"(.*/)?((module|_orig_mod|model)\.)*"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from layerscope.models.trunks import Resample
+from layerscope.models.trunks.trunk import Resample
 
 _TEMPERATURE = 10000.0
 _TOLERANCE = 1e-3

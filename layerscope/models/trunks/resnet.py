@@ -8,7 +8,6 @@ replaced by one of the wanted shape, with the strides that torchvision gave it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,9 +18,7 @@ from layerscope.errors import CheckpointError
 from layerscope.models.batchnorm import forget
 from layerscope.models.contents import Keyed
 from layerscope.models.cuts import Stop
-from layerscope.models.trunks import Known, Trunk
-
-Shapes = Mapping[str, tuple[int, ...]]
+from layerscope.models.trunks.trunk import Known, Shapes, Trunk
 
 _BLOCK = re.compile(r"layer([1-4])\.(\d+)\.")
 _PLAIN = re.compile(

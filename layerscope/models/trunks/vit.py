@@ -17,8 +17,7 @@ from layerscope.errors import CheckpointError
 from layerscope.models.contents import Keyed
 from layerscope.models.cuts import Stop
 from layerscope.models.heads import activation_layer
-from layerscope.models.trunks import Known, Trunk
-from layerscope.models.trunks.resnet import Shapes
+from layerscope.models.trunks.trunk import Known, Shapes, Trunk
 from layerscope.types import Pooling
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")

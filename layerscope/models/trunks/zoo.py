@@ -20,7 +20,7 @@ from layerscope.models.cuts import Stop, trace
 from layerscope.models.declared import Declared
 from layerscope.models.heads import Operation
 from layerscope.models.loading import fill
-from layerscope.models.trunks import Trunk, chain
+from layerscope.models.trunks import chain
 from layerscope.models.trunks.architectures import (
     Architecture,
     Library,
@@ -35,7 +35,7 @@ from layerscope.models.trunks.architectures import (
     without_classifier,
 )
 from layerscope.models.trunks.likeness import same_features, signature
-from layerscope.models.trunks.resnet import Shapes
+from layerscope.models.trunks.trunk import Shapes, Trunk
 from layerscope.types import Pooling
 
 _PATH = Path(__file__).with_name("zoo.json")
