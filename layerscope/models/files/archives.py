@@ -49,7 +49,7 @@ def read_archive(path: Path, trust: Collection[str]) -> Any:
     require_trust(pickle, trust, archive.scripted)
     # A value takes at least a byte.
     tensors = Tensors(archive.storage, len(archive.mapped))
-    return Meaning(tensors, pickle.operations).of(pickle.value)
+    return Meaning(tensors, pickle.reads).of(pickle.value)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from layerscope.models.files.pickles import Malformed, Outside, Pairs, Pickle, read_pickle
+from layerscope.models.files.pickles import Malformed, Pairs, PersistentId, Pickle, read_pickle
 from layerscope.models.files.records import Meaning, require_trust
 from layerscope.models.files.storages import Span, Tensors, span_of
 
@@ -59,7 +59,7 @@ def _read(data: mmap.mmap, path: Path, start: int, trust: Collection[str]) -> An
     where = _places(data, keys, _types(pickle.outside))
     bytes_of = _Storages(path, where)
     tensors = Tensors(bytes_of.storage, len(data))
-    return Meaning(tensors, pickle.operations).of(pickle.value)
+    return Meaning(tensors, pickle.reads).of(pickle.value)
 
 
 class _Storages:
@@ -88,7 +88,7 @@ class _Storages:
         return part
 
 
-def _types(outside: Iterable[Outside]) -> dict[str, int]:
+def _types(outside: Iterable[PersistentId]) -> dict[str, int]:
     """Return the bytes of a value of each storage, by its key."""
     sizes: dict[str, int] = {}
     for reference in outside:

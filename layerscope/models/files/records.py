@@ -10,7 +10,14 @@ from typing import Any
 from torch import Tensor
 
 from layerscope.models.contents import SEPARATOR
-from layerscope.models.files.pickles import Global, Made, Malformed, Outside, Pairs, Pickle
+from layerscope.models.files.pickles import (
+    Global,
+    InertObject,
+    Malformed,
+    Pairs,
+    PersistentId,
+    Pickle,
+)
 from layerscope.models.files.storages import NAMED, Tensors, named_dtype, span_of
 
 _DEEPEST = 64
@@ -101,13 +108,13 @@ class Meaning:
 
     Args:
         tensors: Makes the tensors.
-        operations: How many operations the pickle has, which bounds what it can hold.
+        reads: How often the pickle was read from, which bounds what it can hold.
     """
 
-    def __init__(self, tensors: Tensors, operations: int) -> None:
+    def __init__(self, tensors: Tensors, reads: int) -> None:
         self._tensors = tensors
-        self._left = 16 * operations + 1024
-        self._made: dict[int, tuple[Made, Tensor]] = {}
+        self._left = 16 * reads + 1024
+        self._made: dict[int, tuple[InertObject, Tensor]] = {}
         self._open: set[int] = set()
 
     def of(self, value: Any, path: tuple[str, ...] = ()) -> Any:
@@ -120,9 +127,9 @@ class Meaning:
         Raises:
             Malformed: It is nested without end, or holds a tensor that cannot be.
         """
-        if not isinstance(value, list | tuple | Pairs | Made):
+        if not isinstance(value, list | tuple | Pairs | InertObject):
             return _atom(value)
-        self._left -= 1 + (0 if isinstance(value, Made) else _length(value))
+        self._left -= 1 + (0 if isinstance(value, InertObject) else _length(value))
         if len(self._open) > _DEEPEST:
             raise Malformed(
                 f"is nested deeper than {_DEEPEST} tables: {_dotted(path[:4])}…",
@@ -142,7 +149,7 @@ class Meaning:
             self._open.discard(id(value))
 
     def _again(self, value: Any, path: tuple[str, ...]) -> Any:
-        if isinstance(value, Made):
+        if isinstance(value, InertObject):
             return Record(value.name)  # a child's reference to its parent
         raise Malformed(
             f"has a table that contains itself: {_dotted(path[:8])}",
@@ -152,7 +159,7 @@ class Meaning:
     def _opened(self, value: Any, path: tuple[str, ...]) -> Any:
         if isinstance(value, Pairs):
             return self._table(value.pairs, path)
-        if isinstance(value, Made):
+        if isinstance(value, InertObject):
             return self._made_value(value, path)
         entries = (self.of(entry, (*path, str(n))) for n, entry in enumerate(value))
         return tuple(entries) if isinstance(value, tuple) else list(entries)
@@ -164,7 +171,7 @@ class Meaning:
             table[name] = self.of(value, (*path, str(name)))
         return table
 
-    def _made_value(self, made: Made, path: tuple[str, ...]) -> Any:
+    def _made_value(self, made: InertObject, path: tuple[str, ...]) -> Any:
         parts = _module_parts(made)
         if parts is not None:
             return self._module(parts, path)
@@ -180,7 +187,7 @@ class Meaning:
                 f"is damaged: what it holds {_dotted(path)} is no {made.name}"
             ) from error
 
-    def _record(self, made: Made, path: tuple[str, ...]) -> Any:
+    def _record(self, made: InertObject, path: tuple[str, ...]) -> Any:
         values: dict[str, Any] = {}
         state = made.state
         if isinstance(state, tuple) and len(state) == 2:  # with slots
@@ -199,7 +206,7 @@ class Meaning:
             return {str(key): value for key, value in self._table(state.pairs, path).items()}
         return {} if state is None else {"state": self.of(state, (*path, "state"))}
 
-    def _arguments(self, made: Made, path: tuple[str, ...]) -> tuple[Any, ...]:
+    def _arguments(self, made: InertObject, path: tuple[str, ...]) -> tuple[Any, ...]:
         arguments = self.of(made.arguments, (*path, "arguments"))
         return arguments if isinstance(arguments, tuple) else (arguments,)
 
@@ -217,13 +224,13 @@ class Meaning:
                 state |= {f"{key}.{name}": tensor for name, tensor in below.items()}
         return state
 
-    def _script(self, made: Made, path: tuple[str, ...]) -> Any:
+    def _script(self, made: InertObject, path: tuple[str, ...]) -> Any:
         """Return the state dict of a TorchScript module: its attributes that are tensors."""
         if not isinstance(made.state, Pairs):
             return Record(made.name)
         state: dict[str, Any] = {}
         for key, value in _named_pairs(made.state):
-            if not isinstance(value, Made):
+            if not isinstance(value, InertObject):
                 continue
             below = self.of(value, (*path, key))
             if isinstance(below, Tensor):
@@ -232,14 +239,14 @@ class Meaning:
                 state |= {f"{key}.{name}": tensor for name, tensor in below.items()}
         return state
 
-    def tensor(self, made: Made, path: tuple[str, ...]) -> Tensor:
+    def tensor(self, made: InertObject, path: tuple[str, ...]) -> Tensor:
         """Return the tensor of a call that would have rebuilt it over a storage."""
         # The record is kept with its tensor, so that no other can come to have its identity.
         if id(made) not in self._made:
             self._made[id(made)] = made, self._rebuilt(made, path)
         return self._made[id(made)][1]
 
-    def _rebuilt(self, made: Made, path: tuple[str, ...]) -> Tensor:
+    def _rebuilt(self, made: InertObject, path: tuple[str, ...]) -> Tensor:
         name = _dotted(path)
         arguments = made.arguments
         version = made.name.rpartition(".")[2]
@@ -247,7 +254,7 @@ class Meaning:
         if not isinstance(arguments, tuple) or not least <= len(arguments) <= least + 1:
             raise Malformed(f"is damaged: its tensor {name} is described wrongly")
         stored, first, size, stride = arguments[:4]
-        if not isinstance(stored, Outside):
+        if not isinstance(stored, PersistentId):
             raise Malformed(f"is damaged: its tensor {name} lies in no storage")
         if any(value is True for extra in arguments[least:] for _, value in _pairs_of(extra)):
             raise Malformed(
@@ -263,7 +270,7 @@ class Meaning:
 def _atom(value: Any) -> Any:
     if isinstance(value, Global):
         return NAMED.get(value.name, value.name)
-    if isinstance(value, Outside):
+    if isinstance(value, PersistentId):
         return None  # a storage that no tensor lies over
     return value
 
@@ -307,29 +314,29 @@ def _named_pairs(table: Any) -> Iterator[tuple[str, Any]]:
 def _pairs_of(table: Any) -> list[tuple[Any, Any]]:
     if isinstance(table, Pairs):
         return table.pairs
-    if isinstance(table, Made) and table.name == "collections.OrderedDict":
+    if isinstance(table, InertObject) and table.name == "collections.OrderedDict":
         return table.pairs
     return []
 
 
-def _module_parts(made: Made) -> dict[str, Any] | None:
+def _module_parts(made: InertObject) -> dict[str, Any] | None:
     parts = dict(_named_pairs(made.state))
     return parts if {"_parameters", "_buffers", "_modules"} <= parts.keys() else None
 
 
 def _texts(collection: Any) -> set[str]:
-    if isinstance(collection, Made) and isinstance(collection.arguments, tuple):
+    if isinstance(collection, InertObject) and isinstance(collection.arguments, tuple):
         collection = next(iter(collection.arguments), ())
     items = collection if isinstance(collection, list | tuple) else ()
     return {item for item in items if isinstance(item, str)}
 
 
-def _only(made: Made) -> Any:
+def _only(made: InertObject) -> Any:
     (argument,) = made.arguments
     return argument
 
 
-def _ordered(meaning: Meaning, made: Made, path: tuple[str, ...]) -> Any:
+def _ordered(meaning: Meaning, made: InertObject, path: tuple[str, ...]) -> Any:
     pairs = list(made.pairs)
     if made.arguments:
         given = _only(made)
@@ -340,51 +347,51 @@ def _ordered(meaning: Meaning, made: Made, path: tuple[str, ...]) -> Any:
     return meaning._table(pairs, path)
 
 
-def _parameter(meaning: Meaning, made: Made, path: tuple[str, ...]) -> Any:
+def _parameter(meaning: Meaning, made: InertObject, path: tuple[str, ...]) -> Any:
     tensor = meaning.of(made.arguments[0], path)
     if not isinstance(tensor, Tensor):
         raise ValueError("a parameter is a tensor")
     return tensor
 
 
-def _typed(meaning: Meaning, made: Made, path: tuple[str, ...]) -> Any:
+def _typed(meaning: Meaning, made: InertObject, path: tuple[str, ...]) -> Any:
     function, _, arguments, _ = made.arguments
-    tensor = meaning.of(Made(function, arguments), path)
+    tensor = meaning.of(InertObject(function, arguments), path)
     if not isinstance(tensor, Tensor):
         raise ValueError("an instance of a tensor's subclass is a tensor")
     return tensor
 
 
-def _converted(meaning: Meaning, made: Made, path: tuple[str, ...]) -> Any:
+def _converted(meaning: Meaning, made: InertObject, path: tuple[str, ...]) -> Any:
     tensor, dtype = meaning.of(made.arguments[0], path), made.arguments[1]
     return tensor.to(named_dtype(dtype, _dotted(path)))
 
 
-def _sequence(meaning: Meaning, made: Made, path: tuple[str, ...]) -> Any:
+def _sequence(meaning: Meaning, made: InertObject, path: tuple[str, ...]) -> Any:
     return tuple(meaning.of(_only(made), path)) if made.arguments else tuple(made.entries)
 
 
-def _list(meaning: Meaning, made: Made, path: tuple[str, ...]) -> Any:
+def _list(meaning: Meaning, made: InertObject, path: tuple[str, ...]) -> Any:
     return [*(meaning.of(_only(made), path) if made.arguments else ()), *meaning.of(made.entries)]
 
 
-def _first(meaning: Meaning, made: Made, path: tuple[str, ...]) -> Any:
+def _first(meaning: Meaning, made: InertObject, path: tuple[str, ...]) -> Any:
     return meaning.of(made.arguments[0], path)
 
 
-def _encoded(meaning: Meaning, made: Made, path: tuple[str, ...]) -> Any:
+def _encoded(meaning: Meaning, made: InertObject, path: tuple[str, ...]) -> Any:
     text, *encoding = made.arguments
     if encoding not in (["latin1"], ["latin-1"], ["utf-8"], []):
         raise ValueError("an unknown encoding")
     return text.encode(*encoding)
 
 
-def _as_text(meaning: Meaning, made: Made, path: tuple[str, ...]) -> Any:
+def _as_text(meaning: Meaning, made: InertObject, path: tuple[str, ...]) -> Any:
     return ":".join(str(part) for part in meaning.of(made.arguments, path))
 
 
-def _refused(what: str) -> Callable[[Meaning, Made, tuple[str, ...]], Any]:
-    def refuse(_: Meaning, __: Made, path: tuple[str, ...]) -> Any:
+def _refused(what: str) -> Callable[[Meaning, InertObject, tuple[str, ...]], Any]:
+    def refuse(_: Meaning, __: InertObject, path: tuple[str, ...]) -> Any:
         raise Malformed(
             f"cannot be used: its tensor {_dotted(path)} is {what}",
             hint="Convert it to a plain float32 tensor where it was made, and save that.",
@@ -393,7 +400,7 @@ def _refused(what: str) -> Callable[[Meaning, Made, tuple[str, ...]], Any]:
     return refuse
 
 
-_MEANINGS: dict[str, Callable[[Meaning, Made, tuple[str, ...]], Any]] = {
+_MEANINGS: dict[str, Callable[[Meaning, InertObject, tuple[str, ...]], Any]] = {
     "collections.OrderedDict": _ordered,
     "collections.Counter": _ordered,
     "torch._utils._rebuild_tensor": Meaning.tensor,

@@ -21,7 +21,7 @@ from torch import nn
 from layerscope.errors import CheckpointError
 from layerscope.models import load
 from layerscope.models.files.hub import downloaded
-from layerscope.models.files.pickles import Made, read_pickle
+from layerscope.models.files.pickles import InertObject, read_pickle
 from layerscope.models.files.records import Record
 from layerscope.models.files.weights import read_contents, sha256_of_file
 
@@ -632,7 +632,7 @@ def test_pickles_are_read_as_inert_records():
     assert read.globals == {"builtins.print"}
     values = dict(read.value.pairs)
     assert values["a"] == [1, (2.5, None)]
-    assert isinstance(values["b"], Made)
+    assert isinstance(values["b"], InertObject)
     assert (values["b"].name, values["b"].arguments) == ("builtins.print", ("loud",))
 
 
