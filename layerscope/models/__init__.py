@@ -4,9 +4,9 @@ from layerscope.models.cards import card_folder, card_names, find_card, read_car
 from layerscope.models.checkpoint import LoadedModel, load
 from layerscope.models.checkpoint_list import Member, members, read_table
 from layerscope.models.families import families
-from layerscope.models.families.layerscope import untrained
 from layerscope.models.selection import select_cuts
 from layerscope.models.taps import open_taps
+from layerscope.models.untrained_network import untrained
 
 __all__ = [
     "LoadedModel",

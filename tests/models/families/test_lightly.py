@@ -210,7 +210,7 @@ def test_lightlys_own_resnet_for_small_images(depth, splits):
     backbone = nn.Sequential(*list(generated.children())[:-1], nn.AdaptiveAvgPool2d(1))
     network = Net(backbone, heads.SimCLRProjectionHead(width, 24, 12))
     check(network, "backbone", "projection_head", of=generated_features, side=32)
-    assembly = assemble(Contents(network.state_dict()), Declared())[2]
+    assembly = assemble(Contents(network.state_dict()), Declared())
     assert (assembly.preprocessing.resize, assembly.preprocessing.crop) == (32, 32)
 
 
@@ -331,7 +331,7 @@ def test_dino_on_a_transformer(names, branch, norm):
 def test_dino_is_its_teacher_unless_the_student_is_asked_for(names):
     contents = Contents(randomised(dino(STUDENTS[names], False, False)).state_dict())
     usual, teacher, student = (
-        assemble(contents, Declared(branch=branch))[2] for branch in (None, "momentum", "online")
+        assemble(contents, Declared(branch=branch)) for branch in (None, "momentum", "online")
     )
     assert usual.keys == teacher.keys
     assert not set(usual.keys) & set(student.keys)

@@ -151,7 +151,7 @@ def test_bottlenecks_equal_a_plain_forward(kind, side):
 def test_a_size_that_the_padding_does_not_fit_is_refused():
     with pytest.raises(CheckpointError, match="72 pixels"):
         assemble(Contents(example().contents), Declared(image_size=72))
-    assembly = assemble(Contents(example().contents), Declared(image_size=96))[2]
+    assembly = assemble(Contents(example().contents), Declared(image_size=96))
     assert assembly.preprocessing.resize == (96, 96)
 
 
@@ -159,12 +159,12 @@ def test_the_backbone_alone_equals_a_plain_forward():
     backbone = randomised(Backbone())
     found = FamilyExample(dict(backbone.state_dict()), backbone.features)
     assert check_family("sie", found) == []
-    assembly = assemble(Contents(found.contents), Declared())[2]
+    assembly = assemble(Contents(found.contents), Declared())
     assert any("backbone alone" in note for note in assembly.notes)
 
 
 def test_the_shares_are_off_by_default_and_the_joined_head_is_described():
-    assembly = assemble(Contents(example().contents), Declared())[2]
+    assembly = assemble(Contents(example().contents), Declared())
     canonical = [stop.name for stop in assembly.stops if stop.canonical]
     assert canonical[-4:] == ["trunk", "head.1", "head.2", "head.3"]
     assert assembly.head == "inv 3-layer MLP, 18-14-10; equi 3-layer MLP, 8-8-6"

@@ -114,12 +114,12 @@ def test_an_imagenet_encoder_has_torchvisions_stem():
         "model_ema": {"module.encoder.conv1.weight": torch.zeros(64, 3, 7, 7)},
     }
     assert check_family("supcontrast", FamilyExample(contents, forward)) == []
-    assembly = assemble(Contents(contents), Declared())[2]
+    assembly = assemble(Contents(contents), Declared())
     assert assembly.preprocessing.crop == 224
     assert assembly.ignored["model_ema/module.encoder.conv1.weight"] == "the momentum copy"
 
 
 def test_the_channel_statistics_are_the_repositorys():
-    assembly = assemble(Contents(example().contents), Declared())[2]
+    assembly = assemble(Contents(example().contents), Declared())
     assert assembly.preprocessing.std == (0.2023, 0.1994, 0.2010)
     assert assembly.preprocessing.crop == 32
