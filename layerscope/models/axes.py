@@ -47,12 +47,12 @@ def map_layouts(network: nn.Module, calls: Sequence[Call], side: int) -> dict[st
             continue
         if isinstance(network.get_submodule(base_name(call.module)), _CHANNELS_FIRST):
             found[call.module] = "map"
-        elif layout := _told(call.shape, wide.get(call.module, ())):
+        elif layout := _layout_by_growth(call.shape, wide.get(call.module, ())):
             found[call.module] = layout
     return found
 
 
-def _told(shape: tuple[int, ...], wide: tuple[int, ...]) -> Layout | None:
+def _layout_by_growth(shape: tuple[int, ...], wide: tuple[int, ...]) -> Layout | None:
     if shape[2:] == (1, 1):
         return "map"
     if shape[1:3] == (1, 1):

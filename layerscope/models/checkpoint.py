@@ -108,7 +108,7 @@ def _from_file(path: Path, declared: Declared, trust: Sequence[str]) -> LoadedMo
     recognised = recognise(contents, declared)
     assembly = _build(recognised, contents, declared)
     checkpoint = Checkpoint(
-        name=_named(_stem(path), declared),
+        name=_name_with_choices(_stem(path), declared),
         family=recognised.family,
         architecture=assembly.architecture,
         weights=path,
@@ -131,7 +131,7 @@ def _from_card(card: Card, declared: Declared, trust: Sequence[str]) -> LoadedMo
         return _described(card, assembly, digest, Declared())
     if card.preprocessing is not None and declared.image_size is not None:
         card = replace(card, preprocessing=at_size(card.preprocessing, declared.image_size))
-    card = replace(card, name=_named(card.name, declared))
+    card = replace(card, name=_name_with_choices(card.name, declared))
     declared = declared.over(card.declared)
     contents = read_contents(weights, trust=trust)
     digest = sha256_of_file(weights)
@@ -236,7 +236,7 @@ def _stem(path: Path) -> str:
     return path.name.split(".", 1)[0] if path.name.endswith(".pth.tar") else path.stem
 
 
-def _named(name: str, declared: Declared) -> str:
+def _name_with_choices(name: str, declared: Declared) -> str:
     """Return the name with what was chosen of several networks that one file holds.
 
     What the file does not tell, such as an activation, has one right answer and is no choice.

@@ -32,7 +32,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ListedCheckpoint:
     """One checkpoint of a series."""
 
     checkpoint: str
@@ -49,7 +49,7 @@ class Member:
         return replace(model, checkpoint=replace(model.checkpoint, name=self.name))
 
 
-def members(words: Sequence[str]) -> tuple[Member, ...]:
+def listed_checkpoints(words: Sequence[str]) -> tuple[ListedCheckpoint, ...]:
     """Return the checkpoints that a user named, one by one or by patterns.
 
     Files that a pattern matches come in the order of the numbers in their names. A card beside a
@@ -68,10 +68,10 @@ def members(words: Sequence[str]) -> tuple[Member, ...]:
         for word in every
         if not (word.endswith(".toml") and Path(word).with_suffix("") in weights)
     ]
-    return tuple(Member(word, settings=_told_by_name(word)) for word in once)
+    return tuple(ListedCheckpoint(word, settings=_epoch_setting(word)) for word in once)
 
 
-def read_table(path: Path) -> tuple[Member, ...]:
+def read_table(path: Path) -> tuple[ListedCheckpoint, ...]:
     """Return the checkpoints of a table, in its order.
 
     Paths are relative to the table's folder. A cell that is empty is a setting that the checkpoint
@@ -88,7 +88,7 @@ def read_table(path: Path) -> tuple[Member, ...]:
     if not lines:
         raise SettingsError(f"The table {str(path)!r} lists no checkpoint.", hint=_COLUMNS)
     _require_there(path, lines)
-    found = [(number, _member(path, cells)) for number, cells in lines]
+    found = [(number, _listed_checkpoint(path, cells)) for number, cells in lines]
     for what in (CHECKPOINT, NAME):
         _require_once(path, what, [(number, getattr(it, what)) for number, it in found])
     return tuple(member for _, member in found)
@@ -107,7 +107,7 @@ def epoch_of(name: str) -> int | None:
     return told.pop() if len(told) == 1 else None
 
 
-def _told_by_name(word: str) -> dict[str, Setting]:
+def _epoch_setting(word: str) -> dict[str, Setting]:
     epoch = epoch_of(word)
     return {} if epoch is None else {EPOCH: epoch}
 
@@ -209,14 +209,14 @@ def _place(path: Path, word: str) -> str:
     return str(beside) if beside.exists() else ""
 
 
-def _member(path: Path, cells: Mapping[str, str]) -> Member:
+def _listed_checkpoint(path: Path, cells: Mapping[str, str]) -> ListedCheckpoint:
     place = _place(path, cells[CHECKPOINT])
     told = {
         name: _value(cell)
         for name, cell in cells.items()
         if name and cell and name not in (CHECKPOINT, NAME)
     }
-    return Member(place, cells.get(NAME, ""), _told_by_name(place) | told)
+    return ListedCheckpoint(place, cells.get(NAME, ""), _epoch_setting(place) | told)
 
 
 def _value(cell: str) -> Setting:

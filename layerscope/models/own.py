@@ -28,7 +28,7 @@ from layerscope.errors import CheckpointError, UnknownNameError
 from layerscope.models.assembly import Assembly, ignored_keys, origins_of
 from layerscope.models.axes import map_layouts, wide_shapes
 from layerscope.models.batchnorm import without_statistics
-from layerscope.models.contents import WRAPPERS, Contents, Keyed
+from layerscope.models.contents import WRAPPERS, Contents, Weights
 from layerscope.models.cuts import IMAGES, Call, Stop, base_name, trace
 from layerscope.models.declared import Declared
 from layerscope.models.families import Parts
@@ -70,7 +70,7 @@ class OwnNetwork:
     code: str
     """The sha256 of the file that defines the factory, so that an edit is noticed."""
     module: nn.Module
-    weights: Keyed
+    weights: Weights
 
 
 def own_parts(contents: Contents, declared: Declared) -> Parts | OwnNetwork:
@@ -88,9 +88,9 @@ def own_parts(contents: Contents, declared: Declared) -> Parts | OwnNetwork:
     architecture = _of_library(arch)
     if architecture is not None and declared.head_from is None:
         return _library_parts(architecture, contents, declared)
-    factory = _imported(arch)
+    factory = _import_factory(arch)
     network = _call_factory(arch, factory)
-    return OwnNetwork(arch, _source_sha256(factory), network, _fitting(network, contents))
+    return OwnNetwork(arch, _source_sha256(factory), network, _weights_for(network, contents))
 
 
 def build_own(own: OwnNetwork, contents: Contents, declared: Declared) -> Assembly:
@@ -137,7 +137,7 @@ def _of_library(arch: str) -> Architecture | None:
 
 def _library_parts(architecture: Architecture, contents: Contents, declared: Declared) -> Parts:
     """Return a network of timm or torchvision, with its usual cut points and classifier."""
-    found = zoo.network(contents.state_dict, declared, named=architecture)
+    found = zoo.find_network(contents.state_dict, declared, named=architecture)
     settings = timm.get_pretrained_cfg(architecture.name)
     of_timm = architecture.library == "timm" and settings is not None
     return Parts(
@@ -150,7 +150,7 @@ def _library_parts(architecture: Architecture, contents: Contents, declared: Dec
     )
 
 
-def _imported(arch: str) -> Callable[[], Any]:
+def _import_factory(arch: str) -> Callable[[], Any]:
     module, _, name = arch.partition(":")
     if not (module and name):
         raise CheckpointError(
@@ -214,7 +214,7 @@ def _source_sha256(factory: Callable[[], Any]) -> str:
     return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
 
 
-def _fitting(network: nn.Module, contents: Contents) -> Keyed:
+def _weights_for(network: nn.Module, contents: Contents) -> Weights:
     """Return the state dict, without as many shared prefixes as the network's own keys need."""
     wanted = set(network.state_dict())
     table = contents.raw

@@ -10,7 +10,7 @@ from torch import nn
 
 from layerscope.errors import CheckpointError
 from layerscope.models.assembly import Assembly, head_stops, trunk_stops
-from layerscope.models.heads import TrunkAndHead, described, mlp_head
+from layerscope.models.heads import TrunkAndHead, describe_head, mlp_head
 from layerscope.models.preprocessing import IMAGENET
 from layerscope.models.trunks import resnet
 
@@ -50,7 +50,7 @@ def assemble_untrained(architecture: Mapping[str, Any], seed: int) -> Assembly:
         module=network,
         stops=(*trunk_stops(resnet.stops(shapes)), *head_stops(network.head)),
         architecture={name: architecture[name] for name in names},
-        head=described(network.head),
+        head=describe_head(network.head),
         keys={},
         preprocessing=IMAGENET,
     )

@@ -6,7 +6,7 @@ from layerscope.models.contents import Contents
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import sequential
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _TABLES = ("backbone.", "projector.", "bn.")
 
@@ -36,7 +36,7 @@ class BarlowTwins:
         weights = contents.state_dict
         projector = weights.only("projector.")
         return Parts(
-            trunk=build_trunk(weights.under("backbone."), Known(), declared),
+            trunk=build_trunk(weights.under("backbone."), TrunkFacts(), declared),
             tensors=projector,
             head=sequential(projector, "projector.", declared.head_act or "relu"),
             ignored={

@@ -6,12 +6,12 @@ from timm.layers import Conv2dSame
 from timm.layers.pool2d_same import MaxPool2dSame
 from torch import nn
 
-from layerscope.models.contents import Contents, Keyed
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
-from layerscope.models.trunks import Known, build_trunk, resnet
+from layerscope.models.trunks import TrunkFacts, build_trunk, resnet
 
 _CLASSIFIER = "fc is the classifier that was trained beside BYOL; it is no head."
 _PADDING = (
@@ -43,7 +43,7 @@ class BYOLDeepMind:
     def parts(self, contents: Contents, declared: Declared) -> Parts:
         """Return the trunk with TensorFlow's padding, and the classifier that read it."""
         weights = contents.state_dict
-        trunk = build_trunk(weights.without("fc."), Known(stem="imagenet"), declared)
+        trunk = build_trunk(weights.without("fc."), TrunkFacts(stem="imagenet"), declared)
         pad_as_tensorflow(trunk.module)
         classifier = weights.only("fc.")
         return Parts(
@@ -55,7 +55,7 @@ class BYOLDeepMind:
         )
 
 
-def statistics_last(weights: Keyed) -> bool:
+def statistics_last(weights: Weights) -> bool:
     """Return whether every running statistic comes behind every weight, and none is counted."""
     running = [name.rpartition(".")[2].startswith("running_") for name in weights]
     first = running.index(True) if True in running else 0

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from layerscope.models.contents import Contents, Keyed, unwrapped
+from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.families.dino import KNOWN, projector
 from layerscope.models.heads import weight_normed
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
-from layerscope.models.trunks import Known, build_trunk, vit
+from layerscope.models.trunks import TrunkFacts, build_trunk, vit
 from layerscope.models.trunks.positions import bicubic
 
 _NAMES = (
@@ -25,7 +25,7 @@ _NAMES = (
 """Blocks in chunks keep their number over all chunks, as ``blocks.<chunk>.<number>.``."""
 
 _EVALUATED = 224
-_WITH_REGISTERS = Known(resample=bicubic(antialias=True))
+_WITH_REGISTERS = TrunkFacts(resample=bicubic(antialias=True))
 
 
 class DINOv2:
@@ -55,7 +55,7 @@ class DINOv2:
         head = _teacher(contents).under("dino_head.")
         notes = () if head else ("DINOv2's releases hold no head; its training's files do.",)
         return Parts(
-            trunk=build_trunk(backbone, _known(backbone), declared),
+            trunk=build_trunk(backbone, _facts(backbone), declared),
             tensors=head,
             head=projector(head, declared.head_act or "gelu") if head else (),
             logits={"Q": (weight_normed("last_layer"),)} if head else {},
@@ -68,16 +68,16 @@ class DINOv2:
         )
 
 
-def _teacher(contents: Contents) -> Keyed:
+def _teacher(contents: Contents) -> Weights:
     return unwrapped(contents.table("teacher"))
 
 
-def _backbone(contents: Contents) -> Keyed:
+def _backbone(contents: Contents) -> Weights:
     teacher = _teacher(contents)
     return teacher.under("backbone.") if teacher else contents.state_dict
 
 
-def _known(backbone: Keyed) -> Known:
+def _facts(backbone: Weights) -> TrunkFacts:
     # Trained last at 518 pixels, the releases are evaluated at 224 as they are in its own code.
     known = _WITH_REGISTERS if "reg_token" in backbone else KNOWN
     patch = vit.outline(backbone.shapes).patch

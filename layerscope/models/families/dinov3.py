@@ -10,13 +10,13 @@ from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed, unwrapped
+from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.families.dino import projector
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
-from layerscope.models.trunks import Known, Trunk, build_trunk, vit
+from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk, vit
 from layerscope.models.trunks.trunk import Shapes
 
 _NAMES = (
@@ -89,24 +89,26 @@ class DINOv3:
         )
 
 
-def _teacher(contents: Contents) -> Keyed:
+def _teacher(contents: Contents) -> Weights:
     return unwrapped(contents.table("teacher"))
 
 
-def _backbone(contents: Contents) -> Keyed:
+def _backbone(contents: Contents) -> Weights:
     teacher = _teacher(contents)
     return teacher.under("backbone.") if teacher else contents.state_dict
 
 
-def _is_convnext(backbone: Keyed) -> bool:
+def _is_convnext(backbone: Weights) -> bool:
     return backbone.has(r"downsample_layers\.0\.", r"stages\.0\.0\.dwconv\.", r"norms\.3\.")
 
 
-def _convnext(backbone: Keyed, declared: Declared) -> Trunk:
-    return build_trunk(backbone.without(_SAME_NORM).renamed(_CONVNEXT_NAMES), Known(), declared)
+def _convnext(backbone: Weights, declared: Declared) -> Trunk:
+    return build_trunk(
+        backbone.without(_SAME_NORM).renamed(_CONVNEXT_NAMES), TrunkFacts(), declared
+    )
 
 
-def _transformer(backbone: Keyed, declared: Declared) -> Trunk:
+def _transformer(backbone: Weights, declared: Declared) -> Trunk:
     weights = _with_split_biases(backbone.without(*_UNUSED).renamed(_NAMES))
     shapes = weights.shapes
     gated = "blocks.0.mlp.fc1_g.weight" in shapes
@@ -134,7 +136,7 @@ def _transformer(backbone: Keyed, declared: Declared) -> Trunk:
     )
 
 
-def _network(shapes: Shapes, plan: vit.Outline, heads: int, side: int) -> Eva:
+def _network(shapes: Shapes, plan: vit.ViTOutline, heads: int, side: int) -> Eva:
     network = Eva(
         img_size=side,
         patch_size=plan.patch,
@@ -180,7 +182,7 @@ def _attention_heads(shapes: Shapes, width: int, declared: Declared) -> int:
     return heads
 
 
-def _with_split_biases(weights: Keyed) -> Keyed:
+def _with_split_biases(weights: Weights) -> Weights:
     """Return the weights with timm's three biases for the one that the file masks in part."""
     masked = any(name.endswith(".bias_mask") for name in weights)
     for name in list(weights):
@@ -197,7 +199,7 @@ def _with_split_biases(weights: Keyed) -> Keyed:
     return weights
 
 
-def _mask(weights: Keyed, name: str, bias: Tensor) -> Tensor:
+def _mask(weights: Weights, name: str, bias: Tensor) -> Tensor:
     mask = weights.get(name)
     if mask is None or mask.shape != bias.shape:
         raise CheckpointError(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from layerscope.models.contents import Contents, Keyed
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import Operation, act, linear, norm
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _TABLES = ("net.", "projector.", "predictor.", "fc.", "bn.")
 _INDEX = re.compile(r"(\d+)\.")
@@ -49,7 +49,7 @@ class FFCVSSL:
             notes.append("head.1 is the Linear at the end of net (model.fc), not the projector's.")
         loss = contents.beside.get(_PARAMETERS, {}).get(_LOSS)
         return Parts(
-            trunk=build_trunk(weights.under("net.").without("fc."), Known(), declared),
+            trunk=build_trunk(weights.under("net.").without("fc."), TrunkFacts(), declared),
             tensors=weights.only("net.fc.", "projector.", "predictor.", "fc."),
             head=head,
             predictor=_mlp(weights, "predictor.", activation),
@@ -63,7 +63,7 @@ class FFCVSSL:
         )
 
 
-def _mlp(weights: Keyed, prefix: str, activation: Activation) -> tuple[Operation, ...]:
+def _mlp(weights: Weights, prefix: str, activation: Activation) -> tuple[Operation, ...]:
     """Return the operations of numbered blocks.
 
     A block is a Sequential of Linear, BatchNorm and activation; the last one is a bare Linear, or

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed, unwrapped
+from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, branch_of, families
 from layerscope.models.families.dino import (
@@ -69,7 +69,7 @@ class IBOT:
         return self._parts(extracted.without("head."), extracted.under("head."), declared, {})
 
     def _parts(
-        self, trunk: Keyed, head: Keyed, declared: Declared, ignored: dict[str, str]
+        self, trunk: Weights, head: Weights, declared: Declared, ignored: dict[str, str]
     ) -> Parts:
         head = head.without("last_layer2.")
         return Parts(
@@ -82,7 +82,7 @@ class IBOT:
         )
 
 
-def _extracted(contents: Contents) -> Keyed:
+def _extracted(contents: Contents) -> Weights:
     # The script shortens the trunk's keys alone; those of the student's head keep their wrapper.
     return contents.state_dict.renamed([(r"^module\.", "")])
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from layerscope.models.contents import Contents, Keyed
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import Operation, act, linear, norm
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _HEAD_LINEAR = re.compile(r"head\.(\d+)\.0\.weight$")
 
@@ -35,7 +35,7 @@ class LayerScope:
         widths = _head_widths(tensors)
         output = tensors.get("output.weight")
         return Parts(
-            trunk=build_trunk(tensors.under("trunk."), Known(stem="imagenet"), declared),
+            trunk=build_trunk(tensors.under("trunk."), TrunkFacts(stem="imagenet"), declared),
             tensors=tensors.only("head.", "output."),
             head=_operations(len(widths)),
             output=None if output is None else linear("output"),
@@ -46,7 +46,7 @@ class LayerScope:
         )
 
 
-def _head_widths(tensors: Keyed) -> list[int]:
+def _head_widths(tensors: Weights) -> list[int]:
     layers = [
         (int(match[1]), tensors[name].shape[0])
         for name in tensors

@@ -7,11 +7,11 @@ from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import Operation, linear, norm
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
-from layerscope.models.trunks import Known, build_trunk, vit
+from layerscope.models.trunks import TrunkFacts, build_trunk, vit
 from layerscope.models.trunks.positions import bicubic, is_sine_cosine
 
 _DECODER = ("decoder_", "mask_token")
-_KNOWN = Known(attention_heads={768: 12, 1024: 16, 1280: 16}, resample=bicubic())
+_FACTS = TrunkFacts(attention_heads={768: 12, 1024: 16, 1280: 16}, resample=bicubic())
 _PROBE_EPS = 1e-6
 
 
@@ -41,7 +41,7 @@ class MAE:
         weights = contents.state_dict
         probe = weights.only("head.")
         return Parts(
-            trunk=build_trunk(weights.without("head.", *_DECODER), _KNOWN, declared),
+            trunk=build_trunk(weights.without("head.", *_DECODER), _FACTS, declared),
             tensors=probe,
             head=_probe(set(probe)),
             ignored={

@@ -6,7 +6,7 @@ from layerscope.models.contents import Contents
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, branch_of, families
 from layerscope.models.heads import Operation, l2, linear, sequential
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _ENCODERS: dict[Branch, str] = {"online": "encoder_q.", "momentum": "encoder_k."}
 
@@ -38,7 +38,7 @@ class MoCo:
         else:
             head = sequential(fc, "fc.", declared.head_act or "relu", last=[l2()])
         return Parts(
-            trunk=build_trunk(encoder.without("fc."), Known(stem="imagenet"), declared),
+            trunk=build_trunk(encoder.without("fc."), TrunkFacts(stem="imagenet"), declared),
             tensors=fc,
             head=head,
             ignored={

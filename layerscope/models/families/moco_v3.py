@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, branch_of, families
 from layerscope.models.heads import l2, sequential
-from layerscope.models.trunks import Known, Trunk, build_trunk
+from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk
 
 _ENCODERS: dict[Branch, str] = {"online": "base_encoder.", "momentum": "momentum_encoder."}
-_KNOWN = Known(attention_heads={384: 12, 768: 12})
+_FACTS = TrunkFacts(attention_heads={384: 12, 768: 12})
 """vits.py gives its ViT-S 12 heads of 32 features, where everybody else has 6 of 64."""
 _PATCH = 16
 _STEM_LAST = "patch_embed.proj.12.weight"
@@ -71,13 +71,13 @@ class MoCoV3:
 _OTHERS: Mapping[str, str] = {r"(.*[/.])?(base|momentum)_encoder\.": "the other branch's weights"}
 
 
-def _trunk(tensors: Keyed, declared: Declared) -> Trunk:
+def _trunk(tensors: Weights, declared: Declared) -> Trunk:
     if tensors.has(r"patch_embed\.proj\.\d"):
         return _convolutional(tensors, declared)
-    return build_trunk(tensors, _KNOWN, declared)
+    return build_trunk(tensors, _FACTS, declared)
 
 
-def _convolutional(tensors: Keyed, declared: Declared) -> Trunk:
+def _convolutional(tensors: Weights, declared: Declared) -> Trunk:
     """Return a ViT whose patches are embedded by five convolutions (Xiao et al. 2021)."""
     shape = tensors.shapes.get(_STEM_LAST, ())
     if len(shape) != 4:
@@ -88,14 +88,14 @@ def _convolutional(tensors: Keyed, declared: Declared) -> Trunk:
     width = shape[0]
     stem = tensors.only("patch_embed.")
     plain = tensors.without("patch_embed.").joined(
-        Keyed(
+        Weights(
             {
                 "patch_embed.proj.weight": torch.zeros(width, 3, _PATCH, _PATCH),
                 "patch_embed.proj.bias": torch.zeros(width),
             }
         )
     )
-    trunk = build_trunk(plain, _KNOWN, declared)
+    trunk = build_trunk(plain, _FACTS, declared)
     trunk.module.get_submodule("patch_embed").proj = _stem(width)
     return replace(
         trunk,

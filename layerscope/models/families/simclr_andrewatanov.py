@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from layerscope.models.contents import Contents, Keyed
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import act, linear, norm
 from layerscope.models.preprocessing import UNNORMALISED
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _CIFAR = replace(UNNORMALISED, resize=32, crop=32)
 
@@ -37,7 +37,7 @@ class SimCLRAndrewAtanov:
         network = weights.under("convnet.").without("fc.")
         cifar = _is_cifar(network)
         return Parts(
-            trunk=build_trunk(network, Known(stem="cifar" if cifar else "imagenet"), declared),
+            trunk=build_trunk(network, TrunkFacts(stem="cifar" if cifar else "imagenet"), declared),
             tensors=weights.only("projection."),
             head=(
                 linear("projection.fc1"),
@@ -54,7 +54,7 @@ class SimCLRAndrewAtanov:
         )
 
 
-def _is_cifar(network: Keyed) -> bool:
+def _is_cifar(network: Weights) -> bool:
     return network.shapes["conv1.weight"][-1] == 3
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from layerscope.models.contents import Contents, Keyed
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import sequential
 from layerscope.models.preprocessing import UNNORMALISED
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _LIGHTNING = "model."
 _HEAD = {"projector.0.weight", "projector.2.weight"}
@@ -38,7 +38,7 @@ class SimCLRSpijkervet:
         weights = _network(contents)
         head = weights.only("projector.")
         return Parts(
-            trunk=build_trunk(weights.under("encoder."), Known(stem="imagenet"), declared),
+            trunk=build_trunk(weights.under("encoder."), TrunkFacts(stem="imagenet"), declared),
             tensors=head,
             head=sequential(head, "projector.", declared.head_act or "relu"),
             ignored={r"state_dict/encoder\.": "the encoder a second time"},
@@ -46,7 +46,7 @@ class SimCLRSpijkervet:
         )
 
 
-def _network(contents: Contents) -> Keyed:
+def _network(contents: Contents) -> Weights:
     # Under Lightning the encoder is registered twice: by itself and in the model.
     weights = contents.state_dict
     if weights.without("encoder.", _LIGHTNING):

@@ -9,7 +9,7 @@ from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import sequential
 from layerscope.models.preprocessing import UNNORMALISED
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _STL10 = replace(UNNORMALISED, resize=96, crop=96)
 _HEAD = {"fc.0.weight", "fc.0.bias", "fc.2.weight", "fc.2.bias"}
@@ -38,7 +38,7 @@ class SimCLRSthalles:
         network = contents.state_dict.under("backbone.")
         head = network.only("fc.")
         return Parts(
-            trunk=build_trunk(network.without("fc."), Known(stem="imagenet"), declared),
+            trunk=build_trunk(network.without("fc."), TrunkFacts(stem="imagenet"), declared),
             tensors=head,
             head=sequential(head, "fc.", declared.head_act or "relu"),
             preprocessing=_STL10,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from layerscope.models.contents import Contents, Keyed
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import UNNORMALISED
-from layerscope.models.trunks import Known, build_trunk, resnet
+from layerscope.models.trunks import TrunkFacts, build_trunk, resnet
 
 _FIRST = "layer1.0."
 _NO_HEAD = (
@@ -48,7 +48,7 @@ class SimCLRv1:
         weights = contents.state_dict
         classifier = weights.only("fc.weight")
         return Parts(
-            trunk=build_trunk(weights.without("fc."), Known(stem="imagenet"), declared),
+            trunk=build_trunk(weights.without("fc."), TrunkFacts(stem="imagenet"), declared),
             tensors=classifier,
             logits={"Q": (linear("fc"),)} if classifier else {},
             ignored={r".*\bfc\.bias$": "random: the conversion lost the classifier's bias"},
@@ -60,7 +60,7 @@ class SimCLRv1:
 _CONVERTED = "torchvision's names, but downsample before conv1, and no BatchNorm has ever counted"
 
 
-def converted(weights: Keyed) -> bool:
+def converted(weights: Weights) -> bool:
     """Return whether a state dict of torchvision's names was written by this converter.
 
     Its names are torchvision's own; their order is not. The converter's network registers each
@@ -78,13 +78,13 @@ def converted(weights: Keyed) -> bool:
     return first and not any(counter.any() for counter in _counters(weights))
 
 
-def untrained(weights: Keyed) -> bool:
+def untrained(weights: Weights) -> bool:
     """Return whether the BatchNorms hold counters, and none of them has counted a batch."""
     counters = _counters(weights)
     return bool(counters) and not any(counter.any() for counter in counters)
 
 
-def _counters(weights: Keyed) -> list[Tensor]:
+def _counters(weights: Weights) -> list[Tensor]:
     return [t for name, t in weights.items() if name.endswith("num_batches_tracked")]
 
 

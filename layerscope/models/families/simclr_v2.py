@@ -10,12 +10,12 @@ from timm.layers.selective_kernel import SelectiveKernel
 from torch import nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed, unwrapped
+from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import sequential
 from layerscope.models.preprocessing import UNNORMALISED
-from layerscope.models.trunks import Known, Trunk, build_trunk, resnet
+from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk, resnet
 
 _STEM = (
     (r"^net\.0\.0\.", "conv1."),
@@ -85,7 +85,7 @@ class SimCLRv2:
         trained = _is_trained(head)
         return Parts(
             trunk=_trunk(network, declared),
-            tensors=head if trained else Keyed(),
+            tensors=head if trained else Weights(),
             head=sequential(head, "layers.", declared.head_act or "relu") if trained else (),
             ignored={
                 r"resnet/(module\.)?fc\.": "a classifier of the representation, beside the head",
@@ -96,7 +96,7 @@ class SimCLRv2:
         )
 
 
-def _is_trained(head: Keyed) -> bool:
+def _is_trained(head: Weights) -> bool:
     # The converter saves a fresh head beside a fine-tuned network; its statistics give it away.
     means = [t for name, t in head.items() if name.endswith("running_mean")]
     variances = [t for name, t in head.items() if name.endswith("running_var")]
@@ -104,20 +104,20 @@ def _is_trained(head: Keyed) -> bool:
     return bool(head) and not fresh
 
 
-def _trunk(network: Keyed, declared: Declared) -> Trunk:
+def _trunk(network: Weights, declared: Declared) -> Trunk:
     stages = network.renamed(_STAGES)
     if "net.0.4.weight" not in network:
         plain = stages.renamed(_STEM).renamed(_BLOCKS)
-        return build_trunk(plain, Known(stem="imagenet"), declared)
+        return build_trunk(plain, TrunkFacts(stem="imagenet"), declared)
     return _selective_trunk(_parted(stages.renamed(_SELECTIVE_STEM).renamed(_SELECTIVE_BLOCKS)))
 
 
-def _parted(tensors: Keyed) -> Keyed:
+def _parted(tensors: Weights) -> Weights:
     """Return the tensors, the joint convolution of each two paths parted into two."""
-    parted = Keyed()
+    parted = Weights()
     for name in tensors:
         own = tensors.only(name)
-        own = Keyed({name: tensors[name]}, {name: own.origins[name]})
+        own = Weights({name: tensors[name]}, {name: own.origins[name]})
         block, joint, rest = name.partition(_PATHS)
         if not joint:
             parted = parted.joined(own)
@@ -128,7 +128,7 @@ def _parted(tensors: Keyed) -> Keyed:
     return parted
 
 
-def _halves(name: str, tensors: Keyed) -> tuple[torch.Tensor, ...]:
+def _halves(name: str, tensors: Weights) -> tuple[torch.Tensor, ...]:
     tensor = tensors[name]
     if len(tensor) % 2:
         raise CheckpointError(
@@ -138,7 +138,7 @@ def _halves(name: str, tensors: Keyed) -> tuple[torch.Tensor, ...]:
     return tensor.chunk(2)
 
 
-def _selective_trunk(tensors: Keyed) -> Trunk:
+def _selective_trunk(tensors: Weights) -> Trunk:
     """Return the trunk with selective kernels: torchvision's ResNet with three parts exchanged.
 
     The stem's convolution becomes three; each block's 3 × 3 convolution becomes a selective kernel

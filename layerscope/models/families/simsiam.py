@@ -6,7 +6,7 @@ from layerscope.models.contents import Contents
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import sequential
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 
 class SimSiam:
@@ -33,7 +33,7 @@ class SimSiam:
         encoder, act = weights.under("encoder."), declared.head_act or "relu"
         fc, predictor = encoder.only("fc."), weights.only("predictor.")
         return Parts(
-            trunk=build_trunk(encoder.without("fc."), Known(), declared),
+            trunk=build_trunk(encoder.without("fc."), TrunkFacts(), declared),
             tensors=fc.joined(predictor),
             head=sequential(fc, "fc.", act),
             predictor=sequential(predictor, "predictor.", act),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from layerscope.models.contents import Contents, Keyed
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import Operation, l2, linear, sequential
 from layerscope.models.preprocessing import CIFAR10, IMAGENET
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _CIFAR10 = replace(CIFAR10, std=(0.2023, 0.1994, 0.2010))
 _HEADS = (
@@ -47,7 +47,7 @@ class SupContrast:
         cifar = network.shapes["conv1.weight"][-1] == 3
         head = weights.only("head.", "fc.")
         return Parts(
-            trunk=build_trunk(network, Known(stem="cifar" if cifar else "imagenet"), declared),
+            trunk=build_trunk(network, TrunkFacts(stem="cifar" if cifar else "imagenet"), declared),
             tensors=head,
             head=_operations(head, declared),
             ignored={
@@ -65,7 +65,7 @@ _CHANNELS = (
 )
 
 
-def _operations(head: Keyed, declared: Declared) -> tuple[Operation, ...]:
+def _operations(head: Weights, declared: Declared) -> tuple[Operation, ...]:
     if "fc.weight" in head:
         return (linear("fc"),)
     if "head.weight" in head:

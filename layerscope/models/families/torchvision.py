@@ -6,16 +6,16 @@ import re
 from dataclasses import replace
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.families.byol_deepmind import statistics_last
 from layerscope.models.families.simclr_v1 import CONVERSION, converted, untrained
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import IMAGENET
-from layerscope.models.trunks import Known, build_trunk, resnet, zoo
+from layerscope.models.trunks import TrunkFacts, build_trunk, resnet, zoo
 from layerscope.models.trunks.architectures import Architecture, all_names
-from layerscope.models.trunks.published import Published, every, recognised
+from layerscope.models.trunks.published import Published, all_architectures, find_published
 from layerscope.types import Preprocessing
 
 _CLASSIFIER = frozenset({"fc.weight", "fc.bias"})
@@ -47,7 +47,7 @@ class Torchvision:
     def parts(self, contents: Contents, declared: Declared) -> Parts:
         """Return the network, its classifier (if any) as the head."""
         weights = contents.state_dict
-        published = recognised(contents.file, every("torchvision"))
+        published = find_published(contents.file, all_architectures("torchvision"))
         parts = (
             _resnet_parts(weights, declared, published)
             if _is_resnet(weights)
@@ -66,7 +66,7 @@ def _of_timm(contents: Contents) -> bool:
     return isinstance(named, str) and named not in all_names("torchvision")
 
 
-def _is_resnet(weights: Keyed) -> bool:
+def _is_resnet(weights: Weights) -> bool:
     classifier = set(weights.only("fc."))
     trunk = weights.without("fc.")
     return (
@@ -76,9 +76,9 @@ def _is_resnet(weights: Keyed) -> bool:
     )
 
 
-def _resnet_parts(weights: Keyed, declared: Declared, published: Published | None) -> Parts:
+def _resnet_parts(weights: Weights, declared: Declared, published: Published | None) -> Parts:
     classifier = weights.only("fc.")
-    trunk = build_trunk(weights.without("fc."), Known(), declared)
+    trunk = build_trunk(weights.without("fc."), TrunkFacts(), declared)
     notes = list(_notes(published))
     if published is None and untrained(weights):
         notes.append(CONVERSION)
@@ -97,9 +97,9 @@ def _resnet_parts(weights: Keyed, declared: Declared, published: Published | Non
     )
 
 
-def _parts(weights: Keyed, declared: Declared, published: Published | None) -> Parts:
+def _parts(weights: Weights, declared: Declared, published: Published | None) -> Parts:
     named = None if published is None else _as_published(published.architecture)
-    found = zoo.network(weights, declared, named=named, prefer="torchvision")
+    found = zoo.find_network(weights, declared, named=named, prefer="torchvision")
     if named is None and found.architecture.name in _TRANSFORMING:
         raise CheckpointError(
             f"The file does not tell whether its {found.architecture.name} normalises its images "

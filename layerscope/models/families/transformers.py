@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import Operation, act, linear
 from layerscope.models.image_processors import PREPROCESSOR, preprocessing_of, processor_beside
 from layerscope.models.preprocessing import CLIP, IMAGENET_BICUBIC
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 from layerscope.models.trunks.positions import bicubic
 from layerscope.types import Preprocessing
 
@@ -52,7 +52,7 @@ class Kind:
     title: str
     model_types: tuple[str, ...]
     """What its ``config.json`` may call it."""
-    known: Known
+    known: TrunkFacts
     preprocessing: Preprocessing
     hidden_act: str = "gelu"
     """Of its configuration class, which leaves out of a file what is its default."""
@@ -60,7 +60,7 @@ class Kind:
     """Whether it interpolates its position embeddings to the size of the images by itself."""
 
 
-_PLAIN = Known(attention_heads=_ATTENTION_HEADS, resample=bicubic())
+_PLAIN = TrunkFacts(attention_heads=_ATTENTION_HEADS, resample=bicubic())
 _VIT = Kind("ViT", ("vit", "vit_msn"), replace(_PLAIN, eps=1e-12), _HALVES)
 _MAE = Kind("ViT-MAE", ("vit_mae",), replace(_PLAIN, eps=1e-12), IMAGENET_BICUBIC)
 _DINOV2 = Kind("DINOv2", ("dinov2",), _PLAIN, IMAGENET_BICUBIC, resizes=True)
@@ -153,7 +153,7 @@ class Transformers:
             )
         prefix = _prefix(weights)
         preprocessing, notes = _preprocessing(contents, kind)
-        known = _known(contents, kind)
+        known = _facts(contents, kind)
         if kind.resizes:
             known = replace(known, image_size=_side(preprocessing))
         behind = _behind(contents, prefix, kind)
@@ -169,7 +169,7 @@ class Transformers:
         )
 
 
-def _prefix(weights: Keyed) -> str:
+def _prefix(weights: Weights) -> str:
     """Return what the names of the image tower begin with."""
     found = (_PREFIX.match(name) for name in weights)
     return next((match[1] or "" for match in found if match), "")
@@ -199,7 +199,7 @@ def _model_type(contents: Contents) -> str:
     return str(contents.beside.get(_CONFIG, {}).get("model_type", ""))
 
 
-def _own(weights: Keyed, prefix: str) -> Keyed:
+def _own(weights: Weights, prefix: str) -> Weights:
     """Return the tensors of the trunk, as a network without anything behind it names them."""
     tower = weights.under(prefix)
     return tower.only("embeddings.", "pre_layrnorm.", "encoder.", "layers.", "layernorm.").joined(
@@ -207,7 +207,7 @@ def _own(weights: Keyed, prefix: str) -> Keyed:
     )
 
 
-def _named(own: Keyed) -> Keyed:
+def _named(own: Weights) -> Weights:
     """Return the tensors by timm's names and in timm's shapes."""
     known = [re.compile(pattern) for pattern, _ in _NAMES]
     own = own.without(*_UNNEEDED)
@@ -229,7 +229,7 @@ def _named(own: Keyed) -> Keyed:
     return tensors
 
 
-def _merged(tensors: Keyed, whole: str, names: Sequence[str]) -> Keyed:
+def _merged(tensors: Weights, whole: str, names: Sequence[str]) -> Weights:
     """Return the tensors with several of one shape stacked into one."""
     there = [name for name in names if name in tensors]
     if not there:
@@ -245,7 +245,7 @@ def _merged(tensors: Keyed, whole: str, names: Sequence[str]) -> Keyed:
     return tensors.with_tensor(whole, stacked, names).without(*names)
 
 
-def _known(contents: Contents, kind: Kind) -> Known:
+def _facts(contents: Contents, kind: Kind) -> TrunkFacts:
     """Return what is known of the trunk: from the configuration beside it, or from its kind."""
     config = _config(contents, kind)
     if config is None:
@@ -326,7 +326,7 @@ def _behind(contents: Contents, prefix: str, kind: Kind) -> _Behind:
     return _Behind(pooler=(linear(key), act(_ACTIVATIONS[name])), notes=(note,))
 
 
-def _behind_clip(weights: Keyed) -> _Behind:
+def _behind_clip(weights: Weights) -> _Behind:
     reason = "a classifier of the mean of the patches; not rebuilt"
     ignored = {r".*\bclassifier\.": reason}
     if weights.has(r"visual_projection\.weight$"):

@@ -5,11 +5,11 @@ Its own ResNet pads the image by one pixel and its stem by two: together torchvi
 
 from __future__ import annotations
 
-from layerscope.models.contents import Contents, Keyed
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import sequential
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 
 class VICReg:
@@ -38,13 +38,13 @@ class VICReg:
         weights = contents.state_dict
         projector = weights.only("projector.")
         return Parts(
-            trunk=build_trunk(weights.under("backbone."), Known(), declared),
+            trunk=build_trunk(weights.under("backbone."), TrunkFacts(), declared),
             tensors=projector,
             head=sequential(projector, "projector.", declared.head_act or "relu"),
         )
 
 
-def _biased(projector: Keyed) -> bool:
+def _biased(projector: Weights) -> bool:
     """Return whether the hidden Linears have biases, and the last one, at the end, has none."""
     numbers = [name.partition(".")[0] for name in projector]
     if not all(map(str.isdecimal, numbers)):

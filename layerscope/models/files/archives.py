@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 
 from layerscope.models.files.pickles import Malformed, read_pickle
-from layerscope.models.files.records import Meaning, require_trust
+from layerscope.models.files.records import Interpreter, require_trust
 from layerscope.models.files.storages import Span, Tensors
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -49,7 +49,7 @@ def read_archive(path: Path, trust: Collection[str]) -> Any:
     require_trust(pickle, trust, archive.scripted)
     # A value takes at least a byte.
     tensors = Tensors(archive.storage, len(archive.mapped))
-    return Meaning(tensors, pickle.reads).of(pickle.value)
+    return Interpreter(tensors, pickle.reads).value(pickle.value)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from layerscope.models.files.pickles import Malformed, Pairs, PersistentId, Pickle, read_pickle
-from layerscope.models.files.records import Meaning, require_trust
+from layerscope.models.files.records import Interpreter, require_trust
 from layerscope.models.files.storages import Span, Tensors, span_of
 
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -59,7 +59,7 @@ def _read(data: mmap.mmap, path: Path, start: int, trust: Collection[str]) -> An
     where = _places(data, keys, _types(pickle.outside))
     bytes_of = _Storages(path, where)
     tensors = Tensors(bytes_of.storage, len(data))
-    return Meaning(tensors, pickle.reads).of(pickle.value)
+    return Interpreter(tensors, pickle.reads).value(pickle.value)
 
 
 class _Storages:

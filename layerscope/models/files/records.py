@@ -103,7 +103,7 @@ def _is_dotted(name: str) -> bool:
     return plain and len(name) <= _NAME_LENGTH
 
 
-class Meaning:
+class Interpreter:
     """Turns the inert records of one pickle into tensors, tables and plain values.
 
     Args:
@@ -114,10 +114,10 @@ class Meaning:
     def __init__(self, tensors: Tensors, reads: int) -> None:
         self._tensors = tensors
         self._left = 16 * reads + 1024
-        self._made: dict[int, tuple[InertObject, Tensor]] = {}
+        self._tensors_made: dict[int, tuple[InertObject, Tensor]] = {}
         self._open: set[int] = set()
 
-    def of(self, value: Any, path: tuple[str, ...] = ()) -> Any:
+    def value(self, value: Any, path: tuple[str, ...] = ()) -> Any:
         """Return what a value of the pickle means.
 
         Args:
@@ -160,28 +160,30 @@ class Meaning:
         if isinstance(value, Pairs):
             return self._table(value.pairs, path)
         if isinstance(value, InertObject):
-            return self._made_value(value, path)
-        entries = (self.of(entry, (*path, str(n))) for n, entry in enumerate(value))
+            return self._object(value, path)
+        entries = (self.value(entry, (*path, str(n))) for n, entry in enumerate(value))
         return tuple(entries) if isinstance(value, tuple) else list(entries)
 
     def _table(self, pairs: list[tuple[Any, Any]], path: tuple[str, ...]) -> dict[Any, Any]:
         table: dict[Any, Any] = {}
         for key, value in pairs:
             name = _key(key, path)
-            table[name] = self.of(value, (*path, str(name)))
+            table[name] = self.value(value, (*path, str(name)))
         return table
 
-    def _made_value(self, made: InertObject, path: tuple[str, ...]) -> Any:
+    def _object(self, made: InertObject, path: tuple[str, ...]) -> Any:
         parts = _module_parts(made)
         if parts is not None:
             return self._module(parts, path)
         if made.name.startswith(_SCRIPTED):
             return self._script(made, path)
-        meaning = _MEANINGS.get(made.name) if isinstance(made.callee, Global) else None
-        if meaning is None:
+        interpretation = (
+            _INTERPRETATIONS.get(made.name) if isinstance(made.callee, Global) else None
+        )
+        if interpretation is None:
             return self._record(made, path)
         try:
-            return meaning(self, made, path)
+            return interpretation(self, made, path)
         except (TypeError, ValueError, IndexError, AttributeError) as error:
             raise Malformed(
                 f"is damaged: what it holds {_dotted(path)} is no {made.name}"
@@ -196,7 +198,9 @@ class Meaning:
         else:
             values |= self._state(state, path)
         values |= {str(key): value for key, value in self._table(made.pairs, path).items()}
-        values |= {str(n): self.of(entry, (*path, str(n))) for n, entry in enumerate(made.entries)}
+        values |= {
+            str(n): self.value(entry, (*path, str(n))) for n, entry in enumerate(made.entries)
+        }
         if made.name.startswith("omegaconf."):
             return values.get("_content", values.get("_val", Record(made.name, (), values)))
         return Record(made.name, self._arguments(made, path), values)
@@ -204,10 +208,10 @@ class Meaning:
     def _state(self, state: Any, path: tuple[str, ...]) -> dict[str, Any]:
         if isinstance(state, Pairs):
             return {str(key): value for key, value in self._table(state.pairs, path).items()}
-        return {} if state is None else {"state": self.of(state, (*path, "state"))}
+        return {} if state is None else {"state": self.value(state, (*path, "state"))}
 
     def _arguments(self, made: InertObject, path: tuple[str, ...]) -> tuple[Any, ...]:
-        arguments = self.of(made.arguments, (*path, "arguments"))
+        arguments = self.value(made.arguments, (*path, "arguments"))
         return arguments if isinstance(arguments, tuple) else (arguments,)
 
     def _module(self, parts: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
@@ -217,9 +221,9 @@ class Meaning:
         for group in ("_parameters", "_buffers"):
             for key, value in _named_pairs(parts.get(group)):
                 if value is not None and key not in transient:
-                    state[key] = self.of(value, (*path, key))
+                    state[key] = self.value(value, (*path, key))
         for key, child in _named_pairs(parts.get("_modules")):
-            below = None if child is None else self.of(child, (*path, key))
+            below = None if child is None else self.value(child, (*path, key))
             if isinstance(below, dict):
                 state |= {f"{key}.{name}": tensor for name, tensor in below.items()}
         return state
@@ -232,7 +236,7 @@ class Meaning:
         for key, value in _named_pairs(made.state):
             if not isinstance(value, InertObject):
                 continue
-            below = self.of(value, (*path, key))
+            below = self.value(value, (*path, key))
             if isinstance(below, Tensor):
                 state[key] = below
             elif isinstance(below, dict):
@@ -242,9 +246,9 @@ class Meaning:
     def tensor(self, made: InertObject, path: tuple[str, ...]) -> Tensor:
         """Return the tensor of a call that would have rebuilt it over a storage."""
         # The record is kept with its tensor, so that no other can come to have its identity.
-        if id(made) not in self._made:
-            self._made[id(made)] = made, self._rebuilt(made, path)
-        return self._made[id(made)][1]
+        if id(made) not in self._tensors_made:
+            self._tensors_made[id(made)] = made, self._rebuilt(made, path)
+        return self._tensors_made[id(made)][1]
 
     def _rebuilt(self, made: InertObject, path: tuple[str, ...]) -> Tensor:
         name = _dotted(path)
@@ -263,7 +267,7 @@ class Meaning:
             )
         span = span_of(stored.identity, name)
         dtype = named_dtype(arguments[6], name) if least == 7 else span.dtype
-        size = self.of(size)
+        size = self.value(size)
         return self._tensors.over(span, (first, size, stride), dtype, name)
 
 
@@ -336,7 +340,7 @@ def _only(made: InertObject) -> Any:
     return argument
 
 
-def _ordered(meaning: Meaning, made: InertObject, path: tuple[str, ...]) -> Any:
+def _ordered(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
     pairs = list(made.pairs)
     if made.arguments:
         given = _only(made)
@@ -344,54 +348,57 @@ def _ordered(meaning: Meaning, made: InertObject, path: tuple[str, ...]) -> Any:
         if any(len(pair) != 2 for pair in listed):
             raise ValueError("a dictionary is made of pairs")
         pairs = [*listed, *pairs]
-    return meaning._table(pairs, path)
+    return interpreter._table(pairs, path)
 
 
-def _parameter(meaning: Meaning, made: InertObject, path: tuple[str, ...]) -> Any:
-    tensor = meaning.of(made.arguments[0], path)
+def _parameter(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
+    tensor = interpreter.value(made.arguments[0], path)
     if not isinstance(tensor, Tensor):
         raise ValueError("a parameter is a tensor")
     return tensor
 
 
-def _typed(meaning: Meaning, made: InertObject, path: tuple[str, ...]) -> Any:
+def _typed(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
     function, _, arguments, _ = made.arguments
-    tensor = meaning.of(InertObject(function, arguments), path)
+    tensor = interpreter.value(InertObject(function, arguments), path)
     if not isinstance(tensor, Tensor):
         raise ValueError("an instance of a tensor's subclass is a tensor")
     return tensor
 
 
-def _converted(meaning: Meaning, made: InertObject, path: tuple[str, ...]) -> Any:
-    tensor, dtype = meaning.of(made.arguments[0], path), made.arguments[1]
+def _converted(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
+    tensor, dtype = interpreter.value(made.arguments[0], path), made.arguments[1]
     return tensor.to(named_dtype(dtype, _dotted(path)))
 
 
-def _sequence(meaning: Meaning, made: InertObject, path: tuple[str, ...]) -> Any:
-    return tuple(meaning.of(_only(made), path)) if made.arguments else tuple(made.entries)
+def _sequence(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
+    return tuple(interpreter.value(_only(made), path)) if made.arguments else tuple(made.entries)
 
 
-def _list(meaning: Meaning, made: InertObject, path: tuple[str, ...]) -> Any:
-    return [*(meaning.of(_only(made), path) if made.arguments else ()), *meaning.of(made.entries)]
+def _list(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
+    return [
+        *(interpreter.value(_only(made), path) if made.arguments else ()),
+        *interpreter.value(made.entries),
+    ]
 
 
-def _first(meaning: Meaning, made: InertObject, path: tuple[str, ...]) -> Any:
-    return meaning.of(made.arguments[0], path)
+def _first(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
+    return interpreter.value(made.arguments[0], path)
 
 
-def _encoded(meaning: Meaning, made: InertObject, path: tuple[str, ...]) -> Any:
+def _encoded(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
     text, *encoding = made.arguments
     if encoding not in (["latin1"], ["latin-1"], ["utf-8"], []):
         raise ValueError("an unknown encoding")
     return text.encode(*encoding)
 
 
-def _as_text(meaning: Meaning, made: InertObject, path: tuple[str, ...]) -> Any:
-    return ":".join(str(part) for part in meaning.of(made.arguments, path))
+def _as_text(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
+    return ":".join(str(part) for part in interpreter.value(made.arguments, path))
 
 
-def _refused(what: str) -> Callable[[Meaning, InertObject, tuple[str, ...]], Any]:
-    def refuse(_: Meaning, __: InertObject, path: tuple[str, ...]) -> Any:
+def _refused(what: str) -> Callable[[Interpreter, InertObject, tuple[str, ...]], Any]:
+    def refuse(_: Interpreter, __: InertObject, path: tuple[str, ...]) -> Any:
         raise Malformed(
             f"cannot be used: its tensor {_dotted(path)} is {what}",
             hint="Convert it to a plain float32 tensor where it was made, and save that.",
@@ -400,12 +407,12 @@ def _refused(what: str) -> Callable[[Meaning, InertObject, tuple[str, ...]], Any
     return refuse
 
 
-_MEANINGS: dict[str, Callable[[Meaning, InertObject, tuple[str, ...]], Any]] = {
+_INTERPRETATIONS: dict[str, Callable[[Interpreter, InertObject, tuple[str, ...]], Any]] = {
     "collections.OrderedDict": _ordered,
     "collections.Counter": _ordered,
-    "torch._utils._rebuild_tensor": Meaning.tensor,
-    "torch._utils._rebuild_tensor_v2": Meaning.tensor,
-    "torch._utils._rebuild_tensor_v3": Meaning.tensor,
+    "torch._utils._rebuild_tensor": Interpreter.tensor,
+    "torch._utils._rebuild_tensor_v2": Interpreter.tensor,
+    "torch._utils._rebuild_tensor_v3": Interpreter.tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
     "torch._tensor._rebuild_from_type_v2": _typed,

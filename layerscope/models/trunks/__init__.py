@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from layerscope.models.contents import Keyed
+from layerscope.models.contents import Weights
 from layerscope.models.declared import Declared
 from layerscope.models.trunks import resnet, vit, zoo
-from layerscope.models.trunks.trunk import Known, Resample, Trunk
+from layerscope.models.trunks.trunk import Resample, Trunk, TrunkFacts
 
-__all__ = ["Known", "Resample", "Trunk", "build_trunk"]
+__all__ = ["Resample", "Trunk", "TrunkFacts", "build_trunk"]
 
 
-def build_trunk(tensors: Keyed, known: Known, declared: Declared) -> Trunk:
+def build_trunk(tensors: Weights, known: TrunkFacts, declared: Declared) -> Trunk:
     """Return the trunk whose state dict this is, without any classifier.
 
     ResNets (torchvision's names) and plain vision transformers (timm's names) are told from their

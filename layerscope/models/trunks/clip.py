@@ -13,12 +13,12 @@ from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 from torch import nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Keyed, Rules
+from layerscope.models.contents import Rules, Weights
 from layerscope.models.cuts import Stop
 from layerscope.models.declared import Declared
 from layerscope.models.heads import Operation, linear, matrix
 from layerscope.models.trunks import build_trunk
-from layerscope.models.trunks.trunk import Known, Shapes, Trunk
+from layerscope.models.trunks.trunk import Shapes, Trunk, TrunkFacts
 
 IGNORED = {
     r"(.*/)?((module|_orig_mod|model)\.)*"
@@ -28,7 +28,7 @@ IGNORED = {
 }
 """By a regular expression for the file's full keys: what is not the image tower's."""
 
-TRANSFORMER = Known(eps=1e-5)
+TRANSFORMER = TrunkFacts(eps=1e-5)
 """What is known of CLIP's transformers whoever trained them: torch's own LayerNorm."""
 
 _TRANSFORMER_NAMES = (
@@ -82,30 +82,30 @@ class Tower:
     """An image tower: its trunk, and the projection into the space of images and texts."""
 
     trunk: Trunk
-    tensors: Keyed
+    tensors: Weights
     """Those that the head names."""
     head: tuple[Operation, ...]
     ignored: Mapping[str, str] = field(default_factory=dict)
     """By a regular expression for the file's full keys: why they are not needed."""
 
 
-def fits(visual: Keyed) -> bool:
+def fits(visual: Weights) -> bool:
     """Return whether the names are those of one of OpenAI's image towers."""
     return is_transformer(visual) or is_resnet(visual)
 
 
-def is_transformer(visual: Keyed) -> bool:
+def is_transformer(visual: Weights) -> bool:
     """Return whether the names are those of CLIP's transformer."""
     return visual.has(r"conv1\.weight$", r"class_embedding$", r"transformer\.resblocks\.")
 
 
-def is_resnet(visual: Keyed) -> bool:
+def is_resnet(visual: Weights) -> bool:
     """Return whether the names are those of a ModifiedResNet."""
     return visual.has(r"conv1\.weight$", r"layer1\.0\.conv1\.", r"attnpool\.q_proj\.")
 
 
 def transformer(
-    visual: Keyed, known: Known, declared: Declared, *, norm_after_pooling: bool = False
+    visual: Weights, known: TrunkFacts, declared: Declared, *, norm_after_pooling: bool = False
 ) -> Tower:
     """Return CLIP's transformer, its projection as the only head layer.
 
@@ -134,7 +134,7 @@ def transformer(
     return Tower(trunk, projection, (matrix("proj"),) if projection else ())
 
 
-def modified_resnet(visual: Keyed, declared: Declared, head_width: int = _HEAD_WIDTH) -> Tower:
+def modified_resnet(visual: Weights, declared: Declared, head_width: int = _HEAD_WIDTH) -> Tower:
     """Return CLIP's ResNet, its attention pooling with projection as the only head layer.
 
     Its representation is the mean of the last map, as of any ResNet. What the attention pooling

@@ -41,7 +41,7 @@ class Published:
         return of_transforms(self.settings.transforms())
 
 
-def recognised(path: Path | None, among: Sequence[Architecture]) -> Published | None:
+def find_published(path: Path | None, among: Sequence[Architecture]) -> Published | None:
     """Return the published weights that a file holds, byte by byte; None where it holds others.
 
     Both libraries write the first eight digits of a file's sha256 into its name.
@@ -59,7 +59,7 @@ def recognised(path: Path | None, among: Sequence[Architecture]) -> Published | 
     return next((found for own, found in known if own == digits), None)
 
 
-def every(library: str) -> tuple[Architecture, ...]:
+def all_architectures(library: str) -> tuple[Architecture, ...]:
     """Return all architectures of torchvision, or of timm."""
     return tuple(Architecture(library, name) for name in all_names(library))  # type: ignore[arg-type]
 

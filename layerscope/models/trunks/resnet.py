@@ -16,9 +16,9 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from layerscope.errors import CheckpointError
 from layerscope.models.batchnorm import forget
-from layerscope.models.contents import Keyed
+from layerscope.models.contents import Weights
 from layerscope.models.cuts import Stop
-from layerscope.models.trunks.trunk import Known, Shapes, Trunk
+from layerscope.models.trunks.trunk import Shapes, Trunk, TrunkFacts
 
 _BLOCK = re.compile(r"layer([1-4])\.(\d+)\.")
 _PLAIN = re.compile(
@@ -39,7 +39,7 @@ _DEPTHS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Outline:
+class ResNetOutline:
     """What of a ResNet's structure the shapes of its weights tell."""
 
     bottleneck: bool
@@ -56,7 +56,7 @@ class Outline:
         return "resnet-" + "-".join(map(str, self.blocks))
 
 
-def outline(shapes: Shapes) -> Outline:
+def outline(shapes: Shapes) -> ResNetOutline:
     """Return the structure that a torchvision-style state dict describes.
 
     Args:
@@ -75,7 +75,7 @@ def outline(shapes: Shapes) -> Outline:
     bottleneck = "layer1.0.conv3.weight" in shapes
     width, per_group = _first_block(shapes, bottleneck)
     groups = width // per_group
-    return Outline(bottleneck, blocks, groups, width // groups)
+    return ResNetOutline(bottleneck, blocks, groups, width // groups)
 
 
 def _first_block(shapes: Shapes, bottleneck: bool) -> tuple[int, int]:
@@ -101,7 +101,7 @@ def fits(shapes: Shapes) -> bool:
     ) and all(map(_PLAIN.match, shapes))
 
 
-def build(tensors: Keyed, known: Known) -> Trunk:
+def build(tensors: Weights, known: TrunkFacts) -> Trunk:
     """Return the ResNet whose tensors these are, at any width.
 
     Args:
@@ -134,7 +134,7 @@ def build(tensors: Keyed, known: Known) -> Trunk:
     )
 
 
-def _stem(shapes: Shapes, known: Known) -> str:
+def _stem(shapes: Shapes, known: TrunkFacts) -> str:
     if known.stem is not None:
         return known.stem
     if shapes["conv1.weight"][-1] == 3:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from layerscope.models.contents import Keyed
+from layerscope.models.contents import Weights
 from layerscope.models.cuts import Stop
 from layerscope.models.declared import Activation, Declared, Stem
 from layerscope.types import Pooling
@@ -25,7 +25,7 @@ class Trunk:
     """A network from images (b, 3, h, w) to representations (b, d), and its file's tensors."""
 
     module: nn.Module
-    weights: Keyed
+    weights: Weights
     """By the module's own keys."""
     stops: tuple[Stop, ...]
     """With modules named within the trunk; ``""`` is the trunk itself."""
@@ -40,7 +40,7 @@ class Trunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class TrunkFacts:
     """What a family knows of its trunks that their weights do not tell."""
 
     stem: Stem | None = None
@@ -62,7 +62,7 @@ class Known:
     resample: Resample | None = None
     """How the family interpolates position embeddings; None for timm's way."""
 
-    def with_declared(self, declared: Declared) -> Known:
+    def with_declared(self, declared: Declared) -> TrunkFacts:
         """Return this knowledge, the user's own declarations taking precedence."""
         names = ("stem", "attention_heads", "trunk_act", "image_size")
         given = declared.given()

@@ -14,10 +14,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Keyed
+from layerscope.models.contents import Weights
 from layerscope.models.cuts import Stop
 from layerscope.models.heads import activation_layer
-from layerscope.models.trunks.trunk import Known, Shapes, Trunk
+from layerscope.models.trunks.trunk import Shapes, Trunk, TrunkFacts
 from layerscope.types import Pooling
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
@@ -39,7 +39,7 @@ def fits(shapes: Shapes) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Outline:
+class ViTOutline:
     """What of a transformer's structure the shapes of its weights tell."""
 
     width: int
@@ -63,7 +63,7 @@ class Outline:
         return f"vit-{_NAMES.get(self.width, self.width)}/{self.patch}"
 
 
-def outline(shapes: Shapes, first: str = "fc1") -> Outline:
+def outline(shapes: Shapes, first: str = "fc1") -> ViTOutline:
     """Return the structure that a timm-style state dict describes.
 
     Args:
@@ -81,7 +81,7 @@ def outline(shapes: Shapes, first: str = "fc1") -> Outline:
             hint="Only square patches of three channels are supported; see --arch.",
         )
     hidden = shape_of(shapes, f"blocks.0.mlp.{first}.weight", 2)[0]
-    return Outline(
+    return ViTOutline(
         width=width,
         patch=patch,
         depth=_depth(shapes),
@@ -104,7 +104,7 @@ def _depth(shapes: Shapes) -> int:
     return len(found)
 
 
-def build(tensors: Keyed, known: Known) -> Trunk:
+def build(tensors: Weights, known: TrunkFacts) -> Trunk:
     """Return the transformer whose tensors these are.
 
     Depth, widths, patch, grid, class token, registers, layer scale, normalisations and the gated
@@ -145,7 +145,7 @@ def build(tensors: Keyed, known: Known) -> Trunk:
 
 
 def _transformer(
-    shapes: Shapes, plan: Outline, side: int, heads: int, pooling: str, known: Known
+    shapes: Shapes, plan: ViTOutline, side: int, heads: int, pooling: str, known: TrunkFacts
 ) -> VisionTransformer:
     patches = (side // plan.patch) ** 2
     with torch.device("meta"):  # initialising what a file fills anyway takes seconds
@@ -177,7 +177,7 @@ def _transformer(
     return network.to_empty(device="cpu")
 
 
-def _mlp(plan: Outline, known: Known) -> dict[str, Any]:
+def _mlp(plan: ViTOutline, known: TrunkFacts) -> dict[str, Any]:
     if plan.gated:
         return {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
     if known.trunk_act is None:
@@ -194,7 +194,7 @@ def _usual_pooling(shapes: Shapes) -> Pooling:
     return "cls" if "cls_token" in shapes and "fc_norm.weight" not in shapes else "mean"
 
 
-def _placed(tensors: Keyed, plan: Outline, known: Known) -> tuple[Keyed, int, int]:
+def _placed(tensors: Weights, plan: ViTOutline, known: TrunkFacts) -> tuple[Weights, int, int]:
     """Return the tensors with position embeddings for the wanted side, the old grid, the side."""
     if "pos_embed" not in tensors:
         if known.image_size is None:
@@ -214,7 +214,7 @@ def _placed(tensors: Keyed, plan: Outline, known: Known) -> tuple[Keyed, int, in
     return tensors.with_tensor("pos_embed", new, ["pos_embed"]), grid, side
 
 
-def _grid(length: int, plan: Outline) -> tuple[int, int]:
+def _grid(length: int, plan: ViTOutline) -> tuple[int, int]:
     """Return how many positions are no patches', and the side of the square of the others."""
     possible = dict.fromkeys((plan.classes, 0, plan.prefix))
     found = [(n, math.isqrt(length - n)) for n in possible if length > n]
@@ -229,7 +229,7 @@ def _grid(length: int, plan: Outline) -> tuple[int, int]:
     return squares[0]
 
 
-def _with_class_position(tensors: Keyed) -> Keyed:
+def _with_class_position(tensors: Weights) -> Weights:
     """Add the class token's position to the class token, where registers have none of their own."""
     positions = tensors["pos_embed"]
     class_token = tensors["cls_token"] + positions[:, :1]
@@ -251,7 +251,7 @@ def divisible(side: int, patch: int) -> int:
     return side
 
 
-def _resampled(positions: Tensor, leading: int, grid: int, new: int, known: Known) -> Tensor:
+def _resampled(positions: Tensor, leading: int, grid: int, new: int, known: TrunkFacts) -> Tensor:
     if known.resample is None:
         resampled: Tensor = resample_abs_pos_embed(
             positions.float(), [new, new], [grid, grid], num_prefix_tokens=leading
@@ -262,8 +262,8 @@ def _resampled(positions: Tensor, leading: int, grid: int, new: int, known: Know
     return torch.cat([positions[:, :leading].float(), moved], dim=1)
 
 
-def _attention_heads(shapes: Shapes, width: int, known: Known) -> int:
-    told, number = _told_heads(shapes, width), _known_heads(width, known)
+def _attention_heads(shapes: Shapes, width: int, known: TrunkFacts) -> int:
+    told, number = _heads_of_query_norm(shapes, width), _heads_of_facts(width, known)
     if told and isinstance(known.attention_heads, int) and told != number:
         raise CheckpointError(
             f"The normalisation of the queries tells {told} attention heads, not {number}.",
@@ -279,12 +279,12 @@ def _attention_heads(shapes: Shapes, width: int, known: Known) -> int:
     return number
 
 
-def _told_heads(shapes: Shapes, width: int) -> int | None:
+def _heads_of_query_norm(shapes: Shapes, width: int) -> int | None:
     """Return the number of heads where queries are normalised, over the width of one head."""
     return width // shape_of(shapes, _Q_NORM, 1)[0] if _Q_NORM in shapes else None
 
 
-def _known_heads(width: int, known: Known) -> int | None:
+def _heads_of_facts(width: int, known: TrunkFacts) -> int | None:
     heads = known.attention_heads
     if heads is None:
         return None if width % _HEAD_WIDTH else width // _HEAD_WIDTH
@@ -319,7 +319,7 @@ def shape_of(shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:
     return shape
 
 
-def _notes(shapes: Shapes, plan: Outline, pooling: str, grid: int, side: int) -> tuple[str, ...]:
+def _notes(shapes: Shapes, plan: ViTOutline, pooling: str, grid: int, side: int) -> tuple[str, ...]:
     notes = [_final_norm(shapes, pooling)]
     if side != grid * plan.patch:
         notes.append(
@@ -340,7 +340,7 @@ def _final_norm(shapes: Shapes, pooling: str) -> str:
     return f"trunk is {pooled} after the final LayerNorm; blocks.* are taken before it."
 
 
-def stops(plan: Outline, pooling: str, last: str = "norm") -> tuple[Stop, ...]:
+def stops(plan: ViTOutline, pooling: str, last: str = "norm") -> tuple[Stop, ...]:
     """Return the canonical stops of a transformer: tokens going in, every block, the end.
 
     Args:
