@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -216,15 +216,22 @@ class Contents:
         return unwrapped(self.raw)
 
 
-def unwrapped(table: Weights, wrappers: Sequence[str] = WRAPPERS) -> Weights:
+def unwrapped(
+    table: Weights, wrappers: Sequence[str] = WRAPPERS, wanted: Collection[str] = ()
+) -> Weights:
     """Return the table without wrappers' prefixes, as long as every name begins with one.
+
+    Args:
+        table: With names such as ``module.fc.weight``.
+        wrappers: The prefixes.
+        wanted: Names at which to stop, once the table has one of them.
 
     Examples:
         >>> import torch
         >>> list(unwrapped(Weights({"module._orig_mod.fc.weight": torch.zeros(1)})))
         ['fc.weight']
     """
-    while table:
+    while table and not any(name in wanted for name in table):
         shared = [w for w in wrappers if all(name.startswith(w) for name in table)]
         if not shared:
             break

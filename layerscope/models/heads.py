@@ -205,7 +205,7 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,
     "gelu": nn.GELU,
     "quick_gelu": QuickGELU,
@@ -217,7 +217,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 def activation_layer(name: Activation) -> type[nn.Module]:
     """Return the module class of an activation."""
-    return _ACTIVATIONS[name]
+    return ACTIVATIONS[name]
 
 
 def build(operations: Sequence[Operation], tensors: Weights) -> tuple[Head, Weights]:
@@ -277,7 +277,7 @@ def _fresh(name: str, taken: Sequence[str]) -> str:
 
 def _module(operation: Operation, tensors: Weights) -> tuple[nn.Module, Weights]:
     if operation.kind == "act":
-        return _ACTIVATIONS[operation.act](), Weights()
+        return ACTIVATIONS[operation.act](), Weights()
     if operation.kind == "matrix":
         own = tensors.only(operation.key).renamed([(f"^{re.escape(operation.key)}$", "weight")])
         return MatrixProduct(*_shape(own, "weight", operation.key, 2)), own

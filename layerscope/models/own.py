@@ -28,7 +28,7 @@ from layerscope.errors import CheckpointError, UnknownNameError
 from layerscope.models.assembly import Assembly, ignored_keys, origins_of
 from layerscope.models.axes import map_layouts, wide_shapes
 from layerscope.models.batchnorm import without_statistics
-from layerscope.models.contents import WRAPPERS, Contents, Weights
+from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.cuts import IMAGES, Call, Stop, base_name, trace
 from layerscope.models.declared import Declared
 from layerscope.models.families import Parts
@@ -90,7 +90,8 @@ def own_parts(contents: Contents, declared: Declared) -> Parts | OwnNetwork:
         return _library_parts(architecture, contents, declared)
     factory = _import_factory(arch)
     network = _call_factory(arch, factory)
-    return OwnNetwork(arch, _source_sha256(factory), network, _weights_for(network, contents))
+    weights = unwrapped(contents.raw, wanted=network.state_dict())
+    return OwnNetwork(arch, _source_sha256(factory), network, weights)
 
 
 def build_own(own: OwnNetwork, contents: Contents, declared: Declared) -> Assembly:
@@ -212,18 +213,6 @@ def _source_sha256(factory: Callable[[], Any]) -> str:
     except TypeError:
         source = None
     return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
-
-
-def _weights_for(network: nn.Module, contents: Contents) -> Weights:
-    """Return the state dict, without as many shared prefixes as the network's own keys need."""
-    wanted = set(network.state_dict())
-    table = contents.raw
-    while table and not wanted & set(table):
-        shared = [w for w in WRAPPERS if all(name.startswith(w) for name in table)]
-        if not shared:
-            break
-        table = table.under(shared[0])
-    return table
 
 
 def _traced(network: nn.Module, side: int, arch: str) -> list[Call]:

@@ -13,7 +13,15 @@ from torch import nn
 
 from layerscope.errors import CheckpointError, UnknownNameError
 from layerscope.models.axes import like_neighbour, map_layouts
-from layerscope.models.cuts import IMAGES, Call, base_name, layout_of, numbered
+from layerscope.models.cuts import (
+    IMAGES,
+    Call,
+    Stop,
+    base_name,
+    cut_point,
+    layout_of,
+    numbered,
+)
 from layerscope.models.pooling import pooled_width, poolings_of
 from layerscope.types import CutPoint, Layout, Pooling
 
@@ -128,22 +136,16 @@ class _Selection:
         if call.shape[0] != IMAGES:
             raise _unknown(call, "its first axis does not count the images")
         layout, prefix = self._layout(call, near)
-        possible = poolings_of(layout, prefix, near.class_token)
-        pooling = (
-            near.pooling if layout == near.layout and near.pooling in possible else possible[0]
+        stop = Stop(
+            self._short[call.module],
+            call.module,
+            near.part,
+            prefix,
+            near.class_token,
+            channels_last=layout == "map-last",
+            pooling=near.pooling if layout == near.layout else None,
         )
-        return CutPoint(
-            index=0,
-            name=self._short[call.module],
-            module=call.module,
-            part=near.part,
-            width=pooled_width(call.shape, layout, pooling, prefix),
-            pooling=pooling,
-            depth=0.0,
-            layout=layout,
-            prefix_tokens=prefix,
-            class_token=near.class_token,
-        )
+        return cut_point(stop, call)
 
     def _neighbour(self, call: Call) -> CutPoint:
         """Return the innermost cut point around a call, else the last before, else the first."""

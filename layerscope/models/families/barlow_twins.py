@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from layerscope.models.contents import Contents
+from dataclasses import replace
+
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
 from layerscope.models.heads import sequential
@@ -33,16 +35,24 @@ class BarlowTwins:
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
         """Return the trunk and the projector."""
-        weights = contents.state_dict
-        projector = weights.only("projector.")
-        return Parts(
-            trunk=build_trunk(weights.under("backbone."), TrunkFacts(), declared),
-            tensors=projector,
-            head=sequential(projector, "projector.", declared.head_act or "relu"),
-            ignored={
-                r"(.*[/.])?bn\.": "affine-free BatchNorm of the loss, behind the projector's output"
-            },
-        )
+        parts = backbone_and_projector(contents.state_dict, declared)
+        reason = "affine-free BatchNorm of the loss, behind the projector's output"
+        return replace(parts, ignored={r"(.*[/.])?bn\.": reason})
+
+
+def backbone_and_projector(weights: Weights, declared: Declared) -> Parts:
+    """Return the parts of a ResNet called ``backbone`` and an MLP called ``projector``.
+
+    Args:
+        weights: A state dict.
+        declared: What the user declared.
+    """
+    projector = weights.only("projector.")
+    return Parts(
+        trunk=build_trunk(weights.under("backbone."), TrunkFacts(), declared),
+        tensors=projector,
+        head=sequential(projector, "projector.", declared.head_act or "relu"),
+    )
 
 
 families.add(BarlowTwins.name, BarlowTwins())

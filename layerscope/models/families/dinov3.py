@@ -10,10 +10,10 @@ from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Weights, unwrapped
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
-from layerscope.models.families.dino import projector
+from layerscope.models.families.dinov2 import class_token_head, split_teacher
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk, vit
@@ -54,7 +54,7 @@ class DINOv3:
 
     def recognise(self, contents: Contents) -> str:
         """Return why these contents are of this family, or an empty string."""
-        backbone = _backbone(contents)
+        backbone, _ = split_teacher(contents)
         if backbone.has(
             r"cls_token$", r"mask_token$", r"rope_embed\.periods$", r"blocks\.0\.attn\.qkv\."
         ):
@@ -65,15 +65,12 @@ class DINOv3:
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
         """Return the trunk and, from a training's file, the class token's head."""
-        head = _teacher(contents).under("dino_head.")
+        backbone, head = split_teacher(contents)
         notes = () if head else ("DINOv3's releases hold no head; its training's files do.",)
-        backbone = _backbone(contents)
         build = _convnext if _is_convnext(backbone) else _transformer
         return Parts(
             trunk=build(backbone, declared),
-            tensors=head,
-            head=projector(head, declared.head_act or "gelu") if head else (),
-            logits={"Q": (linear("last_layer"),)} if head else {},
+            **class_token_head(head, linear("last_layer"), declared),
             ignored={
                 r".*\bmask_token$": "stands for the masked patches",
                 r".*\blocal_cls_norm\.": "normalises the class tokens of small crops",
@@ -87,15 +84,6 @@ class DINOv3:
                 "own, which the file does not tell; a card states them.",
             ),
         )
-
-
-def _teacher(contents: Contents) -> Weights:
-    return unwrapped(contents.table("teacher"))
-
-
-def _backbone(contents: Contents) -> Weights:
-    teacher = _teacher(contents)
-    return teacher.under("backbone.") if teacher else contents.state_dict
 
 
 def _is_convnext(backbone: Weights) -> bool:
@@ -120,15 +108,7 @@ def _transformer(backbone: Weights, declared: Declared) -> Trunk:
         weights=weights,
         stops=vit.stops(plan, "cls"),
         name=plan.name,
-        details={
-            "depth": plan.depth,
-            "width": plan.width,
-            "patch": plan.patch,
-            "attention_heads": heads,
-            "activation": "swiglu" if gated else "gelu",
-            "registers": plan.registers,
-            "positions": "rotary",
-        },
+        details={**plan.details(heads, "gelu"), "positions": "rotary"},
         notes=(
             "trunk is its class token after the final LayerNorm; blocks.* are taken before it.",
             f"Its {plan.registers} registers are left out of the mean of the patches.",

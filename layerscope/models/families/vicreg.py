@@ -8,8 +8,7 @@ from __future__ import annotations
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Parts, families
-from layerscope.models.heads import sequential
-from layerscope.models.trunks import TrunkFacts, build_trunk
+from layerscope.models.families.barlow_twins import backbone_and_projector
 
 
 class VICReg:
@@ -35,13 +34,7 @@ class VICReg:
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
         """Return the trunk and the projector."""
-        weights = contents.state_dict
-        projector = weights.only("projector.")
-        return Parts(
-            trunk=build_trunk(weights.under("backbone."), TrunkFacts(), declared),
-            tensors=projector,
-            head=sequential(projector, "projector.", declared.head_act or "relu"),
-        )
+        return backbone_and_projector(contents.state_dict, declared)
 
 
 def _biased(projector: Weights) -> bool:

@@ -82,10 +82,7 @@ class _Storages:
                 file.seek(start)
                 block = bytearray(file.read(held))
             self._whole[span.key] = torch.frombuffer(block, dtype=torch.uint8).untyped_storage()
-        part = self._whole[span.key][span.first * span.dtype.itemsize : span.bytes]
-        if not isinstance(part, torch.UntypedStorage):
-            raise TypeError("a slice of a storage is a storage")
-        return part
+        return span.of(self._whole[span.key])
 
 
 def _types(outside: Iterable[PersistentId]) -> dict[str, int]:

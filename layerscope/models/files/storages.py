@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -62,6 +62,11 @@ class Span:
     def bytes(self) -> int:
         """Number of bytes from the storage's beginning to the end of what is meant."""
         return (self.first + self.values) * self.dtype.itemsize
+
+    def of(self, whole: torch.UntypedStorage, start: int = 0) -> torch.UntypedStorage:
+        """Return the bytes that are meant, in place, of a storage that begins at ``start``."""
+        begin = start + self.first * self.dtype.itemsize
+        return cast(torch.UntypedStorage, whole[begin : start + self.bytes])
 
 
 Find = Callable[[Span], torch.UntypedStorage]

@@ -16,8 +16,7 @@ from torchvision import models as torchvision_models
 from torchvision.models.squeezenet import SqueezeNet
 
 from layerscope.errors import CheckpointError, UnknownNameError
-from layerscope.models.declared import Activation
-from layerscope.models.heads import Operation, act, layer_norm, linear, norm
+from layerscope.models.heads import ACTIVATIONS, Operation, act, layer_norm, linear, norm
 from layerscope.models.trunks import chain
 from layerscope.models.trunks.trunk import Shapes
 
@@ -26,13 +25,7 @@ Library = Literal["timm", "torchvision"]
 _SIDE = 224
 _COUNTER = "num_batches_tracked"
 _GRID = re.compile(r"(.*\.)?(absolute_)?pos_emb\w*$")
-_ACTIVATIONS: dict[type[nn.Module], Activation] = {
-    nn.ReLU: "relu",
-    nn.GELU: "gelu",
-    nn.SiLU: "silu",
-    nn.Hardswish: "hardswish",
-    nn.Tanh: "tanh",
-}
+_ACTIVATIONS = {layer: name for name, layer in ACTIVATIONS.items()}
 _TRAINING_ONLY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
 """Auxiliary classifiers, by the architecture of torchvision."""
 

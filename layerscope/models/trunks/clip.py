@@ -18,6 +18,7 @@ from layerscope.models.cuts import Stop
 from layerscope.models.declared import Declared
 from layerscope.models.heads import Operation, linear, matrix
 from layerscope.models.trunks import build_trunk
+from layerscope.models.trunks.resnet import stage_blocks
 from layerscope.models.trunks.trunk import Shapes, Trunk, TrunkFacts
 
 IGNORED = {
@@ -74,7 +75,6 @@ _RESNETS: dict[tuple[int, ...], str] = {
 }
 _HEAD_WIDTH = 64
 _STRIDE = 32
-_BLOCK = re.compile(r"layer([1-4])\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -199,8 +199,7 @@ def _refuse_strangers(names: Iterable[str], rules: Rules) -> None:
 
 
 def _outline(shapes: Shapes) -> tuple[int, tuple[int, ...]]:
-    found = {(int(m[1]), int(m[2])) for m in map(_BLOCK.match, shapes) if m}
-    blocks = tuple(sum(stage == k for k, _ in found) for stage in range(1, 5))
+    blocks = stage_blocks(shapes)
     stem = shapes.get("conv1.weight", ())
     if len(stem) != 4 or not all(blocks):
         raise CheckpointError(

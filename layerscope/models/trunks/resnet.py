@@ -65,8 +65,7 @@ def outline(shapes: Shapes) -> ResNetOutline:
     Raises:
         CheckpointError: A stage or its first block is missing.
     """
-    found = {(int(m[1]), int(m[2])) for m in map(_BLOCK.match, shapes) if m}
-    blocks = tuple(sum(stage == k for k, _ in found) for stage in range(1, 5))
+    blocks = stage_blocks(shapes)
     if "conv1.weight" not in shapes or not all(blocks):
         raise CheckpointError(
             f"The weights have no stem or lack a stage: blocks per stage are {blocks}.",
@@ -76,6 +75,12 @@ def outline(shapes: Shapes) -> ResNetOutline:
     width, per_group = _first_block(shapes, bottleneck)
     groups = width // per_group
     return ResNetOutline(bottleneck, blocks, groups, width // groups)
+
+
+def stage_blocks(shapes: Shapes) -> tuple[int, ...]:
+    """Return how many blocks ``layer1`` to ``layer4`` have."""
+    found = {(int(m[1]), int(m[2])) for m in map(_BLOCK.match, shapes) if m}
+    return tuple(sum(stage == k for k, _ in found) for stage in range(1, 5))
 
 
 def _first_block(shapes: Shapes, bottleneck: bool) -> tuple[int, int]:

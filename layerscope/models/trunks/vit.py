@@ -57,6 +57,22 @@ class ViTOutline:
         """How many leading tokens are no patches."""
         return self.classes + self.registers
 
+    def details(self, heads: int, activation: str | None) -> dict[str, Any]:
+        """Return what is to be recorded of a trunk of this structure.
+
+        Args:
+            heads: Attention heads.
+            activation: Of a block's MLP where it is not gated.
+        """
+        return {
+            "depth": self.depth,
+            "width": self.width,
+            "patch": self.patch,
+            "attention_heads": heads,
+            "activation": "swiglu" if self.gated else activation,
+            "registers": self.registers,
+        }
+
     @property
     def name(self) -> str:
         """The usual name, such as ``vit-small/16``, or the width where it has none."""
@@ -130,15 +146,7 @@ def build(tensors: Weights, known: TrunkFacts) -> Trunk:
         weights=tensors,
         stops=stops(plan, pooling, "fc_norm" if "fc_norm.weight" in shapes else "norm"),
         name=plan.name,
-        details={
-            "depth": plan.depth,
-            "width": plan.width,
-            "patch": plan.patch,
-            "attention_heads": heads,
-            "activation": "swiglu" if plan.gated else known.trunk_act,
-            "registers": plan.registers,
-            "image_size": side,
-        },
+        details={**plan.details(heads, known.trunk_act), "image_size": side},
         notes=_notes(shapes, plan, pooling, grid, side),
         image_size=side,
     )

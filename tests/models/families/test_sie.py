@@ -12,7 +12,7 @@ from layerscope.models.checkpoint import assemble
 from layerscope.models.contents import Contents
 from layerscope.models.declared import Declared
 from layerscope.testing import FamilyExample, check_family
-from tests.models.families.truth import randomised, trained
+from tests.models.families.truth import randomised, stage_features, trained
 
 WIDTH = 8
 
@@ -68,12 +68,7 @@ class Backbone(nn.Module):
     def features(self, images):
         x = functional.relu(self.bn1(self.conv1(functional.pad(images, (2, 3, 2, 3)))))
         x = functional.max_pool2d(functional.pad(x, (0, 1, 0, 1), value=-1e4), 3, 2)
-        found = {"stem": x.mean((2, 3))}
-        for stage in range(1, 5):
-            for number, block in enumerate(getattr(self, f"layer{stage}")):
-                x = block(x)
-                found[f"layer{stage}.{number}"] = x.mean((2, 3))
-        return found | {"trunk": x.mean((2, 3))}
+        return stage_features(self, x)
 
 
 def projector(*widths):

@@ -10,7 +10,7 @@ from layerscope.models.checkpoint import assemble
 from layerscope.models.contents import Contents
 from layerscope.models.declared import Declared
 from layerscope.testing import FamilyExample, check_family
-from tests.models.families.truth import randomised, resnet_features, trained
+from tests.models.families.truth import randomised, resnet_features, stage_features, trained
 
 
 class Block(nn.Module):
@@ -43,12 +43,7 @@ class Encoder(nn.Module):
 
     def features(self, images):
         x = functional.relu(self.bn1(self.conv1(images)))
-        found = {"stem": x.mean((2, 3))}
-        for stage in range(1, 5):
-            for number, block in enumerate(getattr(self, f"layer{stage}")):
-                x = block(x)
-                found[f"layer{stage}.{number}"] = x.mean((2, 3))
-        return found | {"trunk": x.mean((2, 3))}
+        return stage_features(self, x)
 
 
 def example(head: str = "mlp", inner: str = "", outer: str = "") -> FamilyExample:

@@ -18,7 +18,7 @@ from layerscope.models.trunks.architectures import (
     digest,
     forms,
     shapes_of,
-    split,
+    split_classifier,
     versions,
 )
 from layerscope.models.trunks.likeness import same_features, signature
@@ -132,7 +132,7 @@ def test_the_script_writes_what_zoo_reads(tmp_path, monkeypatch):
 def test_a_trunk_without_classifier_is_found(name, bare):
     settings = {"num_classes": 0} if bare else {}
     network = randomised(timm.create_model(name, **settings))
-    parts = split(timm.create_model(name).to("meta"), 160)
+    parts = split_classifier(timm.create_model(name).to("meta"), 160)
     state = {k: v for k, v in network.state_dict().items() if not parts.owns(k)}
     trunk = build_trunk(Weights(state), TrunkFacts(), Declared())
     assert trunk.name == name
