@@ -44,7 +44,7 @@ class Parts:
 
 
 class Family(Protocol):
-    """How one kind of checkpoint is recognised and taken apart."""
+    """How one kind of checkpoint is recognised and taken apart; what is usual is inherited."""
 
     name: str
     title: str
@@ -53,10 +53,10 @@ class Family(Protocol):
     """One phrase: containers and prefixes, ``state_dict``, ``module.encoder_q.``."""
     source: str
     """Where the layout is written down: repository and file."""
-    branches: tuple[Branch, ...]
+    branches: tuple[Branch, ...] = ()
     """Which weights the file holds, the family's usual ones first; empty where there is a choice
     of one."""
-    general: bool
+    general: bool = False
     """Whether it stands back where a more specific family fits as well."""
 
     def recognise(self, contents: Contents) -> str:

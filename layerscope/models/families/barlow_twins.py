@@ -5,26 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 
 from layerscope.models.contents import Contents, Weights
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import sequential
 from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _TABLES = ("backbone.", "projector.", "bn.")
 
 
-class BarlowTwins:
+class BarlowTwins(Family):
     """The full checkpoints of facebookresearch/barlowtwins; its bare trunks are torchvision's."""
 
     name = "barlow-twins"
     title = "Barlow Twins"
     layout = "model: module.backbone., module.projector.{0,1,3,4,6}, module.bn."
     source = "facebookresearch/barlowtwins main.py, evaluate.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         found = (r"backbone\.conv1\.weight$", r"projector\.0\.weight$", r"bn\.running_mean$")
         if not weights.has(*found) or weights.without(*_TABLES):

@@ -7,8 +7,8 @@ from timm.layers.pool2d_same import MaxPool2dSame
 from torch import nn
 
 from layerscope.models.contents import Contents, Weights
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
 from layerscope.models.trunks import TrunkFacts, build_trunk, resnet
@@ -19,7 +19,7 @@ _PADDING = (
 )
 
 
-class BYOLDeepMind:
+class BYOLDeepMind(Family):
     """DeepMind's ResNets of BYOL, converted from their pickles; projector and predictor are lost.
 
     The converters walk through Haiku's parameters first and through its statistics afterwards.
@@ -30,11 +30,8 @@ class BYOLDeepMind:
     title = "BYOL (DeepMind, converted)"
     layout = "conv1., layer1. to layer4., [fc.], all running statistics behind all weights"
     source = "chigur/byol-convert convert.py, resnet.py; deepmind-research byol"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         if resnet.fits(weights.without("fc.").shapes) and statistics_last(weights):
             return "torchvision's names, all running statistics behind all weights"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, branch_of, families, require_weights
+from layerscope.models.families import Family, Parts, branch_of, families, require_weights
 from layerscope.models.heads import Operation, linear, norm, sequential
 from layerscope.models.trunks import TrunkFacts, build_trunk, resnet
 
@@ -15,18 +15,16 @@ _ENCODERS: dict[Branch, str] = {"online": "online_encoder.", "momentum": "target
 _SIMPLICIAL = "projector.0.0.weight"
 
 
-class BYOLLucidrains:
+class BYOLLucidrains(Family):
     """The state dicts of lucidrains/byol-pytorch's ``BYOL`` around a torchvision ResNet."""
 
     name = "byol-lucidrains"
     title = "BYOL (lucidrains)"
     layout = "[learner.]net., online_encoder.net., online_encoder.projector., target_encoder."
     source = "lucidrains/byol-pytorch byol_pytorch/byol_pytorch.py, examples/lightning"
-    branches: tuple[Branch, ...] = ("online", "momentum")
-    general = False
+    branches = ("online", "momentum")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         if _weights(contents).has(
             r"online_encoder\.net\.", r"online_encoder\.projector\.", r"online_predictor\."
         ):

@@ -8,7 +8,7 @@ import torchvision
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, branch_of, families, require_weights
+from layerscope.models.families import Family, Parts, branch_of, families, require_weights
 from layerscope.models.heads import Operation, act, linear, norm
 from layerscope.models.trunks import TrunkFacts, build_trunk
 
@@ -27,18 +27,16 @@ _MLP = (
 )
 
 
-class BYOLYaox12:
+class BYOLYaox12(Family):
     """The checkpoints of yaox12/BYOL-PyTorch."""
 
     name = "byol-yaox12"
     title = "BYOL (yaox12)"
     layout = "model: online_network.encoder.0., online_network.projetion.; or online_backbone, …"
     source = "yaox12/BYOL-PyTorch model/basic_modules.py, utils/load_and_convert.py"
-    branches: tuple[Branch, ...] = ("online", "momentum")
-    general = False
+    branches = ("online", "momentum")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         if contents.state_dict.has(
             r"online_network\.encoder\.0\.weight$", r"online_network\.projetion\.l1\.weight$"
         ):

@@ -6,7 +6,7 @@ import re
 
 from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, branch_of, families, require_weights
+from layerscope.models.families import Family, Parts, branch_of, families, require_weights
 from layerscope.models.heads import Operation, l2, linear, sequential, weight_normed
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
 from layerscope.models.trunks import TrunkFacts, build_trunk
@@ -20,18 +20,16 @@ _TABLES: dict[Branch, str] = {"momentum": "teacher", "online": "student"}
 _CLASS_ATTENTION = re.compile(r"(cls_attn_blocks\.\d+\.attn\.)qkv\.(weight|bias)$")
 
 
-class DINO:
+class DINO(Family):
     """The full checkpoints of facebookresearch/dino."""
 
     name = "dino"
     title = "DINO"
     layout = "student, teacher: backbone., head.mlp., head.last_layer."
     source = "facebookresearch/dino main_dino.py, vision_transformer.py"
-    branches: tuple[Branch, ...] = ("momentum", "online")
-    general = False
+    branches = ("momentum", "online")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         if not {"student", "teacher"} <= contents.names():
             return ""
         teacher = unwrapped(contents.table("teacher"))

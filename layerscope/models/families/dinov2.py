@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from layerscope.models.contents import Contents, Weights, unwrapped
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.families.dino import KNOWN, projector
 from layerscope.models.heads import Operation, weight_normed
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
@@ -29,7 +29,7 @@ _EVALUATED = 224
 _WITH_REGISTERS = TrunkFacts(resample=bicubic(antialias=True))
 
 
-class DINOv2:
+class DINOv2(Family):
     """The releases and teacher checkpoints of facebookresearch/dinov2."""
 
     name = "dinov2"
@@ -38,11 +38,8 @@ class DINOv2:
     source = (
         "facebookresearch/dinov2 models/vision_transformer.py, hub/backbones.py, train/train.py"
     )
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         backbone, _ = split_teacher(contents)
         if {"mask_token", "pos_embed"} <= set(backbone) and backbone.has(
             r"blocks\.(\d+\.)?0\.ls1\.gamma$"

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.families.dinov2 import class_token_head, split_teacher
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
@@ -42,18 +42,15 @@ _SIDE = 224
 _BIAS = re.compile(r"(blocks\.\d+\.attn\.)qkv\.bias$")
 
 
-class DINOv3:
+class DINOv3(Family):
     """The releases and teacher checkpoints of facebookresearch/dinov3."""
 
     name = "dinov3"
     title = "DINOv3"
     layout = "cls_token, storage_tokens, rope_embed., blocks. | teacher: backbone., dino_head."
     source = "facebookresearch/dinov3 models/vision_transformer.py, models/convnext.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         backbone, _ = split_teacher(contents)
         if backbone.has(
             r"cls_token$", r"mask_token$", r"rope_embed\.periods$", r"blocks\.0\.attn\.qkv\."

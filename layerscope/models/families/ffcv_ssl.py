@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from layerscope.models.contents import Contents, Weights
-from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Activation, Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import Operation, act, linear, norm
 from layerscope.models.trunks import TrunkFacts, build_trunk
 
@@ -15,7 +15,7 @@ _INDEX = re.compile(r"(\d+)\.")
 _PARAMETERS, _LOSS = "params.json", "training.loss"
 
 
-class FFCVSSL:
+class FFCVSSL(Family):
     """The checkpoints of facebookresearch/FFCV-SSL: ``model.pth`` and ``final_weights.pt``.
 
     Its validation crops the middle 224/256 of an image's shorter side and then resizes that to 224
@@ -26,11 +26,8 @@ class FFCVSSL:
     title = "FFCV-SSL"
     layout = "model: module.net., module.projector.0.0, probes"
     source = "facebookresearch/FFCV-SSL examples/train_ssl.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         if not weights.has(r"net\.(conv1|features\.0)\.weight$") or weights.without(*_TABLES):
             return ""

@@ -5,26 +5,23 @@ from __future__ import annotations
 import re
 
 from layerscope.models.contents import Contents, Weights
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import Operation, act, linear, norm
 from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _HEAD_LINEAR = re.compile(r"head\.(\d+)\.0\.weight$")
 
 
-class LayerScope:
+class LayerScope(Family):
     """What ``layerscope pretrain`` writes."""
 
     name = "layerscope"
     title = "LayerScope's own (SimCLR, supervised latents)"
     layout = "trunk., head.1.0, output."
     source = "layerscope pretrain"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         if {"trunk.conv1.weight", "head.1.0.weight"} <= contents.names():
             return "trunk.conv1 and head.1.0"
         return ""

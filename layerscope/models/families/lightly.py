@@ -10,7 +10,7 @@ from torch import nn
 
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, families, require_weights
+from layerscope.models.families import Family, Parts, families, require_weights
 from layerscope.models.heads import Operation, l2, linear, sequential, weight_normed
 from layerscope.models.preprocessing import IMAGENET
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk, vit
@@ -86,18 +86,16 @@ _IGNORED = {
 }
 
 
-class Lightly:
+class Lightly(Family):
     """The networks of lightly-ai/lightly, saved by Lightning or as a state dict."""
 
     name = "lightly"
     title = "lightly"
     layout = "[state_dict:] backbone. (named, or children by index), projection_head.layers."
     source = "lightly-ai/lightly lightly/models/modules/heads.py, examples, benchmarks"
-    branches: tuple[Branch, ...] = ("online", "momentum")
-    general = False
+    branches = ("online", "momentum")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         naming = _naming(contents.state_dict)
         return f"{naming.online[0]} and {naming.online[1]}.layers" if naming else ""
 

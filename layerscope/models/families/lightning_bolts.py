@@ -10,7 +10,7 @@ from torch import nn
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, branch_of, families, require_weights
+from layerscope.models.families import Family, Parts, branch_of, families, require_weights
 from layerscope.models.heads import Operation, l2, sequential
 from layerscope.models.preprocessing import CIFAR10, IMAGENET
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk
@@ -30,18 +30,16 @@ _PREPROCESSING = {
 }
 
 
-class LightningBolts:
+class LightningBolts(Family):
     """The checkpoints of SimCLR, BYOL and SimSiam of Lightning-Universe/lightning-bolts."""
 
     name = "lightning-bolts"
     title = "lightning-bolts"
     layout = "state_dict: encoder., projection.model.; or online_network., target_network."
     source = "Lightning-Universe/lightning-bolts pl_bolts/models/self_supervised"
-    branches: tuple[Branch, ...] = ("online", "momentum")
-    general = False
+    branches = ("online", "momentum")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         if weights.has(*_SIMCLR):
             return "encoder beside projection.model"

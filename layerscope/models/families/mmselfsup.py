@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from layerscope.models.contents import Contents, Weights
-from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, branch_of, families, require_weights
+from layerscope.models.declared import Activation, Declared
+from layerscope.models.families import Family, Parts, branch_of, families, require_weights
 from layerscope.models.heads import Operation, act, l2, linear, norm, sequential
 from layerscope.models.trunks import TrunkFacts, build_trunk
 
@@ -25,18 +25,16 @@ _ATTENTION_HEADS = {384: 12, 768: 12, 1024: 16}
 """Of MoCo v3's transformers, the only ones with a projector."""
 
 
-class MMSelfSup:
+class MMSelfSup(Family):
     """The checkpoints of open-mmlab/mmselfsup, 0.x and 1.x, with a projector in their neck."""
 
     name = "mmselfsup"
     title = "mmselfsup and OpenSelfSup"
     layout = "meta, state_dict: backbone., neck. (or online_net.1.), head.predictor."
     source = "open-mmlab/mmselfsup mmselfsup/models/necks, algorithms, heads"
-    branches: tuple[Branch, ...] = ("online", "momentum")
-    general = False
+    branches = ("online", "momentum")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = _weights(contents)
         # With a classifier in the head it is a pretext task, whose neck is another one.
         if weights.has(r"backbone\.", _NECKS) and not weights.has(r"head\.fc"):

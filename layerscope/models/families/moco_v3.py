@@ -11,7 +11,7 @@ from torch import nn
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, branch_of, families
+from layerscope.models.families import Family, Parts, branch_of, families
 from layerscope.models.heads import l2, sequential
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk
 
@@ -22,7 +22,7 @@ _PATCH = 16
 _STEM_LAST = "patch_embed.proj.12.weight"
 
 
-class MoCoV3:
+class MoCoV3(Family):
     """The checkpoints of facebookresearch/moco-v3.
 
     Its linear probe resizes to 256 with torchvision's bilinear filter for ResNets and ViTs alike
@@ -33,11 +33,9 @@ class MoCoV3:
     title = "MoCo v3"
     layout = "state_dict: module.base_encoder., module.momentum_encoder., module.predictor."
     source = "facebookresearch/moco-v3 moco/builder.py, vits.py, main_lincls.py"
-    branches: tuple[Branch, ...] = ("online", "momentum")
-    general = False
+    branches = ("online", "momentum")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         if contents.state_dict.has(r"base_encoder\.[a-z]", r"momentum_encoder\.[a-z]"):
             return "base_encoder beside momentum_encoder"
         return ""

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, branch_of, families, require_weights
+from layerscope.models.families import Family, Parts, branch_of, families, require_weights
 from layerscope.models.heads import Operation, act, l2, linear, norm
 from layerscope.models.trunks import TrunkFacts, build_trunk
 from layerscope.models.trunks.positions import bicubic
@@ -17,18 +17,16 @@ _FACTS = TrunkFacts(
 )
 
 
-class MSN:
+class MSN(Family):
     """The checkpoints of facebookresearch/msn."""
 
     name = "msn"
     title = "MSN"
     layout = "encoder, target_encoder: module.blocks., module.fc.fc1.; prototypes"
     source = "facebookresearch/msn src/msn_train.py, src/deit.py, src/losses.py"
-    branches: tuple[Branch, ...] = ("momentum", "online")
-    general = False
+    branches = ("momentum", "online")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         target = unwrapped(contents.table("target_encoder"))
         if target.has(r"cls_token$", r"blocks\.0\.", r"fc\.fc1\.weight$", r"fc\.fc3\.weight$"):
             return "a target_encoder with a class token and the head fc.fc1 to fc.fc3"

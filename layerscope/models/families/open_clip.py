@@ -11,8 +11,8 @@ import torch
 
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import Operation, act, linear
 from layerscope.models.preprocessing import CLIP
 from layerscope.models.trunks import TrunkFacts, build_trunk, clip, vit, zoo
@@ -31,18 +31,15 @@ _POOLINGS: dict[str, Pooling] = {"tok": "cls", "avg": "mean"}
 _UNSUPPORTED = ("attentional_pool", "qk_norm", "scaled_cosine_attn", "scale_heads", "act_kwargs")
 
 
-class OpenClip:
+class OpenClip(Family):
     """The checkpoints of mlfoundations/open_clip, from a training run or a model hub."""
 
     name = "open-clip"
     title = "OpenCLIP"
     layout = "state_dict or bare: (module.)visual., or visual.trunk. and visual.head."
     source = "mlfoundations/open_clip src/open_clip/model.py, timm_model.py, factory.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         if weights.has(r"visual\.trunk\."):
             return "visual.trunk"

@@ -8,8 +8,8 @@ from torch import nn
 
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
-from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Activation, Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import sequential
 from layerscope.models.parallel_heads import ParallelHead
 from layerscope.models.trunks import Trunk, resnet
@@ -31,7 +31,7 @@ _SHARED = (
 _NO_HEAD = "The file holds the backbone alone, so the drop behind the trunk cannot be seen in it."
 
 
-class SIE:
+class SIE(Family):
     """The checkpoints of facebookresearch/SIE, its baselines among them."""
 
     name = "sie"
@@ -40,11 +40,8 @@ class SIE:
         "model: module.backbone., module.projector_inv., module.projector_equi., module.evaluator."
     )
     source = "facebookresearch/SIE src/models.py, src/resnet.py, main.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         heads = [prefix for prefix in _HEADS.values() if weights.only(prefix)]
         if weights.has(_BACKBONE) and (heads or weights.has(_PROBE)):

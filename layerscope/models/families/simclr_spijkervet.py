@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from layerscope.models.contents import Contents, Weights
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import sequential
 from layerscope.models.preprocessing import UNNORMALISED
 from layerscope.models.trunks import TrunkFacts, build_trunk
@@ -15,18 +15,15 @@ _LIGHTNING = "model."
 _HEAD = {"projector.0.weight", "projector.2.weight"}
 
 
-class SimCLRSpijkervet:
+class SimCLRSpijkervet(Family):
     """The checkpoints of Spijkervet/SimCLR."""
 
     name = "simclr-spijkervet"
     title = "SimCLR (Spijkervet)"
     layout = "encoder., projector.0, projector.2, without biases"
     source = "Spijkervet/SimCLR simclr/simclr.py, model.py, main_pl.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = _network(contents)
         head = weights.without("encoder.")
         if weights.has(r"encoder\.conv1\.weight$") and set(head) == _HEAD:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from layerscope.models.contents import Contents, Weights
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import UNNORMALISED
 from layerscope.models.trunks import TrunkFacts, build_trunk, resnet
@@ -29,18 +29,15 @@ CONVERSION = (
 """What to say of torchvision's names where the order that tells the family is lost."""
 
 
-class SimCLRv1:
+class SimCLRv1(Family):
     """The files that tonylins/simclr-converter writes."""
 
     name = "simclr-v1"
     title = "SimCLR v1 (tonylins' conversion, 1x, 2x, 4x)"
     layout = "state_dict: conv1., layer1. to layer4., each downsample before its conv1; fc."
     source = "tonylins/simclr-converter convert.py, resnet_wider.py, eval.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         return _CONVERTED if converted(contents.state_dict) else ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:

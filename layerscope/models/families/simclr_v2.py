@@ -11,8 +11,8 @@ from torch import nn
 
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights, unwrapped
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import sequential
 from layerscope.models.preprocessing import UNNORMALISED
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk, resnet
@@ -60,18 +60,15 @@ _UNTRAINED = (
 )
 
 
-class SimCLRv2:
+class SimCLRv2(Family):
     """The files that Separius/SimCLRv2-Pytorch writes."""
 
     name = "simclr-v2"
     title = "SimCLR v2 (Separius' conversion, with and without selective kernels)"
     layout = "resnet: net.0, net.1.blocks.0. to net.4.; head: layers.0 to layers.7"
     source = "Separius/SimCLRv2-Pytorch resnet.py, convert.py, verify.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         network = unwrapped(contents.table("resnet"))
         blocks = network.has(r"net\.0\.0\.weight$", r"net\.1\.blocks\.0\.projection\.shortcut\.")
         if blocks and "head" in contents.names():

@@ -8,7 +8,7 @@ from typing import Any
 
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, branch_of, families, require_weights
+from layerscope.models.families import Family, Parts, branch_of, families, require_weights
 from layerscope.models.heads import Operation, l2, linear, sequential, weight_normed
 from layerscope.models.preprocessing import CIFAR10, IMAGENET
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk
@@ -37,18 +37,16 @@ _IGNORED = {
 }
 
 
-class SoloLearn:
+class SoloLearn(Family):
     """The checkpoints of vturrisi/solo-learn, of every method that it trains."""
 
     name = "solo-learn"
     title = "solo-learn"
     layout = "state_dict: backbone. (old: encoder.), projector. or head., classifier."
     source = "vturrisi/solo-learn solo/methods/*.py, main_linear.py"
-    branches: tuple[Branch, ...] = ("online", "momentum")
-    general = False
+    branches = ("online", "momentum")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         backbone = _backbone(weights)
         if not backbone or not weights.has(r"classifier\.weight$"):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from layerscope.models.contents import Contents, Weights
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import Operation, l2, linear, sequential
 from layerscope.models.preprocessing import CIFAR10, IMAGENET
 from layerscope.models.trunks import TrunkFacts, build_trunk
@@ -22,18 +22,15 @@ _NAMES = ((r"^encoder\.(module\.)?", ""),)
 _BLOCKS = ((r"\.shortcut\.", ".downsample."),)
 
 
-class SupContrast:
+class SupContrast(Family):
     """The checkpoints of HobbitLong/SupContrast."""
 
     name = "supcontrast"
     title = "SupContrast (SupCon, SimCLR, SupCE)"
     layout = "model: encoder. or encoder.module., with head.0 and head.2, head, or fc"
     source = "HobbitLong/SupContrast networks/resnet_big.py, util.py, main_supcon.py, main_ce.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         head = set(weights.without("encoder."))
         if weights.has(r"encoder\.(module\.)?conv1\.weight$") and head in _HEADS:

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from layerscope.models.contents import Contents, Weights
-from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Activation, Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import Operation, l2, linear, sequential
 from layerscope.models.preprocessing import IMAGENET
 from layerscope.models.trunks import TrunkFacts, build_trunk
@@ -23,18 +23,15 @@ SWAV = replace(IMAGENET, std=(0.228, 0.224, 0.225))
 _SEVERAL = re.compile(r"prototypes\.prototypes(\d+)\.weight$")
 
 
-class SwAV:
+class SwAV(Family):
     """The checkpoints of facebookresearch/swav, and its released state dicts."""
 
     name = "swav"
     title = "SwAV and DeepCluster-v2"
     layout = "module.conv1., module.layer1. to layer4., module.projection_head., module.prototypes."
     source = "facebookresearch/swav src/resnet50.py, src/multicropdataset.py, eval_linear.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         if contents.state_dict.has(r"conv1\.weight$", r"projection_head\.(0\.)?weight$"):
             return "projection_head beside conv1"
         return ""

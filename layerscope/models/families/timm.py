@@ -11,8 +11,8 @@ from timm.models import PretrainedCfg
 
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights, unwrapped
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, branch_of, families, require_weights
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, branch_of, families, require_weights
 from layerscope.models.trunks import vit, zoo
 from layerscope.models.trunks.architectures import Architecture, by_name
 from layerscope.models.trunks.published import Published, find_published, of_configuration
@@ -24,18 +24,17 @@ _AVERAGED = ("state_dict_ema", "model_ema")
 _SHOWN = 4
 
 
-class Timm:
+class Timm(Family):
     """The state dicts of timm's networks, with their classifier or without."""
 
     name = "timm"
     title = "timm"
     layout = "as timm's models name them; state_dict, state_dict_ema and arch; config.json beside"
     source = "huggingface/pytorch-image-models train.py, timm/models/_hub.py"
-    branches: tuple[Branch, ...] = ("online", "momentum")
+    branches = ("online", "momentum")
     general = True
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         configured = contents.beside.get(_CONFIG, {}).get("architecture")
         if isinstance(configured, str):
             return f"{_CONFIG} names {configured}" if _is_known(configured) else ""

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.families.byol_deepmind import statistics_last
 from layerscope.models.families.simclr_v1 import CONVERSION, converted, untrained
 from layerscope.models.heads import linear
@@ -24,18 +24,16 @@ _ANTIALIASED = re.compile(r"resnet(aa|blur)\d+$")
 _TRANSFORMING = ("googlenet", "inception_v3")
 
 
-class Torchvision:
+class Torchvision(Family):
     """The state dicts of torchvision's networks."""
 
     name = "torchvision"
     title = "torchvision"
     layout = "as torchvision's models name them: conv1., layer1., fc.; features., classifier."
     source = "pytorch/vision torchvision/models"
-    branches: tuple[Branch, ...] = ()
     general = True
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         if _of_timm(contents) or converted(weights) or statistics_last(weights):
             return ""

@@ -11,8 +11,8 @@ import torch
 
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
-from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Activation, Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import Operation, act, linear
 from layerscope.models.image_processors import PREPROCESSOR, preprocessing_of, processor_beside
 from layerscope.models.preprocessing import CLIP, IMAGENET_BICUBIC
@@ -126,7 +126,7 @@ _IGNORED = {
 }
 
 
-class Transformers:
+class Transformers(Family):
     """What ``save_pretrained`` of transformers writes, and its networks' own state dicts."""
 
     name = "transformers"
@@ -135,11 +135,8 @@ class Transformers:
         "bare: (vit., dinov2., vision_model.)embeddings., encoder.layer. or layers., layernorm."
     )
     source = "huggingface/transformers src/transformers/models/{vit,vit_mae,dinov2,clip}"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         kind = _kind(contents)
         return f"embeddings and layers by the names of transformers' {kind.title}" if kind else ""
 

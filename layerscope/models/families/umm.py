@@ -7,7 +7,7 @@ from dataclasses import replace
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, branch_of, families
+from layerscope.models.families import Family, Parts, branch_of, families
 from layerscope.models.heads import Operation, l2, linear, sequential
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
 from layerscope.models.trunks import TrunkFacts, build_trunk
@@ -31,18 +31,16 @@ _TINY = (
 )
 
 
-class UMM:
+class UMM(Family):
     """The checkpoints of ZeenSong/UMM: SimCLR, MoCo, BYOL, SimSiam, SwAV, VICReg and more."""
 
     name = "umm"
     title = "UMM"
     layout = "back_bone., head.; perhaps target., head_target., predictor., prototypes"
     source = "ZeenSong/UMM models.py, pretrain.py, dataset.py"
-    branches: tuple[Branch, ...] = ("online", "momentum")
-    general = False
+    branches = ("online", "momentum")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         return "a ResNet called back_bone" if weights.has(r"back_bone\.conv1\.weight$") else ""
 

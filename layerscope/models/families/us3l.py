@@ -9,7 +9,7 @@ from torch import Tensor
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared, Stem
-from layerscope.models.families import Parts, branch_of, families
+from layerscope.models.families import Family, Parts, branch_of, families
 from layerscope.models.heads import sequential
 from layerscope.models.preprocessing import IMAGENET
 from layerscope.models.trunks import TrunkFacts, build_trunk
@@ -34,18 +34,16 @@ _CIFAR = Preprocessing(
 """Of workers/linear.py: channel statistics with the standard deviation within images."""
 
 
-class US3L:
+class US3L(Family):
     """The checkpoints of megvii-research/US3L-CVPR2023: slimmable SimCLR, BYOL and their like."""
 
     name = "us3l"
     title = "US3L (slimmable)"
     layout = "state_dict: module.encoder_q. with fc.0 to fc.6, module.encoder_k., predictor"
     source = "megvii-research/US3L-CVPR2023 utils/ssl_algorithms, models/OFA/slimmable_ops.py"
-    branches: tuple[Branch, ...] = ("online", "momentum")
-    general = False
+    branches = ("online", "momentum")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         if weights.has(*_SIGNATURE) and not weights.has(r"queue$"):
             return "encoder_q with an fc of three layers, and no queue"

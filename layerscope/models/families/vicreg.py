@@ -6,23 +6,20 @@ Its own ResNet pads the image by one pixel and its stem by two: together torchvi
 from __future__ import annotations
 
 from layerscope.models.contents import Contents, Weights
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.families.barlow_twins import backbone_and_projector
 
 
-class VICReg:
+class VICReg(Family):
     """The full checkpoints of facebookresearch/vicreg; its bare trunks are torchvision's."""
 
     name = "vicreg"
     title = "VICReg"
     layout = "model: module.backbone., module.projector.{0,1,3,4,6}"
     source = "facebookresearch/vicreg main_vicreg.py, resnet.py, evaluate.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         if not weights.has(r"backbone\.conv1\.weight$", r"projector\.0\.weight$"):
             return ""

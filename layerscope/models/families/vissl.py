@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
-from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Activation, Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import Operation, act, l2, linear, matrix, norm, sequential
 from layerscope.models.heads import weight_normed as weight_normed_linear
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk
@@ -67,7 +67,7 @@ class _Behind:
     notes: tuple[str, ...] = ()
 
 
-class VISSL:
+class VISSL(Family):
     """The checkpoints of facebookresearch/vissl.
 
     Its linear benchmarks resize to 256, crop 224 and use the statistics of ImageNet, whatever the
@@ -81,11 +81,8 @@ class VISSL:
         "facebookresearch/vissl vissl/models/base_ssl_model.py, vissl/models/heads, "
         "vissl/models/trunks, vissl/utils/checkpoint.py"
     )
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         kind = contents.value("type")
         if isinstance(kind, str) and kind in _PIECES and contents.names() & _PIECE_NAMES:
             return f"its type is {kind}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from layerscope.models.contents import Contents, Weights
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk, vit
@@ -39,18 +39,16 @@ _PLAIN_MLP = frozenset({1536})
 _CLIP_EPS = 1e-5
 
 
-class ViT:
+class ViT(Family):
     """The state dict of one plain transformer: releases of DINO, MoCo v3, DeiT, timm's own."""
 
     name = "vit"
     title = "plain vision transformers"
     layout = "cls_token, pos_embed, patch_embed., blocks., norm., head."
     source = "huggingface/pytorch-image-models timm/models/vision_transformer.py"
-    branches: tuple[Branch, ...] = ()
     general = True
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         classifier = set(weights.only("head."))
         plain = vit.fits(weights.without("head.").shapes)
