@@ -173,7 +173,7 @@ def ignored_keys(
     """Return, by the file's key, why its tensor is not used.
 
     Args:
-        contents: Of the file.
+        contents: What the file holds.
         keys: Those that are used.
         rules: Regular expressions for full keys, with the reasons.
     """

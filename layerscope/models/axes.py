@@ -38,7 +38,7 @@ def map_layouts(network: nn.Module, calls: Sequence[Call], side: int) -> dict[st
     Args:
         network: The network.
         calls: Its calls, traced with a square image.
-        side: Of that image, in pixels.
+        side: Side of that image, in pixels.
     """
     wide = wide_shapes(network, side)
     found: dict[str, Layout] = {}
@@ -73,9 +73,9 @@ def like_neighbour(
     """Return the layout of a map that has the height and width of a known one; None if it has not.
 
     Args:
-        shape: Of the output in question.
+        shape: Shape of the output in question.
         neighbour: Shape of the known output.
-        layout: Of the known output.
+        layout: Layout of the known output.
     """
     if layout not in ("map", "map-last") or len(shape) != 4 or shape[0] != IMAGES:
         return None

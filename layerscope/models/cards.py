@@ -22,7 +22,7 @@ class Card:
     family: str
     weights: Path | None
     seed: int | None
-    """Of random weights; None where ``weights`` names a file."""
+    """Seed of random weights; None where ``weights`` names a file."""
     sha256: str
     architecture: Mapping[str, Any]
     preprocessing: Preprocessing | None

@@ -55,7 +55,7 @@ class LoadedModel:
     calls: tuple[Call, ...] = ()
     """Every module call of a traced forward, in the order in which the calls return."""
     side: int = 0
-    """Of the images that the forward was traced with, in pixels."""
+    """Side of the images that the forward was traced with, in pixels."""
 
 
 def load(
@@ -172,7 +172,7 @@ def assemble(contents: Contents, declared: Declared) -> Assembly:
     """Return the network of a file's contents: the second and third stage in one call.
 
     Args:
-        contents: Of a file.
+        contents: What a file holds.
         declared: What its weights cannot tell.
 
     Raises:

@@ -31,7 +31,7 @@ class Stop:
     tokens: int | None = None
     """Where the output is tokens (b, n, d): how many leading ones are no patches."""
     class_token: bool = True
-    """Of leading tokens: whether the first is a class token; registers alone are none."""
+    """Whether the first leading token is a class token; registers alone are none."""
     channels_last: bool = False
     """Whether a map is (b, h, w, c), as Swin's are."""
     pooling: Pooling | None = None
@@ -70,7 +70,7 @@ def trace(
     Args:
         module: The network.
         side: Height of the image to trace with, in pixels.
-        width: Of the image; its height by default.
+        width: Width of the image in pixels; its height by default.
         whole: Whether a forward that fails is an error; otherwise its calls up to there are
             returned, as with images of a size that some layer does not take.
     """

@@ -78,7 +78,7 @@ def sequential(
 
     Args:
         tensors: With names such as ``fc.0.weight``.
-        prefix: Of the Sequential, with its last dot: ``fc.``.
+        prefix: What the Sequential's names begin with, the last dot included: ``fc.``.
         activation: The family's, or the user's; None when nobody knows it.
         last: What follows the last layer and leaves no trace, such as an L2 norm.
 
@@ -370,7 +370,7 @@ def mlp_head(widths: Sequence[int]) -> Head:
     are probed after their ReLU, the last has neither bias, normalisation nor activation.
 
     Args:
-        widths: Of the trunk's output and of every head layer: four numbers for three layers.
+        widths: Width of the trunk's output and of each layer: four numbers for three layers.
     """
     pairs = list(pairwise(widths))
     hidden = [

@@ -77,7 +77,7 @@ def own_parts(contents: Contents, declared: Declared) -> Parts | OwnNetwork:
     """Return the network that ``declared.arch`` makes, with the file's tensors for it.
 
     Args:
-        contents: Of the file.
+        contents: What the file holds.
         declared: With ``arch``.
 
     Raises:
@@ -99,7 +99,7 @@ def build_own(own: OwnNetwork, contents: Contents, declared: Declared) -> Assemb
 
     Args:
         own: From :func:`own_parts`.
-        contents: Of the file.
+        contents: What the file holds.
         declared: With ``arch``, and what it needs besides.
 
     Raises:

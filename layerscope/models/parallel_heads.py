@@ -132,7 +132,7 @@ def parallel_stops(head: Head) -> tuple[Stop, ...]:
     read all of it, and each head's own layers (``head.1.inv``).
 
     Args:
-        head: Of any kind; one without shares has no such stops.
+        head: Any head; one that is not of several side by side has no such stops.
     """
     stops: list[Stop] = []
     for number, layer in head.named_children():

@@ -29,7 +29,7 @@ def recognise(contents: Contents, declared: Declared) -> Recognised:
     """Return the family of a file's contents and the parts that the family makes of them.
 
     Args:
-        contents: Of a file.
+        contents: What a file holds.
         declared: What its weights cannot tell.
 
     Raises:
@@ -49,7 +49,7 @@ def recognise_family(contents: Contents, wanted: str | None = None) -> tuple[str
     """Return the name of the family that contents are of, and why.
 
     Args:
-        contents: Of a file.
+        contents: What a file holds.
         wanted: The only family that is to be considered; None for all.
 
     Raises:

@@ -21,7 +21,7 @@ def untrained(architecture: Mapping[str, Any], seed: int) -> TrunkAndHead:
     Args:
         architecture: ``trunk`` (such as ``resnet18``), ``width`` of the stem, ``head`` (widths of
             the head's layers) and ``output`` (numbers read out behind the head; 0 for none).
-        seed: Of the initialisation.
+        seed: Seeds the initialisation.
 
     Raises:
         CheckpointError: A setting is missing or names no known trunk.

@@ -22,7 +22,7 @@ _TRANSFORMER = (
     (r"^layers\.(\d+)\.", r"blocks.\1."),
 )
 _ATTENTION_HEADS = {384: 12, 768: 12, 1024: 16}
-"""Of MoCo v3's transformers, the only ones with a projector."""
+"""What is known of MoCo v3's transformers, the only ones with a projector."""
 
 
 class MMSelfSup(Family):

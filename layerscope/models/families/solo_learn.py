@@ -17,7 +17,7 @@ from layerscope.types import Preprocessing
 _PREFIXES: dict[Branch, str] = {"online": "", "momentum": "momentum_"}
 _WHITENING = "projector.7.running_wm"
 _MORE_ATTENTION_HEADS = {192: 12, 384: 12, 768: 12, 1024: 16}
-"""Of the transformers that MoCo v3 and MAE have to themselves."""
+"""What is known of the transformers that MoCo v3 and MAE have to themselves."""
 _PREPROCESSING = {
     "cifar10": CIFAR10,
     "cifar100": replace(CIFAR10, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)),

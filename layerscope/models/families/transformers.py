@@ -55,7 +55,7 @@ class Kind:
     known: TrunkFacts
     preprocessing: Preprocessing
     hidden_act: str = "gelu"
-    """Of its configuration class, which leaves out of a file what is its default."""
+    """The default of its configuration class, which a file leaves out."""
     resizes: bool = False
     """Whether it interpolates its position embeddings to the size of the images by itself."""
 
@@ -79,7 +79,7 @@ _CLIP = Kind(
     hidden_act="quick_gelu",
 )
 _USUAL_HEADS = 12
-"""Of all their configuration classes."""
+"""What all their configuration classes have by default."""
 
 _PREFIX = re.compile(
     r"((?:vit|dinov2|dinov2_with_registers|clip|vision_model|clip\.vision_model)\.)?embeddings\."

@@ -31,7 +31,7 @@ _CIFAR = Preprocessing(
     std=(0.2023, 0.1994, 0.2010),
     interpolation="bicubic",
 )
-"""Of workers/linear.py: channel statistics with the standard deviation within images."""
+"""From workers/linear.py: channel statistics with the standard deviation within images."""
 
 
 class US3L(Family):

@@ -37,7 +37,7 @@ def read_archive(path: Path, trust: Collection[str]) -> Any:
     """Return what the archive of a checkpoint holds.
 
     Args:
-        path: Of a zip archive.
+        path: A zip archive.
         trust: Dotted names that its pickle may mention.
 
     Raises:

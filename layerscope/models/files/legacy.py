@@ -22,7 +22,7 @@ def read_legacy(path: Path, trust: Collection[str]) -> Any:
     """Return what a checkpoint of torch.save before 1.6 holds.
 
     Args:
-        path: Of a file that begins with a pickle.
+        path: A file that begins with a pickle.
         trust: Dotted names that its pickle may mention.
 
     Raises:

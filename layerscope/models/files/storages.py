@@ -56,7 +56,7 @@ class Span:
     dtype: torch.dtype
     values: int
     first: int = 0
-    """Of the storage's values, the first that is meant; a view of another storage has one."""
+    """The first of the storage's values that is meant: not 0 for a view of another storage."""
 
     @property
     def bytes(self) -> int:
@@ -94,8 +94,8 @@ class Tensors:
         Args:
             span: The storage.
             layout: First value, size and strides, as the file claims them.
-            dtype: Of the tensor.
-            name: Of the tensor, for messages.
+            dtype: Type of the tensor's values.
+            name: The tensor's name, for messages.
 
         Raises:
             Malformed: The claims do not fit each other or the storage.
@@ -142,7 +142,7 @@ def span_of(identity: Any, name: str) -> Span:
 
     Args:
         identity: As the pickle has it.
-        name: Of the tensor that needs it, for messages.
+        name: The name of the tensor that needs it, for messages.
 
     Raises:
         Malformed: It is no reference to a storage of plain numbers.
@@ -164,7 +164,7 @@ def storage_dtype(kind: str, name: str) -> torch.dtype:
 
     Args:
         kind: Dotted name.
-        name: Of the tensor that needs it, for messages.
+        name: The name of the tensor that needs it, for messages.
 
     Raises:
         Malformed: It holds no plain numbers.
@@ -180,7 +180,7 @@ def named_dtype(kind: Any, name: str) -> torch.dtype:
 
     Args:
         kind: As the pickle has it.
-        name: Of the tensor, for messages.
+        name: The tensor's name, for messages.
 
     Raises:
         Malformed: It is no type of plain numbers.
@@ -196,7 +196,7 @@ def unusable(kind: str, name: str) -> Malformed:
 
     Args:
         kind: As the file calls it.
-        name: Of the tensor, for messages.
+        name: The tensor's name, for messages.
     """
     named = f"values of the type {kind[:24]!a}"
     what = next((text for start, text in _UNUSABLE.items() if kind.startswith(start)), named)

@@ -26,7 +26,7 @@ from layerscope.models.files.shards import (
 )
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".bin", ".safetensors", INDEX)
-"""Of files that usually are checkpoints; what a file is, its first bytes tell."""
+"""How the names of checkpoints usually end; what a file is, its first bytes tell."""
 
 _BLOCK = 1 << 20
 _HEAD = 512
@@ -57,7 +57,7 @@ def read_contents(path: Path, *, trust: Sequence[str] = ()) -> Contents:
     """Return the nested tables of tensors of a checkpoint file, and the plain values beside them.
 
     Args:
-        path: Of a file of any of the known containers.
+        path: A file of any of the known containers.
         trust: Dotted names of Python objects that a pickle may mention; they become inert records.
 
     Raises:

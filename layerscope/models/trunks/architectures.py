@@ -53,7 +53,7 @@ class Architecture:
 
         Args:
             classes: Outputs of its classifier; None for as many as it has by default, 0 for none.
-            side: Of its images, where not its usual size.
+            side: Side of its images in pixels; None for its usual size.
         """
         settings = dict(self.settings)
         settings |= {} if classes is None else {"num_classes": classes}
@@ -148,7 +148,7 @@ def split_classifier(network: nn.Module, side: int) -> ClassifierSplit:
 
     Args:
         network: With its classifier.
-        side: Of its images, in pixels.
+        side: Side of its images, in pixels.
     """
     if getattr(network, "num_classes", None) == 0:
         return ClassifierSplit(())

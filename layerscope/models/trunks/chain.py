@@ -84,7 +84,7 @@ def trace_shapes(module: nn.Module, side: int) -> ShapeTrace:
 
     Args:
         module: On the ``meta`` device; it is put in eval mode, its parameters are frozen.
-        side: Of the image, in pixels.
+        side: Height and width of the image, in pixels.
 
     Raises:
         CheckpointError: The network does not return one tensor.
@@ -212,7 +212,7 @@ def _is_stage(module: nn.Module, name: str, whole: Set[str]) -> bool:
 
     Args:
         module: No sequence.
-        name: Of the module.
+        name: The module's dotted name.
         whole: The names of modules that nothing crosses.
     """
     if "Stage" in type(module).__name__:

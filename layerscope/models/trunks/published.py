@@ -47,7 +47,7 @@ def find_published(path: Path | None, among: Sequence[Architecture]) -> Publishe
     Both libraries write the first eight digits of a file's sha256 into its name.
 
     Args:
-        path: Of the file; None where the tensors come from none.
+        path: The file; None where the tensors come from none.
         among: The architectures that it may be of.
     """
     if path is None:
@@ -89,7 +89,7 @@ def of_transforms(transforms: Any) -> Preprocessing:
     """Return what torchvision's preset for classification does to an image.
 
     Args:
-        transforms: Of an entry of weights, called.
+        transforms: What an entry of weights gives when its ``transforms`` are called.
     """
     return replace(
         IMAGENET,

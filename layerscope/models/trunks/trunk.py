@@ -46,17 +46,18 @@ class TrunkFacts:
     stem: Stem | None = None
     """None where the family has both, so that a 3 × 3 stem has to be declared."""
     stem_padding: int | None = None
-    """Of a stem's convolution where it is not half its kernel."""
+    """Padding of the stem's convolution; None for half its kernel."""
     statistics: bool = True
     """Whether BatchNorms come with running statistics; slimmable networks keep none."""
     attention_heads: int | Mapping[int, int] | None = None
-    """Of a transformer: a number, or numbers by width; None for one head every 64 features."""
+    """How many attention heads a transformer has: a number, or numbers by its width; None for one
+    head every 64 features."""
     trunk_act: Activation | None = "gelu"
-    """Of a transformer's blocks; None where the family has several."""
+    """The activation in a transformer's blocks; None where the family has several."""
     eps: float = 1e-6
-    """Of a transformer's LayerNorms."""
+    """The epsilon of a transformer's LayerNorms."""
     pooling: Pooling | None = None
-    """Of a transformer's tokens; None for the class token, or the mean where there is none."""
+    """How a transformer's tokens are pooled; None for the class token, or the mean without one."""
     image_size: int | None = None
     """Side of the images, in pixels; None for the grid of the position embedding."""
     resample: Resample | None = None

@@ -62,7 +62,7 @@ class ViTOutline:
 
         Args:
             heads: Attention heads.
-            activation: Of a block's MLP where it is not gated.
+            activation: The activation of a block's MLP where it is not gated.
         """
         return {
             "depth": self.depth,

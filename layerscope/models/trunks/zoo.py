@@ -58,7 +58,7 @@ class ZooNetwork:
     ignored: Mapping[str, str]
     """By the file's key: why it is not needed."""
     side: int
-    """Of the images that the network usually takes, in pixels."""
+    """Side of the images that the network usually takes, in pixels."""
     same: tuple[Architecture, ...] = ()
     """Others that compute the same from the same weights."""
 
@@ -434,9 +434,9 @@ class _Axes:
         """Return the stop of a layer.
 
         Args:
-            name: Of the cut point.
+            name: The cut point's name.
             module: The call.
-            shape: Of its output.
+            shape: Shape of its output.
             embedding: Whether no block has mixed the patches into the class token yet.
         """
         if len(shape) == 4:
