@@ -77,9 +77,9 @@ def load(
     """
     asked = declared or Declared()
     if str(name).startswith("hf://"):
-        from layerscope.models.files.hub import downloaded
+        from layerscope.models.files.hub import fetch_from_hub
 
-        return _from_file(downloaded(str(name)), asked, trust)
+        return _from_file(fetch_from_hub(str(name)), asked, trust)
     path = Path(name)
     if path.suffix == ".toml":
         return _from_card(read_card(path), asked, trust)

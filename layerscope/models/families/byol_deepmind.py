@@ -41,7 +41,7 @@ class BYOLDeepMind(Family):
         """Return the trunk with TensorFlow's padding, and the classifier that read it."""
         weights = contents.state_dict
         trunk = build_trunk(weights.without("fc."), TrunkFacts(stem="imagenet"), declared)
-        pad_as_tensorflow(trunk.module)
+        _pad_as_tensorflow(trunk.module)
         classifier = weights.only("fc.")
         return Parts(
             trunk=trunk,
@@ -59,7 +59,7 @@ def statistics_last(weights: Weights) -> bool:
     return first > 0 and all(running[first:]) and not weights.has(r".*num_batches_tracked$")
 
 
-def pad_as_tensorflow(network: nn.Module) -> None:
+def _pad_as_tensorflow(network: nn.Module) -> None:
     """Give every strided convolution and pooling of a ResNet TensorFlow's ``SAME`` padding.
 
     With stride 1 and odd kernels both paddings are the same.

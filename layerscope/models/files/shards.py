@@ -121,7 +121,9 @@ def _is_file_name(name: Any) -> bool:
     return plain and name not in {"", ".", ".."}
 
 
-def merged(shards: Mapping[str, tuple[Mapping[str, Any], tuple[str, ...]]]) -> dict[str, Tensor]:
+def merge_shards(
+    shards: Mapping[str, tuple[Mapping[str, Any], tuple[str, ...]]],
+) -> dict[str, Tensor]:
     """Return the tensors of several files as one state dict.
 
     Args:

@@ -152,27 +152,14 @@ def span_of(identity: Any, name: str) -> Span:
     _, kind, key, _, values, *view = identity
     if not (isinstance(kind, Global) and _is_key(key) and _is_count(values)):
         raise Malformed(f"is damaged: the storage of its tensor {name} is described wrongly")
-    dtype = storage_dtype(kind.name, name)
+    short = kind.name.rpartition(".")[2].removesuffix("Storage")
+    if short not in DTYPES:
+        raise unusable(short, name)
+    dtype = DTYPES[short]
     if view and view[0] is not None:
         first, values = _view(view[0], values, name)
         return Span(str(key), dtype, values, first)
     return Span(str(key), dtype, values)
-
-
-def storage_dtype(kind: str, name: str) -> torch.dtype:
-    """Return the type of a storage's values, by the dotted name of its class.
-
-    Args:
-        kind: Dotted name.
-        name: The name of the tensor that needs it, for messages.
-
-    Raises:
-        Malformed: It holds no plain numbers.
-    """
-    short = kind.rpartition(".")[2].removesuffix("Storage")
-    if short in DTYPES:
-        return DTYPES[short]
-    raise unusable(short, name)
 
 
 def named_dtype(kind: Any, name: str) -> torch.dtype:

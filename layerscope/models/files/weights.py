@@ -20,7 +20,7 @@ from layerscope.models.files.pickles import Malformed
 from layerscope.models.files.shards import (
     INDEX,
     is_safetensors,
-    merged,
+    merge_shards,
     read_safetensors,
     shards_of,
 )
@@ -145,7 +145,7 @@ def _read_shards(path: Path, trust: Sequence[str]) -> dict[str, Tensor]:
         if not isinstance(held, Mapping):
             raise Malformed(f"is an index, and its file {shard!r} holds no table")
         shards[shard] = held, names
-    return merged(shards)
+    return merge_shards(shards)
 
 
 def _is_old_pickle(head: bytes) -> bool:

@@ -163,13 +163,8 @@ def _from_the_end(end: Any) -> list[Any]:
     return order[::-1]
 
 
-def bottleneck_calls(module: nn.Module, traced: ShapeTrace) -> tuple[BottleneckCall, ...]:
-    """Return the calls of units that nothing crosses, in order.
-
-    Args:
-        module: The network.
-        traced: Its run.
-    """
+def _bottleneck_calls(module: nn.Module, traced: ShapeTrace) -> tuple[BottleneckCall, ...]:
+    """Return the calls of units that nothing crosses, in order."""
     whole = {
         call.partition("#")[0] for call, _, vertex in traced.calls if traced.is_bottleneck(vertex)
     }
@@ -247,12 +242,12 @@ def layers(module: nn.Module, traced: ShapeTrace) -> tuple[ChainLayer, ...]:
 
     Args:
         module: The network.
-        traced: Its run.
+        traced: From :func:`trace_shapes`.
     """
     found: list[BottleneckCall] = []
     current: BottleneckCall | None = None
     affine = False
-    for unit in bottleneck_calls(module, traced):
+    for unit in _bottleneck_calls(module, traced):
         if unit.kind == "plain":
             # The mean over a map is the usual pooling of the cut before it, and no layer's end.
             # At the beginning something may have been embedded by no module of its own.
@@ -307,7 +302,7 @@ def last_affine(module: nn.Module, traced: ShapeTrace) -> str | None:
 
     Args:
         module: The network.
-        traced: Its run.
+        traced: From :func:`trace_shapes`.
     """
     ends = _up_to_views(traced.end)
     for call, _, vertex in reversed(traced.calls):

@@ -91,17 +91,13 @@ class Tower:
 
 def fits(visual: Weights) -> bool:
     """Return whether the names are those of one of OpenAI's image towers."""
-    return is_transformer(visual) or is_resnet(visual)
+    resnet = visual.has(r"conv1\.weight$", r"layer1\.0\.conv1\.", r"attnpool\.q_proj\.")
+    return resnet or is_transformer(visual)
 
 
 def is_transformer(visual: Weights) -> bool:
     """Return whether the names are those of CLIP's transformer."""
     return visual.has(r"conv1\.weight$", r"class_embedding$", r"transformer\.resblocks\.")
-
-
-def is_resnet(visual: Weights) -> bool:
-    """Return whether the names are those of a ModifiedResNet."""
-    return visual.has(r"conv1\.weight$", r"layer1\.0\.conv1\.", r"attnpool\.q_proj\.")
 
 
 def transformer(

@@ -38,7 +38,7 @@ class Published:
         """What images go through before this network."""
         if self.architecture.library == "timm":
             return of_configuration(self.settings)
-        return of_transforms(self.settings.transforms())
+        return _of_transforms(self.settings.transforms())
 
 
 def find_published(path: Path | None, among: Sequence[Architecture]) -> Published | None:
@@ -85,12 +85,8 @@ def _timm(name: str) -> Iterator[tuple[str, str, Any]]:
         yield tagged, settings.get("url") or "", settings
 
 
-def of_transforms(transforms: Any) -> Preprocessing:
-    """Return what torchvision's preset for classification does to an image.
-
-    Args:
-        transforms: What an entry of weights gives when its ``transforms`` are called.
-    """
+def _of_transforms(transforms: Any) -> Preprocessing:
+    """Return what torchvision's preset for classification does to an image."""
     return replace(
         IMAGENET,
         resize=transforms.resize_size[0],
