@@ -18,7 +18,7 @@ from torch import nn
 
 from layerscope.errors import CheckpointError
 from layerscope.models.assembly import Assembly, put_together
-from layerscope.models.cards import Card, card_names, find_card, read_card
+from layerscope.models.cards import CheckpointCard, card_names, find_card, read_card
 from layerscope.models.contents import Contents
 from layerscope.models.cuts import Call, cut_points, numbered, trace
 from layerscope.models.declared import Declared
@@ -92,7 +92,7 @@ def load(
     return _from_card(find_card(str(name)), asked, trust)
 
 
-def _card_of(path: Path, beside: Path) -> Card:
+def _card_of(path: Path, beside: Path) -> CheckpointCard:
     card = read_card(beside)
     if card.weights is None or card.weights.resolve() != path.resolve():
         described = "random weights" if card.weights is None else repr(card.weights.name)
@@ -119,16 +119,16 @@ def _from_file(path: Path, declared: Declared, trust: Sequence[str]) -> LoadedMo
         citation="",
         declared=declared.given(),
     )
-    return _loaded(checkpoint, assembly, recognised.reason)
+    return _trace_cuts(checkpoint, assembly, recognised.reason)
 
 
-def _from_card(card: Card, declared: Declared, trust: Sequence[str]) -> LoadedModel:
+def _from_card(card: CheckpointCard, declared: Declared, trust: Sequence[str]) -> LoadedModel:
     weights = card.weights
     if weights is None:
         # Its seed tells all: nothing that could be declared would change a random network.
         assembly = assemble_untrained(card.architecture, card.seed or 0)
         digest = sha256_of_tensors(assembly.module.state_dict())
-        return _described(card, assembly, digest, Declared())
+        return _model_of_card(card, assembly, digest, Declared())
     if card.preprocessing is not None and declared.image_size is not None:
         card = replace(card, preprocessing=at_size(card.preprocessing, declared.image_size))
     card = replace(card, name=_name_with_choices(card.name, declared))
@@ -147,10 +147,12 @@ def _from_card(card: Card, declared: Declared, trust: Sequence[str]) -> LoadedMo
     if card.preprocessing is not None:
         notes = tuple(note for note in assembly.notes if note not in (ASSUMED, ASSUMED_TIMM))
         assembly = replace(assembly, notes=notes)
-    return _described(replace(card, family=recognised.family), assembly, digest, declared)
+    return _model_of_card(replace(card, family=recognised.family), assembly, digest, declared)
 
 
-def _described(card: Card, assembly: Assembly, digest: str, declared: Declared) -> LoadedModel:
+def _model_of_card(
+    card: CheckpointCard, assembly: Assembly, digest: str, declared: Declared
+) -> LoadedModel:
     checkpoint = Checkpoint(
         name=card.name,
         family=card.family,
@@ -165,7 +167,7 @@ def _described(card: Card, assembly: Assembly, digest: str, declared: Declared) 
         description=card.description,
         declared=declared.given(),
     )
-    return _loaded(checkpoint, assembly, f"its card {card.path.name} says so")
+    return _trace_cuts(checkpoint, assembly, f"its card {card.path.name} says so")
 
 
 def assemble(contents: Contents, declared: Declared) -> Assembly:
@@ -200,10 +202,10 @@ def _check_width(assembly: Assembly, declared: Declared) -> None:
         )
 
 
-def _loaded(checkpoint: Checkpoint, assembly: Assembly, reason: str) -> LoadedModel:
+def _trace_cuts(checkpoint: Checkpoint, assembly: Assembly, reason: str) -> LoadedModel:
     assembly.module.eval()
     side = _side(checkpoint.preprocessing)
-    calls = _traced(assembly.module, side, checkpoint.name)
+    calls = _trace_network(assembly.module, side, checkpoint.name)
     points = cut_points(calls, assembly.stops)
     canonical = {stop.name for stop in assembly.stops if stop.canonical}
     return LoadedModel(
@@ -221,7 +223,7 @@ def _loaded(checkpoint: Checkpoint, assembly: Assembly, reason: str) -> LoadedMo
     )
 
 
-def _traced(network: nn.Module, side: int, name: str) -> list[Call]:
+def _trace_network(network: nn.Module, side: int, name: str) -> list[Call]:
     try:
         return trace(network, side)
     except (RuntimeError, ValueError, AssertionError) as error:

@@ -16,7 +16,7 @@ from layerscope.errors import CheckpointError
 from layerscope.models.contents import Weights
 from layerscope.models.declared import Activation
 
-Kind = Literal["linear", "weight_normed", "matrix", "norm", "layer_norm", "act", "l2"]
+OperationKind = Literal["linear", "weight_normed", "matrix", "norm", "layer_norm", "act", "l2"]
 
 _INDEX = re.compile(r"(\d+)\.")
 _AFFINE = ("linear", "weight_normed", "matrix")
@@ -26,7 +26,7 @@ _AFFINE = ("linear", "weight_normed", "matrix")
 class Operation:
     """One step of a head; made by :func:`linear`, :func:`norm` and their like."""
 
-    kind: Kind
+    kind: OperationKind
     key: str = ""
     """What the names of its tensors begin with, without the last dot."""
     act: Activation = "none"
@@ -257,7 +257,7 @@ def build(operations: Sequence[Operation], tensors: Weights) -> tuple[Head, Weig
     return head, weights
 
 
-_NAMES: dict[Kind, str] = {
+_NAMES: dict[OperationKind, str] = {
     "linear": "linear",
     "weight_normed": "linear",
     "matrix": "linear",

@@ -112,7 +112,7 @@ def build_own(own: OwnNetwork, contents: Contents, declared: Declared) -> Assemb
     network.eval()
     preprocessing = at_size(IMAGENET, declared.image_size)
     side = preprocessing.crop or 224
-    walk = _LayerWalk(network, _traced(network, side, own.arch), side, declared)
+    walk = _LayerWalk(network, _trace_network(network, side, own.arch), side, declared)
     stops = walk.stops()
     keys = origins_of(own.weights)
     behind = sum(stop.part == "head" for stop in stops)
@@ -215,7 +215,7 @@ def _source_sha256(factory: Callable[[], Any]) -> str:
     return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
 
 
-def _traced(network: nn.Module, side: int, arch: str) -> list[Call]:
+def _trace_network(network: nn.Module, side: int, arch: str) -> list[Call]:
     try:
         return trace(network, side)
     except Exception as error:

@@ -105,8 +105,8 @@ class _Selection:
             found: Sequence[CutPoint] = self._model.cuts[slice(*ends)]
         else:
             found = (
-                _fitting(self._model.cuts, pattern)
-                or _fitting(self._model.more, pattern)
+                _matching(self._model.cuts, pattern)
+                or _matching(self._model.more, pattern)
                 or [self._point(call) for call in self._calls(pattern)]
             )
         if not found:
@@ -134,7 +134,7 @@ class _Selection:
             return self._known[call.module]
         near = self._neighbour(call)
         if call.shape[0] != IMAGES:
-            raise _unknown(call, "its first axis does not count the images")
+            raise _no_cut_error(call, "its first axis does not count the images")
         layout, prefix = self._layout(call, near)
         stop = Stop(
             self._short[call.module],
@@ -170,7 +170,7 @@ class _Selection:
         layout = like_neighbour(shape, self._shape(near), near.layout)
         layout = layout or self._maps.get(call.module)
         if layout is None or (near.layout == "tokens" and not self._is_certain(call)):
-            raise _unknown(call, "it is not told which axes are height and width")
+            raise _no_cut_error(call, "it is not told which axes are height and width")
         return layout, 0
 
     def _is_certain(self, call: Call) -> bool:
@@ -188,7 +188,7 @@ class _Selection:
                 return near.prefix_tokens
             if difference == near.prefix_tokens:
                 return 0
-        raise _unknown(call, "it is not told which of its tokens are patches")
+        raise _no_cut_error(call, "it is not told which of its tokens are patches")
 
     def pooled(
         self, chosen: Sequence[CutPoint], poolings: Sequence[Pooling]
@@ -197,8 +197,8 @@ class _Selection:
         for pooling in poolings:
             if not any(pooling in _possible(cut) for cut in chosen):
                 raise CheckpointError(
-                    f"The pooling {pooling!r} fits none of the chosen cuts: {_kinds(chosen)}.",
-                    hint=f"They can be pooled by {_listed(chosen)}; a vector needs none.",
+                    f"The pooling {pooling!r} fits none of the chosen cuts: {_list_kinds(chosen)}.",
+                    hint=f"They can be pooled by {_list_poolings(chosen)}; a vector needs none.",
                 )
         return tuple(cut for point in chosen for cut in self._in_each(point, poolings))
 
@@ -223,7 +223,7 @@ class _Selection:
         return size == (1, 1)
 
 
-def _fitting(cuts: Sequence[CutPoint], pattern: str) -> list[CutPoint]:
+def _matching(cuts: Sequence[CutPoint], pattern: str) -> list[CutPoint]:
     return [cut for cut in cuts if fnmatch.fnmatchcase(cut.name, pattern)]
 
 
@@ -231,11 +231,11 @@ def _possible(cut: CutPoint) -> tuple[Pooling, ...]:
     return poolings_of(cut.layout, cut.prefix_tokens, cut.class_token)
 
 
-def _listed(cuts: Sequence[CutPoint]) -> str:
+def _list_poolings(cuts: Sequence[CutPoint]) -> str:
     return ", ".join(dict.fromkeys(pooling for cut in cuts for pooling in _possible(cut)))
 
 
-def _kinds(cuts: Sequence[CutPoint]) -> str:
+def _list_kinds(cuts: Sequence[CutPoint]) -> str:
     by_kind: dict[str, list[str]] = {}
     for cut in cuts:
         by_kind.setdefault(_kind(cut), []).append(cut.name)
@@ -251,7 +251,7 @@ def _kind(cut: CutPoint) -> str:
     return "tokens" if "cls" in _possible(cut) else "tokens without a class token"
 
 
-def _unknown(call: Call, why: str) -> CheckpointError:
+def _no_cut_error(call: Call, why: str) -> CheckpointError:
     return CheckpointError(
         f"{call.module} cannot be a cut: its output has shape {call.shape}, and {why}.",
         hint="Choose another module with --cuts; `layerscope cuts` lists the usual ones.",

@@ -38,7 +38,7 @@ class SimCLRv1(Family):
     source = "tonylins/simclr-converter convert.py, resnet_wider.py, eval.py"
 
     def recognise(self, contents: Contents) -> str:
-        return _CONVERTED if converted(contents.state_dict) else ""
+        return _CONVERTED if is_converted(contents.state_dict) else ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
         """Return the trunk, and the classifier without its bias as logits."""
@@ -57,7 +57,7 @@ class SimCLRv1(Family):
 _CONVERTED = "torchvision's names, but downsample before conv1, and no BatchNorm has ever counted"
 
 
-def converted(weights: Weights) -> bool:
+def is_converted(weights: Weights) -> bool:
     """Return whether a state dict of torchvision's names was written by this converter.
 
     Its names are torchvision's own; their order is not. The converter's network registers each
@@ -75,7 +75,7 @@ def converted(weights: Weights) -> bool:
     return first and not any(counter.any() for counter in _counters(weights))
 
 
-def untrained(weights: Weights) -> bool:
+def is_uncounted(weights: Weights) -> bool:
     """Return whether the BatchNorms hold counters, and none of them has counted a batch."""
     counters = _counters(weights)
     return bool(counters) and not any(counter.any() for counter in counters)

@@ -56,7 +56,7 @@ class Timm(Family):
         own = unwrapped(contents.table(averaged)) if branch == "momentum" else contents.state_dict
         tensors = require_weights(own, branch)
         settings = contents.beside.get(_CONFIG, {})
-        named, published = _named(contents, tensors)
+        named, published = _named_architecture(contents, tensors)
         found = zoo.find_network(tensors, declared, named=named)
         preprocessing, source = _preprocessing(found, settings, published)
         used = "/".join(("", averaged) if branch == "momentum" else ("", *contents.path)).lstrip(
@@ -82,7 +82,9 @@ def _is_plain_transformer(weights: Weights) -> bool:
     return vit.fits(weights.without("head.").shapes)
 
 
-def _named(contents: Contents, tensors: Weights) -> tuple[Architecture | None, Published | None]:
+def _named_architecture(
+    contents: Contents, tensors: Weights
+) -> tuple[Architecture | None, Published | None]:
     """Return the architecture that the file is of by its own account, or by its digits."""
     settings = contents.beside.get(_CONFIG, {})
     configured = settings.get("architecture")

@@ -10,7 +10,7 @@ from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Declared
 from layerscope.models.families import Family, Parts, families
 from layerscope.models.families.byol_deepmind import statistics_last
-from layerscope.models.families.simclr_v1 import CONVERSION, converted, untrained
+from layerscope.models.families.simclr_v1 import CONVERSION, is_converted, is_uncounted
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import IMAGENET
 from layerscope.models.trunks import TrunkFacts, build_trunk, resnet, zoo
@@ -35,7 +35,7 @@ class Torchvision(Family):
 
     def recognise(self, contents: Contents) -> str:
         weights = contents.state_dict
-        if _of_timm(contents) or converted(weights) or statistics_last(weights):
+        if _of_timm(contents) or is_converted(weights) or statistics_last(weights):
             return ""
         if _is_resnet(weights):
             return "conv1, bn1 and layer1 to layer4, and nothing else but fc"
@@ -78,7 +78,7 @@ def _resnet_parts(weights: Weights, declared: Declared, published: Published | N
     classifier = weights.only("fc.")
     trunk = build_trunk(weights.without("fc."), TrunkFacts(), declared)
     notes = list(_notes(published))
-    if published is None and untrained(weights):
+    if published is None and is_uncounted(weights):
         notes.append(CONVERSION)
     others = [a for a in zoo.candidates(weights.shapes) if _ANTIALIASED.match(a.name)]
     if published is None and others:

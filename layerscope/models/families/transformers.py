@@ -46,7 +46,7 @@ _ACTIVATIONS: dict[str, Activation] = {
 
 
 @dataclass(frozen=True)
-class Kind:
+class ViTKind:
     """One of the architectures, and what is usual for it where nothing lies beside the file."""
 
     title: str
@@ -61,17 +61,17 @@ class Kind:
 
 
 _PLAIN = TrunkFacts(attention_heads=_ATTENTION_HEADS, resample=bicubic())
-_VIT = Kind("ViT", ("vit", "vit_msn"), replace(_PLAIN, eps=1e-12), _HALVES)
-_MAE = Kind("ViT-MAE", ("vit_mae",), replace(_PLAIN, eps=1e-12), IMAGENET_BICUBIC)
-_DINOV2 = Kind("DINOv2", ("dinov2",), _PLAIN, IMAGENET_BICUBIC, resizes=True)
-_DINOV2_REGISTERS = Kind(
+_VIT = ViTKind("ViT", ("vit", "vit_msn"), replace(_PLAIN, eps=1e-12), _HALVES)
+_MAE = ViTKind("ViT-MAE", ("vit_mae",), replace(_PLAIN, eps=1e-12), IMAGENET_BICUBIC)
+_DINOV2 = ViTKind("DINOv2", ("dinov2",), _PLAIN, IMAGENET_BICUBIC, resizes=True)
+_DINOV2_REGISTERS = ViTKind(
     "DINOv2 with registers",
     ("dinov2_with_registers",),
     replace(_PLAIN, resample=bicubic(antialias=True)),
     IMAGENET_BICUBIC,
     resizes=True,
 )
-_CLIP = Kind(
+_CLIP = ViTKind(
     "CLIP",
     ("clip", "clip_vision_model"),
     replace(_PLAIN, trunk_act=None, eps=1e-5),
@@ -156,7 +156,7 @@ class Transformers(Family):
         behind = _behind(contents, prefix, kind)
         keys = [step.key for step in (*behind.head, *behind.pooler) if step.key]
         return Parts(
-            trunk=build_trunk(_named(_own(weights, prefix)), known, declared),
+            trunk=build_trunk(_by_timms_names(_own(weights, prefix)), known, declared),
             tensors=weights.only(*(f"{key}." for key in keys)),
             head=behind.head,
             logits={"pooler": behind.pooler} if behind.pooler else {},
@@ -172,7 +172,7 @@ def _prefix(weights: Weights) -> str:
     return next((match[1] or "" for match in found if match), "")
 
 
-def _kind(contents: Contents) -> Kind | None:
+def _kind(contents: Contents) -> ViTKind | None:
     weights = contents.state_dict
     tower = weights.under(_prefix(weights))
     if tower.has(r"embeddings\.class_embedding$", r"pre_layrnorm\.", r"encoder\.layers\.0\."):
@@ -204,7 +204,7 @@ def _own(weights: Weights, prefix: str) -> Weights:
     )
 
 
-def _named(own: Weights) -> Weights:
+def _by_timms_names(own: Weights) -> Weights:
     """Return the tensors by timm's names and in timm's shapes."""
     known = [re.compile(pattern) for pattern, _ in _NAMES]
     own = own.without(*_UNNEEDED)
@@ -242,7 +242,7 @@ def _merged(tensors: Weights, whole: str, names: Sequence[str]) -> Weights:
     return tensors.with_tensor(whole, stacked, names).without(*names)
 
 
-def _facts(contents: Contents, kind: Kind) -> TrunkFacts:
+def _facts(contents: Contents, kind: ViTKind) -> TrunkFacts:
     """Return what is known of the trunk: from the configuration beside it, or from its kind."""
     config = _config(contents, kind)
     if config is None:
@@ -263,7 +263,7 @@ def _facts(contents: Contents, kind: Kind) -> TrunkFacts:
     return replace(kind.known, attention_heads=heads, trunk_act=_ACTIVATIONS[name], eps=float(eps))
 
 
-def _config(contents: Contents, kind: Kind) -> Mapping[str, Any] | None:
+def _config(contents: Contents, kind: ViTKind) -> Mapping[str, Any] | None:
     """Return the configuration of the image tower; None where none lies beside the file.
 
     Raises:
@@ -298,7 +298,7 @@ class _Behind:
     notes: tuple[str, ...] = ()
 
 
-def _behind(contents: Contents, prefix: str, kind: Kind) -> _Behind:
+def _behind(contents: Contents, prefix: str, kind: ViTKind) -> _Behind:
     weights = contents.state_dict
     if kind is _CLIP:
         return _behind_clip(weights)
@@ -332,7 +332,7 @@ def _behind_clip(weights: Weights) -> _Behind:
     return _Behind(ignored=ignored, notes=(note,))
 
 
-def _preprocessing(contents: Contents, kind: Kind) -> tuple[Preprocessing, tuple[str, ...]]:
+def _preprocessing(contents: Contents, kind: ViTKind) -> tuple[Preprocessing, tuple[str, ...]]:
     settings = processor_beside(contents)
     if settings is not None:
         return preprocessing_of(settings, kind.preprocessing), ()

@@ -141,14 +141,14 @@ class Interpreter:
                 hint="Save the state dict alone.",
             )
         if id(value) in self._open:
-            return self._again(value, path)
+            return self._refer_back(value, path)
         self._open.add(id(value))
         try:
-            return self._opened(value, path)
+            return self._unfold(value, path)
         finally:
             self._open.discard(id(value))
 
-    def _again(self, value: Any, path: tuple[str, ...]) -> Any:
+    def _refer_back(self, value: Any, path: tuple[str, ...]) -> Any:
         if isinstance(value, InertObject):
             return Record(value.name)  # a child's reference to its parent
         raise Malformed(
@@ -156,7 +156,7 @@ class Interpreter:
             hint="Save the state dict alone.",
         )
 
-    def _opened(self, value: Any, path: tuple[str, ...]) -> Any:
+    def _unfold(self, value: Any, path: tuple[str, ...]) -> Any:
         if isinstance(value, Pairs):
             return self._table(value.pairs, path)
         if isinstance(value, InertObject):
@@ -358,7 +358,7 @@ def _parameter(interpreter: Interpreter, made: InertObject, path: tuple[str, ...
     return tensor
 
 
-def _typed(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
+def _subclass_tensor(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
     function, _, arguments, _ = made.arguments
     tensor = interpreter.value(InertObject(function, arguments), path)
     if not isinstance(tensor, Tensor):
@@ -366,7 +366,7 @@ def _typed(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -
     return tensor
 
 
-def _converted(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
+def _convert_dtype(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
     tensor, dtype = interpreter.value(made.arguments[0], path), made.arguments[1]
     return tensor.to(named_dtype(dtype, _dotted(path)))
 
@@ -386,7 +386,7 @@ def _first(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -
     return interpreter.value(made.arguments[0], path)
 
 
-def _encoded(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
+def _encode_text(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
     text, *encoding = made.arguments
     if encoding not in (["latin1"], ["latin-1"], ["utf-8"], []):
         raise ValueError("an unknown encoding")
@@ -397,7 +397,7 @@ def _as_text(interpreter: Interpreter, made: InertObject, path: tuple[str, ...])
     return ":".join(str(part) for part in interpreter.value(made.arguments, path))
 
 
-def _refused(what: str) -> Callable[[Interpreter, InertObject, tuple[str, ...]], Any]:
+def _refuse(what: str) -> Callable[[Interpreter, InertObject, tuple[str, ...]], Any]:
     def refuse(_: Interpreter, __: InertObject, path: tuple[str, ...]) -> Any:
         raise Malformed(
             f"cannot be used: its tensor {_dotted(path)} is {what}",
@@ -415,19 +415,19 @@ _INTERPRETATIONS: dict[str, Callable[[Interpreter, InertObject, tuple[str, ...]]
     "torch._utils._rebuild_tensor_v3": Interpreter.tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch._tensor._rebuild_from_type_v2": _typed,
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _converted,
-    "torch._utils._rebuild_device_tensor_from_numpy": _refused("an array of another library"),
-    "torch._utils._rebuild_qtensor": _refused("quantised"),
-    "torch._utils._rebuild_sparse_tensor": _refused("sparse"),
-    "torch._utils._rebuild_meta_tensor_no_storage": _refused("on the meta device, without values"),
-    "torch._utils._rebuild_wrapper_subclass": _refused("of a subclass that wraps others"),
-    "torch.nn.parameter.Parameter": _refused("of a torch before 0.4"),
-    "torch.Tensor": _refused("of a torch before 0.4"),
+    "torch._tensor._rebuild_from_type_v2": _subclass_tensor,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _convert_dtype,
+    "torch._utils._rebuild_device_tensor_from_numpy": _refuse("an array of another library"),
+    "torch._utils._rebuild_qtensor": _refuse("quantised"),
+    "torch._utils._rebuild_sparse_tensor": _refuse("sparse"),
+    "torch._utils._rebuild_meta_tensor_no_storage": _refuse("on the meta device, without values"),
+    "torch._utils._rebuild_wrapper_subclass": _refuse("of a subclass that wraps others"),
+    "torch.nn.parameter.Parameter": _refuse("of a torch before 0.4"),
+    "torch.Tensor": _refuse("of a torch before 0.4"),
     "torch.Size": _sequence,
     "torch.device": _as_text,
     "torch.serialization._get_layout": _as_text,
-    "_codecs.encode": _encoded,
+    "_codecs.encode": _encode_text,
     "builtins.set": _list,
     "builtins.frozenset": _list,
     "builtins.bytearray": _first,

@@ -106,7 +106,7 @@ class Tensors:
         last = first + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if count and last >= room:
             raise Malformed(
-                f"is damaged: its tensor {name} of size {_by(size)} needs {last + 1} values and "
+                f"is damaged: its tensor {name} of size {_times(size)} needs {last + 1} values and "
                 f"its storage has {room}"
             )
         if not count:
@@ -115,7 +115,7 @@ class Tensors:
         self._left -= count
         if self._left < 0:
             raise Malformed(
-                f"is not believable: its tensor {name} of size {_by(size)} unfolds to far more "
+                f"is not believable: its tensor {name} of size {_times(size)} unfolds to far more "
                 "values than the file holds",
                 hint="Save a copy in which every tensor is contiguous.",
             )
@@ -128,11 +128,11 @@ class Tensors:
             except Malformed as error:
                 raise Malformed(f"{error.phrase}, which its tensor {name} needs") from error
             aligned = storage.data_ptr() % _ALIGNMENT == 0
-            self._storages[span] = storage if aligned else _copied(storage)
+            self._storages[span] = storage if aligned else _copy_aligned(storage)
         return self._storages[span]
 
 
-def _copied(storage: torch.UntypedStorage) -> torch.UntypedStorage:
+def _copy_aligned(storage: torch.UntypedStorage) -> torch.UntypedStorage:
     # Vector instructions fault on values that do not lie where their type demands.
     return torch.empty(0, dtype=torch.uint8).set_(storage).clone().untyped_storage()
 
@@ -206,7 +206,7 @@ def _layout(
     if not whole or math.prod(n for n in size if n) > _LARGEST_SIZE:
         raise Malformed(
             f"is damaged: its tensor {name} has an impossible size, stride or offset "
-            f"({_shown(size)}, {_shown(stride)}, {_shown(first)})"
+            f"({_show_claim(size)}, {_show_claim(stride)}, {_show_claim(first)})"
         )
     return first, tuple(size), tuple(stride)
 
@@ -227,13 +227,13 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 62
 
 
-def _by(size: tuple[int, ...]) -> str:
+def _times(size: tuple[int, ...]) -> str:
     return "×".join(map(str, size)) or "1"
 
 
-def _shown(claim: Any) -> str:
+def _show_claim(claim: Any) -> str:
     if isinstance(claim, tuple | list):
-        return "×".join(_shown(part) for part in claim[:8]) or "none"
+        return "×".join(_show_claim(part) for part in claim[:8]) or "none"
     if type(claim) is int:
         return str(claim) if abs(claim) < 1 << 63 else "a huge number"
     return type(claim).__name__

@@ -68,7 +68,7 @@ def read_contents(path: Path, *, trust: Sequence[str] = ()) -> Contents:
         root = _read(path, trust)
         if not isinstance(root, Mapping):
             raise Malformed(
-                f"holds {_described(root)} and no table of tensors",
+                f"holds {_describe(root)} and no table of tensors",
                 hint="Save a state dict: torch.save(model.state_dict(), FILE).",
             )
     except Malformed as error:
@@ -129,7 +129,7 @@ def _read(path: Path, trust: Sequence[str]) -> Any:
     _refuse_foreign(head)
     if head.startswith(b"\x80") or _is_old_pickle(head):
         return read_legacy(path, trust)
-    raise _unknown(head)
+    raise _unknown_kind(head)
 
 
 def _read_shards(path: Path, trust: Sequence[str]) -> dict[str, Tensor]:
@@ -169,7 +169,7 @@ def _refuse_foreign(head: bytes) -> None:
         raise Malformed("is a tar archive", hint=_UNPACK)
 
 
-def _unknown(head: bytes) -> Malformed:
+def _unknown_kind(head: bytes) -> Malformed:
     if len(head) < _SHORTEST:
         return Malformed(f"is damaged or truncated: it has {len(head)} bytes")
     text = head.decode("utf-8", "ignore").strip()
@@ -189,7 +189,7 @@ def _unknown(head: bytes) -> Malformed:
     )
 
 
-def _described(value: Any) -> str:
+def _describe(value: Any) -> str:
     if isinstance(value, Tensor):
         return "one tensor"
     return f"a {type(value).__name__}"

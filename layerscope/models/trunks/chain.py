@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from layerscope.errors import CheckpointError
 from layerscope.models.cuts import IMAGES, call_name
 
-Kind = Literal["affine", "plain", "block"]
+UnitKind = Literal["affine", "plain", "block"]
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _VIEWS = (
@@ -46,7 +46,7 @@ class BottleneckCall:
     module: str
     """Dotted name, with ``#2`` for the second call."""
     shape: tuple[int, ...]
-    kind: Kind
+    kind: UnitKind
     vertex: Vertex
 
 
@@ -181,7 +181,7 @@ def _bottleneck_calls(module: nn.Module, traced: ShapeTrace) -> tuple[Bottleneck
     return tuple(found)
 
 
-def _units(module: nn.Module, name: str, whole: Set[str]) -> Iterator[tuple[str, Kind]]:
+def _units(module: nn.Module, name: str, whole: Set[str]) -> Iterator[tuple[str, UnitKind]]:
     """Yield the modules that are single layers or blocks; stages are looked into."""
     inside = f"{name}." if name else ""
     if not name or _is_sequence(module) or _is_stage(module, name, whole):

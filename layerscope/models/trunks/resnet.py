@@ -208,12 +208,12 @@ def trunk_from_recipe(depth: str, width: int) -> ResNet:
     block, blocks = _DEPTHS[depth]
     network = ResNet(block, blocks)
     network.fc = nn.Identity()
-    fit_to_shapes(network, _scaled(network, width / _STANDARD_WIDTH))
+    fit_to_shapes(network, _scale_shapes(network, width / _STANDARD_WIDTH))
     _initialise(network)
     return network
 
 
-def _scaled(network: nn.Module, factor: float) -> dict[str, tuple[int, ...]]:
+def _scale_shapes(network: nn.Module, factor: float) -> dict[str, tuple[int, ...]]:
     def scale(name: str, tensor: Tensor) -> tuple[int, ...]:
         channels = 2 if tensor.dim() == 4 else 1
         return tuple(
@@ -233,10 +233,10 @@ def fit_to_shapes(network: nn.Module, shapes: Shapes) -> None:
         if tuple(module.weight.shape) == wanted:
             continue
         parent = network.get_submodule(name.rpartition(".")[0])
-        setattr(parent, name.rpartition(".")[2], _resized(module, wanted, name))
+        setattr(parent, name.rpartition(".")[2], _resize_layer(module, wanted, name))
 
 
-def _resized(module: nn.Module, shape: tuple[int, ...], name: str) -> nn.Module:
+def _resize_layer(module: nn.Module, shape: tuple[int, ...], name: str) -> nn.Module:
     if isinstance(module, nn.Conv2d) and len(shape) == 4 and shape[0] % module.groups == 0:
         out, inputs, kernel, _ = shape
         return nn.Conv2d(

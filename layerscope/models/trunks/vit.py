@@ -137,7 +137,7 @@ def build(tensors: Weights, known: TrunkFacts) -> Trunk:
     """
     plan = outline(tensors.shapes)
     heads = _attention_heads(tensors.shapes, plan.width, known)
-    tensors, grid, side = _placed(tensors, plan, known)
+    tensors, grid, side = _with_positions(tensors, plan, known)
     shapes = tensors.shapes
     pooling = known.pooling or _usual_pooling(shapes)
     module = _transformer(shapes, plan, side, heads, pooling, known)
@@ -202,7 +202,9 @@ def _usual_pooling(shapes: Shapes) -> Pooling:
     return "cls" if "cls_token" in shapes and "fc_norm.weight" not in shapes else "mean"
 
 
-def _placed(tensors: Weights, plan: ViTOutline, known: TrunkFacts) -> tuple[Weights, int, int]:
+def _with_positions(
+    tensors: Weights, plan: ViTOutline, known: TrunkFacts
+) -> tuple[Weights, int, int]:
     """Return the tensors with position embeddings for the wanted side, the old grid, the side."""
     if "pos_embed" not in tensors:
         if known.image_size is None:
@@ -218,7 +220,7 @@ def _placed(tensors: Weights, plan: ViTOutline, known: TrunkFacts) -> tuple[Weig
     side = divisible(known.image_size or grid * plan.patch, plan.patch)
     if side // plan.patch == grid:
         return tensors, grid, side
-    new = _resampled(tensors["pos_embed"], leading, grid, side // plan.patch, known)
+    new = _resample(tensors["pos_embed"], leading, grid, side // plan.patch, known)
     return tensors.with_tensor("pos_embed", new, ["pos_embed"]), grid, side
 
 
@@ -259,7 +261,7 @@ def divisible(side: int, patch: int) -> int:
     return side
 
 
-def _resampled(positions: Tensor, leading: int, grid: int, new: int, known: TrunkFacts) -> Tensor:
+def _resample(positions: Tensor, leading: int, grid: int, new: int, known: TrunkFacts) -> Tensor:
     if known.resample is None:
         resampled: Tensor = resample_abs_pos_embed(
             positions.float(), [new, new], [grid, grid], num_prefix_tokens=leading

@@ -163,12 +163,12 @@ def find_network(
     """
     shapes = countless(tensors.shapes)
     if named is not None:
-        return _finished([_plan_of_named(named, shapes)], tensors, declared)
+        return _zoo_network([_plan_of_named(named, shapes)], tensors, declared)
     found = sorted(candidates(shapes, classifier=classifier), key=lambda one: one.library != prefer)
     plans = [plan for plan in (_plan(a, shapes)[0] for a in found) if plan is not None]
     if not plans:
-        raise _unknown(shapes, found)
-    return _finished(_of_one_kind(plans, tensors), tensors, declared)
+        raise _unknown_error(shapes, found)
+    return _zoo_network(_of_one_kind(plans, tensors), tensors, declared)
 
 
 def _plan_of_named(architecture: Architecture, shapes: Shapes) -> _Plan:
@@ -181,7 +181,7 @@ def _plan_of_named(architecture: Architecture, shapes: Shapes) -> _Plan:
     return plan
 
 
-def _unknown(shapes: Shapes, found: Sequence[Architecture]) -> CheckpointError:
+def _unknown_error(shapes: Shapes, found: Sequence[Architecture]) -> CheckpointError:
     known = " and ".join(f"{name} {version}" for name, version in _index().versions.items())
     first = next(iter(shapes), "none")
     nearest = f"; those of {found[0].title} differ: {_plan(found[0], shapes)[1]}" if found else ""
@@ -275,9 +275,9 @@ def _of_one_kind(plans: list[_Plan], tensors: Weights) -> list[_Plan]:
     distinct = list(kinds.values())
     if len(distinct) > 1:
         sides = {plan.image_side for plan in distinct}
-        filled = [(_filled(plan, tensors), _stops(plan)[0]) for plan in distinct]
+        filled = [(_fill_trunk(plan, tensors), _stops(plan)[0]) for plan in distinct]
         if not all(_same(filled, side) for side in sides):
-            raise _ambiguous([plan.architecture for plan in distinct])
+            raise _ambiguous_error([plan.architecture for plan in distinct])
     return plans
 
 
@@ -288,7 +288,7 @@ def _same(filled: Sequence[tuple[nn.Module, Sequence[Stop]]], side: int) -> bool
         return False
 
 
-def _filled(plan: _Plan, tensors: Weights) -> nn.Module:
+def _fill_trunk(plan: _Plan, tensors: Weights) -> nn.Module:
     module = plan.module()
     fill(module, _of_the_trunk(plan, tensors))
     return module.eval()
@@ -299,7 +299,7 @@ def _of_the_trunk(plan: _Plan, tensors: Weights) -> Weights:
     return tensors.without(*(f"{name}." for name in (*plan.parts.removed, *training)))
 
 
-def _ambiguous(found: Sequence[Architecture]) -> CheckpointError:
+def _ambiguous_error(found: Sequence[Architecture]) -> CheckpointError:
     shown = ", ".join(architecture.title for architecture in found[:_SHOWN])
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return CheckpointError(
@@ -309,7 +309,7 @@ def _ambiguous(found: Sequence[Architecture]) -> CheckpointError:
     )
 
 
-def _finished(plans: Sequence[_Plan], tensors: Weights, declared: Declared) -> ZooNetwork:
+def _zoo_network(plans: Sequence[_Plan], tensors: Weights, declared: Declared) -> ZooNetwork:
     plan = plans[0]
     fixed = _takes_one_size(plan)
     wanted = declared.image_size
