@@ -76,7 +76,7 @@ def test_of_two_halves_of_one_tensor_neither_is_all_of_it():
     with torch.device("meta"):
         network = Halves()
     traced = chain.trace_shapes(network, 8)
-    through = {call: traced.all_of_it(vertex) for call, _, vertex in traced.calls}
+    through = {call: traced.is_bottleneck(vertex) for call, _, vertex in traced.calls}
     assert through == {"both": True, "left": False, "join": True}
 
 
