@@ -17,7 +17,7 @@ from layerscope.errors import FINDINGS, WRONG_USE, LayerScopeError, SettingsErro
 
 if TYPE_CHECKING:
     from layerscope.extraction.extract import ExtractReport, Plan
-    from layerscope.models import LoadedModel, Member
+    from layerscope.models import ListedCheckpoint, LoadedModel
     from layerscope.types import CutPoint, Setting, Source
 
 Row = dict[str, Any]
@@ -151,7 +151,7 @@ class _Run:
         """By name: which of the checkpoints has it."""
         self._failed: list[Row] = []
 
-    def require_room(self, series: Sequence[Member], opened: Sequence[Source]) -> None:
+    def require_room(self, series: Sequence[ListedCheckpoint], opened: Sequence[Source]) -> None:
         """Refuse to begin what would end on a full disk, hours later."""
         from layerscope.extraction.extract import plan, require_room
 
@@ -167,7 +167,7 @@ class _Run:
                         plans.append(plan(model, source, self._output, cuts=cuts, **self._how))
         require_room(plans)
 
-    def checkpoint(self, member: Member, opened: Sequence[Source]) -> None:
+    def checkpoint(self, member: ListedCheckpoint, opened: Sequence[Source]) -> None:
         word = member.checkpoint
         try:
             model, cuts = self._loaded(member)
@@ -186,7 +186,7 @@ class _Run:
             except LayerScopeError as error:
                 self._fail(word, source.name, error)
 
-    def _loaded(self, member: Member) -> tuple[LoadedModel, tuple[CutPoint, ...]]:
+    def _loaded(self, member: ListedCheckpoint) -> tuple[LoadedModel, tuple[CutPoint, ...]]:
         from layerscope.models import select_cuts
 
         model = member.named(options.load_with(member.checkpoint, self._words))

@@ -15,7 +15,7 @@ from layerscope.errors import FINDINGS
 if TYPE_CHECKING:
     from layerscope.extraction.extract import Plan
     from layerscope.extraction.time_batches import BatchTiming
-    from layerscope.models import Member
+    from layerscope.models import ListedCheckpoint
 
 Row = dict[str, Any]
 
@@ -93,7 +93,7 @@ def command(
 
 
 def _planned(
-    member: Member, opened: list[Any], words: dict[str, Any], how: dict[str, Any]
+    member: ListedCheckpoint, opened: list[Any], words: dict[str, Any], how: dict[str, Any]
 ) -> list[Row]:
     from layerscope.extraction.extract import plan
     from layerscope.extraction.time_batches import time_batches

@@ -13,7 +13,7 @@ from layerscope.types import Existing, Precision, Storage
 
 if TYPE_CHECKING:
     from layerscope.data import ViewSettings
-    from layerscope.models import Member
+    from layerscope.models import ListedCheckpoint
 
 Checkpoints = Annotated[
     list[str] | None,
@@ -86,7 +86,7 @@ SkipBadImages = Annotated[
 ]
 
 
-def members(words: Sequence[str] | None, table: Path | None) -> tuple[Member, ...]:
+def members(words: Sequence[str] | None, table: Path | None) -> tuple[ListedCheckpoint, ...]:
     """Return the checkpoints that a command names, by words and patterns or by a table.
 
     Raises:
@@ -100,7 +100,7 @@ def members(words: Sequence[str] | None, table: Path | None) -> tuple[Member, ..
             both if words else "No checkpoint is named.",
             hint="Name checkpoints, or give --table with a line for each.",
         )
-    return models.read_table(table) if table is not None else models.members(words or ())
+    return models.read_table(table) if table is not None else models.listed_checkpoints(words or ())
 
 
 def views_of(count: int | None, augment: str | None, seed: int | None) -> ViewSettings | None:

@@ -2,19 +2,19 @@
 
 from layerscope.models.cards import card_folder, card_names, find_card, read_card
 from layerscope.models.checkpoint import LoadedModel, load
-from layerscope.models.checkpoint_list import Member, members, read_table
-from layerscope.models.families.layerscope import untrained
+from layerscope.models.checkpoint_list import ListedCheckpoint, listed_checkpoints, read_table
 from layerscope.models.selection import select_cuts
 from layerscope.models.taps import open_taps
+from layerscope.models.untrained_network import untrained
 
 __all__ = [
+    "ListedCheckpoint",
     "LoadedModel",
-    "Member",
     "card_folder",
     "card_names",
     "find_card",
+    "listed_checkpoints",
     "load",
-    "members",
     "open_taps",
     "read_card",
     "read_table",

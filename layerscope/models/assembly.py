@@ -11,18 +11,18 @@ from torch import nn
 
 from layerscope.errors import CheckpointError
 from layerscope.models.batchnorm import without_statistics
-from layerscope.models.contents import Contents, Keyed
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.cuts import Stop
 from layerscope.models.declared import Declared
 from layerscope.models.families import Parts
-from layerscope.models.heads import Head, TrunkAndHead, build, described
+from layerscope.models.heads import Head, TrunkAndHead, build, describe_head
 from layerscope.models.loading import fill
-from layerscope.models.preprocessing import at_size
-from layerscope.models.side_by_side import (
-    build_side_by_side,
-    described_side_by_side,
-    share_stops,
+from layerscope.models.parallel_heads import (
+    build_parallel,
+    describe_parallel,
+    parallel_stops,
 )
+from layerscope.models.preprocessing import at_size
 from layerscope.types import Preprocessing
 
 UNEXPLAINED = "belongs neither to the trunk nor to the head"
@@ -85,9 +85,9 @@ def put_together(parts: Parts, contents: Contents, declared: Declared) -> Assemb
         module=network,
         stops=(*trunk_stops(parts.trunk.stops), *head_stops(head, predictor, logits)),
         architecture={"trunk": parts.trunk.name, **parts.trunk.details, **parts.architecture},
-        head=described_side_by_side(parts.shares, parts.tensors)
-        if parts.shares
-        else described(head, _more(predictor, logits)),
+        head=describe_parallel(parts.parallel, parts.tensors)
+        if parts.parallel
+        else describe_head(head, _more(predictor, logits)),
         keys=keys,
         preprocessing=at_size(parts.preprocessing, parts.trunk.image_size or declared.image_size),
         ignored=ignored_keys(contents, keys, parts.ignored),
@@ -96,7 +96,7 @@ def put_together(parts: Parts, contents: Contents, declared: Declared) -> Assemb
     )
 
 
-def _require_used(tensors: Keyed, used: Keyed) -> None:
+def _require_used(tensors: Weights, used: Weights) -> None:
     known = {key for origins in used.origins.values() for key in origins}
     for name in tensors:
         if not name.endswith("num_batches_tracked") and not known.issuperset(tensors.origins[name]):
@@ -106,14 +106,14 @@ def _require_used(tensors: Keyed, used: Keyed) -> None:
             )
 
 
-def _head(parts: Parts) -> tuple[Head, Keyed]:
-    if parts.shares:
-        return build_side_by_side(parts.shares, parts.tensors)
+def _head(parts: Parts) -> tuple[Head, Weights]:
+    if parts.parallel:
+        return build_parallel(parts.parallel, parts.tensors)
     return build(parts.head, parts.tensors)
 
 
-def _logits(parts: Parts) -> tuple[dict[str, Head], Keyed]:
-    heads, weights = {}, Keyed()
+def _logits(parts: Parts) -> tuple[dict[str, Head], Weights]:
+    heads, weights = {}, Weights()
     for name, operations in parts.logits.items():
         heads[name], own = build(operations, parts.tensors)
         weights = weights.joined(own.within(f"{name}."))
@@ -147,7 +147,7 @@ def head_stops(
     return (
         *layers,
         *(Stop(name, module, "head", canonical=False) for name, module in optional.items()),
-        *share_stops(head),
+        *parallel_stops(head),
     )
 
 
@@ -158,7 +158,7 @@ def _more(predictor: Head, logits: Mapping[str, Head]) -> tuple[str, ...]:
     return tuple(more)
 
 
-def origins_of(weights: Keyed) -> dict[str, str]:
+def origins_of(weights: Weights) -> dict[str, str]:
     """Return, by the file's key, the parameters or buffers that its tensor fills."""
     keys: dict[str, str] = {}
     for name in weights:
@@ -173,7 +173,7 @@ def ignored_keys(
     """Return, by the file's key, why its tensor is not used.
 
     Args:
-        contents: Of the file.
+        contents: What the file holds.
         keys: Those that are used.
         rules: Regular expressions for full keys, with the reasons.
     """

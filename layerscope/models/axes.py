@@ -38,7 +38,7 @@ def map_layouts(network: nn.Module, calls: Sequence[Call], side: int) -> dict[st
     Args:
         network: The network.
         calls: Its calls, traced with a square image.
-        side: Of that image, in pixels.
+        side: Side of that image, in pixels.
     """
     wide = wide_shapes(network, side)
     found: dict[str, Layout] = {}
@@ -47,12 +47,12 @@ def map_layouts(network: nn.Module, calls: Sequence[Call], side: int) -> dict[st
             continue
         if isinstance(network.get_submodule(base_name(call.module)), _CHANNELS_FIRST):
             found[call.module] = "map"
-        elif layout := _told(call.shape, wide.get(call.module, ())):
+        elif layout := _layout_by_growth(call.shape, wide.get(call.module, ())):
             found[call.module] = layout
     return found
 
 
-def _told(shape: tuple[int, ...], wide: tuple[int, ...]) -> Layout | None:
+def _layout_by_growth(shape: tuple[int, ...], wide: tuple[int, ...]) -> Layout | None:
     if shape[2:] == (1, 1):
         return "map"
     if shape[1:3] == (1, 1):
@@ -73,9 +73,9 @@ def like_neighbour(
     """Return the layout of a map that has the height and width of a known one; None if it has not.
 
     Args:
-        shape: Of the output in question.
+        shape: Shape of the output in question.
         neighbour: Shape of the known output.
-        layout: Of the known output.
+        layout: Layout of the known output.
     """
     if layout not in ("map", "map-last") or len(shape) != 4 or shape[0] != IMAGES:
         return None

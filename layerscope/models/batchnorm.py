@@ -30,8 +30,8 @@ def calibrate(module: nn.Module, names: Sequence[str], batches: Iterable[Tensor]
 
     Args:
         module: The network; it is left in eval mode, using the new statistics.
-        names: Of its BatchNorms without statistics.
-        batches: Of preprocessed images (b, 3, h, w), in random order; at least one.
+        names: The names of its BatchNorms without statistics.
+        batches: Preprocessed images (b, 3, h, w), in random order; at least one batch.
 
     Raises:
         CheckpointError: There are no images.
@@ -58,7 +58,7 @@ def forget(module: nn.Module, names: Sequence[str]) -> None:
 
     Args:
         module: The network.
-        names: Of its BatchNorms.
+        names: The names of its BatchNorms.
     """
     for name in names:
         layer = module.get_submodule(name)

@@ -14,7 +14,7 @@ from layerscope.types import Preprocessing
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class CheckpointCard:
     """What a card says, before any weights are read."""
 
     name: str
@@ -22,7 +22,7 @@ class Card:
     family: str
     weights: Path | None
     seed: int | None
-    """Of random weights; None where ``weights`` names a file."""
+    """Seed of random weights; None where ``weights`` names a file."""
     sha256: str
     architecture: Mapping[str, Any]
     preprocessing: Preprocessing | None
@@ -43,7 +43,7 @@ def card_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in card_folder().glob("*.toml")))
 
 
-def find_card(name: str) -> Card:
+def find_card(name: str) -> CheckpointCard:
     """Return a card by its name.
 
     Raises:
@@ -56,7 +56,7 @@ def find_card(name: str) -> Card:
     return read_card(path)
 
 
-def read_card(path: Path) -> Card:
+def read_card(path: Path) -> CheckpointCard:
     """Return the card in a TOML file.
 
     Raises:
@@ -78,12 +78,12 @@ def read_card(path: Path) -> Card:
         ) from error
 
 
-def _card(content: Mapping[str, Any], path: Path) -> Card:
+def _card(content: Mapping[str, Any], path: Path) -> CheckpointCard:
     weights = content.get("weights")
     if weights is None and "seed" not in content:
         raise KeyError("neither weights nor seed")
     answers = declared(content.get("declared", {}))
-    return Card(
+    return CheckpointCard(
         name=str(content.get("name", path.stem)),
         path=path,
         family=str(content["family"] if answers.arch is None else content.get("family", "own")),

@@ -1,4 +1,11 @@
-"""From a name or a path to a network with its cut points."""
+"""From a name or a path to a network with its cut points, in three stages.
+
+1. Read: the tensors and plain values of a file, as ``Contents`` (``files``).
+2. Recognise: the family, why, and the network's parts, as ``Recognised`` (``recognition``).
+3. Build: the network, filled strictly, with its stops, as ``Assembly`` (``assembly``).
+
+A traced forward then turns the stops into the cut points of a ``LoadedModel``.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +17,16 @@ import torch
 from torch import nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models import own
 from layerscope.models.assembly import Assembly, put_together
-from layerscope.models.cards import Card, card_names, find_card, read_card
+from layerscope.models.cards import CheckpointCard, card_names, find_card, read_card
 from layerscope.models.contents import Contents
 from layerscope.models.cuts import Call, cut_points, numbered, trace
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, families
-from layerscope.models.families.layerscope import assemble_untrained
 from layerscope.models.files.weights import read_contents, sha256_of_file, sha256_of_tensors
+from layerscope.models.own import ASSUMED, ASSUMED_TIMM, OwnNetwork, build_own
 from layerscope.models.preprocessing import at_size
+from layerscope.models.recognition import Recognised, recognise
+from layerscope.models.untrained_network import assemble_untrained
 from layerscope.types import Checkpoint, CutPoint, Preprocessing
 
 _TRACE_SIDE = 64
@@ -48,7 +55,7 @@ class LoadedModel:
     calls: tuple[Call, ...] = ()
     """Every module call of a traced forward, in the order in which the calls return."""
     side: int = 0
-    """Of the images that the forward was traced with, in pixels."""
+    """Side of the images that the forward was traced with, in pixels."""
 
 
 def load(
@@ -70,9 +77,9 @@ def load(
     """
     asked = declared or Declared()
     if str(name).startswith("hf://"):
-        from layerscope.models.files.hub import downloaded
+        from layerscope.models.files.hub import fetch_from_hub
 
-        return _from_file(downloaded(str(name)), asked, trust)
+        return _from_file(fetch_from_hub(str(name)), asked, trust)
     path = Path(name)
     if path.suffix == ".toml":
         return _from_card(read_card(path), asked, trust)
@@ -85,7 +92,7 @@ def load(
     return _from_card(find_card(str(name)), asked, trust)
 
 
-def _card_of(path: Path, beside: Path) -> Card:
+def _card_of(path: Path, beside: Path) -> CheckpointCard:
     card = read_card(beside)
     if card.weights is None or card.weights.resolve() != path.resolve():
         described = "random weights" if card.weights is None else repr(card.weights.name)
@@ -98,10 +105,11 @@ def _card_of(path: Path, beside: Path) -> Card:
 
 def _from_file(path: Path, declared: Declared, trust: Sequence[str]) -> LoadedModel:
     contents = read_contents(path, trust=trust)
-    family, reason, assembly = assemble(contents, declared)
+    recognised = recognise(contents, declared)
+    assembly = _build(recognised, contents, declared)
     checkpoint = Checkpoint(
-        name=_named(_stem(path), declared),
-        family=family,
+        name=_name_with_choices(_stem(path), declared),
+        family=recognised.family,
         architecture=assembly.architecture,
         weights=path,
         sha256=sha256_of_file(path),
@@ -111,19 +119,19 @@ def _from_file(path: Path, declared: Declared, trust: Sequence[str]) -> LoadedMo
         citation="",
         declared=declared.given(),
     )
-    return _loaded(checkpoint, assembly, reason, declared)
+    return _trace_cuts(checkpoint, assembly, recognised.reason)
 
 
-def _from_card(card: Card, declared: Declared, trust: Sequence[str]) -> LoadedModel:
+def _from_card(card: CheckpointCard, declared: Declared, trust: Sequence[str]) -> LoadedModel:
     weights = card.weights
     if weights is None:
         # Its seed tells all: nothing that could be declared would change a random network.
         assembly = assemble_untrained(card.architecture, card.seed or 0)
         digest = sha256_of_tensors(assembly.module.state_dict())
-        return _described(card, assembly, digest, Declared())
+        return _model_of_card(card, assembly, digest, Declared())
     if card.preprocessing is not None and declared.image_size is not None:
         card = replace(card, preprocessing=at_size(card.preprocessing, declared.image_size))
-    card = replace(card, name=_named(card.name, declared))
+    card = replace(card, name=_name_with_choices(card.name, declared))
     declared = declared.over(card.declared)
     contents = read_contents(weights, trust=trust)
     digest = sha256_of_file(weights)
@@ -134,16 +142,17 @@ def _from_card(card: Card, declared: Declared, trust: Sequence[str]) -> LoadedMo
             hint="Fetch the weights again, or mend the card.",
         )
     asked = declared.over(Declared(family=card.family, image_size=_crop(card.preprocessing)))
-    family, _, assembly = assemble(contents, asked)
+    recognised = recognise(contents, asked)
+    assembly = _build(recognised, contents, asked)
     if card.preprocessing is not None:
-        notes = tuple(
-            note for note in assembly.notes if note not in (own.ASSUMED, own.ASSUMED_TIMM)
-        )
+        notes = tuple(note for note in assembly.notes if note not in (ASSUMED, ASSUMED_TIMM))
         assembly = replace(assembly, notes=notes)
-    return _described(replace(card, family=family), assembly, digest, declared)
+    return _model_of_card(replace(card, family=recognised.family), assembly, digest, declared)
 
 
-def _described(card: Card, assembly: Assembly, digest: str, declared: Declared) -> LoadedModel:
+def _model_of_card(
+    card: CheckpointCard, assembly: Assembly, digest: str, declared: Declared
+) -> LoadedModel:
     checkpoint = Checkpoint(
         name=card.name,
         family=card.family,
@@ -158,102 +167,30 @@ def _described(card: Card, assembly: Assembly, digest: str, declared: Declared) 
         description=card.description,
         declared=declared.given(),
     )
-    return _loaded(checkpoint, assembly, f"its card {card.path.name} says so", declared)
+    return _trace_cuts(checkpoint, assembly, f"its card {card.path.name} says so")
 
 
-def assemble(contents: Contents, declared: Declared) -> tuple[str, str, Assembly]:
-    """Return the family of a file's contents, why it is that family, and the network.
+def assemble(contents: Contents, declared: Declared) -> Assembly:
+    """Return the network of a file's contents: the second and third stage in one call.
 
     Args:
-        contents: Of a file.
+        contents: What a file holds.
         declared: What its weights cannot tell.
 
     Raises:
         CheckpointError: No family fits, several do, or the one that was declared does not.
     """
+    return _build(recognise(contents, declared), contents, declared)
+
+
+def _build(recognised: Recognised, contents: Contents, declared: Declared) -> Assembly:
     with torch.random.fork_rng(devices=[]):  # a network is initialised before it is filled
-        if declared.arch is not None:
-            _check_no_family(declared)
-            assembly = own.assemble(contents, declared)
-            _check_width(assembly, declared)
-            return "own", f"--arch {declared.arch}", assembly
-        _check_own(declared)
-        name, reason = recognise(contents, declared.family)
-        family = families[name]
-        _check_branch(family, declared)
-        assembly = put_together(family.parts(contents, declared), contents, declared)
-        _check_width(assembly, declared)
-        return name, reason, assembly
-
-
-def recognise(contents: Contents, wanted: str | None = None) -> tuple[str, str]:
-    """Return the name of the family that contents are of, and why.
-
-    Args:
-        contents: Of a file.
-        wanted: The only family that is to be considered; None for all.
-
-    Raises:
-        CheckpointError: No family fits, or several do.
-        UnknownNameError: There is no family of the wanted name.
-    """
-    if wanted is not None:
-        reason = families[wanted].recognise(contents)
-        if not reason:
-            raise CheckpointError(
-                f"{contents.title} is not of the family {wanted!r}: {_first_keys(contents)}.",
-                hint=f"Expected {families[wanted].layout}. Leave --family out to try all.",
-            )
-        return wanted, reason
-    found = {name: family.recognise(contents) for name, family in families.items()}
-    fitting = {name: reason for name, reason in found.items() if reason}
-    special = {n: reason for n, reason in fitting.items() if not families[n].general}
-    chosen = special or fitting
-    if len(chosen) == 1:
-        return next(iter(chosen.items()))
-    if chosen:
-        raise CheckpointError(
-            f"{contents.title} fits several families: {', '.join(chosen)}.",
-            hint=f"Choose one: --family {next(iter(chosen))}.",
-        )
-    raise CheckpointError(
-        f"{contents.title} fits no known family; {_first_keys(contents)}.",
-        hint="See `layerscope list families`, or describe the network with "
-        "--arch package.module:factory.",
-    )
-
-
-def _first_keys(contents: Contents) -> str:
-    keys = sorted(contents.tensors)
-    return f"its first keys are {', '.join(keys[:4])}" if keys else "it holds no tensors"
-
-
-def _check_branch(family: Family, declared: Declared) -> None:
-    if declared.branch is not None and declared.branch not in family.branches:
-        known = ", ".join(family.branches) or "one set of weights"
-        raise CheckpointError(
-            f"A {family.title} file has no {declared.branch} weights to choose.",
-            hint=f"It holds {known}; leave --branch out.",
-        )
-
-
-def _check_own(declared: Declared) -> None:
-    for name in ("head_from", "prefix_tokens", "map_axes"):
-        if name in declared.given():
-            raise CheckpointError(
-                f"--{name.replace('_', '-')} describes a network of your own, and none is named.",
-                hint="Name it with --arch package.module:factory, or leave the option out.",
-            )
-
-
-def _check_no_family(declared: Declared) -> None:
-    for name in ("family", "branch"):
-        # A card of such a network says that its family is "own".
-        if declared.given().get(name, "own") != "own":
-            raise CheckpointError(
-                f"--{name} {declared.given()[name]} and --arch cannot both be true of a file.",
-                hint=f"Leave --{name} out: --arch takes the file's state dict as it is.",
-            )
+        if isinstance(recognised.parts, OwnNetwork):
+            assembly = build_own(recognised.parts, contents, declared)
+        else:
+            assembly = put_together(recognised.parts, contents, declared)
+    _check_width(assembly, declared)
+    return assembly
 
 
 def _check_width(assembly: Assembly, declared: Declared) -> None:
@@ -265,12 +202,10 @@ def _check_width(assembly: Assembly, declared: Declared) -> None:
         )
 
 
-def _loaded(
-    checkpoint: Checkpoint, assembly: Assembly, reason: str, declared: Declared
-) -> LoadedModel:
+def _trace_cuts(checkpoint: Checkpoint, assembly: Assembly, reason: str) -> LoadedModel:
     assembly.module.eval()
     side = _side(checkpoint.preprocessing)
-    calls = _traced(assembly.module, side, checkpoint.name)
+    calls = _trace_network(assembly.module, side, checkpoint.name)
     points = cut_points(calls, assembly.stops)
     canonical = {stop.name for stop in assembly.stops if stop.canonical}
     return LoadedModel(
@@ -288,7 +223,7 @@ def _loaded(
     )
 
 
-def _traced(network: nn.Module, side: int, name: str) -> list[Call]:
+def _trace_network(network: nn.Module, side: int, name: str) -> list[Call]:
     try:
         return trace(network, side)
     except (RuntimeError, ValueError, AssertionError) as error:
@@ -303,7 +238,7 @@ def _stem(path: Path) -> str:
     return path.name.split(".", 1)[0] if path.name.endswith(".pth.tar") else path.stem
 
 
-def _named(name: str, declared: Declared) -> str:
+def _name_with_choices(name: str, declared: Declared) -> str:
     """Return the name with what was chosen of several networks that one file holds.
 
     What the file does not tell, such as an activation, has one right answer and is no choice.

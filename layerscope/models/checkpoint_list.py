@@ -32,7 +32,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ListedCheckpoint:
     """One checkpoint of a series."""
 
     checkpoint: str
@@ -49,7 +49,7 @@ class Member:
         return replace(model, checkpoint=replace(model.checkpoint, name=self.name))
 
 
-def members(words: Sequence[str]) -> tuple[Member, ...]:
+def listed_checkpoints(words: Sequence[str]) -> tuple[ListedCheckpoint, ...]:
     """Return the checkpoints that a user named, one by one or by patterns.
 
     Files that a pattern matches come in the order of the numbers in their names. A card beside a
@@ -61,17 +61,17 @@ def members(words: Sequence[str]) -> tuple[Member, ...]:
     Raises:
         SettingsError: A pattern matches no file.
     """
-    every = list(dict.fromkeys(word for given in words for word in _matched(given)))
+    every = list(dict.fromkeys(word for given in words for word in _match_files(given)))
     weights = {Path(word).with_suffix("") for word in every if not word.endswith(".toml")}
     once = [
         word
         for word in every
         if not (word.endswith(".toml") and Path(word).with_suffix("") in weights)
     ]
-    return tuple(Member(word, settings=_told_by_name(word)) for word in once)
+    return tuple(ListedCheckpoint(word, settings=_epoch_setting(word)) for word in once)
 
 
-def read_table(path: Path) -> tuple[Member, ...]:
+def read_table(path: Path) -> tuple[ListedCheckpoint, ...]:
     """Return the checkpoints of a table, in its order.
 
     Paths are relative to the table's folder. A cell that is empty is a setting that the checkpoint
@@ -84,11 +84,11 @@ def read_table(path: Path) -> tuple[Member, ...]:
         SettingsError: The table is missing or broken, a checkpoint is not there, or one is listed
             twice.
     """
-    lines = list(_lines(path))
+    lines = list(_read_lines(path))
     if not lines:
         raise SettingsError(f"The table {str(path)!r} lists no checkpoint.", hint=_COLUMNS)
     _require_there(path, lines)
-    found = [(number, _member(path, cells)) for number, cells in lines]
+    found = [(number, _listed_checkpoint(path, cells)) for number, cells in lines]
     for what in (CHECKPOINT, NAME):
         _require_once(path, what, [(number, getattr(it, what)) for number, it in found])
     return tuple(member for _, member in found)
@@ -107,12 +107,12 @@ def epoch_of(name: str) -> int | None:
     return told.pop() if len(told) == 1 else None
 
 
-def _told_by_name(word: str) -> dict[str, Setting]:
+def _epoch_setting(word: str) -> dict[str, Setting]:
     epoch = epoch_of(word)
     return {} if epoch is None else {EPOCH: epoch}
 
 
-def _matched(word: str) -> list[str]:
+def _match_files(word: str) -> list[str]:
     if not glob.has_magic(word) or "://" in word or Path(word).exists():
         return [word]
     # Not Path.glob, which knows no absolute patterns.
@@ -133,7 +133,7 @@ def _by_number(name: str) -> list[tuple[int, str]]:
     ]
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _read_lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the number of each line of a table, and its cells by column."""
     delimiter = _DELIMITERS.get(path.suffix.lower())
     if delimiter is None:
@@ -176,7 +176,7 @@ def _by_column(
     path: Path, number: int, header: Sequence[str], cells: Sequence[str]
 ) -> dict[str, str]:
     if len(cells) != len(header):
-        raise _wrong(
+        raise _line_error(
             path,
             number,
             f"has {len(cells)} cells for {len(header)} columns",
@@ -188,12 +188,12 @@ def _by_column(
 def _require_there(path: Path, lines: Sequence[tuple[int, Mapping[str, str]]]) -> None:
     for number, cells in lines:
         if not cells[CHECKPOINT]:
-            raise _wrong(path, number, f"names no {CHECKPOINT}", _COLUMNS)
-    lost = [(number, it[CHECKPOINT]) for number, it in lines if not _place(path, it[CHECKPOINT])]
+            raise _line_error(path, number, f"names no {CHECKPOINT}", _COLUMNS)
+    lost = [(number, it[CHECKPOINT]) for number, it in lines if not _find(path, it[CHECKPOINT])]
     if lost:
         number, word = lost[0]
         more = f"; {len(lost) - 1} more are not there" if len(lost) > 1 else ""
-        raise _wrong(
+        raise _line_error(
             path,
             number,
             f"names {word!r}, which is neither a file nor a card{more}",
@@ -201,7 +201,7 @@ def _require_there(path: Path, lines: Sequence[tuple[int, Mapping[str, str]]]) -
         )
 
 
-def _place(path: Path, word: str) -> str:
+def _find(path: Path, word: str) -> str:
     """Return what a table's cell names, as it is loaded; nothing where it is not there."""
     if "://" in word or word in card_names():
         return word
@@ -209,14 +209,14 @@ def _place(path: Path, word: str) -> str:
     return str(beside) if beside.exists() else ""
 
 
-def _member(path: Path, cells: Mapping[str, str]) -> Member:
-    place = _place(path, cells[CHECKPOINT])
+def _listed_checkpoint(path: Path, cells: Mapping[str, str]) -> ListedCheckpoint:
+    place = _find(path, cells[CHECKPOINT])
     told = {
         name: _value(cell)
         for name, cell in cells.items()
         if name and cell and name not in (CHECKPOINT, NAME)
     }
-    return Member(place, cells.get(NAME, ""), _told_by_name(place) | told)
+    return ListedCheckpoint(place, cells.get(NAME, ""), _epoch_setting(place) | told)
 
 
 def _value(cell: str) -> Setting:
@@ -234,7 +234,7 @@ def _require_once(path: Path, what: str, values: Sequence[tuple[int, str]]) -> N
     seen: dict[str, int] = {}
     for number, value in values:
         if value and value in seen:
-            raise _wrong(
+            raise _line_error(
                 path,
                 number,
                 f"repeats the {what} {value!r} of line {seen[value]}",
@@ -243,5 +243,5 @@ def _require_once(path: Path, what: str, values: Sequence[tuple[int, str]]) -> N
         seen[value] = number
 
 
-def _wrong(path: Path, number: int, what: str, hint: str) -> SettingsError:
+def _line_error(path: Path, number: int, what: str, hint: str) -> SettingsError:
     return SettingsError(f"{str(path)!r}, line {number}, {what}.", hint=hint)

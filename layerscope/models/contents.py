@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +37,7 @@ class MissingTensorError(CheckpointError, KeyError):
         )
 
 
-class Keyed(Mapping[str, Tensor]):
+class Weights(Mapping[str, Tensor]):
     """Tensors by a name, each of which remembers the keys of the file that it came from.
 
     Args:
@@ -47,7 +47,7 @@ class Keyed(Mapping[str, Tensor]):
 
     Examples:
         >>> import torch
-        >>> weights = Keyed({"module.fc.0.weight": torch.zeros(2, 3)})
+        >>> weights = Weights({"module.fc.0.weight": torch.zeros(2, 3)})
         >>> head = weights.under("module.fc.")
         >>> list(head), head.origins["0.weight"]
         (['0.weight'], ('module.fc.0.weight',))
@@ -85,25 +85,25 @@ class Keyed(Mapping[str, Tensor]):
         """Return whether each regular expression matches the beginning of some name."""
         return all(any(re.match(pattern, name) for name in self._tensors) for pattern in patterns)
 
-    def under(self, prefix: str) -> Keyed:
+    def under(self, prefix: str) -> Weights:
         """Return the tensors whose names begin with the prefix, named without it."""
-        return self._named(
+        return self._under_names(
             {name: name.removeprefix(prefix) for name in self if name.startswith(prefix)}
         )
 
-    def within(self, prefix: str) -> Keyed:
+    def within(self, prefix: str) -> Weights:
         """Return all tensors, the prefix set before every name."""
-        return self._named({name: prefix + name for name in self})
+        return self._under_names({name: prefix + name for name in self})
 
-    def without(self, *prefixes: str) -> Keyed:
+    def without(self, *prefixes: str) -> Weights:
         """Return the tensors whose names begin with none of the prefixes."""
-        return self._named({name: name for name in self if not name.startswith(prefixes)})
+        return self._under_names({name: name for name in self if not name.startswith(prefixes)})
 
-    def only(self, *prefixes: str) -> Keyed:
+    def only(self, *prefixes: str) -> Weights:
         """Return the tensors whose names begin with one of the prefixes."""
-        return self._named({name: name for name in self if name.startswith(prefixes)})
+        return self._under_names({name: name for name in self if name.startswith(prefixes)})
 
-    def renamed(self, rules: Rules) -> Keyed:
+    def renamed(self, rules: Rules) -> Weights:
         """Return all tensors, each renamed by the first rule whose pattern is found in its name.
 
         Raises:
@@ -117,27 +117,27 @@ class Keyed(Mapping[str, Tensor]):
                 f"Two tensors of the file stand for {twice}.",
                 hint="The file mixes two layouts; save the state dict of one network alone.",
             )
-        return self._named(names)
+        return self._under_names(names)
 
-    def with_tensor(self, name: str, tensor: Tensor, origins: Sequence[str]) -> Keyed:
+    def with_tensor(self, name: str, tensor: Tensor, origins: Sequence[str]) -> Weights:
         """Return all tensors and one more, made from those of the given names in this mapping."""
         sources = tuple(key for origin in origins for key in self.origins[origin])
-        return Keyed(self._tensors | {name: tensor}, self.origins | {name: sources})
+        return Weights(self._tensors | {name: tensor}, self.origins | {name: sources})
 
-    def mapped(self, pattern: str, change: Callable[[Tensor], Tensor]) -> Keyed:
+    def mapped(self, pattern: str, change: Callable[[Tensor], Tensor]) -> Weights:
         """Return all tensors, those whose names the pattern matches in full being changed."""
         tensors = {
             name: change(tensor) if re.fullmatch(pattern, name) else tensor
             for name, tensor in self._tensors.items()
         }
-        return Keyed(tensors, self.origins)
+        return Weights(tensors, self.origins)
 
-    def joined(self, other: Keyed) -> Keyed:
+    def joined(self, other: Weights) -> Weights:
         """Return the tensors of both; a name that both have is the other's."""
-        return Keyed(self._tensors | other._tensors, self.origins | other.origins)
+        return Weights(self._tensors | other._tensors, self.origins | other.origins)
 
-    def _named(self, names: Mapping[str, str]) -> Keyed:
-        return Keyed(
+    def _under_names(self, names: Mapping[str, str]) -> Weights:
+        return Weights(
             {new: self._tensors[old] for old, new in names.items()},
             {new: self.origins[old] for old, new in names.items()},
         )
@@ -182,14 +182,14 @@ class Contents:
             found = found[name]
         return found
 
-    def table(self, *path: str) -> Keyed:
+    def table(self, *path: str) -> Weights:
         """Return the tensors below a path of names, as they are called there; perhaps none."""
         found = self.value(*path) if path else self.root
         if not isinstance(found, Mapping):
-            return Keyed()
+            return Weights()
         prefix = "".join(name + SEPARATOR for name in path)
         below = dict(_tensors_below(found, ""))
-        return Keyed(below, {name: (prefix + name,) for name in below})
+        return Weights(below, {name: (prefix + name,) for name in below})
 
     @cached_property
     def path(self) -> tuple[str, ...]:
@@ -202,29 +202,36 @@ class Contents:
         return ()
 
     @cached_property
-    def raw(self) -> Keyed:
+    def raw(self) -> Weights:
         """The state dict as it lies in its usual container, wrappers' prefixes and all."""
         table = self.table(*self.path)
-        return Keyed(
+        return Weights(
             {name: tensor for name, tensor in table.items() if SEPARATOR not in name},
             table.origins,
         )
 
     @cached_property
-    def state_dict(self) -> Keyed:
+    def state_dict(self) -> Weights:
         """The state dict out of its usual container, without prefixes that all keys share."""
         return unwrapped(self.raw)
 
 
-def unwrapped(table: Keyed, wrappers: Sequence[str] = WRAPPERS) -> Keyed:
+def unwrapped(
+    table: Weights, wrappers: Sequence[str] = WRAPPERS, wanted: Collection[str] = ()
+) -> Weights:
     """Return the table without wrappers' prefixes, as long as every name begins with one.
+
+    Args:
+        table: With names such as ``module.fc.weight``.
+        wrappers: The prefixes.
+        wanted: Names at which to stop, once the table has one of them.
 
     Examples:
         >>> import torch
-        >>> list(unwrapped(Keyed({"module._orig_mod.fc.weight": torch.zeros(1)})))
+        >>> list(unwrapped(Weights({"module._orig_mod.fc.weight": torch.zeros(1)})))
         ['fc.weight']
     """
-    while table:
+    while table and not any(name in wanted for name in table):
         shared = [w for w in wrappers if all(name.startswith(w) for name in table)]
         if not shared:
             break

@@ -31,7 +31,7 @@ class Stop:
     tokens: int | None = None
     """Where the output is tokens (b, n, d): how many leading ones are no patches."""
     class_token: bool = True
-    """Of leading tokens: whether the first is a class token; registers alone are none."""
+    """Whether the first leading token is a class token; registers alone are none."""
     channels_last: bool = False
     """Whether a map is (b, h, w, c), as Swin's are."""
     pooling: Pooling | None = None
@@ -70,7 +70,7 @@ def trace(
     Args:
         module: The network.
         side: Height of the image to trace with, in pixels.
-        width: Of the image; its height by default.
+        width: Width of the image in pixels; its height by default.
         whole: Whether a forward that fails is an error; otherwise its calls up to there are
             returned, as with images of a size that some layer does not take.
     """
@@ -124,7 +124,7 @@ def cut_points(calls: Sequence[Call], stops: Sequence[Stop]) -> tuple[CutPoint, 
             hint="Its family declares a cut point that the forward pass does not reach.",
         )
     ordered = sorted(stops, key=lambda stop: by_module[stop.module][0])
-    return numbered([_cut_point(stop, by_module[stop.module][1]) for stop in ordered])
+    return numbered([cut_point(stop, by_module[stop.module][1]) for stop in ordered])
 
 
 def numbered(cuts: Sequence[CutPoint]) -> tuple[CutPoint, ...]:
@@ -152,7 +152,17 @@ def layout_of(shape: tuple[int, ...], channels_last: bool = False) -> Layout:
     return layouts[len(shape)]
 
 
-def _cut_point(stop: Stop, call: Call) -> CutPoint:
+def cut_point(stop: Stop, call: Call) -> CutPoint:
+    """Return a stop as a cut point in its usual pooling, without a place among others yet.
+
+    Args:
+        stop: What is declared of it.
+        call: The traced call of its module.
+
+    Raises:
+        CheckpointError: Its output's first axis does not count images, or it is neither a vector,
+            a map nor tokens.
+    """
     if call.shape[0] != IMAGES:
         raise CheckpointError(
             f"The output of {stop.module} has shape {call.shape} for {IMAGES} images, so its first "

@@ -35,11 +35,11 @@ class Declared:
     attention_heads: int | None = None
     """Number of attention heads of a transformer."""
     stem: Stem | None = None
-    """Of a ResNet: stride 2 and max pooling, stride 1 and none, or stride 1 and max pooling."""
+    """A ResNet's stem: stride 2 and max pooling, stride 1 and none, or stride 1 and max pooling."""
     image_size: int | None = None
     """Side in pixels of the images that the network sees, where not the family's usual one."""
     width: float | None = None
-    """Of a slimmable network: the share of its channels."""
+    """The share of its channels that a slimmable network runs with."""
     batch_norm: Statistics | None = None
     """What stands in for BatchNorm statistics that the file does not hold."""
 

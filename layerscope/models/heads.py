@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Keyed
+from layerscope.models.contents import Weights
 from layerscope.models.declared import Activation
 
-Kind = Literal["linear", "weight_normed", "matrix", "norm", "layer_norm", "act", "l2"]
+OperationKind = Literal["linear", "weight_normed", "matrix", "norm", "layer_norm", "act", "l2"]
 
 _INDEX = re.compile(r"(\d+)\.")
 _AFFINE = ("linear", "weight_normed", "matrix")
@@ -26,7 +26,7 @@ _AFFINE = ("linear", "weight_normed", "matrix")
 class Operation:
     """One step of a head; made by :func:`linear`, :func:`norm` and their like."""
 
-    kind: Kind
+    kind: OperationKind
     key: str = ""
     """What the names of its tensors begin with, without the last dot."""
     act: Activation = "none"
@@ -69,7 +69,7 @@ def l2() -> Operation:
 
 
 def sequential(
-    tensors: Keyed, prefix: str, activation: Activation | None, *, last: Sequence[Operation] = ()
+    tensors: Weights, prefix: str, activation: Activation | None, *, last: Sequence[Operation] = ()
 ) -> tuple[Operation, ...]:
     """Return the operations of an ``nn.Sequential``, told from indices, shapes and gaps.
 
@@ -78,7 +78,7 @@ def sequential(
 
     Args:
         tensors: With names such as ``fc.0.weight``.
-        prefix: Of the Sequential, with its last dot: ``fc.``.
+        prefix: What the Sequential's names begin with, the last dot included: ``fc.``.
         activation: The family's, or the user's; None when nobody knows it.
         last: What follows the last layer and leaves no trace, such as an L2 norm.
 
@@ -90,7 +90,7 @@ def sequential(
     steps: list[Operation] = []
     for before, index in pairwise([-1, *indices]):
         steps += _gap(prefix, before, index, activation)
-        steps.append(_told(below, prefix, index))
+        steps.append(_operation_at(below, prefix, index))
     return (*steps, *last)
 
 
@@ -114,7 +114,7 @@ def _gap(
     return (act(activation),)
 
 
-def _told(below: Keyed, prefix: str, index: int) -> Operation:
+def _operation_at(below: Weights, prefix: str, index: int) -> Operation:
     key = f"{prefix}{index}"
     weight = below.get(f"{index}.weight")
     if weight is not None and weight.dim() == 2:
@@ -159,7 +159,7 @@ class L2Norm(nn.Module):
         return functional.normalize(rows, dim=-1)
 
 
-class Matrix(nn.Module):
+class MatrixProduct(nn.Module):
     """The product with a matrix, on the right: CLIP's projection.
 
     Args:
@@ -205,7 +205,7 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,
     "gelu": nn.GELU,
     "quick_gelu": QuickGELU,
@@ -217,10 +217,10 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 def activation_layer(name: Activation) -> type[nn.Module]:
     """Return the module class of an activation."""
-    return _ACTIVATIONS[name]
+    return ACTIVATIONS[name]
 
 
-def build(operations: Sequence[Operation], tensors: Keyed) -> tuple[Head, Keyed]:
+def build(operations: Sequence[Operation], tensors: Weights) -> tuple[Head, Weights]:
     """Return a head and its tensors under the names of the head's own state dict.
 
     A layer is the longest run of operations that ends just before the next Linear, or at the end:
@@ -233,7 +233,7 @@ def build(operations: Sequence[Operation], tensors: Keyed) -> tuple[Head, Keyed]
     Raises:
         CheckpointError: A tensor is missing, or the widths of two layers do not fit.
     """
-    head, weights = Head(), Keyed()
+    head, weights = Head(), Weights()
     names: list[str] = []
     number = 0
     for operation in operations:
@@ -257,7 +257,7 @@ def build(operations: Sequence[Operation], tensors: Keyed) -> tuple[Head, Keyed]
     return head, weights
 
 
-_NAMES: dict[Kind, str] = {
+_NAMES: dict[OperationKind, str] = {
     "linear": "linear",
     "weight_normed": "linear",
     "matrix": "linear",
@@ -275,12 +275,12 @@ def _fresh(name: str, taken: Sequence[str]) -> str:
     return name if name not in taken else _fresh(f"{name}_", taken)
 
 
-def _module(operation: Operation, tensors: Keyed) -> tuple[nn.Module, Keyed]:
+def _module(operation: Operation, tensors: Weights) -> tuple[nn.Module, Weights]:
     if operation.kind == "act":
-        return _ACTIVATIONS[operation.act](), Keyed()
+        return ACTIVATIONS[operation.act](), Weights()
     if operation.kind == "matrix":
         own = tensors.only(operation.key).renamed([(f"^{re.escape(operation.key)}$", "weight")])
-        return Matrix(*_shape(own, "weight", operation.key, 2)), own
+        return MatrixProduct(*_shape(own, "weight", operation.key, 2)), own
     own = tensors.under(f"{operation.key}.")
     if operation.kind == "linear":
         outputs, inputs = _shape(own, "weight", operation.key, 2)
@@ -301,7 +301,7 @@ _PARAMETRIZED = (
 )
 
 
-def _batch_norm(operation: Operation, own: Keyed) -> tuple[nn.Module, Keyed]:
+def _batch_norm(operation: Operation, own: Weights) -> tuple[nn.Module, Weights]:
     affine, tracked = "weight" in own, "running_mean" in own
     (width,) = _shape(own, "running_mean" if tracked else "weight", operation.key, 1)
     module = nn.BatchNorm1d(width, eps=operation.eps, affine=affine, track_running_stats=tracked)
@@ -311,7 +311,7 @@ def _batch_norm(operation: Operation, own: Keyed) -> tuple[nn.Module, Keyed]:
     return module, own
 
 
-def _shape(own: Keyed, name: str, key: str, dimensions: int) -> tuple[int, ...]:
+def _shape(own: Weights, name: str, key: str, dimensions: int) -> tuple[int, ...]:
     tensor = own.get(name)
     if tensor is None or tensor.dim() != dimensions:
         found = "is not there" if tensor is None else f"has shape {tuple(tensor.shape)}"
@@ -340,7 +340,7 @@ def _check_widths(head: Head) -> None:
 def _widths(module: nn.Module) -> tuple[int | None, int | None]:
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
-    if isinstance(module, Matrix):
+    if isinstance(module, MatrixProduct):
         return module.weight.shape[0], module.weight.shape[1]
     if isinstance(module, WeightNormed):
         return module.weight_v.shape[1], module.weight_v.shape[0]
@@ -349,12 +349,12 @@ def _widths(module: nn.Module) -> tuple[int | None, int | None]:
     return None, None
 
 
-def described(head: Head, outputs: Sequence[str] = ()) -> str:
+def describe_head(head: Head, outputs: Sequence[str] = ()) -> str:
     """Return one phrase about a head, such as ``3-layer MLP, 256-256-256``."""
     widths = [
         str(_widths(module)[1])
         for module in head.modules()
-        if isinstance(module, nn.Linear | Matrix | WeightNormed)
+        if isinstance(module, nn.Linear | MatrixProduct | WeightNormed)
     ]
     more = f", then {', '.join(outputs)}" if outputs else ""
     if not widths:
@@ -370,7 +370,7 @@ def mlp_head(widths: Sequence[int]) -> Head:
     are probed after their ReLU, the last has neither bias, normalisation nor activation.
 
     Args:
-        widths: Of the trunk's output and of every head layer: four numbers for three layers.
+        widths: Width of the trunk's output and of each layer: four numbers for three layers.
     """
     pairs = list(pairwise(widths))
     hidden = [

@@ -24,7 +24,7 @@ def processor_beside(contents: Contents) -> Mapping[str, Any] | None:
     """Return the settings of the image processor that lies beside a file; None without one.
 
     Args:
-        contents: Of the file.
+        contents: What the file holds.
 
     Raises:
         CheckpointError: They are no settings of an image processor.
@@ -46,7 +46,7 @@ def preprocessing_of(settings: Mapping[str, Any], usual: Preprocessing) -> Prepr
     """Return what an image processor does to an image before the network sees it.
 
     Args:
-        settings: Of the processor; what they do not tell is the usual.
+        settings: The processor's; what they do not tell is the usual.
         usual: Preprocessing of its class.
 
     Raises:

@@ -32,8 +32,8 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     unknown = [key for key in tensors if key not in wanted]
     if missing or unknown:
         raise CheckpointError(
-            f"The weights are of another architecture: {_listed('missing', missing)}; "
-            f"{_listed('unexpected', unknown)}.",
+            f"The weights are of another architecture: {_list_keys('missing', missing)}; "
+            f"{_list_keys('unexpected', unknown)}.",
             hint="Nothing was filled with random values; check that the file is the right one.",
         )
     _check_values(wanted, tensors)
@@ -63,7 +63,7 @@ def _check_values(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -
             )
 
 
-def _listed(label: str, keys: list[str]) -> str:
+def _list_keys(label: str, keys: list[str]) -> str:
     shown = ", ".join(keys[:_SHOWN]) or "none"
     more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
     return f"{label} {shown}{more}"

@@ -15,7 +15,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from layerscope.errors import CheckpointError, UnknownNameError
-from layerscope.models.assembly import Assembly, ignored_keys, origins_of, put_together
+from layerscope.models.assembly import Assembly, ignored_keys, origins_of
 from layerscope.models.axes import map_layouts, wide_shapes
 from layerscope.models.batchnorm import without_statistics
-from layerscope.models.contents import WRAPPERS, Contents, Keyed
+from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.cuts import IMAGES, Call, Stop, base_name, trace
 from layerscope.models.declared import Declared
 from layerscope.models.families import Parts
@@ -61,37 +61,65 @@ _PREFIX = ("num_prefix_tokens", "num_tokens")
 _FORMATS: dict[str, Layout] = {"NCHW": "map", "NHWC": "map-last"}
 
 
-def assemble(contents: Contents, declared: Declared) -> Assembly:
-    """Return the network that ``declared.arch`` makes, filled with the file's tensors.
+@dataclass(frozen=True)
+class OwnNetwork:
+    """A network that a user's factory made, and the file's tensors for it."""
+
+    arch: str
+    """``package.module:factory``."""
+    code: str
+    """The sha256 of the file that defines the factory, so that an edit is noticed."""
+    module: nn.Module
+    weights: Weights
+
+
+def own_parts(contents: Contents, declared: Declared) -> Parts | OwnNetwork:
+    """Return the network that ``declared.arch`` makes, with the file's tensors for it.
 
     Args:
-        contents: Of the file.
-        declared: With ``arch``, and what it needs besides.
+        contents: What the file holds.
+        declared: With ``arch``.
 
     Raises:
-        CheckpointError: The factory cannot be imported or called, the file does not fill its
-            network, the network does not run, or what an output's axes are has to be declared.
-        UnknownNameError: ``head_from`` names no module of the network.
+        CheckpointError: The factory cannot be imported or called, or the file is not of the
+            library's architecture.
     """
     arch = declared.arch or ""
     architecture = _of_library(arch)
     if architecture is not None and declared.head_from is None:
-        return _from_library(architecture, contents, declared)
-    factory = _imported(arch)
-    network = _made(arch, factory)
-    weights = _fitting(network, contents)
-    fill(network, weights)
+        return _library_parts(architecture, contents, declared)
+    factory = _import_factory(arch)
+    network = _call_factory(arch, factory)
+    weights = unwrapped(contents.raw, wanted=network.state_dict())
+    return OwnNetwork(arch, _source_sha256(factory), network, weights)
+
+
+def build_own(own: OwnNetwork, contents: Contents, declared: Declared) -> Assembly:
+    """Return a user's own network, filled with the file's tensors, with its stops.
+
+    Args:
+        own: From :func:`own_parts`.
+        contents: What the file holds.
+        declared: With ``arch``, and what it needs besides.
+
+    Raises:
+        CheckpointError: The file does not fill the network, the network does not run, or what an
+            output's axes are has to be declared.
+        UnknownNameError: ``head_from`` names no module of the network.
+    """
+    network = own.module
+    fill(network, own.weights)
     network.eval()
     preprocessing = at_size(IMAGENET, declared.image_size)
     side = preprocessing.crop or 224
-    walk = _Walk(network, _traced(network, side, arch), side, declared)
+    walk = _LayerWalk(network, _trace_network(network, side, own.arch), side, declared)
     stops = walk.stops()
-    keys = origins_of(weights)
+    keys = origins_of(own.weights)
     behind = sum(stop.part == "head" for stop in stops)
     return Assembly(
         module=network,
         stops=stops,
-        architecture={"factory": arch, "code": _digest(factory)},
+        architecture={"factory": own.arch, "code": own.code},
         head=f"{behind} layers from {declared.head_from}" if behind else "none",
         keys=keys,
         preprocessing=preprocessing,
@@ -108,12 +136,12 @@ def _of_library(arch: str) -> Architecture | None:
     return None if library is None or not name else by_name(library, name)
 
 
-def _from_library(architecture: Architecture, contents: Contents, declared: Declared) -> Assembly:
+def _library_parts(architecture: Architecture, contents: Contents, declared: Declared) -> Parts:
     """Return a network of timm or torchvision, with its usual cut points and classifier."""
-    found = zoo.network(contents.state_dict, declared, named=architecture)
+    found = zoo.find_network(contents.state_dict, declared, named=architecture)
     settings = timm.get_pretrained_cfg(architecture.name)
     of_timm = architecture.library == "timm" and settings is not None
-    parts = Parts(
+    return Parts(
         trunk=found.trunk,
         tensors=found.classifier,
         head=found.head,
@@ -121,10 +149,9 @@ def _from_library(architecture: Architecture, contents: Contents, declared: Decl
         preprocessing=of_configuration(settings.to_dict()) if of_timm else IMAGENET,
         notes=(ASSUMED_TIMM if of_timm else ASSUMED,),
     )
-    return put_together(parts, contents, declared)
 
 
-def _imported(arch: str) -> Callable[[], Any]:
+def _import_factory(arch: str) -> Callable[[], Any]:
     module, _, name = arch.partition(":")
     if not (module and name):
         raise CheckpointError(
@@ -162,7 +189,7 @@ def _here() -> Iterator[None]:
         sys.path.remove(here)
 
 
-def _made(arch: str, factory: Callable[[], Any]) -> nn.Module:
+def _call_factory(arch: str, factory: Callable[[], Any]) -> nn.Module:
     try:
         with _here():
             network = factory()
@@ -179,8 +206,8 @@ def _made(arch: str, factory: Callable[[], Any]) -> nn.Module:
     return network
 
 
-def _digest(factory: Callable[[], Any]) -> str:
-    """Return the sha256 of the file that defines the factory, so that an edit is noticed."""
+def _source_sha256(factory: Callable[[], Any]) -> str:
+    """Return the sha256 of the file that defines the factory; an empty string without one."""
     try:
         source = inspect.getsourcefile(factory)
     except TypeError:
@@ -188,19 +215,7 @@ def _digest(factory: Callable[[], Any]) -> str:
     return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
 
 
-def _fitting(network: nn.Module, contents: Contents) -> Keyed:
-    """Return the state dict, without as many shared prefixes as the network's own keys need."""
-    wanted = set(network.state_dict())
-    table = contents.raw
-    while table and not wanted & set(table):
-        shared = [w for w in WRAPPERS if all(name.startswith(w) for name in table)]
-        if not shared:
-            break
-        table = table.under(shared[0])
-    return table
-
-
-def _traced(network: nn.Module, side: int, arch: str) -> list[Call]:
+def _trace_network(network: nn.Module, side: int, arch: str) -> list[Call]:
     try:
         return trace(network, side)
     except Exception as error:
@@ -211,7 +226,7 @@ def _traced(network: nn.Module, side: int, arch: str) -> list[Call]:
         ) from error
 
 
-class _Walk:
+class _LayerWalk:
     """The layers of a network in call order, told apart into trunk and head."""
 
     def __init__(

@@ -27,10 +27,10 @@ def poolings_of(
     """Return the poolings that an output of this layout can have, the usual one first.
 
     Args:
-        layout: Of the output.
-        prefix_tokens: Of tokens: how many leading ones are no patches; without any there is no
-            class token to take.
-        class_token: Of leading tokens: whether the first is one; registers alone are none.
+        layout: What the axes of the output are.
+        prefix_tokens: How many leading tokens are no patches; without any there is no class
+            token to take.
+        class_token: Whether the first leading token is one; registers alone are none.
     """
     known = _POOLINGS[layout]
     if layout == "tokens" and not (prefix_tokens and class_token):
@@ -44,10 +44,10 @@ def pooled_width(
     """Return the number of pooled features of an output of this shape.
 
     Args:
-        shape: Of the output, the batch first.
+        shape: Shape of the output, the batch first.
         layout: What its axes are.
         pooling: One of :func:`poolings_of`.
-        prefix_tokens: Of tokens: how many leading ones are no patches.
+        prefix_tokens: How many leading tokens are no patches.
     """
     with torch.device("meta"):
         return pool(torch.empty(shape), layout, pooling, prefix_tokens).shape[1]
@@ -66,7 +66,7 @@ def pool(output: Tensor, layout: Layout, pooling: Pooling, prefix_tokens: int = 
             ``flat:9k`` (a grid of means of about 9,000 numbers, the fixed size at which VISSL
             compares layers, Goyal et al. 2019, appendix; no finer than the map), or ``none``:
             everything, flattened.
-        prefix_tokens: Of tokens: how many leading ones are no patches.
+        prefix_tokens: How many leading tokens are no patches.
 
     Raises:
         CheckpointError: ``flat:9k`` of patches that form no square.

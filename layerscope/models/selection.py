@@ -13,7 +13,15 @@ from torch import nn
 
 from layerscope.errors import CheckpointError, UnknownNameError
 from layerscope.models.axes import like_neighbour, map_layouts
-from layerscope.models.cuts import IMAGES, Call, base_name, layout_of, numbered
+from layerscope.models.cuts import (
+    IMAGES,
+    Call,
+    Stop,
+    base_name,
+    cut_point,
+    layout_of,
+    numbered,
+)
 from layerscope.models.pooling import pooled_width, poolings_of
 from layerscope.types import CutPoint, Layout, Pooling
 
@@ -97,8 +105,8 @@ class _Selection:
             found: Sequence[CutPoint] = self._model.cuts[slice(*ends)]
         else:
             found = (
-                _fitting(self._model.cuts, pattern)
-                or _fitting(self._model.more, pattern)
+                _matching(self._model.cuts, pattern)
+                or _matching(self._model.more, pattern)
                 or [self._point(call) for call in self._calls(pattern)]
             )
         if not found:
@@ -126,24 +134,18 @@ class _Selection:
             return self._known[call.module]
         near = self._neighbour(call)
         if call.shape[0] != IMAGES:
-            raise _unknown(call, "its first axis does not count the images")
+            raise _no_cut_error(call, "its first axis does not count the images")
         layout, prefix = self._layout(call, near)
-        possible = poolings_of(layout, prefix, near.class_token)
-        pooling = (
-            near.pooling if layout == near.layout and near.pooling in possible else possible[0]
+        stop = Stop(
+            self._short[call.module],
+            call.module,
+            near.part,
+            prefix,
+            near.class_token,
+            channels_last=layout == "map-last",
+            pooling=near.pooling if layout == near.layout else None,
         )
-        return CutPoint(
-            index=0,
-            name=self._short[call.module],
-            module=call.module,
-            part=near.part,
-            width=pooled_width(call.shape, layout, pooling, prefix),
-            pooling=pooling,
-            depth=0.0,
-            layout=layout,
-            prefix_tokens=prefix,
-            class_token=near.class_token,
-        )
+        return cut_point(stop, call)
 
     def _neighbour(self, call: Call) -> CutPoint:
         """Return the innermost cut point around a call, else the last before, else the first."""
@@ -168,7 +170,7 @@ class _Selection:
         layout = like_neighbour(shape, self._shape(near), near.layout)
         layout = layout or self._maps.get(call.module)
         if layout is None or (near.layout == "tokens" and not self._is_certain(call)):
-            raise _unknown(call, "it is not told which axes are height and width")
+            raise _no_cut_error(call, "it is not told which axes are height and width")
         return layout, 0
 
     def _is_certain(self, call: Call) -> bool:
@@ -186,7 +188,7 @@ class _Selection:
                 return near.prefix_tokens
             if difference == near.prefix_tokens:
                 return 0
-        raise _unknown(call, "it is not told which of its tokens are patches")
+        raise _no_cut_error(call, "it is not told which of its tokens are patches")
 
     def pooled(
         self, chosen: Sequence[CutPoint], poolings: Sequence[Pooling]
@@ -195,8 +197,8 @@ class _Selection:
         for pooling in poolings:
             if not any(pooling in _possible(cut) for cut in chosen):
                 raise CheckpointError(
-                    f"The pooling {pooling!r} fits none of the chosen cuts: {_kinds(chosen)}.",
-                    hint=f"They can be pooled by {_listed(chosen)}; a vector needs none.",
+                    f"The pooling {pooling!r} fits none of the chosen cuts: {_list_kinds(chosen)}.",
+                    hint=f"They can be pooled by {_list_poolings(chosen)}; a vector needs none.",
                 )
         return tuple(cut for point in chosen for cut in self._in_each(point, poolings))
 
@@ -221,7 +223,7 @@ class _Selection:
         return size == (1, 1)
 
 
-def _fitting(cuts: Sequence[CutPoint], pattern: str) -> list[CutPoint]:
+def _matching(cuts: Sequence[CutPoint], pattern: str) -> list[CutPoint]:
     return [cut for cut in cuts if fnmatch.fnmatchcase(cut.name, pattern)]
 
 
@@ -229,11 +231,11 @@ def _possible(cut: CutPoint) -> tuple[Pooling, ...]:
     return poolings_of(cut.layout, cut.prefix_tokens, cut.class_token)
 
 
-def _listed(cuts: Sequence[CutPoint]) -> str:
+def _list_poolings(cuts: Sequence[CutPoint]) -> str:
     return ", ".join(dict.fromkeys(pooling for cut in cuts for pooling in _possible(cut)))
 
 
-def _kinds(cuts: Sequence[CutPoint]) -> str:
+def _list_kinds(cuts: Sequence[CutPoint]) -> str:
     by_kind: dict[str, list[str]] = {}
     for cut in cuts:
         by_kind.setdefault(_kind(cut), []).append(cut.name)
@@ -249,7 +251,7 @@ def _kind(cut: CutPoint) -> str:
     return "tokens" if "cls" in _possible(cut) else "tokens without a class token"
 
 
-def _unknown(call: Call, why: str) -> CheckpointError:
+def _no_cut_error(call: Call, why: str) -> CheckpointError:
     return CheckpointError(
         f"{call.module} cannot be a cut: its output has shape {call.shape}, and {why}.",
         hint="Choose another module with --cuts; `layerscope cuts` lists the usual ones.",

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from layerscope.errors import CheckpointError, LayerScopeError
 from layerscope.models.assembly import UNEXPLAINED, Assembly
-from layerscope.models.checkpoint import assemble, recognise
+from layerscope.models.checkpoint import assemble
 from layerscope.models.contents import Contents
 from layerscope.models.cuts import cut_points, trace
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Family, families
+from layerscope.models.recognition import recognise_family
 from layerscope.models.taps import Taps
 from layerscope.testing.findings import collect, described, missing
 from layerscope.types import CutPoint
@@ -66,10 +67,10 @@ def _findings(name: str, example: FamilyExample) -> Iterator[str]:
     contents = Contents(example.contents, f"the example of {name}", example.beside)
     declared = replace(example.declared, family=name)
     try:
-        found, _ = recognise(contents)
+        found, _ = recognise_family(contents)
         if found != name:
             yield f"The example is taken for {found}."
-        assembly = assemble(contents, declared)[2]
+        assembly = assemble(contents, declared)
     except LayerScopeError as error:
         yield f"The example does not load: {error}"
         return
@@ -243,7 +244,7 @@ def _branches(
 ) -> Iterator[str]:
     for branch in families[name].branches[1:]:
         try:
-            other = assemble(contents, replace(declared, branch=branch, width=None))[2]
+            other = assemble(contents, replace(declared, branch=branch, width=None))
         except CheckpointError as error:
             if held is None or branch in held:
                 yield f"Its {branch} branch does not load: {error}"

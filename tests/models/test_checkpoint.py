@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from layerscope.errors import CheckpointError, UnknownNameError
 from layerscope.models import load, untrained
-from layerscope.models.contents import Keyed
+from layerscope.models.contents import Weights
 from layerscope.models.declared import Declared
 from layerscope.models.trunks.resnet import trunk_from_shapes
 
@@ -169,7 +169,7 @@ def test_nothing_is_ever_filled_with_random_values(tmp_path, change):
     ],
 )
 def test_a_first_block_that_tells_no_width_is_refused(key, value, message):
-    shapes = Keyed(torchvision.models.resnet50().state_dict() | {key: value}).shapes
+    shapes = Weights(torchvision.models.resnet50().state_dict() | {key: value}).shapes
     with pytest.raises(CheckpointError, match=message):
         trunk_from_shapes(shapes)
 

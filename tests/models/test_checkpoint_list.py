@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 
 from layerscope.errors import SettingsError
-from layerscope.models.checkpoint_list import Member, epoch_of, members, read_table
+from layerscope.models.checkpoint_list import (
+    ListedCheckpoint,
+    epoch_of,
+    listed_checkpoints,
+    read_table,
+)
 
 
 @pytest.fixture
@@ -49,7 +54,7 @@ def test_an_epoch_is_told_by_the_word_alone(name, epoch):
 
 
 def test_a_pattern_gives_its_files_in_the_order_of_their_numbers(runs):
-    found = members(["runs/epoch_*.pth"])
+    found = listed_checkpoints(["runs/epoch_*.pth"])
     assert words(found) == ["epoch_1.pth", "epoch_2.pth", "epoch_10.pth"]
     assert [member.settings for member in found] == [{"epoch": n} for n in (1, 2, 10)]
 
@@ -57,27 +62,27 @@ def test_a_pattern_gives_its_files_in_the_order_of_their_numbers(runs):
 def test_the_shell_may_expand_a_pattern_as_well(runs):
     expanded = [str(path) for path in sorted(runs.glob("*"))]
     assert expanded[1].endswith("epoch_10.pth")  # the shell's order, which is kept
-    assert words(members(expanded)) == [Path(word).name for word in expanded]
-    assert members(["runs/epoch_1.pth", "runs/*"]) == members(["runs/*"])
+    assert words(listed_checkpoints(expanded)) == [Path(word).name for word in expanded]
+    assert listed_checkpoints(["runs/epoch_1.pth", "runs/*"]) == listed_checkpoints(["runs/*"])
 
 
 def test_a_card_beside_its_weights_counts_once(runs):
     (runs / "epoch_2.toml").touch()
     (runs / "random.toml").touch()
     names = ["epoch_1.pth", "epoch_2.pth", "epoch_10.pth", "random.toml"]
-    assert words(members(["runs/*"])) == names
-    assert words(members(["runs/epoch_2.toml"])) == ["epoch_2.toml"]
+    assert words(listed_checkpoints(["runs/*"])) == names
+    assert words(listed_checkpoints(["runs/epoch_2.toml"])) == ["epoch_2.toml"]
 
 
 def test_names_and_addresses_are_no_patterns(runs):
     (runs / "odd[1].pth").touch()
     given = ["simclr-objects3d", "hf://owner/repo/[a]*.bin", "runs/odd[1].pth", "runs/gone.pth"]
-    assert [member.checkpoint for member in members(given)] == given
+    assert [member.checkpoint for member in listed_checkpoints(given)] == given
 
 
 def test_a_pattern_without_a_file_is_an_error(runs):
     with pytest.raises(SettingsError, match=r"No file matches 'runs/step_\*.pth'"):
-        members(["runs/epoch_1.pth", "runs/step_*.pth"])
+        listed_checkpoints(["runs/epoch_1.pth", "runs/step_*.pth"])
 
 
 def test_a_table_tells_settings_as_numbers_and_words(runs):
@@ -89,14 +94,14 @@ def test_a_table_tells_settings_as_numbers_and_words(runs):
         "simclr-objects3d,,,,,,\n"
     )
     first, second, card = read_table(path)
-    assert first == Member(
+    assert first == ListedCheckpoint(
         "runs/epoch_1.pth",
         "first",
         {"epoch": 1, "lr": 0.001, "batch": 256, "method": "SimCLR", "note": "1_0"},
     )
     assert isinstance(first.settings["batch"], int)
     assert second.settings == {"lr": 0.3, "batch": -1, "method": "BYOL", "epoch": 7, "note": "inf"}
-    assert card == Member("simclr-objects3d")
+    assert card == ListedCheckpoint("simclr-objects3d")
 
 
 def test_paths_are_those_beside_the_table(runs, monkeypatch, tmp_path):

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
 from layerscope.models.heads import Operation
+from layerscope.models.parallel_heads import ParallelHead
 from layerscope.models.preprocessing import IMAGENET
-from layerscope.models.side_by_side import Share
 from layerscope.models.trunks import Trunk
 from layerscope.registry import Registry
 from layerscope.types import Preprocessing
@@ -22,10 +22,10 @@ class Parts:
     """What a family makes of a file: its trunk, and the operations behind it."""
 
     trunk: Trunk
-    tensors: Keyed = field(default_factory=Keyed)
+    tensors: Weights = field(default_factory=Weights)
     """Those that the operations below name."""
     head: Sequence[Operation] = ()
-    shares: Mapping[str, Share] = field(default_factory=dict)
+    parallel: Mapping[str, ParallelHead] = field(default_factory=dict)
     """Instead of ``head``: several heads side by side, by name, each with a share of the trunk's
     representation."""
     predictor: Sequence[Operation] = ()
@@ -44,7 +44,7 @@ class Parts:
 
 
 class Family(Protocol):
-    """How one kind of checkpoint is recognised and taken apart."""
+    """How one kind of checkpoint is recognised and taken apart; what is usual is inherited."""
 
     name: str
     title: str
@@ -53,10 +53,10 @@ class Family(Protocol):
     """One phrase: containers and prefixes, ``state_dict``, ``module.encoder_q.``."""
     source: str
     """Where the layout is written down: repository and file."""
-    branches: tuple[Branch, ...]
+    branches: tuple[Branch, ...] = ()
     """Which weights the file holds, the family's usual ones first; empty where there is a choice
     of one."""
-    general: bool
+    general: bool = False
     """Whether it stands back where a more specific family fits as well."""
 
     def recognise(self, contents: Contents) -> str:
@@ -79,7 +79,7 @@ def branch_of(family: Family, declared: Declared) -> Branch:
     return declared.branch or family.branches[0]
 
 
-def held(tensors: Keyed, branch: Branch) -> Keyed:
+def require_weights(tensors: Weights, branch: Branch) -> Weights:
     """Return a branch's tensors.
 
     Raises:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from layerscope.models.contents import Contents
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from dataclasses import replace
+
+from layerscope.models.contents import Contents, Weights
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import sequential
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _TABLES = ("backbone.", "projector.", "bn.")
 
 
-class BarlowTwins:
+class BarlowTwins(Family):
     """The full checkpoints of facebookresearch/barlowtwins; its bare trunks are torchvision's."""
 
     name = "barlow-twins"
     title = "Barlow Twins"
     layout = "model: module.backbone., module.projector.{0,1,3,4,6}, module.bn."
     source = "facebookresearch/barlowtwins main.py, evaluate.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         found = (r"backbone\.conv1\.weight$", r"projector\.0\.weight$", r"bn\.running_mean$")
         if not weights.has(*found) or weights.without(*_TABLES):
@@ -33,16 +32,24 @@ class BarlowTwins:
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
         """Return the trunk and the projector."""
-        weights = contents.state_dict
-        projector = weights.only("projector.")
-        return Parts(
-            trunk=build_trunk(weights.under("backbone."), Known(), declared),
-            tensors=projector,
-            head=sequential(projector, "projector.", declared.head_act or "relu"),
-            ignored={
-                r"(.*[/.])?bn\.": "affine-free BatchNorm of the loss, behind the projector's output"
-            },
-        )
+        parts = backbone_and_projector(contents.state_dict, declared)
+        reason = "affine-free BatchNorm of the loss, behind the projector's output"
+        return replace(parts, ignored={r"(.*[/.])?bn\.": reason})
+
+
+def backbone_and_projector(weights: Weights, declared: Declared) -> Parts:
+    """Return the parts of a ResNet called ``backbone`` and an MLP called ``projector``.
+
+    Args:
+        weights: A state dict.
+        declared: What the user declared.
+    """
+    projector = weights.only("projector.")
+    return Parts(
+        trunk=build_trunk(weights.under("backbone."), TrunkFacts(), declared),
+        tensors=projector,
+        head=sequential(projector, "projector.", declared.head_act or "relu"),
+    )
 
 
 families.add(BarlowTwins.name, BarlowTwins())

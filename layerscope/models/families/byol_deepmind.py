@@ -6,12 +6,12 @@ from timm.layers import Conv2dSame
 from timm.layers.pool2d_same import MaxPool2dSame
 from torch import nn
 
-from layerscope.models.contents import Contents, Keyed
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.contents import Contents, Weights
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
-from layerscope.models.trunks import Known, build_trunk, resnet
+from layerscope.models.trunks import TrunkFacts, build_trunk, resnet
 
 _CLASSIFIER = "fc is the classifier that was trained beside BYOL; it is no head."
 _PADDING = (
@@ -19,7 +19,7 @@ _PADDING = (
 )
 
 
-class BYOLDeepMind:
+class BYOLDeepMind(Family):
     """DeepMind's ResNets of BYOL, converted from their pickles; projector and predictor are lost.
 
     The converters walk through Haiku's parameters first and through its statistics afterwards.
@@ -30,11 +30,8 @@ class BYOLDeepMind:
     title = "BYOL (DeepMind, converted)"
     layout = "conv1., layer1. to layer4., [fc.], all running statistics behind all weights"
     source = "chigur/byol-convert convert.py, resnet.py; deepmind-research byol"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         if resnet.fits(weights.without("fc.").shapes) and statistics_last(weights):
             return "torchvision's names, all running statistics behind all weights"
@@ -43,8 +40,8 @@ class BYOLDeepMind:
     def parts(self, contents: Contents, declared: Declared) -> Parts:
         """Return the trunk with TensorFlow's padding, and the classifier that read it."""
         weights = contents.state_dict
-        trunk = build_trunk(weights.without("fc."), Known(stem="imagenet"), declared)
-        pad_as_tensorflow(trunk.module)
+        trunk = build_trunk(weights.without("fc."), TrunkFacts(stem="imagenet"), declared)
+        _pad_as_tensorflow(trunk.module)
         classifier = weights.only("fc.")
         return Parts(
             trunk=trunk,
@@ -55,14 +52,14 @@ class BYOLDeepMind:
         )
 
 
-def statistics_last(weights: Keyed) -> bool:
+def statistics_last(weights: Weights) -> bool:
     """Return whether every running statistic comes behind every weight, and none is counted."""
     running = [name.rpartition(".")[2].startswith("running_") for name in weights]
     first = running.index(True) if True in running else 0
     return first > 0 and all(running[first:]) and not weights.has(r".*num_batches_tracked$")
 
 
-def pad_as_tensorflow(network: nn.Module) -> None:
+def _pad_as_tensorflow(network: nn.Module) -> None:
     """Give every strided convolution and pooling of a ResNet TensorFlow's ``SAME`` padding.
 
     With stride 1 and odd kernels both paddings are the same.

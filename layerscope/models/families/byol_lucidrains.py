@@ -5,28 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed, unwrapped
+from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, branch_of, families, held
+from layerscope.models.families import Family, Parts, branch_of, families, require_weights
 from layerscope.models.heads import Operation, linear, norm, sequential
-from layerscope.models.trunks import Known, build_trunk, resnet
+from layerscope.models.trunks import TrunkFacts, build_trunk, resnet
 
 _ENCODERS: dict[Branch, str] = {"online": "online_encoder.", "momentum": "target_encoder."}
 _SIMPLICIAL = "projector.0.0.weight"
 
 
-class BYOLLucidrains:
+class BYOLLucidrains(Family):
     """The state dicts of lucidrains/byol-pytorch's ``BYOL`` around a torchvision ResNet."""
 
     name = "byol-lucidrains"
     title = "BYOL (lucidrains)"
     layout = "[learner.]net., online_encoder.net., online_encoder.projector., target_encoder."
     source = "lucidrains/byol-pytorch byol_pytorch/byol_pytorch.py, examples/lightning"
-    branches: tuple[Branch, ...] = ("online", "momentum")
-    general = False
+    branches = ("online", "momentum")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         if _weights(contents).has(
             r"online_encoder\.net\.", r"online_encoder\.projector\.", r"online_predictor\."
         ):
@@ -37,7 +35,7 @@ class BYOLLucidrains:
         """Return the trunk, the projector and, of the online encoder, the predictor."""
         branch = branch_of(self, declared)
         weights = _weights(contents)
-        encoder = held(weights.under(_ENCODERS[branch]), branch)
+        encoder = require_weights(weights.under(_ENCODERS[branch]), branch)
         simplicial = _SIMPLICIAL in encoder
         classifier, head = _head(encoder, declared.head_act or "relu")
         behind = encoder.only("projector.", *(["net.fc."] if classifier else []))
@@ -48,7 +46,7 @@ class BYOLLucidrains:
             behind = behind.joined(weights.only("online_predictor."))
             predictor = _mlp(behind, "online_predictor.", declared.head_act or "relu")
         return Parts(
-            trunk=build_trunk(_network(encoder), Known(), declared),
+            trunk=build_trunk(_network(encoder), TrunkFacts(), declared),
             tensors=behind,
             head=head,
             predictor=predictor,
@@ -75,11 +73,11 @@ _NOTE = (
 )
 
 
-def _weights(contents: Contents) -> Keyed:
+def _weights(contents: Contents) -> Weights:
     return unwrapped(contents.state_dict, ("learner.",))
 
 
-def _network(encoder: Keyed) -> Keyed:
+def _network(encoder: Weights) -> Weights:
     network = encoder.under("net.").without("fc.")
     if not resnet.fits(network.shapes):
         raise CheckpointError(
@@ -90,7 +88,7 @@ def _network(encoder: Keyed) -> Keyed:
     return network
 
 
-def _head(encoder: Keyed, activation: Activation) -> tuple[bool, Sequence[Operation]]:
+def _head(encoder: Weights, activation: Activation) -> tuple[bool, Sequence[Operation]]:
     """Return whether the head begins with the network's own classifier, and its operations."""
     if _SIMPLICIAL in encoder:
         projector: Sequence[Operation] = (linear("projector.0.0"), norm("projector.0.1"))
@@ -110,7 +108,7 @@ def _head(encoder: Keyed, activation: Activation) -> tuple[bool, Sequence[Operat
     return False, projector
 
 
-def _mlp(tensors: Keyed, prefix: str, activation: Activation) -> Sequence[Operation]:
+def _mlp(tensors: Weights, prefix: str, activation: Activation) -> Sequence[Operation]:
     inner = f"{prefix}net." if f"{prefix}net.0.weight" in tensors else prefix
     return sequential(tensors, inner, activation)
 

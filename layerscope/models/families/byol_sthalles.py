@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from layerscope.models.contents import Contents, unwrapped
 from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, branch_of, families, held
+from layerscope.models.families import Family, Parts, branch_of, families, require_weights
 from layerscope.models.families.byol_yaox12 import CHILDREN
 from layerscope.models.heads import sequential
 from layerscope.models.preprocessing import UNNORMALISED
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _TABLES: dict[Branch, str] = {
     "online": "online_network_state_dict",
@@ -18,18 +18,16 @@ _TABLES: dict[Branch, str] = {
 }
 
 
-class BYOLSthalles:
+class BYOLSthalles(Family):
     """The checkpoints of sthalles/PyTorch-BYOL."""
 
     name = "byol-sthalles"
     title = "BYOL (sthalles)"
     layout = "online_network_state_dict, target_network_state_dict: encoder.0., projetion.net."
     source = "sthalles/PyTorch-BYOL models/resnet_base_network.py, trainer.py"
-    branches: tuple[Branch, ...] = ("online", "momentum")
-    general = False
+    branches = ("online", "momentum")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         online = unwrapped(contents.table(_TABLES["online"]))
         if online.has(r"encoder\.0\.weight$", r"projetion\.net\.0\.weight$"):
             return "online_network_state_dict with encoder and projetion.net"
@@ -38,11 +36,11 @@ class BYOLSthalles:
     def parts(self, contents: Contents, declared: Declared) -> Parts:
         """Return the trunk and the two-layer head of the chosen network."""
         branch = branch_of(self, declared)
-        network = held(unwrapped(contents.table(_TABLES[branch])), branch)
+        network = require_weights(unwrapped(contents.table(_TABLES[branch])), branch)
         head = network.only("projetion.")
         return Parts(
             trunk=build_trunk(
-                network.under("encoder.").renamed(CHILDREN), Known(stem="imagenet"), declared
+                network.under("encoder.").renamed(CHILDREN), TrunkFacts(stem="imagenet"), declared
             ),
             tensors=head,
             head=sequential(head, "projetion.net.", declared.head_act or "relu"),

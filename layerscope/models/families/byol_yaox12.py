@@ -6,11 +6,11 @@ import torch
 import torchvision
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed, unwrapped
+from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, branch_of, families, held
+from layerscope.models.families import Family, Parts, branch_of, families, require_weights
 from layerscope.models.heads import Operation, act, linear, norm
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 CHILDREN = (  # torchvision's children: conv1, bn1, relu, maxpool, layer1 to layer4
     (r"^0\.", "conv1."),
@@ -27,18 +27,16 @@ _MLP = (
 )
 
 
-class BYOLYaox12:
+class BYOLYaox12(Family):
     """The checkpoints of yaox12/BYOL-PyTorch."""
 
     name = "byol-yaox12"
     title = "BYOL (yaox12)"
     layout = "model: online_network.encoder.0., online_network.projetion.; or online_backbone, …"
     source = "yaox12/BYOL-PyTorch model/basic_modules.py, utils/load_and_convert.py"
-    branches: tuple[Branch, ...] = ("online", "momentum")
-    general = False
+    branches = ("online", "momentum")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         if contents.state_dict.has(
             r"online_network\.encoder\.0\.weight$", r"online_network\.projetion\.l1\.weight$"
         ):
@@ -56,7 +54,7 @@ class BYOLYaox12:
             trunk, tensors = _saved(contents.state_dict, branch)
         activation = declared.head_act or "relu"
         return Parts(
-            trunk=build_trunk(trunk, Known(stem="imagenet"), declared),
+            trunk=build_trunk(trunk, TrunkFacts(stem="imagenet"), declared),
             tensors=tensors,
             head=_mlp("projection", activation),
             predictor=_mlp("predictor", activation) if branch == "online" else (),
@@ -68,25 +66,25 @@ class BYOLYaox12:
         )
 
 
-def _saved(weights: Keyed, branch: Branch) -> tuple[Keyed, Keyed]:
-    network = held(weights.under(_NETWORKS[branch]), branch)
+def _saved(weights: Weights, branch: Branch) -> tuple[Weights, Weights]:
+    network = require_weights(weights.under(_NETWORKS[branch]), branch)
     behind = network.under("projetion.").within("projection.")
     if branch == "online":
         behind = behind.joined(weights.under("predictor.predictor.").within("predictor."))
     return network.under("encoder.").renamed(CHILDREN), behind
 
 
-def _released(contents: Contents, branch: Branch) -> tuple[Keyed, Keyed]:
+def _released(contents: Contents, branch: Branch) -> tuple[Weights, Weights]:
     """Return the release's modules, whose tensors have older names in the usual order."""
     prefix = _MODULES[branch]
-    backbone = held(unwrapped(contents.table(f"{prefix}backbone")), branch)
+    backbone = require_weights(unwrapped(contents.table(f"{prefix}backbone")), branch)
     behind = _in_order(contents, f"{prefix}projection", "projection.")
     if branch == "online":
         behind = behind.joined(_in_order(contents, "predictor", "predictor."))
     return _as_torchvision(backbone), behind
 
 
-def _as_torchvision(backbone: Keyed) -> Keyed:
+def _as_torchvision(backbone: Weights) -> Weights:
     """Return the backbone's tensors by torchvision's keys: of the depth with just these shapes."""
     for depth in _DEPTHS:
         with torch.device("meta"):
@@ -107,12 +105,12 @@ def _as_torchvision(backbone: Keyed) -> Keyed:
     )
 
 
-def _in_order(contents: Contents, table: str, prefix: str) -> Keyed:
+def _in_order(contents: Contents, table: str, prefix: str) -> Weights:
     names = [prefix + name for name in _MLP]
     return _renamed(unwrapped(contents.table(table)), names, table)
 
 
-def _renamed(module: Keyed, names: list[str], title: str) -> Keyed:
+def _renamed(module: Weights, names: list[str], title: str) -> Weights:
     """Return the tensors by new names in their order, of which the last parts have to agree."""
     kept = [name for name in module if not _counter(name)]
     if [_kind(name) for name in kept] != [_kind(name) for name in names]:
@@ -122,7 +120,7 @@ def _renamed(module: Keyed, names: list[str], title: str) -> Keyed:
             hint="The network is of another structure; describe it with --arch.",
         )
     new = dict(zip(kept, names, strict=True))
-    return Keyed(
+    return Weights(
         {new[name]: module[name] for name in kept},
         {new[name]: module.origins[name] for name in kept},
     )

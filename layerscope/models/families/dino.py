@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 
-from layerscope.models.contents import Contents, Keyed, unwrapped
+from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, branch_of, families, held
+from layerscope.models.families import Family, Parts, branch_of, families, require_weights
 from layerscope.models.heads import Operation, l2, linear, sequential, weight_normed
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 from layerscope.models.trunks.positions import bicubic
 
-KNOWN = Known(resample=bicubic(offset=0.1))
+KNOWN = TrunkFacts(resample=bicubic(offset=0.1))
 """DINO's transformers have one attention head every 64 features; so have iBOT's and DINOv2's."""
 
 _TABLES: dict[Branch, str] = {"momentum": "teacher", "online": "student"}
@@ -20,18 +20,16 @@ _TABLES: dict[Branch, str] = {"momentum": "teacher", "online": "student"}
 _CLASS_ATTENTION = re.compile(r"(cls_attn_blocks\.\d+\.attn\.)qkv\.(weight|bias)$")
 
 
-class DINO:
+class DINO(Family):
     """The full checkpoints of facebookresearch/dino."""
 
     name = "dino"
     title = "DINO"
     layout = "student, teacher: backbone., head.mlp., head.last_layer."
     source = "facebookresearch/dino main_dino.py, vision_transformer.py"
-    branches: tuple[Branch, ...] = ("momentum", "online")
-    general = False
+    branches = ("momentum", "online")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         if not {"student", "teacher"} <= contents.names():
             return ""
         teacher = unwrapped(contents.table("teacher"))
@@ -55,7 +53,7 @@ class DINO:
         )
 
 
-def _trunk_by_timm(backbone: Keyed) -> Keyed:
+def _trunk_by_timm(backbone: Weights) -> Weights:
     """Return the trunk's tensors by timm's names, which differ for XCiT alone.
 
     XCiT computes queries, keys and values of its class attention by one Linear, timm by three.
@@ -70,16 +68,16 @@ def _trunk_by_timm(backbone: Keyed) -> Keyed:
     return weights
 
 
-def branch_weights(contents: Contents, branch: Branch) -> Keyed:
+def branch_weights(contents: Contents, branch: Branch) -> Weights:
     """Return the student's or the teacher's weights, without wrappers' prefixes.
 
     Raises:
         CheckpointError: The file does not hold them.
     """
-    return held(unwrapped(contents.table(_TABLES[branch])), branch)
+    return require_weights(unwrapped(contents.table(_TABLES[branch])), branch)
 
 
-def projector(head: Keyed, activation: Activation) -> tuple[Operation, ...]:
+def projector(head: Weights, activation: Activation) -> tuple[Operation, ...]:
     """Return the operations of a DINO head up to its logits: an MLP and an L2 norm.
 
     Args:

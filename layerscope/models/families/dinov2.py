@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
-from layerscope.models.contents import Contents, Keyed, unwrapped
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.contents import Contents, Weights, unwrapped
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.families.dino import KNOWN, projector
-from layerscope.models.heads import weight_normed
+from layerscope.models.heads import Operation, weight_normed
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
-from layerscope.models.trunks import Known, build_trunk, vit
+from layerscope.models.trunks import TrunkFacts, build_trunk, vit
 from layerscope.models.trunks.positions import bicubic
 
 _NAMES = (
@@ -25,10 +26,10 @@ _NAMES = (
 """Blocks in chunks keep their number over all chunks, as ``blocks.<chunk>.<number>.``."""
 
 _EVALUATED = 224
-_WITH_REGISTERS = Known(resample=bicubic(antialias=True))
+_WITH_REGISTERS = TrunkFacts(resample=bicubic(antialias=True))
 
 
-class DINOv2:
+class DINOv2(Family):
     """The releases and teacher checkpoints of facebookresearch/dinov2."""
 
     name = "dinov2"
@@ -37,12 +38,9 @@ class DINOv2:
     source = (
         "facebookresearch/dinov2 models/vision_transformer.py, hub/backbones.py, train/train.py"
     )
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
-        backbone = _backbone(contents)
+        backbone, _ = split_teacher(contents)
         if {"mask_token", "pos_embed"} <= set(backbone) and backbone.has(
             r"blocks\.(\d+\.)?0\.ls1\.gamma$"
         ):
@@ -51,14 +49,12 @@ class DINOv2:
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
         """Return the trunk and, from a training's file, the class token's head."""
-        backbone = _backbone(contents).without("mask_token").renamed(_NAMES)
-        head = _teacher(contents).under("dino_head.")
+        backbone, head = split_teacher(contents)
+        backbone = backbone.without("mask_token").renamed(_NAMES)
         notes = () if head else ("DINOv2's releases hold no head; its training's files do.",)
         return Parts(
-            trunk=build_trunk(backbone, _known(backbone), declared),
-            tensors=head,
-            head=projector(head, declared.head_act or "gelu") if head else (),
-            logits={"Q": (weight_normed("last_layer"),)} if head else {},
+            trunk=build_trunk(backbone, _facts(backbone), declared),
+            **class_token_head(head, weight_normed("last_layer"), declared),
             ignored={
                 r".*\bmask_token$": "stands for the masked patches",
                 r".*\bibot_head\.": "reads masked patches, not the representation",
@@ -68,16 +64,29 @@ class DINOv2:
         )
 
 
-def _teacher(contents: Contents) -> Keyed:
-    return unwrapped(contents.table("teacher"))
+def split_teacher(contents: Contents) -> tuple[Weights, Weights]:
+    """Return a trunk's tensors and its head's: a training's teacher, or a release without head."""
+    teacher = unwrapped(contents.table("teacher"))
+    backbone = teacher.under("backbone.") if teacher else contents.state_dict
+    return backbone, teacher.under("dino_head.")
 
 
-def _backbone(contents: Contents) -> Keyed:
-    teacher = _teacher(contents)
-    return teacher.under("backbone.") if teacher else contents.state_dict
+def class_token_head(head: Weights, last: Operation, declared: Declared) -> dict[str, Any]:
+    """Return the entries of ``Parts`` for a class token's head; those of no head without one.
+
+    Args:
+        head: From :func:`split_teacher`.
+        last: What gives the logits.
+        declared: What the user declared.
+    """
+    return {
+        "tensors": head,
+        "head": projector(head, declared.head_act or "gelu") if head else (),
+        "logits": {"Q": (last,)} if head else {},
+    }
 
 
-def _known(backbone: Keyed) -> Known:
+def _facts(backbone: Weights) -> TrunkFacts:
     # Trained last at 518 pixels, the releases are evaluated at 224 as they are in its own code.
     known = _WITH_REGISTERS if "reg_token" in backbone else KNOWN
     patch = vit.outline(backbone.shapes).patch

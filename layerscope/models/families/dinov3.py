@@ -10,14 +10,14 @@ from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed, unwrapped
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
-from layerscope.models.families.dino import projector
+from layerscope.models.contents import Contents, Weights
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
+from layerscope.models.families.dinov2 import class_token_head, split_teacher
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
-from layerscope.models.trunks import Known, Trunk, build_trunk, vit
-from layerscope.models.trunks.resnet import Shapes
+from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk, vit
+from layerscope.models.trunks.trunk import Shapes
 
 _NAMES = (
     (r"^storage_tokens$", "reg_token"),
@@ -42,19 +42,16 @@ _SIDE = 224
 _BIAS = re.compile(r"(blocks\.\d+\.attn\.)qkv\.bias$")
 
 
-class DINOv3:
+class DINOv3(Family):
     """The releases and teacher checkpoints of facebookresearch/dinov3."""
 
     name = "dinov3"
     title = "DINOv3"
     layout = "cls_token, storage_tokens, rope_embed., blocks. | teacher: backbone., dino_head."
     source = "facebookresearch/dinov3 models/vision_transformer.py, models/convnext.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
-        backbone = _backbone(contents)
+        backbone, _ = split_teacher(contents)
         if backbone.has(
             r"cls_token$", r"mask_token$", r"rope_embed\.periods$", r"blocks\.0\.attn\.qkv\."
         ):
@@ -65,15 +62,12 @@ class DINOv3:
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
         """Return the trunk and, from a training's file, the class token's head."""
-        head = _teacher(contents).under("dino_head.")
+        backbone, head = split_teacher(contents)
         notes = () if head else ("DINOv3's releases hold no head; its training's files do.",)
-        backbone = _backbone(contents)
         build = _convnext if _is_convnext(backbone) else _transformer
         return Parts(
             trunk=build(backbone, declared),
-            tensors=head,
-            head=projector(head, declared.head_act or "gelu") if head else (),
-            logits={"Q": (linear("last_layer"),)} if head else {},
+            **class_token_head(head, linear("last_layer"), declared),
             ignored={
                 r".*\bmask_token$": "stands for the masked patches",
                 r".*\blocal_cls_norm\.": "normalises the class tokens of small crops",
@@ -89,24 +83,17 @@ class DINOv3:
         )
 
 
-def _teacher(contents: Contents) -> Keyed:
-    return unwrapped(contents.table("teacher"))
-
-
-def _backbone(contents: Contents) -> Keyed:
-    teacher = _teacher(contents)
-    return teacher.under("backbone.") if teacher else contents.state_dict
-
-
-def _is_convnext(backbone: Keyed) -> bool:
+def _is_convnext(backbone: Weights) -> bool:
     return backbone.has(r"downsample_layers\.0\.", r"stages\.0\.0\.dwconv\.", r"norms\.3\.")
 
 
-def _convnext(backbone: Keyed, declared: Declared) -> Trunk:
-    return build_trunk(backbone.without(_SAME_NORM).renamed(_CONVNEXT_NAMES), Known(), declared)
+def _convnext(backbone: Weights, declared: Declared) -> Trunk:
+    return build_trunk(
+        backbone.without(_SAME_NORM).renamed(_CONVNEXT_NAMES), TrunkFacts(), declared
+    )
 
 
-def _transformer(backbone: Keyed, declared: Declared) -> Trunk:
+def _transformer(backbone: Weights, declared: Declared) -> Trunk:
     weights = _with_split_biases(backbone.without(*_UNUSED).renamed(_NAMES))
     shapes = weights.shapes
     gated = "blocks.0.mlp.fc1_g.weight" in shapes
@@ -118,15 +105,7 @@ def _transformer(backbone: Keyed, declared: Declared) -> Trunk:
         weights=weights,
         stops=vit.stops(plan, "cls"),
         name=plan.name,
-        details={
-            "depth": plan.depth,
-            "width": plan.width,
-            "patch": plan.patch,
-            "attention_heads": heads,
-            "activation": "swiglu" if gated else "gelu",
-            "registers": plan.registers,
-            "positions": "rotary",
-        },
+        details={**plan.details(heads, "gelu"), "positions": "rotary"},
         notes=(
             "trunk is its class token after the final LayerNorm; blocks.* are taken before it.",
             f"Its {plan.registers} registers are left out of the mean of the patches.",
@@ -134,7 +113,7 @@ def _transformer(backbone: Keyed, declared: Declared) -> Trunk:
     )
 
 
-def _network(shapes: Shapes, plan: vit.Outline, heads: int, side: int) -> Eva:
+def _network(shapes: Shapes, plan: vit.ViTOutline, heads: int, side: int) -> Eva:
     network = Eva(
         img_size=side,
         patch_size=plan.patch,
@@ -180,7 +159,7 @@ def _attention_heads(shapes: Shapes, width: int, declared: Declared) -> int:
     return heads
 
 
-def _with_split_biases(weights: Keyed) -> Keyed:
+def _with_split_biases(weights: Weights) -> Weights:
     """Return the weights with timm's three biases for the one that the file masks in part."""
     masked = any(name.endswith(".bias_mask") for name in weights)
     for name in list(weights):
@@ -197,7 +176,7 @@ def _with_split_biases(weights: Keyed) -> Keyed:
     return weights
 
 
-def _mask(weights: Keyed, name: str, bias: Tensor) -> Tensor:
+def _mask(weights: Weights, name: str, bias: Tensor) -> Tensor:
     mask = weights.get(name)
     if mask is None or mask.shape != bias.shape:
         raise CheckpointError(

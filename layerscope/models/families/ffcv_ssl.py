@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 
-from layerscope.models.contents import Contents, Keyed
-from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.contents import Contents, Weights
+from layerscope.models.declared import Activation, Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import Operation, act, linear, norm
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _TABLES = ("net.", "projector.", "predictor.", "fc.", "bn.")
 _INDEX = re.compile(r"(\d+)\.")
 _PARAMETERS, _LOSS = "params.json", "training.loss"
 
 
-class FFCVSSL:
+class FFCVSSL(Family):
     """The checkpoints of facebookresearch/FFCV-SSL: ``model.pth`` and ``final_weights.pt``.
 
     Its validation crops the middle 224/256 of an image's shorter side and then resizes that to 224
@@ -26,11 +26,8 @@ class FFCVSSL:
     title = "FFCV-SSL"
     layout = "model: module.net., module.projector.0.0, probes"
     source = "facebookresearch/FFCV-SSL examples/train_ssl.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         if not weights.has(r"net\.(conv1|features\.0)\.weight$") or weights.without(*_TABLES):
             return ""
@@ -49,7 +46,7 @@ class FFCVSSL:
             notes.append("head.1 is the Linear at the end of net (model.fc), not the projector's.")
         loss = contents.beside.get(_PARAMETERS, {}).get(_LOSS)
         return Parts(
-            trunk=build_trunk(weights.under("net.").without("fc."), Known(), declared),
+            trunk=build_trunk(weights.under("net.").without("fc."), TrunkFacts(), declared),
             tensors=weights.only("net.fc.", "projector.", "predictor.", "fc."),
             head=head,
             predictor=_mlp(weights, "predictor.", activation),
@@ -63,7 +60,7 @@ class FFCVSSL:
         )
 
 
-def _mlp(weights: Keyed, prefix: str, activation: Activation) -> tuple[Operation, ...]:
+def _mlp(weights: Weights, prefix: str, activation: Activation) -> tuple[Operation, ...]:
     """Return the operations of numbered blocks.
 
     A block is a Sequential of Linear, BatchNorm and activation; the last one is a bare Linear, or

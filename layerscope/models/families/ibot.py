@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed, unwrapped
+from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, branch_of, families
+from layerscope.models.families import Family, Parts, branch_of, families
 from layerscope.models.families.dino import (
     KNOWN,
     branch_weights,
@@ -23,18 +23,16 @@ _IGNORED = {
 }
 
 
-class IBOT:
+class IBOT(Family):
     """The checkpoints of bytedance/ibot, whole or extracted by its script."""
 
     name = "ibot"
     title = "iBOT"
     layout = "student, teacher: backbone., head.mlp., head.last_layer., head.last_layer2."
     source = "bytedance/ibot main_ibot.py, models/head.py, extract_backbone_weights.py"
-    branches: tuple[Branch, ...] = ("momentum", "online")
-    general = False
+    branches = ("momentum", "online")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         if {"student", "teacher"} <= contents.names():
             teacher = unwrapped(contents.table("teacher"))
             if teacher.has(r"backbone\.", r"head\.mlp\.", r"head\.last_layer2\."):
@@ -69,7 +67,7 @@ class IBOT:
         return self._parts(extracted.without("head."), extracted.under("head."), declared, {})
 
     def _parts(
-        self, trunk: Keyed, head: Keyed, declared: Declared, ignored: dict[str, str]
+        self, trunk: Weights, head: Weights, declared: Declared, ignored: dict[str, str]
     ) -> Parts:
         head = head.without("last_layer2.")
         return Parts(
@@ -82,7 +80,7 @@ class IBOT:
         )
 
 
-def _extracted(contents: Contents) -> Keyed:
+def _extracted(contents: Contents) -> Weights:
     # The script shortens the trunk's keys alone; those of the student's head keep their wrapper.
     return contents.state_dict.renamed([(r"^module\.", "")])
 

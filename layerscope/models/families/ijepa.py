@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from layerscope.models.contents import Contents, unwrapped
 from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, branch_of, families, held
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.families import Family, Parts, branch_of, families, require_weights
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _TABLES: dict[Branch, str] = {"momentum": "target_encoder", "online": "encoder"}
-_KNOWN = Known(attention_heads={192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16})
+_FACTS = TrunkFacts(attention_heads={192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16})
 
 
-class IJEPA:
+class IJEPA(Family):
     """The checkpoints of facebookresearch/ijepa."""
 
     name = "ijepa"
     title = "I-JEPA"
     layout = "encoder, target_encoder: module.blocks.; predictor: module.predictor_blocks."
     source = "facebookresearch/ijepa src/train.py, src/models/vision_transformer.py"
-    branches: tuple[Branch, ...] = ("momentum", "online")
-    general = False
+    branches = ("momentum", "online")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         if not {"predictor", "target_encoder"} <= contents.names():
             return ""
         target = unwrapped(contents.table("target_encoder"))
@@ -38,10 +36,10 @@ class IJEPA:
     def parts(self, contents: Contents, declared: Declared) -> Parts:
         """Return the trunk of the chosen encoder."""
         branch = branch_of(self, declared)
-        encoder = held(unwrapped(contents.table(_TABLES[branch])), branch)
+        encoder = require_weights(unwrapped(contents.table(_TABLES[branch])), branch)
         other = _TABLES["online" if branch == "momentum" else "momentum"]
         return Parts(
-            trunk=build_trunk(encoder, _KNOWN, declared),
+            trunk=build_trunk(encoder, _FACTS, declared),
             ignored={
                 rf"{other}/": f"the weights of {other}",
                 "predictor/": "predicts masked patches from patches, not from the representation",

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from layerscope.models.contents import Contents, Keyed
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, families, held
+from layerscope.models.families import Family, Parts, families, require_weights
 from layerscope.models.heads import Operation, l2, linear, sequential, weight_normed
 from layerscope.models.preprocessing import IMAGENET
-from layerscope.models.trunks import Known, Trunk, build_trunk, vit
+from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk, vit
 
 _SEQUENTIAL = (  # torchvision's children: conv1, bn1, relu, maxpool, layer1 to layer4
     (r"^0\.", "conv1."),
@@ -86,18 +86,16 @@ _IGNORED = {
 }
 
 
-class Lightly:
+class Lightly(Family):
     """The networks of lightly-ai/lightly, saved by Lightning or as a state dict."""
 
     name = "lightly"
     title = "lightly"
     layout = "[state_dict:] backbone. (named, or children by index), projection_head.layers."
     source = "lightly-ai/lightly lightly/models/modules/heads.py, examples, benchmarks"
-    branches: tuple[Branch, ...] = ("online", "momentum")
-    general = False
+    branches = ("online", "momentum")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         naming = _naming(contents.state_dict)
         return f"{naming.online[0]} and {naming.online[1]}.layers" if naming else ""
 
@@ -108,7 +106,8 @@ class Lightly:
         branch = declared.branch or naming.usual
         backbone, name = naming.of(branch)
         trunk, small = _trunk(
-            held(weights.under(f"{backbone}.") if backbone else Keyed(), branch), declared
+            require_weights(weights.under(f"{backbone}.") if backbone else Weights(), branch),
+            declared,
         )
         behind = weights.under(f"{name}.").within("head.")
         if branch == "online":
@@ -127,7 +126,7 @@ class Lightly:
         )
 
 
-def _naming(weights: Keyed) -> Naming | None:
+def _naming(weights: Weights) -> Naming | None:
     for naming in _NAMINGS:
         pairs = [naming.online, *([naming.momentum] if naming.momentum else [])]
         if all(
@@ -138,7 +137,7 @@ def _naming(weights: Keyed) -> Naming | None:
     return None
 
 
-def _trunk(own: Keyed, declared: Declared) -> tuple[Trunk, bool]:
+def _trunk(own: Weights, declared: Declared) -> tuple[Trunk, bool]:
     """Return the trunk, and whether it is lightly's own ResNet for small images."""
     if own.has(r"(layer2|3)\.0\.shortcut\."):
         return _small_trunk(own.renamed(_SHORTCUT), declared), True
@@ -153,9 +152,9 @@ def _trunk(own: Keyed, declared: Declared) -> tuple[Trunk, bool]:
     return build_trunk(own, _stem(own, "conv1.weight"), declared), False
 
 
-def _small_trunk(own: Keyed, declared: Declared) -> Trunk:
+def _small_trunk(own: Weights, declared: Declared) -> Trunk:
     children = _one_split(own.renamed(_GENERATED))
-    trunk = build_trunk(children, Known(stem="cifar"), declared)
+    trunk = build_trunk(children, TrunkFacts(stem="cifar"), declared)
     if own.has(r"0\.weight$"):
         # The stem's ReLU is a call and no child: the Sequential of the children goes without it.
         trunk.module.relu = nn.Identity()
@@ -163,7 +162,7 @@ def _small_trunk(own: Keyed, declared: Declared) -> Trunk:
     return trunk
 
 
-def _one_split(own: Keyed) -> Keyed:
+def _one_split(own: Weights) -> Weights:
     """Average the statistics of a SplitBatchNorm over its splits, as its eval mode does."""
     for name, shape in own.shapes.items():
         owner, _, kind = name.rpartition(".")
@@ -177,11 +176,11 @@ def _one_split(own: Keyed) -> Keyed:
     return own
 
 
-def _stem(own: Keyed, name: str) -> Known:
-    return Known(stem=None if own.shapes.get(name, (0,))[-1] == 3 else "imagenet")
+def _stem(own: Weights, name: str) -> TrunkFacts:
+    return TrunkFacts(stem=None if own.shapes.get(name, (0,))[-1] == 3 else "imagenet")
 
 
-def _activation(trunk: Trunk, behind: Keyed, weights: Keyed) -> Activation | None:
+def _activation(trunk: Trunk, behind: Weights, weights: Weights) -> Activation | None:
     """Return the activation of the only head class that has these tensors, if there is only one.
 
     On a ResNet all heads but DINO's, which has a last layer, have ReLUs. On a transformer the head
@@ -194,18 +193,18 @@ def _activation(trunk: Trunk, behind: Keyed, weights: Keyed) -> Activation | Non
     return None
 
 
-def _ends_in_norm(behind: Keyed) -> bool:
+def _ends_in_norm(behind: Weights) -> bool:
     matches = (re.match(r"head\.layers\.(\d+)\.", name) for name in behind)
     last = max((int(match[1]) for match in matches if match), default=None)
     return f"head.layers.{last}.running_mean" in behind
 
 
-def _head(behind: Keyed, activation: Activation | None) -> Sequence[Operation]:
+def _head(behind: Weights, activation: Activation | None) -> Sequence[Operation]:
     normalised = behind.has(r"head\.last_layer\.") or behind.has(r"prototypes\.")
     return sequential(behind, "head.layers.", activation, last=[l2()] if normalised else [])
 
 
-def _logits(behind: Keyed) -> Mapping[str, Sequence[Operation]]:
+def _logits(behind: Weights) -> Mapping[str, Sequence[Operation]]:
     if behind.has(r"head\.last_layer\."):
         return {"Q": (weight_normed("head.last_layer"),)}
     names = [

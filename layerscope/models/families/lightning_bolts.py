@@ -8,12 +8,12 @@ from dataclasses import replace
 from torch import nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, branch_of, families, held
+from layerscope.models.families import Family, Parts, branch_of, families, require_weights
 from layerscope.models.heads import Operation, l2, sequential
 from layerscope.models.preprocessing import CIFAR10, IMAGENET
-from layerscope.models.trunks import Known, Trunk, build_trunk
+from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk
 from layerscope.types import Preprocessing
 
 _SIMCLR = (r"encoder\.conv1\.weight$", r"projection\.model\.0\.weight$")
@@ -30,18 +30,16 @@ _PREPROCESSING = {
 }
 
 
-class LightningBolts:
+class LightningBolts(Family):
     """The checkpoints of SimCLR, BYOL and SimSiam of Lightning-Universe/lightning-bolts."""
 
     name = "lightning-bolts"
     title = "lightning-bolts"
     layout = "state_dict: encoder., projection.model.; or online_network., target_network."
     source = "Lightning-Universe/lightning-bolts pl_bolts/models/self_supervised"
-    branches: tuple[Branch, ...] = ("online", "momentum")
-    general = False
+    branches = ("online", "momentum")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         if weights.has(*_SIMCLR):
             return "encoder beside projection.model"
@@ -55,12 +53,15 @@ class LightningBolts:
         weights = contents.state_dict
         if weights.has(*_SIMCLR):
             network, prefix = (
-                held(weights if branch == "online" else Keyed(), branch),
+                require_weights(weights if branch == "online" else Weights(), branch),
                 "projection.",
             )
             last: Sequence[Operation] = (l2(),)
         else:
-            network, prefix = held(weights.under(_NETWORKS[branch]), branch), "projector."
+            network, prefix = (
+                require_weights(weights.under(_NETWORKS[branch]), branch),
+                "projector.",
+            )
             last = ()
         behind = network.only(prefix)
         if branch == "online":
@@ -80,11 +81,11 @@ class LightningBolts:
         )
 
 
-def _trunk(own: Keyed, contents: Contents, declared: Declared) -> Trunk:
+def _trunk(own: Weights, contents: Contents, declared: Declared) -> Trunk:
     # The stem's kernel has one stride each; whether a max pooling follows is a setting of its own.
     small = own.shapes.get("conv1.weight", (0,))[-1] == 3
     pooled = _pooled(contents, declared)
-    known = Known(stem="cifar" if small else "imagenet")
+    known = TrunkFacts(stem="cifar" if small else "imagenet")
     trunk = build_trunk(own, known, replace(declared, stem=None))
     trunk.module.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if pooled else nn.Identity()
     return replace(trunk, details={**trunk.details, "max_pooling": pooled})

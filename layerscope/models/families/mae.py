@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from layerscope.models.contents import Contents
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import Operation, linear, norm
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
-from layerscope.models.trunks import Known, build_trunk, vit
+from layerscope.models.trunks import TrunkFacts, build_trunk, vit
 from layerscope.models.trunks.positions import bicubic, is_sine_cosine
 
 _DECODER = ("decoder_", "mask_token")
-_KNOWN = Known(attention_heads={768: 12, 1024: 16, 1280: 16}, resample=bicubic())
+_FACTS = TrunkFacts(attention_heads={768: 12, 1024: 16, 1280: 16}, resample=bicubic())
 _PROBE_EPS = 1e-6
 
 
-class MAE:
+class MAE(Family):
     """The checkpoints of facebookresearch/mae whose encoder is frozen or not yet fine-tuned."""
 
     name = "mae"
     title = "MAE"
     layout = "model: cls_token, pos_embed, blocks., decoder_blocks."
     source = "facebookresearch/mae models_mae.py, models_vit.py, main_linprobe.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         if weights.has(r"blocks\.0\.", r"decoder_embed\.weight$", r"decoder_blocks\.0\."):
             return "a transformer beside decoder_embed and decoder_blocks"
@@ -41,7 +38,7 @@ class MAE:
         weights = contents.state_dict
         probe = weights.only("head.")
         return Parts(
-            trunk=build_trunk(weights.without("head.", *_DECODER), _KNOWN, declared),
+            trunk=build_trunk(weights.without("head.", *_DECODER), _FACTS, declared),
             tensors=probe,
             head=_probe(set(probe)),
             ignored={

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from layerscope.models.contents import Contents, Keyed
-from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, branch_of, families, held
+from layerscope.models.contents import Contents, Weights
+from layerscope.models.declared import Activation, Declared
+from layerscope.models.families import Family, Parts, branch_of, families, require_weights
 from layerscope.models.heads import Operation, act, l2, linear, norm, sequential
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _MOMENTUM = ("target_net.", "encoder_k.", "momentum_encoder.")
 _NECKS = r"neck\.(fc0?|mlp\.0|projection_neck\.0)\.weight$"
@@ -22,21 +22,19 @@ _TRANSFORMER = (
     (r"^layers\.(\d+)\.", r"blocks.\1."),
 )
 _ATTENTION_HEADS = {384: 12, 768: 12, 1024: 16}
-"""Of MoCo v3's transformers, the only ones with a projector."""
+"""What is known of MoCo v3's transformers, the only ones with a projector."""
 
 
-class MMSelfSup:
+class MMSelfSup(Family):
     """The checkpoints of open-mmlab/mmselfsup, 0.x and 1.x, with a projector in their neck."""
 
     name = "mmselfsup"
     title = "mmselfsup and OpenSelfSup"
     layout = "meta, state_dict: backbone., neck. (or online_net.1.), head.predictor."
     source = "open-mmlab/mmselfsup mmselfsup/models/necks, algorithms, heads"
-    branches: tuple[Branch, ...] = ("online", "momentum")
-    general = False
+    branches = ("online", "momentum")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = _weights(contents)
         # With a classifier in the head it is a pretext task, whose neck is another one.
         if weights.has(r"backbone\.", _NECKS) and not weights.has(r"head\.fc"):
@@ -47,7 +45,7 @@ class MMSelfSup:
         """Return the trunk, the neck as head, the predictor and the prototypes."""
         branch = branch_of(self, declared)
         weights = _weights(contents)
-        network = weights if branch == "online" else held(_momentum(weights), branch)
+        network = weights if branch == "online" else require_weights(_momentum(weights), branch)
         neck = network.under("neck.").without("mlp2.").within("neck.")
         if neck.has(r"neck\.projection_neck\."):
             neck = neck.without("neck.bn.")
@@ -59,7 +57,7 @@ class MMSelfSup:
         return Parts(
             trunk=build_trunk(
                 network.under("backbone.").renamed(_TRANSFORMER),
-                Known(stem="imagenet", attention_heads=_ATTENTION_HEADS),
+                TrunkFacts(stem="imagenet", attention_heads=_ATTENTION_HEADS),
                 declared,
             ),
             tensors=tensors,
@@ -83,7 +81,7 @@ class MMSelfSup:
         )
 
 
-def _weights(contents: Contents) -> Keyed:
+def _weights(contents: Contents) -> Weights:
     """Return the state dict; OpenSelfSup has a momentum method's neck in its Sequential only."""
     weights = contents.state_dict
     if weights.has(r"neck\."):
@@ -91,7 +89,7 @@ def _weights(contents: Contents) -> Keyed:
     return weights.renamed([(r"^(online_net|encoder_q)\.1\.", "neck.")])
 
 
-def _momentum(weights: Keyed) -> Keyed:
+def _momentum(weights: Weights) -> Weights:
     """Return the momentum network with its parts named as in the online one."""
     for prefix in _MOMENTUM:
         found = weights.under(prefix)
@@ -100,10 +98,10 @@ def _momentum(weights: Keyed) -> Keyed:
             return inner.renamed([(r"^0\.", "backbone."), (r"^1\.", "neck.")]).only(
                 "backbone.", "neck."
             )
-    return Keyed()
+    return Weights()
 
 
-def _layers(tensors: Keyed, prefix: str, activation: Activation) -> Sequence[Operation]:
+def _layers(tensors: Weights, prefix: str, activation: Activation) -> Sequence[Operation]:
     """Return the operations of one of the necks, which its tensors' names tell."""
     neck = tensors.under(prefix)
     if not neck:
@@ -125,11 +123,11 @@ def _layers(tensors: Keyed, prefix: str, activation: Activation) -> Sequence[Ope
     return steps
 
 
-def _swav(neck: Keyed) -> bool:
+def _swav(neck: Weights) -> bool:
     return neck.has(r"neck\.projection_neck\.")
 
 
-def _prototypes(tensors: Keyed) -> Mapping[str, Sequence[Operation]]:
+def _prototypes(tensors: Weights) -> Mapping[str, Sequence[Operation]]:
     names = [
         name.removesuffix(".weight")
         for name in tensors.only("head.prototypes.", "head.loss.prototypes.")

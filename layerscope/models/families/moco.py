@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from layerscope.models.contents import Contents
 from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, branch_of, families
+from layerscope.models.families import Family, Parts, branch_of, families
 from layerscope.models.heads import Operation, l2, linear, sequential
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _ENCODERS: dict[Branch, str] = {"online": "encoder_q.", "momentum": "encoder_k."}
 
 
-class MoCo:
+class MoCo(Family):
     """The checkpoints of facebookresearch/moco."""
 
     name = "moco"
     title = "MoCo v1 and v2"
     layout = "state_dict: module.encoder_q., module.encoder_k., module.queue"
     source = "facebookresearch/moco moco/builder.py, main_moco.py"
-    branches: tuple[Branch, ...] = ("online", "momentum")
-    general = False
+    branches = ("online", "momentum")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         if weights.has(r"encoder_q\.conv1\.weight$", r"encoder_q\.fc\.", r"queue$"):
             return "encoder_q beside a queue"
@@ -38,7 +36,7 @@ class MoCo:
         else:
             head = sequential(fc, "fc.", declared.head_act or "relu", last=[l2()])
         return Parts(
-            trunk=build_trunk(encoder.without("fc."), Known(stem="imagenet"), declared),
+            trunk=build_trunk(encoder.without("fc."), TrunkFacts(stem="imagenet"), declared),
             tensors=fc,
             head=head,
             ignored={

@@ -9,20 +9,20 @@ import torch
 from torch import nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, branch_of, families
+from layerscope.models.families import Family, Parts, branch_of, families
 from layerscope.models.heads import l2, sequential
-from layerscope.models.trunks import Known, Trunk, build_trunk
+from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk
 
 _ENCODERS: dict[Branch, str] = {"online": "base_encoder.", "momentum": "momentum_encoder."}
-_KNOWN = Known(attention_heads={384: 12, 768: 12})
+_FACTS = TrunkFacts(attention_heads={384: 12, 768: 12})
 """vits.py gives its ViT-S 12 heads of 32 features, where everybody else has 6 of 64."""
 _PATCH = 16
 _STEM_LAST = "patch_embed.proj.12.weight"
 
 
-class MoCoV3:
+class MoCoV3(Family):
     """The checkpoints of facebookresearch/moco-v3.
 
     Its linear probe resizes to 256 with torchvision's bilinear filter for ResNets and ViTs alike
@@ -33,11 +33,9 @@ class MoCoV3:
     title = "MoCo v3"
     layout = "state_dict: module.base_encoder., module.momentum_encoder., module.predictor."
     source = "facebookresearch/moco-v3 moco/builder.py, vits.py, main_lincls.py"
-    branches: tuple[Branch, ...] = ("online", "momentum")
-    general = False
+    branches = ("online", "momentum")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         if contents.state_dict.has(r"base_encoder\.[a-z]", r"momentum_encoder\.[a-z]"):
             return "base_encoder beside momentum_encoder"
         return ""
@@ -71,13 +69,13 @@ class MoCoV3:
 _OTHERS: Mapping[str, str] = {r"(.*[/.])?(base|momentum)_encoder\.": "the other branch's weights"}
 
 
-def _trunk(tensors: Keyed, declared: Declared) -> Trunk:
+def _trunk(tensors: Weights, declared: Declared) -> Trunk:
     if tensors.has(r"patch_embed\.proj\.\d"):
         return _convolutional(tensors, declared)
-    return build_trunk(tensors, _KNOWN, declared)
+    return build_trunk(tensors, _FACTS, declared)
 
 
-def _convolutional(tensors: Keyed, declared: Declared) -> Trunk:
+def _convolutional(tensors: Weights, declared: Declared) -> Trunk:
     """Return a ViT whose patches are embedded by five convolutions (Xiao et al. 2021)."""
     shape = tensors.shapes.get(_STEM_LAST, ())
     if len(shape) != 4:
@@ -88,14 +86,14 @@ def _convolutional(tensors: Keyed, declared: Declared) -> Trunk:
     width = shape[0]
     stem = tensors.only("patch_embed.")
     plain = tensors.without("patch_embed.").joined(
-        Keyed(
+        Weights(
             {
                 "patch_embed.proj.weight": torch.zeros(width, 3, _PATCH, _PATCH),
                 "patch_embed.proj.bias": torch.zeros(width),
             }
         )
     )
-    trunk = build_trunk(plain, _KNOWN, declared)
+    trunk = build_trunk(plain, _FACTS, declared)
     trunk.module.get_submodule("patch_embed").proj = _stem(width)
     return replace(
         trunk,

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from torch.nn import functional
 
-from layerscope.models.contents import Contents, Keyed, unwrapped
+from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, branch_of, families, held
+from layerscope.models.families import Family, Parts, branch_of, families, require_weights
 from layerscope.models.heads import Operation, act, l2, linear, norm
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 from layerscope.models.trunks.positions import bicubic
 
 _TABLES: dict[Branch, str] = {"momentum": "target_encoder", "online": "encoder"}
-_KNOWN = Known(attention_heads={192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}, resample=bicubic())
+_FACTS = TrunkFacts(
+    attention_heads={192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}, resample=bicubic()
+)
 
 
-class MSN:
+class MSN(Family):
     """The checkpoints of facebookresearch/msn."""
 
     name = "msn"
     title = "MSN"
     layout = "encoder, target_encoder: module.blocks., module.fc.fc1.; prototypes"
     source = "facebookresearch/msn src/msn_train.py, src/deit.py, src/losses.py"
-    branches: tuple[Branch, ...] = ("momentum", "online")
-    general = False
+    branches = ("momentum", "online")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         target = unwrapped(contents.table("target_encoder"))
         if target.has(r"cls_token$", r"blocks\.0\.", r"fc\.fc1\.weight$", r"fc\.fc3\.weight$"):
             return "a target_encoder with a class token and the head fc.fc1 to fc.fc3"
@@ -35,12 +35,12 @@ class MSN:
     def parts(self, contents: Contents, declared: Declared) -> Parts:
         """Return the trunk, the head, and the similarities to the prototypes."""
         branch = branch_of(self, declared)
-        encoder = held(unwrapped(contents.table(_TABLES[branch])), branch)
+        encoder = require_weights(unwrapped(contents.table(_TABLES[branch])), branch)
         other = _TABLES["online" if branch == "momentum" else "momentum"]
         prototypes = _prototypes(contents)
         fc = encoder.only("fc.")
         return Parts(
-            trunk=build_trunk(encoder.without("fc."), _KNOWN, declared),
+            trunk=build_trunk(encoder.without("fc."), _FACTS, declared),
             tensors=fc.joined(prototypes),
             head=_head(fc, declared.head_act or "gelu"),
             logits={"Q": (linear("prototypes"),)} if prototypes else {},
@@ -48,7 +48,7 @@ class MSN:
         )
 
 
-def _head(fc: Keyed, activation: Activation) -> tuple[Operation, ...]:
+def _head(fc: Weights, activation: Activation) -> tuple[Operation, ...]:
     steps: list[Operation] = []
     for number in (1, 2):
         steps.append(linear(f"fc.fc{number}"))
@@ -58,9 +58,9 @@ def _head(fc: Keyed, activation: Activation) -> tuple[Operation, ...]:
     return (*steps, linear("fc.fc3"), l2())
 
 
-def _prototypes(contents: Contents) -> Keyed:
+def _prototypes(contents: Contents) -> Weights:
     """Return the prototypes as a Linear's weight: of length 1, as the loss compares them."""
-    found = Keyed({k: v for k, v in contents.table().items() if k == "prototypes"})
+    found = Weights({k: v for k, v in contents.table().items() if k == "prototypes"})
     if not found:
         return found
     normalised = functional.normalize(found["prototypes"].float(), dim=-1)

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.contents import Contents, Weights
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import Operation, act, linear
 from layerscope.models.preprocessing import CLIP
-from layerscope.models.trunks import Known, build_trunk, clip, vit, zoo
+from layerscope.models.trunks import TrunkFacts, build_trunk, clip, vit, zoo
 from layerscope.models.trunks.architectures import Architecture, by_name
 from layerscope.models.trunks.clip import Tower
 from layerscope.types import Pooling, Preprocessing
@@ -31,18 +31,15 @@ _POOLINGS: dict[str, Pooling] = {"tok": "cls", "avg": "mean"}
 _UNSUPPORTED = ("attentional_pool", "qk_norm", "scaled_cosine_attn", "scale_heads", "act_kwargs")
 
 
-class OpenClip:
+class OpenClip(Family):
     """The checkpoints of mlfoundations/open_clip, from a training run or a model hub."""
 
     name = "open-clip"
     title = "OpenCLIP"
     layout = "state_dict or bare: (module.)visual., or visual.trunk. and visual.head."
     source = "mlfoundations/open_clip src/open_clip/model.py, timm_model.py, factory.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         if weights.has(r"visual\.trunk\."):
             return "visual.trunk"
@@ -72,7 +69,7 @@ class OpenClip:
         )
 
 
-def _transformer(visual: Keyed, model: Mapping[str, Any], declared: Declared) -> Tower:
+def _transformer(visual: Weights, model: Mapping[str, Any], declared: Declared) -> Tower:
     if not model:
         return _undescribed(visual, declared)
     vision = _vision(model)
@@ -88,7 +85,7 @@ def _transformer(visual: Keyed, model: Mapping[str, Any], declared: Declared) ->
             f"{_CONFIG} asks for pool_type {vision['pool_type']!r}.",
             hint=f"Supported: {', '.join(_POOLINGS)}.",
         )
-    known = Known(
+    known = TrunkFacts(
         attention_heads=_width(visual) // _number(vision, "head_width", 64),
         trunk_act="quick_gelu" if model.get("quick_gelu") else "gelu",
         eps=_eps(vision),
@@ -98,7 +95,7 @@ def _transformer(visual: Keyed, model: Mapping[str, Any], declared: Declared) ->
     return clip.transformer(visual, known, declared, norm_after_pooling=after)
 
 
-def _undescribed(visual: Keyed, declared: Declared) -> Tower:
+def _undescribed(visual: Weights, declared: Declared) -> Tower:
     """Return a transformer beside which no configuration lies."""
     if "ln_pre.weight" not in visual:
         raise CheckpointError(
@@ -109,7 +106,7 @@ def _undescribed(visual: Keyed, declared: Declared) -> Tower:
     return clip.transformer(visual, known, declared)
 
 
-def _width(visual: Keyed) -> int:
+def _width(visual: Weights) -> int:
     shape = visual.shapes["conv1.weight"]
     return shape[0] if shape else 0
 
@@ -123,7 +120,7 @@ def _eps(vision: Mapping[str, Any]) -> float:
     return float(settings.get("eps", clip.TRANSFORMER.eps))
 
 
-def _timm_tower(visual: Keyed, model: Mapping[str, Any], declared: Declared) -> Tower:
+def _timm_tower(visual: Weights, model: Mapping[str, Any], declared: Declared) -> Tower:
     trunk, vision = visual.under("trunk."), _vision(model)
     projection, steps = visual.only("head."), _projection(visual)
     name = vision.get("timm_model_name")
@@ -134,8 +131,8 @@ def _timm_tower(visual: Keyed, model: Mapping[str, Any], declared: Declared) -> 
         own = (linear("trunk.head"),) if classifier else ()
         tensors = projection.joined(visual.only("trunk.head."))
         return Tower(build_trunk(plain, _timm_known(plain), declared), tensors, (*own, *steps))
-    named = None if name is None else _named(str(name), vision, vit.fits(plain.shapes))
-    network = zoo.network(trunk, declared, named=named)
+    named = None if name is None else _named_architecture(str(name), vision, vit.fits(plain.shapes))
+    network = zoo.find_network(trunk, declared, named=named)
     return Tower(
         network.trunk,
         network.classifier.joined(projection),
@@ -144,7 +141,7 @@ def _timm_tower(visual: Keyed, model: Mapping[str, Any], declared: Declared) -> 
     )
 
 
-def _projection(visual: Keyed) -> tuple[Operation, ...]:
+def _projection(visual: Weights) -> tuple[Operation, ...]:
     if visual.has(r"head\.proj\.weight$"):
         return (linear("head.proj"),)
     if visual.has(r"head\.mlp\.fc1\.weight$"):
@@ -152,15 +149,15 @@ def _projection(visual: Keyed) -> tuple[Operation, ...]:
     return ()
 
 
-def _timm_known(trunk: Keyed) -> Known:
+def _timm_known(trunk: Weights) -> TrunkFacts:
     """Return what is known of a plain transformer of timm whose name is not."""
     if "norm_pre.weight" in trunk:
         # All of timm's transformers with a LayerNorm before the blocks are CLIP's.
         return replace(clip.TRANSFORMER, trunk_act=None, attention_heads=_ATTENTION_HEADS)
-    return Known(attention_heads=_ATTENTION_HEADS)
+    return TrunkFacts(attention_heads=_ATTENTION_HEADS)
 
 
-def _named(name: str, vision: Mapping[str, Any], plain: bool) -> Architecture:
+def _named_architecture(name: str, vision: Mapping[str, Any], plain: bool) -> Architecture:
     """Return the architecture of timm that the configuration names, pooled as it says.
 
     Args:

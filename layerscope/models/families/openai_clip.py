@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from layerscope.models.contents import Contents
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.preprocessing import CLIP
 from layerscope.models.trunks import clip
 
 _SETTINGS = ("input_resolution", "context_length", "vocab_size")
 
 
-class OpenAIClip:
+class OpenAIClip(Family):
     """The archives that openai/CLIP downloads, or their state dicts.
 
     A state dict without the three settings may as well be OpenCLIP's, whose transformers have
@@ -27,11 +27,8 @@ class OpenAIClip:
         "(without these: open-clip, with --trunk-act quick_gelu)"
     )
     source = "openai/CLIP clip/model.py, clip/clip.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         if all(setting in weights for setting in _SETTINGS) and clip.fits(weights.under("visual.")):
             return "visual beside the settings of OpenAI's archives"

@@ -7,11 +7,11 @@ from typing import Any
 from torch import nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed
-from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.contents import Contents, Weights
+from layerscope.models.declared import Activation, Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import sequential
-from layerscope.models.side_by_side import Share
+from layerscope.models.parallel_heads import ParallelHead
 from layerscope.models.trunks import Trunk, resnet
 from layerscope.types import Preprocessing
 
@@ -31,7 +31,7 @@ _SHARED = (
 _NO_HEAD = "The file holds the backbone alone, so the drop behind the trunk cannot be seen in it."
 
 
-class SIE:
+class SIE(Family):
     """The checkpoints of facebookresearch/SIE, its baselines among them."""
 
     name = "sie"
@@ -40,11 +40,8 @@ class SIE:
         "model: module.backbone., module.projector_inv., module.projector_equi., module.evaluator."
     )
     source = "facebookresearch/SIE src/models.py, src/resnet.py, main.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         heads = [prefix for prefix in _HEADS.values() if weights.only(prefix)]
         if weights.has(_BACKBONE) and (heads or weights.has(_PROBE)):
@@ -65,7 +62,7 @@ class SIE:
         if _HEADS["inv"] + "0.weight" in heads:
             shares = _shares(heads, _width(trunk), act)
             shared = shares["inv"].stop < _width(trunk)
-            kind = {"shares": shares, "notes": (_SHARED,) if shared else ()}
+            kind = {"parallel": shares, "notes": (_SHARED,) if shared else ()}
         elif heads:
             prefix = "projector." if heads.only("projector.") else _HEADS["equi"]
             kind = {"head": sequential(heads, prefix, act)}
@@ -89,7 +86,7 @@ def _check_size(side: int | None) -> None:
         )
 
 
-def _is_backbone(weights: Keyed) -> bool:
+def _is_backbone(weights: Weights) -> bool:
     shapes = weights.shapes
     return (
         resnet.fits(shapes)
@@ -104,7 +101,7 @@ def _width(trunk: Trunk) -> int:
     return int(last.shape[0])
 
 
-def _shares(heads: Keyed, width: int, act: Activation) -> dict[str, Share]:
+def _shares(heads: Weights, width: int, act: Activation) -> dict[str, ParallelHead]:
     takes = {name: _inputs(heads, prefix) for name, prefix in _HEADS.items()}
     inv, equi = takes["inv"], takes["equi"]
     if inv == equi == width:
@@ -117,11 +114,12 @@ def _shares(heads: Keyed, width: int, act: Activation) -> dict[str, Share]:
             hint="SIE's heads share it out, or read all of it both.",
         )
     return {
-        name: Share(sequential(heads, prefix, act), *reads[name]) for name, prefix in _HEADS.items()
+        name: ParallelHead(sequential(heads, prefix, act), *reads[name])
+        for name, prefix in _HEADS.items()
     }
 
 
-def _inputs(heads: Keyed, prefix: str) -> int:
+def _inputs(heads: Weights, prefix: str) -> int:
     shape = heads.shapes.get(f"{prefix}0.weight", ())
     if len(shape) != 2:
         raise CheckpointError(
@@ -131,7 +129,7 @@ def _inputs(heads: Keyed, prefix: str) -> int:
     return shape[1]
 
 
-def _trunk(tensors: Keyed) -> Trunk:
+def _trunk(tensors: Weights) -> Trunk:
     """Return torchvision's ResNet with the padding of SIE's.
 
     Where a convolution or the pooling has stride 2, SIE pads as TensorFlow does for even sizes:

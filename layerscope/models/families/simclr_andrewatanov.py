@@ -4,28 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from layerscope.models.contents import Contents, Keyed
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.contents import Contents, Weights
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import act, linear, norm
 from layerscope.models.preprocessing import UNNORMALISED
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _CIFAR = replace(UNNORMALISED, resize=32, crop=32)
 
 
-class SimCLRAndrewAtanov:
+class SimCLRAndrewAtanov(Family):
     """The checkpoints of AndrewAtanov/simclr-pytorch."""
 
     name = "simclr-andrewatanov"
     title = "SimCLR (AndrewAtanov)"
     layout = "state_dict: convnet., projection.fc1, .bn1, .fc2, .bn2"
     source = "AndrewAtanov/simclr-pytorch models/encoder.py, models/resnet.py, models/ssl.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         layers = (rf"projection\.{layer}\.weight$" for layer in ("fc1", "bn1", "fc2", "bn2"))
         if contents.state_dict.has(r"convnet\.conv1\.weight$", *layers):
             return "convnet beside projection.fc1, bn1, fc2 and bn2"
@@ -37,7 +34,7 @@ class SimCLRAndrewAtanov:
         network = weights.under("convnet.").without("fc.")
         cifar = _is_cifar(network)
         return Parts(
-            trunk=build_trunk(network, Known(stem="cifar" if cifar else "imagenet"), declared),
+            trunk=build_trunk(network, TrunkFacts(stem="cifar" if cifar else "imagenet"), declared),
             tensors=weights.only("projection."),
             head=(
                 linear("projection.fc1"),
@@ -54,7 +51,7 @@ class SimCLRAndrewAtanov:
         )
 
 
-def _is_cifar(network: Keyed) -> bool:
+def _is_cifar(network: Weights) -> bool:
     return network.shapes["conv1.weight"][-1] == 3
 
 

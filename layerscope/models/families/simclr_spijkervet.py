@@ -4,29 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from layerscope.models.contents import Contents, Keyed
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.contents import Contents, Weights
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import sequential
 from layerscope.models.preprocessing import UNNORMALISED
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _LIGHTNING = "model."
 _HEAD = {"projector.0.weight", "projector.2.weight"}
 
 
-class SimCLRSpijkervet:
+class SimCLRSpijkervet(Family):
     """The checkpoints of Spijkervet/SimCLR."""
 
     name = "simclr-spijkervet"
     title = "SimCLR (Spijkervet)"
     layout = "encoder., projector.0, projector.2, without biases"
     source = "Spijkervet/SimCLR simclr/simclr.py, model.py, main_pl.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = _network(contents)
         head = weights.without("encoder.")
         if weights.has(r"encoder\.conv1\.weight$") and set(head) == _HEAD:
@@ -38,7 +35,7 @@ class SimCLRSpijkervet:
         weights = _network(contents)
         head = weights.only("projector.")
         return Parts(
-            trunk=build_trunk(weights.under("encoder."), Known(stem="imagenet"), declared),
+            trunk=build_trunk(weights.under("encoder."), TrunkFacts(stem="imagenet"), declared),
             tensors=head,
             head=sequential(head, "projector.", declared.head_act or "relu"),
             ignored={r"state_dict/encoder\.": "the encoder a second time"},
@@ -46,7 +43,7 @@ class SimCLRSpijkervet:
         )
 
 
-def _network(contents: Contents) -> Keyed:
+def _network(contents: Contents) -> Weights:
     # Under Lightning the encoder is registered twice: by itself and in the model.
     weights = contents.state_dict
     if weights.without("encoder.", _LIGHTNING):

@@ -5,28 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 
 from layerscope.models.contents import Contents
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import sequential
 from layerscope.models.preprocessing import UNNORMALISED
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _STL10 = replace(UNNORMALISED, resize=96, crop=96)
 _HEAD = {"fc.0.weight", "fc.0.bias", "fc.2.weight", "fc.2.bias"}
 
 
-class SimCLRSthalles:
+class SimCLRSthalles(Family):
     """The checkpoints of sthalles/SimCLR."""
 
     name = "simclr-sthalles"
     title = "SimCLR (sthalles)"
     layout = "state_dict: backbone.conv1, backbone.fc.0, backbone.fc.2"
     source = "sthalles/SimCLR simclr.py, models/resnet_simclr.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         if not weights.has(r"backbone\.conv1\.weight$") or weights.without("backbone."):
             return ""
@@ -38,7 +35,7 @@ class SimCLRSthalles:
         network = contents.state_dict.under("backbone.")
         head = network.only("fc.")
         return Parts(
-            trunk=build_trunk(network.without("fc."), Known(stem="imagenet"), declared),
+            trunk=build_trunk(network.without("fc."), TrunkFacts(stem="imagenet"), declared),
             tensors=head,
             head=sequential(head, "fc.", declared.head_act or "relu"),
             preprocessing=_STL10,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from layerscope.models.contents import Contents, Keyed
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.contents import Contents, Weights
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import UNNORMALISED
-from layerscope.models.trunks import Known, build_trunk, resnet
+from layerscope.models.trunks import TrunkFacts, build_trunk, resnet
 
 _FIRST = "layer1.0."
 _NO_HEAD = (
@@ -29,26 +29,23 @@ CONVERSION = (
 """What to say of torchvision's names where the order that tells the family is lost."""
 
 
-class SimCLRv1:
+class SimCLRv1(Family):
     """The files that tonylins/simclr-converter writes."""
 
     name = "simclr-v1"
     title = "SimCLR v1 (tonylins' conversion, 1x, 2x, 4x)"
     layout = "state_dict: conv1., layer1. to layer4., each downsample before its conv1; fc."
     source = "tonylins/simclr-converter convert.py, resnet_wider.py, eval.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
-        return _CONVERTED if converted(contents.state_dict) else ""
+        return _CONVERTED if is_converted(contents.state_dict) else ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
         """Return the trunk, and the classifier without its bias as logits."""
         weights = contents.state_dict
         classifier = weights.only("fc.weight")
         return Parts(
-            trunk=build_trunk(weights.without("fc."), Known(stem="imagenet"), declared),
+            trunk=build_trunk(weights.without("fc."), TrunkFacts(stem="imagenet"), declared),
             tensors=classifier,
             logits={"Q": (linear("fc"),)} if classifier else {},
             ignored={r".*\bfc\.bias$": "random: the conversion lost the classifier's bias"},
@@ -60,7 +57,7 @@ class SimCLRv1:
 _CONVERTED = "torchvision's names, but downsample before conv1, and no BatchNorm has ever counted"
 
 
-def converted(weights: Keyed) -> bool:
+def is_converted(weights: Weights) -> bool:
     """Return whether a state dict of torchvision's names was written by this converter.
 
     Its names are torchvision's own; their order is not. The converter's network registers each
@@ -78,13 +75,13 @@ def converted(weights: Keyed) -> bool:
     return first and not any(counter.any() for counter in _counters(weights))
 
 
-def untrained(weights: Keyed) -> bool:
+def is_uncounted(weights: Weights) -> bool:
     """Return whether the BatchNorms hold counters, and none of them has counted a batch."""
     counters = _counters(weights)
     return bool(counters) and not any(counter.any() for counter in counters)
 
 
-def _counters(weights: Keyed) -> list[Tensor]:
+def _counters(weights: Weights) -> list[Tensor]:
     return [t for name, t in weights.items() if name.endswith("num_batches_tracked")]
 
 

@@ -10,12 +10,12 @@ from timm.layers.selective_kernel import SelectiveKernel
 from torch import nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed, unwrapped
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.contents import Contents, Weights, unwrapped
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import sequential
 from layerscope.models.preprocessing import UNNORMALISED
-from layerscope.models.trunks import Known, Trunk, build_trunk, resnet
+from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk, resnet
 
 _STEM = (
     (r"^net\.0\.0\.", "conv1."),
@@ -60,18 +60,15 @@ _UNTRAINED = (
 )
 
 
-class SimCLRv2:
+class SimCLRv2(Family):
     """The files that Separius/SimCLRv2-Pytorch writes."""
 
     name = "simclr-v2"
     title = "SimCLR v2 (Separius' conversion, with and without selective kernels)"
     layout = "resnet: net.0, net.1.blocks.0. to net.4.; head: layers.0 to layers.7"
     source = "Separius/SimCLRv2-Pytorch resnet.py, convert.py, verify.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         network = unwrapped(contents.table("resnet"))
         blocks = network.has(r"net\.0\.0\.weight$", r"net\.1\.blocks\.0\.projection\.shortcut\.")
         if blocks and "head" in contents.names():
@@ -85,7 +82,7 @@ class SimCLRv2:
         trained = _is_trained(head)
         return Parts(
             trunk=_trunk(network, declared),
-            tensors=head if trained else Keyed(),
+            tensors=head if trained else Weights(),
             head=sequential(head, "layers.", declared.head_act or "relu") if trained else (),
             ignored={
                 r"resnet/(module\.)?fc\.": "a classifier of the representation, beside the head",
@@ -96,7 +93,7 @@ class SimCLRv2:
         )
 
 
-def _is_trained(head: Keyed) -> bool:
+def _is_trained(head: Weights) -> bool:
     # The converter saves a fresh head beside a fine-tuned network; its statistics give it away.
     means = [t for name, t in head.items() if name.endswith("running_mean")]
     variances = [t for name, t in head.items() if name.endswith("running_var")]
@@ -104,20 +101,20 @@ def _is_trained(head: Keyed) -> bool:
     return bool(head) and not fresh
 
 
-def _trunk(network: Keyed, declared: Declared) -> Trunk:
+def _trunk(network: Weights, declared: Declared) -> Trunk:
     stages = network.renamed(_STAGES)
     if "net.0.4.weight" not in network:
         plain = stages.renamed(_STEM).renamed(_BLOCKS)
-        return build_trunk(plain, Known(stem="imagenet"), declared)
+        return build_trunk(plain, TrunkFacts(stem="imagenet"), declared)
     return _selective_trunk(_parted(stages.renamed(_SELECTIVE_STEM).renamed(_SELECTIVE_BLOCKS)))
 
 
-def _parted(tensors: Keyed) -> Keyed:
+def _parted(tensors: Weights) -> Weights:
     """Return the tensors, the joint convolution of each two paths parted into two."""
-    parted = Keyed()
+    parted = Weights()
     for name in tensors:
         own = tensors.only(name)
-        own = Keyed({name: tensors[name]}, {name: own.origins[name]})
+        own = Weights({name: tensors[name]}, {name: own.origins[name]})
         block, joint, rest = name.partition(_PATHS)
         if not joint:
             parted = parted.joined(own)
@@ -128,7 +125,7 @@ def _parted(tensors: Keyed) -> Keyed:
     return parted
 
 
-def _halves(name: str, tensors: Keyed) -> tuple[torch.Tensor, ...]:
+def _halves(name: str, tensors: Weights) -> tuple[torch.Tensor, ...]:
     tensor = tensors[name]
     if len(tensor) % 2:
         raise CheckpointError(
@@ -138,7 +135,7 @@ def _halves(name: str, tensors: Keyed) -> tuple[torch.Tensor, ...]:
     return tensor.chunk(2)
 
 
-def _selective_trunk(tensors: Keyed) -> Trunk:
+def _selective_trunk(tensors: Weights) -> Trunk:
     """Return the trunk with selective kernels: torchvision's ResNet with three parts exchanged.
 
     The stem's convolution becomes three; each block's 3 × 3 convolution becomes a selective kernel

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from layerscope.models.contents import Contents
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import sequential
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 
-class SimSiam:
+class SimSiam(Family):
     """The checkpoints of facebookresearch/simsiam."""
 
     name = "simsiam"
     title = "SimSiam"
     layout = "state_dict: module.encoder., module.encoder.fc.{0,1,3,4,6,7}, module.predictor."
     source = "facebookresearch/simsiam simsiam/builder.py, main_simsiam.py, main_lincls.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         head = (r"encoder\.fc\.6\.weight$", r"encoder\.fc\.7\.running_mean$")
         if weights.has(r"encoder\.conv1\.weight$", *head, r"predictor\.0\.weight$"):
@@ -33,7 +30,7 @@ class SimSiam:
         encoder, act = weights.under("encoder."), declared.head_act or "relu"
         fc, predictor = encoder.only("fc."), weights.only("predictor.")
         return Parts(
-            trunk=build_trunk(encoder.without("fc."), Known(), declared),
+            trunk=build_trunk(encoder.without("fc."), TrunkFacts(), declared),
             tensors=fc.joined(predictor),
             head=sequential(fc, "fc.", act),
             predictor=sequential(predictor, "predictor.", act),

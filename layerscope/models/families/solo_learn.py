@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from layerscope.models.contents import Contents, Keyed
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, branch_of, families, held
+from layerscope.models.families import Family, Parts, branch_of, families, require_weights
 from layerscope.models.heads import Operation, l2, linear, sequential, weight_normed
 from layerscope.models.preprocessing import CIFAR10, IMAGENET
-from layerscope.models.trunks import Known, Trunk, build_trunk
+from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk
 from layerscope.types import Preprocessing
 
 _PREFIXES: dict[Branch, str] = {"online": "", "momentum": "momentum_"}
 _WHITENING = "projector.7.running_wm"
 _MORE_ATTENTION_HEADS = {192: 12, 384: 12, 768: 12, 1024: 16}
-"""Of the transformers that MoCo v3 and MAE have to themselves."""
+"""What is known of the transformers that MoCo v3 and MAE have to themselves."""
 _PREPROCESSING = {
     "cifar10": CIFAR10,
     "cifar100": replace(CIFAR10, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)),
@@ -37,18 +37,16 @@ _IGNORED = {
 }
 
 
-class SoloLearn:
+class SoloLearn(Family):
     """The checkpoints of vturrisi/solo-learn, of every method that it trains."""
 
     name = "solo-learn"
     title = "solo-learn"
     layout = "state_dict: backbone. (old: encoder.), projector. or head., classifier."
     source = "vturrisi/solo-learn solo/methods/*.py, main_linear.py"
-    branches: tuple[Branch, ...] = ("online", "momentum")
-    general = False
+    branches = ("online", "momentum")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         backbone = _backbone(weights)
         if not backbone or not weights.has(r"classifier\.weight$"):
@@ -62,7 +60,7 @@ class SoloLearn:
         """Return the trunk, the head, and what reads it: the predictor or the prototypes."""
         branch = branch_of(self, declared)
         prefix, weights = _PREFIXES[branch], contents.state_dict
-        own = held(weights.under(f"{prefix}{_backbone(weights)}."), branch)
+        own = require_weights(weights.under(f"{prefix}{_backbone(weights)}."), branch)
         trunk = _trunk(own, weights, contents, declared)
         behind = _behind(weights, prefix)
         return Parts(
@@ -84,11 +82,11 @@ _BEHIND = {
 }
 
 
-def _backbone(weights: Keyed) -> str:
+def _backbone(weights: Weights) -> str:
     return next((name for name in ("backbone", "encoder") if weights.has(rf"{name}\.")), "")
 
 
-def _behind(weights: Keyed, prefix: str) -> Keyed:
+def _behind(weights: Weights, prefix: str) -> Weights:
     """Return what a branch has behind its trunk, named as in the online branch."""
     if prefix:
         return weights.under(prefix).only("projector.", "head.")
@@ -96,20 +94,22 @@ def _behind(weights: Keyed, prefix: str) -> Keyed:
     return behind.without("projector.7.") if _WHITENING in behind else behind
 
 
-def _trunk(own: Keyed, weights: Keyed, contents: Contents, declared: Declared) -> Trunk:
+def _trunk(own: Weights, weights: Weights, contents: Contents, declared: Declared) -> Trunk:
     if _has_small_stem(own):
         # The 3 × 3 stem is padded by 2, so that its maps are two pixels wider than the image.
-        return build_trunk(own, Known(stem="cifar", stem_padding=2), declared)
+        return build_trunk(own, TrunkFacts(stem="cifar", stem_padding=2), declared)
     return build_trunk(
-        own, Known(stem="imagenet", attention_heads=_attention_heads(weights, contents)), declared
+        own,
+        TrunkFacts(stem="imagenet", attention_heads=_attention_heads(weights, contents)),
+        declared,
     )
 
 
-def _has_small_stem(own: Keyed) -> bool:
+def _has_small_stem(own: Weights) -> bool:
     return own.shapes.get("conv1.weight", (0,))[-1] == 3
 
 
-def _attention_heads(weights: Keyed, contents: Contents) -> Mapping[int, int] | None:
+def _attention_heads(weights: Weights, contents: Contents) -> Mapping[int, int] | None:
     method = _method(contents)
     if method == "mae" or weights.has(_BEHIND["decoder"]):
         return _MORE_ATTENTION_HEADS
@@ -125,7 +125,7 @@ def _attention_heads(weights: Keyed, contents: Contents) -> Mapping[int, int] | 
     return None
 
 
-def _activation(weights: Keyed, contents: Contents, declared: Declared) -> Activation | None:
+def _activation(weights: Weights, contents: Contents, declared: Declared) -> Activation | None:
     if declared.head_act is not None:
         return declared.head_act
     method = _method(contents)
@@ -138,7 +138,7 @@ def _activation(weights: Keyed, contents: Contents, declared: Declared) -> Activ
     return None if alike and not method else "relu"
 
 
-def _head(behind: Keyed, activation: Activation | None, queue: bool) -> Sequence[Operation]:
+def _head(behind: Weights, activation: Activation | None, queue: bool) -> Sequence[Operation]:
     if "head.mlp.weight" in behind:
         return linear("head.mlp"), l2()
     if behind.has(r"head\.mlp\."):
@@ -150,7 +150,7 @@ def _head(behind: Keyed, activation: Activation | None, queue: bool) -> Sequence
     return sequential(behind, "projector.", activation, last=[l2()] if normalised else [])
 
 
-def _logits(behind: Keyed) -> Mapping[str, Sequence[Operation]]:
+def _logits(behind: Weights) -> Mapping[str, Sequence[Operation]]:
     if behind.has(r"head\.last_layer\."):
         return {"Q": (weight_normed("head.last_layer"),)}
     if behind.has(r"prototypes\.(weight_v$|parametrizations\.)"):
@@ -171,7 +171,7 @@ def _arguments(contents: Contents) -> Mapping[str, Any]:
     return found
 
 
-def _preprocessing(trunk: Trunk, weights: Keyed, contents: Contents) -> Preprocessing:
+def _preprocessing(trunk: Trunk, weights: Weights, contents: Contents) -> Preprocessing:
     arguments = _arguments(contents)
     data = arguments.get("data", arguments)
     named = data.get("dataset") if isinstance(data, Mapping) else None
@@ -181,7 +181,7 @@ def _preprocessing(trunk: Trunk, weights: Keyed, contents: Contents) -> Preproce
     return _PREPROCESSING.get(str(named), IMAGENET)
 
 
-def _notes(weights: Keyed) -> Sequence[str]:
+def _notes(weights: Weights) -> Sequence[str]:
     if _WHITENING in weights:
         return ("The head ends before VIbCReg's whitening of the embedding.",)
     return ()

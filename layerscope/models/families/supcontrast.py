@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from layerscope.models.contents import Contents, Keyed
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.contents import Contents, Weights
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import Operation, l2, linear, sequential
 from layerscope.models.preprocessing import CIFAR10, IMAGENET
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _CIFAR10 = replace(CIFAR10, std=(0.2023, 0.1994, 0.2010))
 _HEADS = (
@@ -22,18 +22,15 @@ _NAMES = ((r"^encoder\.(module\.)?", ""),)
 _BLOCKS = ((r"\.shortcut\.", ".downsample."),)
 
 
-class SupContrast:
+class SupContrast(Family):
     """The checkpoints of HobbitLong/SupContrast."""
 
     name = "supcontrast"
     title = "SupContrast (SupCon, SimCLR, SupCE)"
     layout = "model: encoder. or encoder.module., with head.0 and head.2, head, or fc"
     source = "HobbitLong/SupContrast networks/resnet_big.py, util.py, main_supcon.py, main_ce.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         head = set(weights.without("encoder."))
         if weights.has(r"encoder\.(module\.)?conv1\.weight$") and head in _HEADS:
@@ -47,7 +44,7 @@ class SupContrast:
         cifar = network.shapes["conv1.weight"][-1] == 3
         head = weights.only("head.", "fc.")
         return Parts(
-            trunk=build_trunk(network, Known(stem="cifar" if cifar else "imagenet"), declared),
+            trunk=build_trunk(network, TrunkFacts(stem="cifar" if cifar else "imagenet"), declared),
             tensors=head,
             head=_operations(head, declared),
             ignored={
@@ -65,7 +62,7 @@ _CHANNELS = (
 )
 
 
-def _operations(head: Keyed, declared: Declared) -> tuple[Operation, ...]:
+def _operations(head: Weights, declared: Declared) -> tuple[Operation, ...]:
     if "fc.weight" in head:
         return (linear("fc"),)
     if "head.weight" in head:

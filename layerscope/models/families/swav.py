@@ -10,12 +10,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from layerscope.models.contents import Contents, Keyed
-from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.contents import Contents, Weights
+from layerscope.models.declared import Activation, Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import Operation, l2, linear, sequential
 from layerscope.models.preprocessing import IMAGENET
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 
 SWAV = replace(IMAGENET, std=(0.228, 0.224, 0.225))
 """``.228``, not ``.229``: in pre-training (src/multicropdataset.py) and in eval_linear.py."""
@@ -23,18 +23,15 @@ SWAV = replace(IMAGENET, std=(0.228, 0.224, 0.225))
 _SEVERAL = re.compile(r"prototypes\.prototypes(\d+)\.weight$")
 
 
-class SwAV:
+class SwAV(Family):
     """The checkpoints of facebookresearch/swav, and its released state dicts."""
 
     name = "swav"
     title = "SwAV and DeepCluster-v2"
     layout = "module.conv1., module.layer1. to layer4., module.projection_head., module.prototypes."
     source = "facebookresearch/swav src/resnet50.py, src/multicropdataset.py, eval_linear.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         if contents.state_dict.has(r"conv1\.weight$", r"projection_head\.(0\.)?weight$"):
             return "projection_head beside conv1"
         return ""
@@ -45,7 +42,7 @@ class SwAV:
         behind = weights.only("projection_head.", "prototypes.")
         return Parts(
             trunk=build_trunk(
-                weights.without("projection_head.", "prototypes."), Known(), declared
+                weights.without("projection_head.", "prototypes."), TrunkFacts(), declared
             ),
             tensors=behind,
             head=(*_projection(behind, declared.head_act or "relu"), l2()),
@@ -54,13 +51,13 @@ class SwAV:
         )
 
 
-def _projection(behind: Keyed, activation: Activation) -> tuple[Operation, ...]:
+def _projection(behind: Weights, activation: Activation) -> tuple[Operation, ...]:
     if "projection_head.weight" in behind:
         return (linear("projection_head"),)
     return sequential(behind, "projection_head.", activation)
 
 
-def _prototypes(behind: Keyed) -> Mapping[str, Sequence[Operation]]:
+def _prototypes(behind: Weights) -> Mapping[str, Sequence[Operation]]:
     if "prototypes.weight" in behind:
         return {"Q": (linear("prototypes"),)}
     numbers = sorted(int(match[1]) for match in map(_SEVERAL.match, behind) if match)

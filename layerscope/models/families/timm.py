@@ -10,13 +10,13 @@ import timm
 from timm.models import PretrainedCfg
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed, unwrapped
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, branch_of, families, held
+from layerscope.models.contents import Contents, Weights, unwrapped
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, branch_of, families, require_weights
 from layerscope.models.trunks import vit, zoo
 from layerscope.models.trunks.architectures import Architecture, by_name
-from layerscope.models.trunks.published import Published, of_configuration, recognised
-from layerscope.models.trunks.zoo import Network
+from layerscope.models.trunks.published import Published, find_published, of_configuration
+from layerscope.models.trunks.zoo import ZooNetwork
 from layerscope.types import Preprocessing
 
 _CONFIG = "config.json"
@@ -24,18 +24,17 @@ _AVERAGED = ("state_dict_ema", "model_ema")
 _SHOWN = 4
 
 
-class Timm:
+class Timm(Family):
     """The state dicts of timm's networks, with their classifier or without."""
 
     name = "timm"
     title = "timm"
     layout = "as timm's models name them; state_dict, state_dict_ema and arch; config.json beside"
     source = "huggingface/pytorch-image-models train.py, timm/models/_hub.py"
-    branches: tuple[Branch, ...] = ("online", "momentum")
+    branches = ("online", "momentum")
     general = True
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         configured = contents.beside.get(_CONFIG, {}).get("architecture")
         if isinstance(configured, str):
             return f"{_CONFIG} names {configured}" if _is_known(configured) else ""
@@ -55,10 +54,10 @@ class Timm:
         branch = branch_of(self, declared)
         averaged = next((name for name in _AVERAGED if name in contents.names()), _AVERAGED[0])
         own = unwrapped(contents.table(averaged)) if branch == "momentum" else contents.state_dict
-        tensors = held(own, branch)
+        tensors = require_weights(own, branch)
         settings = contents.beside.get(_CONFIG, {})
-        named, published = _named(contents, tensors)
-        found = zoo.network(tensors, declared, named=named)
+        named, published = _named_architecture(contents, tensors)
+        found = zoo.find_network(tensors, declared, named=named)
         preprocessing, source = _preprocessing(found, settings, published)
         used = "/".join(("", averaged) if branch == "momentum" else ("", *contents.path)).lstrip(
             "/"
@@ -79,18 +78,20 @@ def _is_known(name: str) -> bool:
     return bool(timm.is_model(name.partition(".")[0]))
 
 
-def _is_plain_transformer(weights: Keyed) -> bool:
+def _is_plain_transformer(weights: Weights) -> bool:
     return vit.fits(weights.without("head.").shapes)
 
 
-def _named(contents: Contents, tensors: Keyed) -> tuple[Architecture | None, Published | None]:
+def _named_architecture(
+    contents: Contents, tensors: Weights
+) -> tuple[Architecture | None, Published | None]:
     """Return the architecture that the file is of by its own account, or by its digits."""
     settings = contents.beside.get(_CONFIG, {})
     configured = settings.get("architecture")
     if isinstance(configured, str):
         return _configured(configured, settings), None
     found = zoo.candidates(tensors.shapes)
-    published = recognised(contents.file, found)
+    published = find_published(contents.file, found)
     if published is not None:
         return published.architecture, published
     named = contents.value("arch")
@@ -144,7 +145,7 @@ def _table(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _preprocessing(
-    found: Network, settings: Mapping[str, Any], published: Published | None
+    found: ZooNetwork, settings: Mapping[str, Any], published: Published | None
 ) -> tuple[Preprocessing, str]:
     """Return the preprocessing, and where it is from."""
     given = settings.get("pretrained_cfg")
@@ -169,7 +170,7 @@ def _preprocessing(
     )
 
 
-def _notes(found: Network, named: Architecture | None) -> tuple[str, ...]:
+def _notes(found: ZooNetwork, named: Architecture | None) -> tuple[str, ...]:
     if named is not None or not found.same:
         return ()
     shown = ", ".join(other.name for other in found.same[:_SHOWN])

@@ -6,16 +6,16 @@ import re
 from dataclasses import replace
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.contents import Contents, Weights
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.families.byol_deepmind import statistics_last
-from layerscope.models.families.simclr_v1 import CONVERSION, converted, untrained
+from layerscope.models.families.simclr_v1 import CONVERSION, is_converted, is_uncounted
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import IMAGENET
-from layerscope.models.trunks import Known, build_trunk, resnet, zoo
+from layerscope.models.trunks import TrunkFacts, build_trunk, resnet, zoo
 from layerscope.models.trunks.architectures import Architecture, all_names
-from layerscope.models.trunks.published import Published, every, recognised
+from layerscope.models.trunks.published import Published, all_architectures, find_published
 from layerscope.types import Preprocessing
 
 _CLASSIFIER = frozenset({"fc.weight", "fc.bias"})
@@ -24,20 +24,18 @@ _ANTIALIASED = re.compile(r"resnet(aa|blur)\d+$")
 _TRANSFORMING = ("googlenet", "inception_v3")
 
 
-class Torchvision:
+class Torchvision(Family):
     """The state dicts of torchvision's networks."""
 
     name = "torchvision"
     title = "torchvision"
     layout = "as torchvision's models name them: conv1., layer1., fc.; features., classifier."
     source = "pytorch/vision torchvision/models"
-    branches: tuple[Branch, ...] = ()
     general = True
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
-        if _of_timm(contents) or converted(weights) or statistics_last(weights):
+        if _of_timm(contents) or is_converted(weights) or statistics_last(weights):
             return ""
         if _is_resnet(weights):
             return "conv1, bn1 and layer1 to layer4, and nothing else but fc"
@@ -47,7 +45,7 @@ class Torchvision:
     def parts(self, contents: Contents, declared: Declared) -> Parts:
         """Return the network, its classifier (if any) as the head."""
         weights = contents.state_dict
-        published = recognised(contents.file, every("torchvision"))
+        published = find_published(contents.file, all_architectures("torchvision"))
         parts = (
             _resnet_parts(weights, declared, published)
             if _is_resnet(weights)
@@ -66,7 +64,7 @@ def _of_timm(contents: Contents) -> bool:
     return isinstance(named, str) and named not in all_names("torchvision")
 
 
-def _is_resnet(weights: Keyed) -> bool:
+def _is_resnet(weights: Weights) -> bool:
     classifier = set(weights.only("fc."))
     trunk = weights.without("fc.")
     return (
@@ -76,11 +74,11 @@ def _is_resnet(weights: Keyed) -> bool:
     )
 
 
-def _resnet_parts(weights: Keyed, declared: Declared, published: Published | None) -> Parts:
+def _resnet_parts(weights: Weights, declared: Declared, published: Published | None) -> Parts:
     classifier = weights.only("fc.")
-    trunk = build_trunk(weights.without("fc."), Known(), declared)
+    trunk = build_trunk(weights.without("fc."), TrunkFacts(), declared)
     notes = list(_notes(published))
-    if published is None and untrained(weights):
+    if published is None and is_uncounted(weights):
         notes.append(CONVERSION)
     others = [a for a in zoo.candidates(weights.shapes) if _ANTIALIASED.match(a.name)]
     if published is None and others:
@@ -97,9 +95,9 @@ def _resnet_parts(weights: Keyed, declared: Declared, published: Published | Non
     )
 
 
-def _parts(weights: Keyed, declared: Declared, published: Published | None) -> Parts:
+def _parts(weights: Weights, declared: Declared, published: Published | None) -> Parts:
     named = None if published is None else _as_published(published.architecture)
-    found = zoo.network(weights, declared, named=named, prefer="torchvision")
+    found = zoo.find_network(weights, declared, named=named, prefer="torchvision")
     if named is None and found.architecture.name in _TRANSFORMING:
         raise CheckpointError(
             f"The file does not tell whether its {found.architecture.name} normalises its images "

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed
-from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.contents import Contents, Weights
+from layerscope.models.declared import Activation, Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import Operation, act, linear
 from layerscope.models.image_processors import PREPROCESSOR, preprocessing_of, processor_beside
 from layerscope.models.preprocessing import CLIP, IMAGENET_BICUBIC
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 from layerscope.models.trunks.positions import bicubic
 from layerscope.types import Preprocessing
 
@@ -46,32 +46,32 @@ _ACTIVATIONS: dict[str, Activation] = {
 
 
 @dataclass(frozen=True)
-class Kind:
+class ViTKind:
     """One of the architectures, and what is usual for it where nothing lies beside the file."""
 
     title: str
     model_types: tuple[str, ...]
     """What its ``config.json`` may call it."""
-    known: Known
+    known: TrunkFacts
     preprocessing: Preprocessing
     hidden_act: str = "gelu"
-    """Of its configuration class, which leaves out of a file what is its default."""
+    """The default of its configuration class, which a file leaves out."""
     resizes: bool = False
     """Whether it interpolates its position embeddings to the size of the images by itself."""
 
 
-_PLAIN = Known(attention_heads=_ATTENTION_HEADS, resample=bicubic())
-_VIT = Kind("ViT", ("vit", "vit_msn"), replace(_PLAIN, eps=1e-12), _HALVES)
-_MAE = Kind("ViT-MAE", ("vit_mae",), replace(_PLAIN, eps=1e-12), IMAGENET_BICUBIC)
-_DINOV2 = Kind("DINOv2", ("dinov2",), _PLAIN, IMAGENET_BICUBIC, resizes=True)
-_DINOV2_REGISTERS = Kind(
+_PLAIN = TrunkFacts(attention_heads=_ATTENTION_HEADS, resample=bicubic())
+_VIT = ViTKind("ViT", ("vit", "vit_msn"), replace(_PLAIN, eps=1e-12), _HALVES)
+_MAE = ViTKind("ViT-MAE", ("vit_mae",), replace(_PLAIN, eps=1e-12), IMAGENET_BICUBIC)
+_DINOV2 = ViTKind("DINOv2", ("dinov2",), _PLAIN, IMAGENET_BICUBIC, resizes=True)
+_DINOV2_REGISTERS = ViTKind(
     "DINOv2 with registers",
     ("dinov2_with_registers",),
     replace(_PLAIN, resample=bicubic(antialias=True)),
     IMAGENET_BICUBIC,
     resizes=True,
 )
-_CLIP = Kind(
+_CLIP = ViTKind(
     "CLIP",
     ("clip", "clip_vision_model"),
     replace(_PLAIN, trunk_act=None, eps=1e-5),
@@ -79,7 +79,7 @@ _CLIP = Kind(
     hidden_act="quick_gelu",
 )
 _USUAL_HEADS = 12
-"""Of all their configuration classes."""
+"""What all their configuration classes have by default."""
 
 _PREFIX = re.compile(
     r"((?:vit|dinov2|dinov2_with_registers|clip|vision_model|clip\.vision_model)\.)?embeddings\."
@@ -126,7 +126,7 @@ _IGNORED = {
 }
 
 
-class Transformers:
+class Transformers(Family):
     """What ``save_pretrained`` of transformers writes, and its networks' own state dicts."""
 
     name = "transformers"
@@ -135,11 +135,8 @@ class Transformers:
         "bare: (vit., dinov2., vision_model.)embeddings., encoder.layer. or layers., layernorm."
     )
     source = "huggingface/transformers src/transformers/models/{vit,vit_mae,dinov2,clip}"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         kind = _kind(contents)
         return f"embeddings and layers by the names of transformers' {kind.title}" if kind else ""
 
@@ -153,13 +150,13 @@ class Transformers:
             )
         prefix = _prefix(weights)
         preprocessing, notes = _preprocessing(contents, kind)
-        known = _known(contents, kind)
+        known = _facts(contents, kind)
         if kind.resizes:
             known = replace(known, image_size=_side(preprocessing))
         behind = _behind(contents, prefix, kind)
         keys = [step.key for step in (*behind.head, *behind.pooler) if step.key]
         return Parts(
-            trunk=build_trunk(_named(_own(weights, prefix)), known, declared),
+            trunk=build_trunk(_by_timms_names(_own(weights, prefix)), known, declared),
             tensors=weights.only(*(f"{key}." for key in keys)),
             head=behind.head,
             logits={"pooler": behind.pooler} if behind.pooler else {},
@@ -169,13 +166,13 @@ class Transformers:
         )
 
 
-def _prefix(weights: Keyed) -> str:
+def _prefix(weights: Weights) -> str:
     """Return what the names of the image tower begin with."""
     found = (_PREFIX.match(name) for name in weights)
     return next((match[1] or "" for match in found if match), "")
 
 
-def _kind(contents: Contents) -> Kind | None:
+def _kind(contents: Contents) -> ViTKind | None:
     weights = contents.state_dict
     tower = weights.under(_prefix(weights))
     if tower.has(r"embeddings\.class_embedding$", r"pre_layrnorm\.", r"encoder\.layers\.0\."):
@@ -199,7 +196,7 @@ def _model_type(contents: Contents) -> str:
     return str(contents.beside.get(_CONFIG, {}).get("model_type", ""))
 
 
-def _own(weights: Keyed, prefix: str) -> Keyed:
+def _own(weights: Weights, prefix: str) -> Weights:
     """Return the tensors of the trunk, as a network without anything behind it names them."""
     tower = weights.under(prefix)
     return tower.only("embeddings.", "pre_layrnorm.", "encoder.", "layers.", "layernorm.").joined(
@@ -207,7 +204,7 @@ def _own(weights: Keyed, prefix: str) -> Keyed:
     )
 
 
-def _named(own: Keyed) -> Keyed:
+def _by_timms_names(own: Weights) -> Weights:
     """Return the tensors by timm's names and in timm's shapes."""
     known = [re.compile(pattern) for pattern, _ in _NAMES]
     own = own.without(*_UNNEEDED)
@@ -229,7 +226,7 @@ def _named(own: Keyed) -> Keyed:
     return tensors
 
 
-def _merged(tensors: Keyed, whole: str, names: Sequence[str]) -> Keyed:
+def _merged(tensors: Weights, whole: str, names: Sequence[str]) -> Weights:
     """Return the tensors with several of one shape stacked into one."""
     there = [name for name in names if name in tensors]
     if not there:
@@ -245,7 +242,7 @@ def _merged(tensors: Keyed, whole: str, names: Sequence[str]) -> Keyed:
     return tensors.with_tensor(whole, stacked, names).without(*names)
 
 
-def _known(contents: Contents, kind: Kind) -> Known:
+def _facts(contents: Contents, kind: ViTKind) -> TrunkFacts:
     """Return what is known of the trunk: from the configuration beside it, or from its kind."""
     config = _config(contents, kind)
     if config is None:
@@ -266,7 +263,7 @@ def _known(contents: Contents, kind: Kind) -> Known:
     return replace(kind.known, attention_heads=heads, trunk_act=_ACTIVATIONS[name], eps=float(eps))
 
 
-def _config(contents: Contents, kind: Kind) -> Mapping[str, Any] | None:
+def _config(contents: Contents, kind: ViTKind) -> Mapping[str, Any] | None:
     """Return the configuration of the image tower; None where none lies beside the file.
 
     Raises:
@@ -301,7 +298,7 @@ class _Behind:
     notes: tuple[str, ...] = ()
 
 
-def _behind(contents: Contents, prefix: str, kind: Kind) -> _Behind:
+def _behind(contents: Contents, prefix: str, kind: ViTKind) -> _Behind:
     weights = contents.state_dict
     if kind is _CLIP:
         return _behind_clip(weights)
@@ -326,7 +323,7 @@ def _behind(contents: Contents, prefix: str, kind: Kind) -> _Behind:
     return _Behind(pooler=(linear(key), act(_ACTIVATIONS[name])), notes=(note,))
 
 
-def _behind_clip(weights: Keyed) -> _Behind:
+def _behind_clip(weights: Weights) -> _Behind:
     reason = "a classifier of the mean of the patches; not rebuilt"
     ignored = {r".*\bclassifier\.": reason}
     if weights.has(r"visual_projection\.weight$"):
@@ -335,7 +332,7 @@ def _behind_clip(weights: Keyed) -> _Behind:
     return _Behind(ignored=ignored, notes=(note,))
 
 
-def _preprocessing(contents: Contents, kind: Kind) -> tuple[Preprocessing, tuple[str, ...]]:
+def _preprocessing(contents: Contents, kind: ViTKind) -> tuple[Preprocessing, tuple[str, ...]]:
     settings = processor_beside(contents)
     if settings is not None:
         return preprocessing_of(settings, kind.preprocessing), ()

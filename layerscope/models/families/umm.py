@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, branch_of, families
+from layerscope.models.families import Family, Parts, branch_of, families
 from layerscope.models.heads import Operation, l2, linear, sequential
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 from layerscope.types import Preprocessing
 
 _TRUNKS: dict[Branch, str] = {"online": "back_bone.", "momentum": "target."}
@@ -31,18 +31,16 @@ _TINY = (
 )
 
 
-class UMM:
+class UMM(Family):
     """The checkpoints of ZeenSong/UMM: SimCLR, MoCo, BYOL, SimSiam, SwAV, VICReg and more."""
 
     name = "umm"
     title = "UMM"
     layout = "back_bone., head.; perhaps target., head_target., predictor., prototypes"
     source = "ZeenSong/UMM models.py, pretrain.py, dataset.py"
-    branches: tuple[Branch, ...] = ("online", "momentum")
-    general = False
+    branches = ("online", "momentum")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         return "a ResNet called back_bone" if weights.has(r"back_bone\.conv1\.weight$") else ""
 
@@ -56,12 +54,12 @@ class UMM:
                 "The file's method has no momentum copy: it holds no target.",
                 hint="Leave --branch out.",
             )
-        trunk = build_trunk(network, Known(), declared)
+        trunk = build_trunk(network, TrunkFacts(), declared)
         stem = str(trunk.details.get("stem", "imagenet"))
         head, online = _HEADS[branch], branch == "online"
         act: Activation = declared.head_act or "relu"
-        prototypes = weights.only("prototypes.") if online else Keyed()
-        predictor = weights.only("predictor.") if online else Keyed()
+        prototypes = weights.only("prototypes.") if online else Weights()
+        predictor = weights.only("predictor.") if online else Weights()
         return Parts(
             trunk=trunk,
             tensors=weights.only(f"{head}.").joined(predictor).joined(prototypes),
@@ -86,7 +84,7 @@ _PREPROCESSING: dict[str, Preprocessing] = {
 }
 
 
-def _normalises(weights: Keyed) -> bool:
+def _normalises(weights: Weights) -> bool:
     # Of the methods, SwAV (prototypes) and MoCo (a target without predictor) put an L2 norm
     # behind the head in the network itself; the others leave it to their losses.
     moco = weights.has(r"head_target\.") and not weights.has(r"predictor\.")
@@ -94,7 +92,7 @@ def _normalises(weights: Keyed) -> bool:
 
 
 def _layers(
-    weights: Keyed, name: str, act: Activation, *, normalised: bool = False
+    weights: Weights, name: str, act: Activation, *, normalised: bool = False
 ) -> tuple[Operation, ...]:
     last = (l2(),) if normalised else ()
     if f"{name}.weight" in weights:

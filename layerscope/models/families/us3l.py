@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed
+from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared, Stem
-from layerscope.models.families import Parts, branch_of, families
+from layerscope.models.families import Family, Parts, branch_of, families
 from layerscope.models.heads import sequential
 from layerscope.models.preprocessing import IMAGENET
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.trunks import TrunkFacts, build_trunk
 from layerscope.types import Preprocessing
 
 _ENCODERS: dict[Branch, str] = {"online": "encoder_q.", "momentum": "encoder_k."}
@@ -31,21 +31,19 @@ _CIFAR = Preprocessing(
     std=(0.2023, 0.1994, 0.2010),
     interpolation="bicubic",
 )
-"""Of workers/linear.py: channel statistics with the standard deviation within images."""
+"""From workers/linear.py: channel statistics with the standard deviation within images."""
 
 
-class US3L:
+class US3L(Family):
     """The checkpoints of megvii-research/US3L-CVPR2023: slimmable SimCLR, BYOL and their like."""
 
     name = "us3l"
     title = "US3L (slimmable)"
     layout = "state_dict: module.encoder_q. with fc.0 to fc.6, module.encoder_k., predictor"
     source = "megvii-research/US3L-CVPR2023 utils/ssl_algorithms, models/OFA/slimmable_ops.py"
-    branches: tuple[Branch, ...] = ("online", "momentum")
-    general = False
+    branches = ("online", "momentum")
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         if weights.has(*_SIGNATURE) and not weights.has(r"queue$"):
             return "encoder_q with an fc of three layers, and no queue"
@@ -66,7 +64,7 @@ class US3L:
         width = _width(declared, branch, slimmable, trained)
         trunk = build_trunk(
             _slimmed(encoder.without("fc."), width),
-            Known(stem=_stem(encoder), statistics=not slimmable),
+            TrunkFacts(stem=_stem(encoder), statistics=not slimmable),
             declared,
         )
         behind = encoder.only("fc.").joined(weights.only("predictor."))
@@ -95,7 +93,7 @@ class US3L:
         )
 
 
-def _trained(trunk: Keyed) -> Mapping[int, int]:
+def _trained(trunk: Weights) -> Mapping[int, int]:
     """Return, by a BatchNorm's channels, how many were trained; nothing where all were.
 
     A network that was trained at one width below 1 keeps all its channels in the file. The bias of
@@ -143,11 +141,11 @@ def _width(
     return width
 
 
-def _stem(encoder: Keyed) -> Stem:
+def _stem(encoder: Weights) -> Stem:
     return "cifar" if encoder["conv1.weight"].shape[-1] == 3 else "imagenet"
 
 
-def _slimmed(trunk: Keyed, width: float) -> Keyed:
+def _slimmed(trunk: Weights, width: float) -> Weights:
     """Return the leading channels of every tensor, the image's own three excepted."""
 
     def leading(tensor: Tensor) -> Tensor:
@@ -166,7 +164,7 @@ def _divisible(channels: float) -> int:
     return rounded + _DIVISOR if rounded < 0.9 * channels else rounded
 
 
-def _without_statistics(head: Keyed) -> Keyed:
+def _without_statistics(head: Weights) -> Weights:
     names = [name for name in head if not name.endswith(_STATISTICS)]
     return head.only(*names)
 
@@ -180,7 +178,7 @@ def _notes(slimmable: bool, width: float) -> tuple[str, ...]:
     )
 
 
-def _mixed(encoder: Keyed) -> tuple[str, ...]:
+def _mixed(encoder: Weights) -> tuple[str, ...]:
     """Return a note about SimSiam, whose slimmable BatchNorms keep statistics at any widths.
 
     They never count their batches, unlike PyTorch's own; and the head's last one marks SimSiam.

@@ -5,25 +5,21 @@ Its own ResNet pads the image by one pixel and its stem by two: together torchvi
 
 from __future__ import annotations
 
-from layerscope.models.contents import Contents, Keyed
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
-from layerscope.models.heads import sequential
-from layerscope.models.trunks import Known, build_trunk
+from layerscope.models.contents import Contents, Weights
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
+from layerscope.models.families.barlow_twins import backbone_and_projector
 
 
-class VICReg:
+class VICReg(Family):
     """The full checkpoints of facebookresearch/vicreg; its bare trunks are torchvision's."""
 
     name = "vicreg"
     title = "VICReg"
     layout = "model: module.backbone., module.projector.{0,1,3,4,6}"
     source = "facebookresearch/vicreg main_vicreg.py, resnet.py, evaluate.py"
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         if not weights.has(r"backbone\.conv1\.weight$", r"projector\.0\.weight$"):
             return ""
@@ -35,16 +31,10 @@ class VICReg:
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
         """Return the trunk and the projector."""
-        weights = contents.state_dict
-        projector = weights.only("projector.")
-        return Parts(
-            trunk=build_trunk(weights.under("backbone."), Known(), declared),
-            tensors=projector,
-            head=sequential(projector, "projector.", declared.head_act or "relu"),
-        )
+        return backbone_and_projector(contents.state_dict, declared)
 
 
-def _biased(projector: Keyed) -> bool:
+def _biased(projector: Weights) -> bool:
     """Return whether the hidden Linears have biases, and the last one, at the end, has none."""
     numbers = [name.partition(".")[0] for name in projector]
     if not all(map(str.isdecimal, numbers)):

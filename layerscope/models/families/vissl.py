@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Contents, Keyed
-from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.contents import Contents, Weights
+from layerscope.models.declared import Activation, Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import Operation, act, l2, linear, matrix, norm, sequential
 from layerscope.models.heads import weight_normed as weight_normed_linear
-from layerscope.models.trunks import Known, Trunk, build_trunk
+from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk
 
 _MODEL = ("classy_state_dict", "base_model", "model")
 _META = ("classy_state_dict", "base_model", "meta", "trunk")
@@ -52,14 +52,14 @@ def _resampled(positions: Tensor, side: int) -> Tensor:
     return maps.permute(0, 2, 3, 1)
 
 
-_KNOWN = Known(attention_heads={192: 3, 384: 6, 768: 12, 1024: 16}, resample=_resampled)
+_FACTS = TrunkFacts(attention_heads={192: 3, 384: 6, 768: 12, 1024: 16}, resample=_resampled)
 
 
 @dataclass(frozen=True)
 class _Behind:
     """What the family makes of the numbered heads."""
 
-    tensors: Keyed = field(default_factory=Keyed)
+    tensors: Weights = field(default_factory=Weights)
     head: Sequence[Operation] = ()
     logits: Mapping[str, Sequence[Operation]] = field(default_factory=dict)
     unused: str = ""
@@ -67,7 +67,7 @@ class _Behind:
     notes: tuple[str, ...] = ()
 
 
-class VISSL:
+class VISSL(Family):
     """The checkpoints of facebookresearch/vissl.
 
     Its linear benchmarks resize to 256, crop 224 and use the statistics of ImageNet, whatever the
@@ -81,11 +81,8 @@ class VISSL:
         "facebookresearch/vissl vissl/models/base_ssl_model.py, vissl/models/heads, "
         "vissl/models/trunks, vissl/utils/checkpoint.py"
     )
-    branches: tuple[Branch, ...] = ()
-    general = False
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         kind = contents.value("type")
         if isinstance(kind, str) and kind in _PIECES and contents.names() & _PIECE_NAMES:
             return f"its type is {kind}"
@@ -125,17 +122,17 @@ class VISSL:
 _PIECE_NAMES = {"shards", "weight", "layers", "classy_state_dict"}
 
 
-def _tables(contents: Contents) -> tuple[Keyed, Keyed]:
+def _tables(contents: Contents) -> tuple[Weights, Weights]:
     trunk, heads = contents.table(*_MODEL, "trunk"), contents.table(*_MODEL, "heads")
     if not trunk:
         weights = contents.state_dict
         whole = weights.has(r"trunk\.")
         trunk = weights.under("trunk.") if whole else weights
-        heads = weights.under("heads.") if whole else Keyed()
+        heads = weights.under("heads.") if whole else Weights()
     return trunk, heads
 
 
-def _require_whole(contents: Contents, trunk: Keyed, heads: Keyed) -> None:
+def _require_whole(contents: Contents, trunk: Weights, heads: Weights) -> None:
     kind = contents.value("type")
     if isinstance(kind, str) and kind in _PIECES:
         raise CheckpointError(
@@ -153,7 +150,7 @@ def _require_whole(contents: Contents, trunk: Keyed, heads: Keyed) -> None:
         )
 
 
-def _trunk(tensors: Keyed, declared: Declared) -> Trunk:
+def _trunk(tensors: Weights, declared: Declared) -> Trunk:
     tensors = tensors.renamed(_LAYOUT)
     if tensors.has(r"res2\.block1-0\."):
         for rules in _REGNET:
@@ -164,7 +161,7 @@ def _trunk(tensors: Keyed, declared: Declared) -> Trunk:
             f"The trunk takes images of {stem[1]} channels, such as the lightness of Lab.",
             hint="Only networks of red, green and blue are supported.",
         )
-    return build_trunk(tensors, _KNOWN, declared)
+    return build_trunk(tensors, _FACTS, declared)
 
 
 def _probes() -> _Behind:
@@ -174,7 +171,7 @@ def _probes() -> _Behind:
     )
 
 
-def _behind(heads: Keyed, declared: Declared) -> _Behind:
+def _behind(heads: Weights, declared: Declared) -> _Behind:
     """Return the operations of the heads, which run one behind the other.
 
     Where a head has heads of its own (PIRL), each of the outer ones is for another input, and the
@@ -198,11 +195,11 @@ def _behind(heads: Keyed, declared: Declared) -> _Behind:
     )
 
 
-def _indices(tensors: Keyed) -> list[int]:
+def _indices(tensors: Weights) -> list[int]:
     return sorted({int(match[1]) for match in map(_INDEX.match, tensors) if match})
 
 
-def _for_images(heads: Keyed, declared: Declared) -> _Behind:
+def _for_images(heads: Weights, declared: Declared) -> _Behind:
     chains = {}
     for number in _indices(heads):
         inner = heads.under(f"{number}.")
@@ -229,7 +226,7 @@ def _gaps(numbers: Sequence[int]) -> bool:
     return any(after > before + 1 for before, after in pairwise(numbers))
 
 
-def _chain(heads: Keyed, prefix: str, numbers: Sequence[int], declared: Declared) -> _Behind:
+def _chain(heads: Weights, prefix: str, numbers: Sequence[int], declared: Declared) -> _Behind:
     """Return MLP heads that run one behind the other, as far as they are defined for one image.
 
     Between two of them stands an activation, the last of the former's Sequential, which leaves no
@@ -262,7 +259,7 @@ def _chain(heads: Keyed, prefix: str, numbers: Sequence[int], declared: Declared
     )
 
 
-def _swav(heads: Keyed, prefix: str, declared: Declared) -> _Behind:
+def _swav(heads: Weights, prefix: str, declared: Declared) -> _Behind:
     """Return the head of SwAV; its activation is the user's where it is used for DINO, as GELU."""
     key = f"{prefix}projection_head."
     for_dino = heads.has(re.escape(prefix) + r"prototypes0\.weight_v$")
@@ -273,7 +270,7 @@ def _swav(heads: Keyed, prefix: str, declared: Declared) -> _Behind:
     return _Behind(heads, (*steps, l2()), _prototypes(heads, prefix))
 
 
-def _dino(heads: Keyed, prefix: str, declared: Declared) -> _Behind:
+def _dino(heads: Weights, prefix: str, declared: Declared) -> _Behind:
     """Return the head of DINO or iBOT; the prototypes of iBOT's patches are not needed."""
     patches = f"{prefix}prototypes1."
     heads = heads.without(patches)
@@ -286,7 +283,7 @@ def _dino(heads: Keyed, prefix: str, declared: Declared) -> _Behind:
     )
 
 
-def _msn(heads: Keyed, prefix: str, declared: Declared) -> _Behind:
+def _msn(heads: Weights, prefix: str, declared: Declared) -> _Behind:
     """Return the head of MSN: ``Q`` are the cosines to the prototypes, before the temperature."""
     activation = declared.head_act or "gelu"
     steps: list[Operation] = []
@@ -307,7 +304,7 @@ def _directions(prototypes: Tensor) -> Tensor:
     return functional.normalize(prototypes, dim=-1).mT
 
 
-def _prototypes(heads: Keyed, prefix: str) -> Mapping[str, Sequence[Operation]]:
+def _prototypes(heads: Weights, prefix: str) -> Mapping[str, Sequence[Operation]]:
     below = heads.under(prefix)
     numbers = sorted({int(match[1]) for match in map(_PROTOTYPES.match, below) if match})
     operations: list[Operation] = []

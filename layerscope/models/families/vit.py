@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from layerscope.models.contents import Contents, Keyed
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Parts, families
+from layerscope.models.contents import Contents, Weights
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, families
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
-from layerscope.models.trunks import Known, Trunk, build_trunk, vit
+from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk, vit
 from layerscope.models.trunks.positions import is_sine_cosine
 
 _HEADS = {
@@ -39,18 +39,16 @@ _PLAIN_MLP = frozenset({1536})
 _CLIP_EPS = 1e-5
 
 
-class ViT:
+class ViT(Family):
     """The state dict of one plain transformer: releases of DINO, MoCo v3, DeiT, timm's own."""
 
     name = "vit"
     title = "plain vision transformers"
     layout = "cls_token, pos_embed, patch_embed., blocks., norm., head."
     source = "huggingface/pytorch-image-models timm/models/vision_transformer.py"
-    branches: tuple[Branch, ...] = ()
     general = True
 
     def recognise(self, contents: Contents) -> str:
-        """Return why these contents are of this family, or an empty string."""
         weights = contents.state_dict
         classifier = set(weights.only("head."))
         plain = vit.fits(weights.without("head.").shapes)
@@ -66,7 +64,7 @@ class ViT:
         """Return the trunk, and its classifier (if any) as the only head layer."""
         weights = contents.state_dict
         classifier = weights.only("head.")
-        trunk = build_trunk(weights.without("head."), _known(weights), declared)
+        trunk = build_trunk(weights.without("head."), _facts(weights), declared)
         return Parts(
             trunk=trunk,
             tensors=classifier,
@@ -77,14 +75,14 @@ class ViT:
         )
 
 
-def _known(weights: Keyed) -> Known:
+def _facts(weights: Weights) -> TrunkFacts:
     if "norm_pre.weight" in weights:
         # CLIP's structure, which was trained with two activations.
-        return Known(attention_heads=_heads(weights), trunk_act=None, eps=_CLIP_EPS)
-    return Known(attention_heads=_heads(weights))
+        return TrunkFacts(attention_heads=_heads(weights), trunk_act=None, eps=_CLIP_EPS)
+    return TrunkFacts(attention_heads=_heads(weights))
 
 
-def _heads(weights: Keyed) -> Mapping[int, int]:
+def _heads(weights: Weights) -> Mapping[int, int]:
     if is_sine_cosine(weights.get("pos_embed"), rows_first=True):
         return _MOCO_V3
     gated = vit.outline(weights.without("head.").shapes).gated

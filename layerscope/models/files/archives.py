@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 
 from layerscope.models.files.pickles import Malformed, read_pickle
-from layerscope.models.files.records import Meaning, require_trust
+from layerscope.models.files.records import Interpreter, require_trust
 from layerscope.models.files.storages import Span, Tensors
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -37,7 +37,7 @@ def read_archive(path: Path, trust: Collection[str]) -> Any:
     """Return what the archive of a checkpoint holds.
 
     Args:
-        path: Of a zip archive.
+        path: A zip archive.
         trust: Dotted names that its pickle may mention.
 
     Raises:
@@ -49,7 +49,7 @@ def read_archive(path: Path, trust: Collection[str]) -> Any:
     require_trust(pickle, trust, archive.scripted)
     # A value takes at least a byte.
     tensors = Tensors(archive.storage, len(archive.mapped))
-    return Meaning(tensors, pickle.operations).of(pickle.value)
+    return Interpreter(tensors, pickle.reads).value(pickle.value)
 
 
 @dataclass(frozen=True)
@@ -165,10 +165,7 @@ class Archive:
             raise Malformed(
                 f"is damaged: its storage {span.key!r} claims {span.values} values and has {held}"
             )
-        part = self.mapped[start + span.first * span.dtype.itemsize : start + span.bytes]
-        if not isinstance(part, torch.UntypedStorage):
-            raise TypeError("a slice of a storage is a storage")
-        return part
+        return span.of(self.mapped, start)
 
     def _where(self, name: str) -> tuple[int, int]:
         info = self.members.get(self.prefix + name)

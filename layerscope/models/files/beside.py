@@ -17,7 +17,7 @@ NAMES = (
     "args.json",
     "params.json",
 )
-"""Of files that tell what weights cannot."""
+"""Names of files that tell what weights cannot."""
 
 _LARGEST = 1 << 20
 
@@ -26,7 +26,7 @@ def read_beside(path: Path) -> Mapping[str, Mapping[str, Any]]:
     """Return the JSON files in the folder of a file of weights, parsed, by their names.
 
     Args:
-        path: Of the file of weights.
+        path: The file of weights.
 
     Raises:
         CheckpointError: One of them is damaged, too large, or no table.

@@ -14,7 +14,7 @@ SCHEME = "hf://"
 _FORM = "hf://owner/repository/file, or hf://owner/repository@revision/file"
 
 
-def downloaded(name: str) -> Path:
+def fetch_from_hub(name: str) -> Path:
     """Return where a file of the hub lies on this machine, once it has been fetched.
 
     What explains the weights is fetched with them: the JSON files of the same folder, and all

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from layerscope.models.files.pickles import Malformed, Outside, Pairs, Pickle, read_pickle
-from layerscope.models.files.records import Meaning, require_trust
+from layerscope.models.files.pickles import Malformed, Pairs, PersistentId, Pickle, read_pickle
+from layerscope.models.files.records import Interpreter, require_trust
 from layerscope.models.files.storages import Span, Tensors, span_of
 
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -22,7 +22,7 @@ def read_legacy(path: Path, trust: Collection[str]) -> Any:
     """Return what a checkpoint of torch.save before 1.6 holds.
 
     Args:
-        path: Of a file that begins with a pickle.
+        path: A file that begins with a pickle.
         trust: Dotted names that its pickle may mention.
 
     Raises:
@@ -59,7 +59,7 @@ def _read(data: mmap.mmap, path: Path, start: int, trust: Collection[str]) -> An
     where = _places(data, keys, _types(pickle.outside))
     bytes_of = _Storages(path, where)
     tensors = Tensors(bytes_of.storage, len(data))
-    return Meaning(tensors, pickle.operations).of(pickle.value)
+    return Interpreter(tensors, pickle.reads).value(pickle.value)
 
 
 class _Storages:
@@ -82,13 +82,10 @@ class _Storages:
                 file.seek(start)
                 block = bytearray(file.read(held))
             self._whole[span.key] = torch.frombuffer(block, dtype=torch.uint8).untyped_storage()
-        part = self._whole[span.key][span.first * span.dtype.itemsize : span.bytes]
-        if not isinstance(part, torch.UntypedStorage):
-            raise TypeError("a slice of a storage is a storage")
-        return part
+        return span.of(self._whole[span.key])
 
 
-def _types(outside: Iterable[Outside]) -> dict[str, int]:
+def _types(outside: Iterable[PersistentId]) -> dict[str, int]:
     """Return the bytes of a value of each storage, by its key."""
     sizes: dict[str, int] = {}
     for reference in outside:

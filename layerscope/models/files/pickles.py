@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import pickle
-import pickletools
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from layerscope.errors import CheckpointError
 
-MAX_OPERATIONS = 8_000_000
-"""Far above any checkpoint's: a tensor takes some forty."""
+MAX_READS = 8_000_000
+"""Far above any checkpoint's: a tensor takes some fifty."""
 
 _RENAMED_SINCE = 3
 _LONGEST_LINE = 1 << 16
+_LONGEST_NAME = 1 << 11
 
 
 class Malformed(CheckpointError):
@@ -52,9 +51,12 @@ class Pairs:
 
     pairs: list[tuple[Any, Any]] = field(default_factory=list)
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.pairs.append((key, value))
+
 
 @dataclass(eq=False)
-class Made:
+class InertObject:
     """What a pickle would have made by calling something, and has filled since."""
 
     callee: Any
@@ -63,17 +65,28 @@ class Made:
     pairs: list[tuple[Any, Any]] = field(default_factory=list)
     entries: list[Any] = field(default_factory=list)
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.pairs.append((key, value))
+
+    def append(self, entry: Any) -> None:
+        """Add an entry, as to a list."""
+        self.entries.append(entry)
+
+    def extend(self, entries: list[Any]) -> None:
+        """Add entries, as to a list."""
+        self.entries.extend(entries)
+
     @property
     def name(self) -> str:
         """Dotted name of what would have been called."""
         callee = self.callee
-        while isinstance(callee, Made):
+        while isinstance(callee, InertObject):
             callee = callee.callee
         return callee.name if isinstance(callee, Global) else type(callee).__name__
 
 
 @dataclass(frozen=True, eq=False)
-class Outside:
+class PersistentId:
     """A reference to what lies outside the pickle: a storage's type, key and size."""
 
     identity: Any
@@ -86,13 +99,14 @@ class Pickle:
     value: Any
     globals: frozenset[str]
     """Dotted names of every Python object that it mentions, used or not."""
-    outside: tuple[Outside, ...]
-    operations: int
+    outside: tuple[PersistentId, ...]
+    reads: int
+    """How often it was read from, which bounds what it can hold."""
     end: int
     """Where in the data the pickle ends."""
 
 
-def read_pickle(data: Bytes, start: int = 0, end: int | None = None) -> Pickle:
+def read_pickle(data: Bytes, start: int = 0) -> Pickle:
     """Return what a pickle holds, as plain values and inert records.
 
     Memory is bounded by the bytes that are there: no length or index is believed.
@@ -100,288 +114,169 @@ def read_pickle(data: Bytes, start: int = 0, end: int | None = None) -> Pickle:
     Args:
         data: Holds the pickle.
         start: Where it begins.
-        end: Where it must have ended.
 
     Raises:
         Malformed: The data are no whole pickle.
     """
-    window = _Window(data, start, len(data) if end is None else end)
-    machine = _Machine(window)
+    window = _Window(data, start)
+    unpickler = _InertUnpickler(window)
     try:
-        value = machine.run()
-    except (ValueError, IndexError, KeyError, OverflowError) as error:
+        value = unpickler.load()
+    except _UNREADABLE as error:
         reason = str(error).split("\n", 1)[0].rstrip(".") or "it is incomplete"
+        reason = f"it uses the operation {reason}" if isinstance(error, KeyError) else reason
         raise Malformed(f"is damaged or truncated: its pickle cannot be read, {reason}") from error
-    return Pickle(
-        value,
-        frozenset(machine.globals),
-        tuple(machine.outside),
-        machine.operations,
-        window.tell(),
-    )
+    globals_, outside = frozenset(unpickler.globals), tuple(unpickler.outside)
+    return Pickle(value, globals_, outside, window.reads, window.position)
+
+
+_UNREADABLE = (
+    AttributeError,
+    EOFError,
+    LookupError,
+    OverflowError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
+"""What the standard library's unpickler raises of bytes that are no pickle."""
 
 
 class _Window:
-    """A file object over some of the data, which never returns more than is there."""
+    """A file object over the data from a place on, which never returns less than was asked for."""
 
-    def __init__(self, data: Bytes, start: int, end: int) -> None:
-        self._data, self.start, self.end, self._position = data, start, end, start
+    def __init__(self, data: Bytes, start: int) -> None:
+        self._data, self.position, self.reads = data, start, 0
 
     def read(self, count: int) -> bytes:
-        return self._upto(min(self._position + count, self.end))
+        self.require(count)
+        return self._advance(self.position + count)
 
     def readline(self) -> bytes:
-        limit = min(self._position + _LONGEST_LINE, self.end)
-        found = self._data.find(b"\n", self._position, limit)
-        return self._upto(limit if found < 0 else found + 1)
+        limit = min(self.position + _LONGEST_LINE, len(self._data))
+        found = self._data.find(b"\n", self.position, limit)
+        if found < 0:
+            raise EOFError("a line has no end")
+        return self._advance(found + 1)
 
-    def tell(self) -> int:
-        return self._position
+    def require(self, count: int) -> None:
+        if count > len(self._data) - self.position:
+            raise EOFError(f"it ends where {count} more bytes should be")
 
-    def _upto(self, end: int) -> bytes:
-        start, self._position = self._position, end
+    def _advance(self, end: int) -> bytes:
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise ValueError(f"it has more than {MAX_READS} parts")
+        start, self.position = self.position, end
         return self._data[start:end]
 
 
-class _Machine:
-    """The stack machine of the pickle protocols 0 to 5, without calls."""
+class _Numbered(dict[int, Any]):
+    """The objects that a pickle numbers, of which it has no more than bytes."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        if index > self._most:
+            raise ValueError(f"it numbers an object {index}, more than it can have")
+        super().__setitem__(index, value)
+
+
+_PythonUnpickler: Any = pickle._Unpickler
+"""Its methods are no part of its published types."""
+
+
+class _InertUnpickler(_PythonUnpickler):  # type: ignore[misc]
+    """The standard library's unpickler in Python, with every operation that acts made inert.
+
+    Its C twin is no use: that one reserves memory for whatever index a pickle names.
+    """
+
+    dispatch = _PythonUnpickler.dispatch.copy()
 
     def __init__(self, window: _Window) -> None:
+        # What Python 2 wrote as text may be bytes, such as a NumPy scalar's.
+        super().__init__(window, encoding="latin-1")
         self._window = window
-        self._stack: list[Any] = []
-        self._below: list[list[Any]] = []
-        self._memo: dict[int, Any] = {}
-        self._protocol = 0
+        self.memo = _Numbered(len(window._data))
         self.globals: set[str] = set()
-        self.outside: list[Outside] = []
-        self.operations = 0
+        self.outside: list[PersistentId] = []
 
-    def run(self) -> Any:
-        for opcode, argument, _ in pickletools.genops(cast(Any, self._window)):
-            self.operations += 1
-            if self.operations > MAX_OPERATIONS:
-                raise ValueError(f"it has more than {MAX_OPERATIONS} operations")
-            name = opcode.name
-            if name in _VALUES:
-                self._stack.append(argument)
-            elif name in _CONSTANTS:
-                self._stack.append(_CONSTANTS[name])
-            elif name == "STOP":
-                break
-            else:
-                operation = _OPERATIONS.get(name)
-                if operation is None:
-                    raise ValueError(f"it uses {name}")
-                operation(self, argument)
-        return self._stack.pop()
-
-    def proto(self, version: int) -> None:
-        if version > pickle.HIGHEST_PROTOCOL:
-            raise ValueError(f"it is of the unknown protocol {version}")
-        self._protocol = version
-
-    def frame(self, length: int) -> None:
-        if length > self._window.end - self._window.tell():
-            raise ValueError("a frame is longer than the file")
-
-    def push_global(self, module: str, name: str) -> None:
-        if self._protocol < _RENAMED_SINCE:
+    def find_class(self, module: str, name: str) -> Any:
+        if self.proto < _RENAMED_SINCE:
             if (module, name) in NAME_MAPPING:
                 module, name = NAME_MAPPING[module, name]
             else:
                 module = IMPORT_MAPPING.get(module, module)
-        self.globals.add(f"{module}.{name}")
-        self._stack.append(Global(f"{module}.{name}"))
+        dotted = f"{module}.{name}"
+        if len(dotted) > _LONGEST_NAME:
+            # Two texts that are numbered once could make as many long names as there are bytes.
+            raise ValueError(f"it mentions a name of {len(dotted)} letters")
+        self.globals.add(dotted)
+        return Global(dotted)
 
-    def global_(self, argument: str) -> None:
-        # The two names come parted by a blank; a module's own name has none.
-        module, _, name = argument.partition(" ")
-        self.push_global(module, name)
-
-    def stack_global(self, _: None) -> None:
-        name, module = self._stack.pop(), self._stack.pop()
-        if not (isinstance(name, str) and isinstance(module, str)):
-            raise ValueError("a global's name is no text")
-        self.push_global(module, name)
-
-    def inst(self, argument: str) -> None:
-        arguments = tuple(self._marked())
-        self.global_(argument)
-        self._stack.append(Made(self._stack.pop(), arguments))
-
-    def obj(self, _: None) -> None:
-        callee, *arguments = self._marked()
-        self._stack.append(Made(callee, tuple(arguments)))
-
-    def call(self, _: None) -> None:
-        arguments, callee = self._stack.pop(), self._stack.pop()
-        self._stack.append(Made(callee, arguments))
-
-    def newobj_ex(self, _: None) -> None:
-        named, arguments, callee = (self._stack.pop() for _ in range(3))
-        self._stack.append(Made(callee, (arguments, named)))
-
-    def build(self, _: None) -> None:
-        state, made = self._stack.pop(), self._stack.pop()
-        # Where a state is set on what is no object, it is kept beside it, as the object's.
-        if not isinstance(made, Made) or made.state is not None:
-            made = Made(made, ())
-        made.state = state
-        self._stack.append(made)
-
-    def persistent(self, argument: str | None) -> None:
-        identity = self._stack.pop() if argument is None else argument
+    def persistent_load(self, identity: Any) -> Any:
         if isinstance(identity, tuple) and len(identity) > 1 and identity[0] == "module":
-            # torch before 1.6 kept a class's source beside it.
-            self._stack.append(identity[1])
-            return
-        self.outside.append(Outside(identity))
-        self._stack.append(self.outside[-1])
+            return identity[1]  # torch before 1.6 kept a class's source beside it
+        self.outside.append(PersistentId(identity))
+        return self.outside[-1]
 
-    def mark(self, _: None) -> None:
-        self._below.append(self._stack)
-        self._stack = []
+    def get_extension(self, code: int) -> None:
+        raise ValueError(f"it uses the extension {code}")
 
-    def _marked(self) -> list[Any]:
-        marked, self._stack = self._stack, self._below.pop()
-        return marked
+    def _instantiate(self, callee: Any, arguments: list[Any]) -> None:
+        self._push(callee, tuple(arguments))
 
-    def pop(self, _: None) -> None:
-        # Where a mark is on top of the stack, it is the mark that goes.
-        if self._stack:
-            self._stack.pop()
+    def _push(self, callee: Any, arguments: Any, state: Any = None) -> None:
+        self.stack.append(InertObject(callee, arguments, state))
+
+    def call(self) -> None:
+        arguments, callee = self.stack.pop(), self.stack.pop()
+        self._push(callee, arguments)
+
+    def call_with_names(self) -> None:
+        named, arguments, callee = (self.stack.pop() for _ in range(3))
+        self._push(callee, (arguments, named))
+
+    def build(self) -> None:
+        state, built = self.stack.pop(), self.stack.pop()
+        if isinstance(built, InertObject) and built.state is None:
+            built.state = state
+            self.stack.append(built)
         else:
-            self._marked()
+            # Where a state is set on what is no object, it is kept beside it, as the object's.
+            self._push(built, (), state)
 
-    def pop_mark(self, _: None) -> None:
-        self._marked()
+    def empty_dict(self) -> None:
+        self.stack.append(Pairs())
 
-    def dup(self, _: None) -> None:
-        self._stack.append(self._stack[-1])
+    def filled_dict(self) -> None:
+        items = self.pop_mark()
+        if len(items) % 2:
+            raise ValueError("a dictionary has a key without value")
+        self.stack.append(Pairs(list(zip(items[::2], items[1::2], strict=True))))
 
-    def put(self, index: int) -> None:
-        # Whatever is numbered was pushed by an operation of its own.
-        if not 0 <= index <= self._window.tell() - self._window.start:
-            raise ValueError(f"it numbers an object {index}, more than it can have")
-        self._memo[index] = self._stack[-1]
+    def byte_array(self) -> None:
+        self.stack.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
 
-    def memoize(self, _: None) -> None:
-        self._memo[len(self._memo)] = self._stack[-1]
-
-    def get(self, index: int) -> None:
-        if index not in self._memo:
-            raise ValueError(f"it asks for an object {index} that it has not made")
-        self._stack.append(self._memo[index])
-
-    def empty_list(self, _: None) -> None:
-        self._stack.append([])
-
-    def empty_dict(self, _: None) -> None:
-        self._stack.append(Pairs())
-
-    def list_(self, _: None) -> None:
-        marked = self._marked()
-        self._stack.append(marked)
-
-    def dict_(self, _: None) -> None:
-        marked = self._marked()
-        self._stack.append(Pairs(_paired(marked)))
-
-    def tuple_(self, _: None) -> None:
-        marked = self._marked()
-        self._stack.append(tuple(marked))
-
-    def tuple_of(self, count: int) -> None:
-        if len(self._stack) < count:
-            raise ValueError("a tuple has fewer entries than it says")
-        items = tuple(self._stack[len(self._stack) - count :])
-        self._stack[len(self._stack) - count :] = [items]
-
-    def append(self, _: None) -> None:
-        self._extend([self._stack.pop()])
-
-    def appends(self, _: None) -> None:
-        self._extend(self._marked())
-
-    def _extend(self, items: list[Any]) -> None:
-        target = self._stack[-1]
-        if isinstance(target, Made):
-            target.entries.extend(items)
-        elif isinstance(target, list):
-            target.extend(items)
-        else:
-            raise ValueError("it appends to what is no list")
-
-    def setitem(self, _: None) -> None:
-        value, key = self._stack.pop(), self._stack.pop()
-        self._set([key, value])
-
-    def setitems(self, _: None) -> None:
-        self._set(self._marked())
-
-    def _set(self, items: list[Any]) -> None:
-        target = self._stack[-1]
-        if not isinstance(target, Pairs | Made):
-            raise ValueError("it sets a key of what is no dictionary")
-        target.pairs.extend(_paired(items))
+    def frame(self) -> None:
+        self._window.require(int.from_bytes(self.read(8), "little"))
 
 
-def _paired(items: list[Any]) -> list[tuple[Any, Any]]:
-    if len(items) % 2:
-        raise ValueError("a dictionary has a key without value")
-    return list(zip(items[::2], items[1::2], strict=True))
-
-
-_NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
-_TEXTS = ("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE")
-_TEXTS_SINCE_4 = ("SHORT_BINUNICODE", "BINUNICODE8")
-_BLOBS = ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8")
-_CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_VALUES = frozenset((*_NUMBERS, *_TEXTS, *_TEXTS_SINCE_4, *_BLOBS))
-
-
-def _tuple(count: int) -> Callable[[_Machine, Any], None]:
-    return lambda machine, _: machine.tuple_of(count)
-
-
-_OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
-    "PROTO": _Machine.proto,
-    "FRAME": _Machine.frame,
-    "GLOBAL": _Machine.global_,
-    "STACK_GLOBAL": _Machine.stack_global,
-    "INST": _Machine.inst,
-    "OBJ": _Machine.obj,
-    "REDUCE": _Machine.call,
-    "NEWOBJ": _Machine.call,
-    "NEWOBJ_EX": _Machine.newobj_ex,
-    "BUILD": _Machine.build,
-    "PERSID": _Machine.persistent,
-    "BINPERSID": _Machine.persistent,
-    "MARK": _Machine.mark,
-    "POP": _Machine.pop,
-    "POP_MARK": _Machine.pop_mark,
-    "DUP": _Machine.dup,
-    "PUT": _Machine.put,
-    "BINPUT": _Machine.put,
-    "LONG_BINPUT": _Machine.put,
-    "MEMOIZE": _Machine.memoize,
-    "GET": _Machine.get,
-    "BINGET": _Machine.get,
-    "LONG_BINGET": _Machine.get,
-    "EMPTY_LIST": _Machine.empty_list,
-    "EMPTY_SET": _Machine.empty_list,
-    "EMPTY_DICT": _Machine.empty_dict,
-    "EMPTY_TUPLE": _tuple(0),
-    "LIST": _Machine.list_,
-    "DICT": _Machine.dict_,
-    "TUPLE": _Machine.tuple_,
-    "FROZENSET": _Machine.tuple_,
-    "TUPLE1": _tuple(1),
-    "TUPLE2": _tuple(2),
-    "TUPLE3": _tuple(3),
-    "APPEND": _Machine.append,
-    "APPENDS": _Machine.appends,
-    "ADDITEMS": _Machine.appends,
-    "SETITEM": _Machine.setitem,
-    "SETITEMS": _Machine.setitems,
+_OPERATIONS = {
+    pickle.REDUCE: _InertUnpickler.call,
+    pickle.NEWOBJ: _InertUnpickler.call,
+    pickle.NEWOBJ_EX: _InertUnpickler.call_with_names,
+    pickle.BUILD: _InertUnpickler.build,
+    pickle.EMPTY_DICT: _InertUnpickler.empty_dict,
+    pickle.DICT: _InertUnpickler.filled_dict,
+    pickle.EMPTY_SET: _InertUnpickler.load_empty_list,
+    pickle.ADDITEMS: _InertUnpickler.load_appends,
+    pickle.FROZENSET: _InertUnpickler.load_tuple,
+    pickle.BYTEARRAY8: _InertUnpickler.byte_array,
+    pickle.FRAME: _InertUnpickler.frame,
 }
+del _InertUnpickler.dispatch[pickle.READONLY_BUFFER[0]]
+_InertUnpickler.dispatch |= {opcode[0]: operation for opcode, operation in _OPERATIONS.items()}

@@ -10,7 +10,14 @@ from typing import Any
 from torch import Tensor
 
 from layerscope.models.contents import SEPARATOR
-from layerscope.models.files.pickles import Global, Made, Malformed, Outside, Pairs, Pickle
+from layerscope.models.files.pickles import (
+    Global,
+    InertObject,
+    Malformed,
+    Pairs,
+    PersistentId,
+    Pickle,
+)
 from layerscope.models.files.storages import NAMED, Tensors, named_dtype, span_of
 
 _DEEPEST = 64
@@ -96,21 +103,21 @@ def _is_dotted(name: str) -> bool:
     return plain and len(name) <= _NAME_LENGTH
 
 
-class Meaning:
+class Interpreter:
     """Turns the inert records of one pickle into tensors, tables and plain values.
 
     Args:
         tensors: Makes the tensors.
-        operations: How many operations the pickle has, which bounds what it can hold.
+        reads: How often the pickle was read from, which bounds what it can hold.
     """
 
-    def __init__(self, tensors: Tensors, operations: int) -> None:
+    def __init__(self, tensors: Tensors, reads: int) -> None:
         self._tensors = tensors
-        self._left = 16 * operations + 1024
-        self._made: dict[int, tuple[Made, Tensor]] = {}
+        self._left = 16 * reads + 1024
+        self._tensors_made: dict[int, tuple[InertObject, Tensor]] = {}
         self._open: set[int] = set()
 
-    def of(self, value: Any, path: tuple[str, ...] = ()) -> Any:
+    def value(self, value: Any, path: tuple[str, ...] = ()) -> Any:
         """Return what a value of the pickle means.
 
         Args:
@@ -120,9 +127,9 @@ class Meaning:
         Raises:
             Malformed: It is nested without end, or holds a tensor that cannot be.
         """
-        if not isinstance(value, list | tuple | Pairs | Made):
+        if not isinstance(value, list | tuple | Pairs | InertObject):
             return _atom(value)
-        self._left -= 1 + (0 if isinstance(value, Made) else _length(value))
+        self._left -= 1 + (0 if isinstance(value, InertObject) else _length(value))
         if len(self._open) > _DEEPEST:
             raise Malformed(
                 f"is nested deeper than {_DEEPEST} tables: {_dotted(path[:4])}…",
@@ -134,53 +141,55 @@ class Meaning:
                 hint="Save the state dict alone.",
             )
         if id(value) in self._open:
-            return self._again(value, path)
+            return self._refer_back(value, path)
         self._open.add(id(value))
         try:
-            return self._opened(value, path)
+            return self._unfold(value, path)
         finally:
             self._open.discard(id(value))
 
-    def _again(self, value: Any, path: tuple[str, ...]) -> Any:
-        if isinstance(value, Made):
+    def _refer_back(self, value: Any, path: tuple[str, ...]) -> Any:
+        if isinstance(value, InertObject):
             return Record(value.name)  # a child's reference to its parent
         raise Malformed(
             f"has a table that contains itself: {_dotted(path[:8])}",
             hint="Save the state dict alone.",
         )
 
-    def _opened(self, value: Any, path: tuple[str, ...]) -> Any:
+    def _unfold(self, value: Any, path: tuple[str, ...]) -> Any:
         if isinstance(value, Pairs):
             return self._table(value.pairs, path)
-        if isinstance(value, Made):
-            return self._made_value(value, path)
-        entries = (self.of(entry, (*path, str(n))) for n, entry in enumerate(value))
+        if isinstance(value, InertObject):
+            return self._object(value, path)
+        entries = (self.value(entry, (*path, str(n))) for n, entry in enumerate(value))
         return tuple(entries) if isinstance(value, tuple) else list(entries)
 
     def _table(self, pairs: list[tuple[Any, Any]], path: tuple[str, ...]) -> dict[Any, Any]:
         table: dict[Any, Any] = {}
         for key, value in pairs:
             name = _key(key, path)
-            table[name] = self.of(value, (*path, str(name)))
+            table[name] = self.value(value, (*path, str(name)))
         return table
 
-    def _made_value(self, made: Made, path: tuple[str, ...]) -> Any:
+    def _object(self, made: InertObject, path: tuple[str, ...]) -> Any:
         parts = _module_parts(made)
         if parts is not None:
             return self._module(parts, path)
         if made.name.startswith(_SCRIPTED):
             return self._script(made, path)
-        meaning = _MEANINGS.get(made.name) if isinstance(made.callee, Global) else None
-        if meaning is None:
+        interpretation = (
+            _INTERPRETATIONS.get(made.name) if isinstance(made.callee, Global) else None
+        )
+        if interpretation is None:
             return self._record(made, path)
         try:
-            return meaning(self, made, path)
+            return interpretation(self, made, path)
         except (TypeError, ValueError, IndexError, AttributeError) as error:
             raise Malformed(
                 f"is damaged: what it holds {_dotted(path)} is no {made.name}"
             ) from error
 
-    def _record(self, made: Made, path: tuple[str, ...]) -> Any:
+    def _record(self, made: InertObject, path: tuple[str, ...]) -> Any:
         values: dict[str, Any] = {}
         state = made.state
         if isinstance(state, tuple) and len(state) == 2:  # with slots
@@ -189,7 +198,9 @@ class Meaning:
         else:
             values |= self._state(state, path)
         values |= {str(key): value for key, value in self._table(made.pairs, path).items()}
-        values |= {str(n): self.of(entry, (*path, str(n))) for n, entry in enumerate(made.entries)}
+        values |= {
+            str(n): self.value(entry, (*path, str(n))) for n, entry in enumerate(made.entries)
+        }
         if made.name.startswith("omegaconf."):
             return values.get("_content", values.get("_val", Record(made.name, (), values)))
         return Record(made.name, self._arguments(made, path), values)
@@ -197,10 +208,10 @@ class Meaning:
     def _state(self, state: Any, path: tuple[str, ...]) -> dict[str, Any]:
         if isinstance(state, Pairs):
             return {str(key): value for key, value in self._table(state.pairs, path).items()}
-        return {} if state is None else {"state": self.of(state, (*path, "state"))}
+        return {} if state is None else {"state": self.value(state, (*path, "state"))}
 
-    def _arguments(self, made: Made, path: tuple[str, ...]) -> tuple[Any, ...]:
-        arguments = self.of(made.arguments, (*path, "arguments"))
+    def _arguments(self, made: InertObject, path: tuple[str, ...]) -> tuple[Any, ...]:
+        arguments = self.value(made.arguments, (*path, "arguments"))
         return arguments if isinstance(arguments, tuple) else (arguments,)
 
     def _module(self, parts: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
@@ -210,36 +221,36 @@ class Meaning:
         for group in ("_parameters", "_buffers"):
             for key, value in _named_pairs(parts.get(group)):
                 if value is not None and key not in transient:
-                    state[key] = self.of(value, (*path, key))
+                    state[key] = self.value(value, (*path, key))
         for key, child in _named_pairs(parts.get("_modules")):
-            below = None if child is None else self.of(child, (*path, key))
+            below = None if child is None else self.value(child, (*path, key))
             if isinstance(below, dict):
                 state |= {f"{key}.{name}": tensor for name, tensor in below.items()}
         return state
 
-    def _script(self, made: Made, path: tuple[str, ...]) -> Any:
+    def _script(self, made: InertObject, path: tuple[str, ...]) -> Any:
         """Return the state dict of a TorchScript module: its attributes that are tensors."""
         if not isinstance(made.state, Pairs):
             return Record(made.name)
         state: dict[str, Any] = {}
         for key, value in _named_pairs(made.state):
-            if not isinstance(value, Made):
+            if not isinstance(value, InertObject):
                 continue
-            below = self.of(value, (*path, key))
+            below = self.value(value, (*path, key))
             if isinstance(below, Tensor):
                 state[key] = below
             elif isinstance(below, dict):
                 state |= {f"{key}.{name}": tensor for name, tensor in below.items()}
         return state
 
-    def tensor(self, made: Made, path: tuple[str, ...]) -> Tensor:
+    def tensor(self, made: InertObject, path: tuple[str, ...]) -> Tensor:
         """Return the tensor of a call that would have rebuilt it over a storage."""
         # The record is kept with its tensor, so that no other can come to have its identity.
-        if id(made) not in self._made:
-            self._made[id(made)] = made, self._rebuilt(made, path)
-        return self._made[id(made)][1]
+        if id(made) not in self._tensors_made:
+            self._tensors_made[id(made)] = made, self._rebuilt(made, path)
+        return self._tensors_made[id(made)][1]
 
-    def _rebuilt(self, made: Made, path: tuple[str, ...]) -> Tensor:
+    def _rebuilt(self, made: InertObject, path: tuple[str, ...]) -> Tensor:
         name = _dotted(path)
         arguments = made.arguments
         version = made.name.rpartition(".")[2]
@@ -247,7 +258,7 @@ class Meaning:
         if not isinstance(arguments, tuple) or not least <= len(arguments) <= least + 1:
             raise Malformed(f"is damaged: its tensor {name} is described wrongly")
         stored, first, size, stride = arguments[:4]
-        if not isinstance(stored, Outside):
+        if not isinstance(stored, PersistentId):
             raise Malformed(f"is damaged: its tensor {name} lies in no storage")
         if any(value is True for extra in arguments[least:] for _, value in _pairs_of(extra)):
             raise Malformed(
@@ -256,14 +267,14 @@ class Meaning:
             )
         span = span_of(stored.identity, name)
         dtype = named_dtype(arguments[6], name) if least == 7 else span.dtype
-        size = self.of(size)
+        size = self.value(size)
         return self._tensors.over(span, (first, size, stride), dtype, name)
 
 
 def _atom(value: Any) -> Any:
     if isinstance(value, Global):
         return NAMED.get(value.name, value.name)
-    if isinstance(value, Outside):
+    if isinstance(value, PersistentId):
         return None  # a storage that no tensor lies over
     return value
 
@@ -307,29 +318,29 @@ def _named_pairs(table: Any) -> Iterator[tuple[str, Any]]:
 def _pairs_of(table: Any) -> list[tuple[Any, Any]]:
     if isinstance(table, Pairs):
         return table.pairs
-    if isinstance(table, Made) and table.name == "collections.OrderedDict":
+    if isinstance(table, InertObject) and table.name == "collections.OrderedDict":
         return table.pairs
     return []
 
 
-def _module_parts(made: Made) -> dict[str, Any] | None:
+def _module_parts(made: InertObject) -> dict[str, Any] | None:
     parts = dict(_named_pairs(made.state))
     return parts if {"_parameters", "_buffers", "_modules"} <= parts.keys() else None
 
 
 def _texts(collection: Any) -> set[str]:
-    if isinstance(collection, Made) and isinstance(collection.arguments, tuple):
+    if isinstance(collection, InertObject) and isinstance(collection.arguments, tuple):
         collection = next(iter(collection.arguments), ())
     items = collection if isinstance(collection, list | tuple) else ()
     return {item for item in items if isinstance(item, str)}
 
 
-def _only(made: Made) -> Any:
+def _only(made: InertObject) -> Any:
     (argument,) = made.arguments
     return argument
 
 
-def _ordered(meaning: Meaning, made: Made, path: tuple[str, ...]) -> Any:
+def _ordered(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
     pairs = list(made.pairs)
     if made.arguments:
         given = _only(made)
@@ -337,54 +348,57 @@ def _ordered(meaning: Meaning, made: Made, path: tuple[str, ...]) -> Any:
         if any(len(pair) != 2 for pair in listed):
             raise ValueError("a dictionary is made of pairs")
         pairs = [*listed, *pairs]
-    return meaning._table(pairs, path)
+    return interpreter._table(pairs, path)
 
 
-def _parameter(meaning: Meaning, made: Made, path: tuple[str, ...]) -> Any:
-    tensor = meaning.of(made.arguments[0], path)
+def _parameter(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
+    tensor = interpreter.value(made.arguments[0], path)
     if not isinstance(tensor, Tensor):
         raise ValueError("a parameter is a tensor")
     return tensor
 
 
-def _typed(meaning: Meaning, made: Made, path: tuple[str, ...]) -> Any:
+def _subclass_tensor(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
     function, _, arguments, _ = made.arguments
-    tensor = meaning.of(Made(function, arguments), path)
+    tensor = interpreter.value(InertObject(function, arguments), path)
     if not isinstance(tensor, Tensor):
         raise ValueError("an instance of a tensor's subclass is a tensor")
     return tensor
 
 
-def _converted(meaning: Meaning, made: Made, path: tuple[str, ...]) -> Any:
-    tensor, dtype = meaning.of(made.arguments[0], path), made.arguments[1]
+def _convert_dtype(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
+    tensor, dtype = interpreter.value(made.arguments[0], path), made.arguments[1]
     return tensor.to(named_dtype(dtype, _dotted(path)))
 
 
-def _sequence(meaning: Meaning, made: Made, path: tuple[str, ...]) -> Any:
-    return tuple(meaning.of(_only(made), path)) if made.arguments else tuple(made.entries)
+def _sequence(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
+    return tuple(interpreter.value(_only(made), path)) if made.arguments else tuple(made.entries)
 
 
-def _list(meaning: Meaning, made: Made, path: tuple[str, ...]) -> Any:
-    return [*(meaning.of(_only(made), path) if made.arguments else ()), *meaning.of(made.entries)]
+def _list(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
+    return [
+        *(interpreter.value(_only(made), path) if made.arguments else ()),
+        *interpreter.value(made.entries),
+    ]
 
 
-def _first(meaning: Meaning, made: Made, path: tuple[str, ...]) -> Any:
-    return meaning.of(made.arguments[0], path)
+def _first(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
+    return interpreter.value(made.arguments[0], path)
 
 
-def _encoded(meaning: Meaning, made: Made, path: tuple[str, ...]) -> Any:
+def _encode_text(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
     text, *encoding = made.arguments
     if encoding not in (["latin1"], ["latin-1"], ["utf-8"], []):
         raise ValueError("an unknown encoding")
     return text.encode(*encoding)
 
 
-def _as_text(meaning: Meaning, made: Made, path: tuple[str, ...]) -> Any:
-    return ":".join(str(part) for part in meaning.of(made.arguments, path))
+def _as_text(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
+    return ":".join(str(part) for part in interpreter.value(made.arguments, path))
 
 
-def _refused(what: str) -> Callable[[Meaning, Made, tuple[str, ...]], Any]:
-    def refuse(_: Meaning, __: Made, path: tuple[str, ...]) -> Any:
+def _refuse(what: str) -> Callable[[Interpreter, InertObject, tuple[str, ...]], Any]:
+    def refuse(_: Interpreter, __: InertObject, path: tuple[str, ...]) -> Any:
         raise Malformed(
             f"cannot be used: its tensor {_dotted(path)} is {what}",
             hint="Convert it to a plain float32 tensor where it was made, and save that.",
@@ -393,27 +407,27 @@ def _refused(what: str) -> Callable[[Meaning, Made, tuple[str, ...]], Any]:
     return refuse
 
 
-_MEANINGS: dict[str, Callable[[Meaning, Made, tuple[str, ...]], Any]] = {
+_INTERPRETATIONS: dict[str, Callable[[Interpreter, InertObject, tuple[str, ...]], Any]] = {
     "collections.OrderedDict": _ordered,
     "collections.Counter": _ordered,
-    "torch._utils._rebuild_tensor": Meaning.tensor,
-    "torch._utils._rebuild_tensor_v2": Meaning.tensor,
-    "torch._utils._rebuild_tensor_v3": Meaning.tensor,
+    "torch._utils._rebuild_tensor": Interpreter.tensor,
+    "torch._utils._rebuild_tensor_v2": Interpreter.tensor,
+    "torch._utils._rebuild_tensor_v3": Interpreter.tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch._tensor._rebuild_from_type_v2": _typed,
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _converted,
-    "torch._utils._rebuild_device_tensor_from_numpy": _refused("an array of another library"),
-    "torch._utils._rebuild_qtensor": _refused("quantised"),
-    "torch._utils._rebuild_sparse_tensor": _refused("sparse"),
-    "torch._utils._rebuild_meta_tensor_no_storage": _refused("on the meta device, without values"),
-    "torch._utils._rebuild_wrapper_subclass": _refused("of a subclass that wraps others"),
-    "torch.nn.parameter.Parameter": _refused("of a torch before 0.4"),
-    "torch.Tensor": _refused("of a torch before 0.4"),
+    "torch._tensor._rebuild_from_type_v2": _subclass_tensor,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _convert_dtype,
+    "torch._utils._rebuild_device_tensor_from_numpy": _refuse("an array of another library"),
+    "torch._utils._rebuild_qtensor": _refuse("quantised"),
+    "torch._utils._rebuild_sparse_tensor": _refuse("sparse"),
+    "torch._utils._rebuild_meta_tensor_no_storage": _refuse("on the meta device, without values"),
+    "torch._utils._rebuild_wrapper_subclass": _refuse("of a subclass that wraps others"),
+    "torch.nn.parameter.Parameter": _refuse("of a torch before 0.4"),
+    "torch.Tensor": _refuse("of a torch before 0.4"),
     "torch.Size": _sequence,
     "torch.device": _as_text,
     "torch.serialization._get_layout": _as_text,
-    "_codecs.encode": _encoded,
+    "_codecs.encode": _encode_text,
     "builtins.set": _list,
     "builtins.frozenset": _list,
     "builtins.bytearray": _first,

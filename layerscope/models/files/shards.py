@@ -43,7 +43,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file of safetensors, by name.
 
     Args:
-        path: Of the file.
+        path: The file.
 
     Raises:
         Malformed: It is damaged, or holds other than plain numbers.
@@ -94,7 +94,7 @@ def shards_of(path: Path) -> dict[str, tuple[str, ...]]:
     """Return the names of the tensors in each file that an index names, by the file's name.
 
     Args:
-        path: Of the index.
+        path: The index.
 
     Raises:
         Malformed: It is damaged, or names a file outside of its folder.
@@ -121,7 +121,9 @@ def _is_file_name(name: Any) -> bool:
     return plain and name not in {"", ".", ".."}
 
 
-def merged(shards: Mapping[str, tuple[Mapping[str, Any], tuple[str, ...]]]) -> dict[str, Tensor]:
+def merge_shards(
+    shards: Mapping[str, tuple[Mapping[str, Any], tuple[str, ...]]],
+) -> dict[str, Tensor]:
     """Return the tensors of several files as one state dict.
 
     Args:

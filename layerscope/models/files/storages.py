@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -56,12 +56,17 @@ class Span:
     dtype: torch.dtype
     values: int
     first: int = 0
-    """Of the storage's values, the first that is meant; a view of another storage has one."""
+    """The first of the storage's values that is meant: not 0 for a view of another storage."""
 
     @property
     def bytes(self) -> int:
         """Number of bytes from the storage's beginning to the end of what is meant."""
         return (self.first + self.values) * self.dtype.itemsize
+
+    def of(self, whole: torch.UntypedStorage, start: int = 0) -> torch.UntypedStorage:
+        """Return the bytes that are meant, in place, of a storage that begins at ``start``."""
+        begin = start + self.first * self.dtype.itemsize
+        return cast(torch.UntypedStorage, whole[begin : start + self.bytes])
 
 
 Find = Callable[[Span], torch.UntypedStorage]
@@ -89,8 +94,8 @@ class Tensors:
         Args:
             span: The storage.
             layout: First value, size and strides, as the file claims them.
-            dtype: Of the tensor.
-            name: Of the tensor, for messages.
+            dtype: Type of the tensor's values.
+            name: The tensor's name, for messages.
 
         Raises:
             Malformed: The claims do not fit each other or the storage.
@@ -101,7 +106,7 @@ class Tensors:
         last = first + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if count and last >= room:
             raise Malformed(
-                f"is damaged: its tensor {name} of size {_by(size)} needs {last + 1} values and "
+                f"is damaged: its tensor {name} of size {_times(size)} needs {last + 1} values and "
                 f"its storage has {room}"
             )
         if not count:
@@ -110,7 +115,7 @@ class Tensors:
         self._left -= count
         if self._left < 0:
             raise Malformed(
-                f"is not believable: its tensor {name} of size {_by(size)} unfolds to far more "
+                f"is not believable: its tensor {name} of size {_times(size)} unfolds to far more "
                 "values than the file holds",
                 hint="Save a copy in which every tensor is contiguous.",
             )
@@ -123,11 +128,11 @@ class Tensors:
             except Malformed as error:
                 raise Malformed(f"{error.phrase}, which its tensor {name} needs") from error
             aligned = storage.data_ptr() % _ALIGNMENT == 0
-            self._storages[span] = storage if aligned else _copied(storage)
+            self._storages[span] = storage if aligned else _copy_aligned(storage)
         return self._storages[span]
 
 
-def _copied(storage: torch.UntypedStorage) -> torch.UntypedStorage:
+def _copy_aligned(storage: torch.UntypedStorage) -> torch.UntypedStorage:
     # Vector instructions fault on values that do not lie where their type demands.
     return torch.empty(0, dtype=torch.uint8).set_(storage).clone().untyped_storage()
 
@@ -137,7 +142,7 @@ def span_of(identity: Any, name: str) -> Span:
 
     Args:
         identity: As the pickle has it.
-        name: Of the tensor that needs it, for messages.
+        name: The name of the tensor that needs it, for messages.
 
     Raises:
         Malformed: It is no reference to a storage of plain numbers.
@@ -147,27 +152,14 @@ def span_of(identity: Any, name: str) -> Span:
     _, kind, key, _, values, *view = identity
     if not (isinstance(kind, Global) and _is_key(key) and _is_count(values)):
         raise Malformed(f"is damaged: the storage of its tensor {name} is described wrongly")
-    dtype = storage_dtype(kind.name, name)
+    short = kind.name.rpartition(".")[2].removesuffix("Storage")
+    if short not in DTYPES:
+        raise unusable(short, name)
+    dtype = DTYPES[short]
     if view and view[0] is not None:
         first, values = _view(view[0], values, name)
         return Span(str(key), dtype, values, first)
     return Span(str(key), dtype, values)
-
-
-def storage_dtype(kind: str, name: str) -> torch.dtype:
-    """Return the type of a storage's values, by the dotted name of its class.
-
-    Args:
-        kind: Dotted name.
-        name: Of the tensor that needs it, for messages.
-
-    Raises:
-        Malformed: It holds no plain numbers.
-    """
-    short = kind.rpartition(".")[2].removesuffix("Storage")
-    if short in DTYPES:
-        return DTYPES[short]
-    raise unusable(short, name)
 
 
 def named_dtype(kind: Any, name: str) -> torch.dtype:
@@ -175,7 +167,7 @@ def named_dtype(kind: Any, name: str) -> torch.dtype:
 
     Args:
         kind: As the pickle has it.
-        name: Of the tensor, for messages.
+        name: The tensor's name, for messages.
 
     Raises:
         Malformed: It is no type of plain numbers.
@@ -191,7 +183,7 @@ def unusable(kind: str, name: str) -> Malformed:
 
     Args:
         kind: As the file calls it.
-        name: Of the tensor, for messages.
+        name: The tensor's name, for messages.
     """
     named = f"values of the type {kind[:24]!a}"
     what = next((text for start, text in _UNUSABLE.items() if kind.startswith(start)), named)
@@ -214,7 +206,7 @@ def _layout(
     if not whole or math.prod(n for n in size if n) > _LARGEST_SIZE:
         raise Malformed(
             f"is damaged: its tensor {name} has an impossible size, stride or offset "
-            f"({_shown(size)}, {_shown(stride)}, {_shown(first)})"
+            f"({_show_claim(size)}, {_show_claim(stride)}, {_show_claim(first)})"
         )
     return first, tuple(size), tuple(stride)
 
@@ -235,13 +227,13 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 62
 
 
-def _by(size: tuple[int, ...]) -> str:
+def _times(size: tuple[int, ...]) -> str:
     return "×".join(map(str, size)) or "1"
 
 
-def _shown(claim: Any) -> str:
+def _show_claim(claim: Any) -> str:
     if isinstance(claim, tuple | list):
-        return "×".join(_shown(part) for part in claim[:8]) or "none"
+        return "×".join(_show_claim(part) for part in claim[:8]) or "none"
     if type(claim) is int:
         return str(claim) if abs(claim) < 1 << 63 else "a huge number"
     return type(claim).__name__

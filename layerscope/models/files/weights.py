@@ -20,13 +20,13 @@ from layerscope.models.files.pickles import Malformed
 from layerscope.models.files.shards import (
     INDEX,
     is_safetensors,
-    merged,
+    merge_shards,
     read_safetensors,
     shards_of,
 )
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".bin", ".safetensors", INDEX)
-"""Of files that usually are checkpoints; what a file is, its first bytes tell."""
+"""How the names of checkpoints usually end; what a file is, its first bytes tell."""
 
 _BLOCK = 1 << 20
 _HEAD = 512
@@ -57,7 +57,7 @@ def read_contents(path: Path, *, trust: Sequence[str] = ()) -> Contents:
     """Return the nested tables of tensors of a checkpoint file, and the plain values beside them.
 
     Args:
-        path: Of a file of any of the known containers.
+        path: A file of any of the known containers.
         trust: Dotted names of Python objects that a pickle may mention; they become inert records.
 
     Raises:
@@ -68,7 +68,7 @@ def read_contents(path: Path, *, trust: Sequence[str] = ()) -> Contents:
         root = _read(path, trust)
         if not isinstance(root, Mapping):
             raise Malformed(
-                f"holds {_described(root)} and no table of tensors",
+                f"holds {_describe(root)} and no table of tensors",
                 hint="Save a state dict: torch.save(model.state_dict(), FILE).",
             )
     except Malformed as error:
@@ -129,7 +129,7 @@ def _read(path: Path, trust: Sequence[str]) -> Any:
     _refuse_foreign(head)
     if head.startswith(b"\x80") or _is_old_pickle(head):
         return read_legacy(path, trust)
-    raise _unknown(head)
+    raise _unknown_kind(head)
 
 
 def _read_shards(path: Path, trust: Sequence[str]) -> dict[str, Tensor]:
@@ -145,7 +145,7 @@ def _read_shards(path: Path, trust: Sequence[str]) -> dict[str, Tensor]:
         if not isinstance(held, Mapping):
             raise Malformed(f"is an index, and its file {shard!r} holds no table")
         shards[shard] = held, names
-    return merged(shards)
+    return merge_shards(shards)
 
 
 def _is_old_pickle(head: bytes) -> bool:
@@ -169,7 +169,7 @@ def _refuse_foreign(head: bytes) -> None:
         raise Malformed("is a tar archive", hint=_UNPACK)
 
 
-def _unknown(head: bytes) -> Malformed:
+def _unknown_kind(head: bytes) -> Malformed:
     if len(head) < _SHORTEST:
         return Malformed(f"is damaged or truncated: it has {len(head)} bytes")
     text = head.decode("utf-8", "ignore").strip()
@@ -189,7 +189,7 @@ def _unknown(head: bytes) -> Malformed:
     )
 
 
-def _described(value: Any) -> str:
+def _describe(value: Any) -> str:
     if isinstance(value, Tensor):
         return "one tensor"
     return f"a {type(value).__name__}"

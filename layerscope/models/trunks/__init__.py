@@ -1,74 +1,16 @@
-"""A trunk by itself: the network up to its representation, told from names and shapes."""
+"""Trunks: networks up to their representation, built from the names and shapes of tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from layerscope.models.contents import Weights
+from layerscope.models.declared import Declared
+from layerscope.models.trunks import resnet, vit, zoo
+from layerscope.models.trunks.trunk import Resample, Trunk, TrunkFacts
 
-from torch import Tensor, nn
-
-from layerscope.models.contents import Keyed
-from layerscope.models.cuts import Stop
-from layerscope.models.declared import Activation, Declared, Stem
-
-if TYPE_CHECKING:
-    from layerscope.types import Pooling
-
-Resample = Callable[[Tensor, int], Tensor]
-"""Position embeddings (1, height, width, d) and a new side, to embeddings of that grid."""
+__all__ = ["Resample", "Trunk", "TrunkFacts", "build_trunk"]
 
 
-@dataclass(frozen=True)
-class Trunk:
-    """A network from images (b, 3, h, w) to representations (b, d), and its file's tensors."""
-
-    module: nn.Module
-    weights: Keyed
-    """By the module's own keys."""
-    stops: tuple[Stop, ...]
-    """With modules named within the trunk; ``""`` is the trunk itself."""
-    name: str
-    """The architecture's usual name."""
-    details: Mapping[str, Any] = field(default_factory=dict)
-    """What else of the architecture was told, declared or known of the family."""
-    notes: tuple[str, ...] = ()
-    """What a reader of the numbers should know."""
-    image_size: int | None = None
-    """Side in pixels of the only images that it takes; None where it takes any."""
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What a family knows of its trunks that their weights do not tell."""
-
-    stem: Stem | None = None
-    """None where the family has both, so that a 3 × 3 stem has to be declared."""
-    stem_padding: int | None = None
-    """Of a stem's convolution where it is not half its kernel."""
-    statistics: bool = True
-    """Whether BatchNorms come with running statistics; slimmable networks keep none."""
-    attention_heads: int | Mapping[int, int] | None = None
-    """Of a transformer: a number, or numbers by width; None for one head every 64 features."""
-    trunk_act: Activation | None = "gelu"
-    """Of a transformer's blocks; None where the family has several."""
-    eps: float = 1e-6
-    """Of a transformer's LayerNorms."""
-    pooling: Pooling | None = None
-    """Of a transformer's tokens; None for the class token, or the mean where there is none."""
-    image_size: int | None = None
-    """Side of the images, in pixels; None for the grid of the position embedding."""
-    resample: Resample | None = None
-    """How the family interpolates position embeddings; None for timm's way."""
-
-    def with_declared(self, declared: Declared) -> Known:
-        """Return this knowledge, the user's own declarations taking precedence."""
-        names = ("stem", "attention_heads", "trunk_act", "image_size")
-        given = declared.given()
-        return replace(self, **{name: given[name] for name in names if name in given})
-
-
-def build_trunk(tensors: Keyed, known: Known, declared: Declared) -> Trunk:
+def build_trunk(tensors: Weights, known: TrunkFacts, declared: Declared) -> Trunk:
     """Return the trunk whose state dict this is, without any classifier.
 
     ResNets (torchvision's names) and plain vision transformers (timm's names) are told from their
@@ -83,8 +25,6 @@ def build_trunk(tensors: Keyed, known: Known, declared: Declared) -> Trunk:
         CheckpointError: No architecture has these names and shapes, or something that the weights
             cannot tell has to be declared.
     """
-    from layerscope.models.trunks import resnet, vit, zoo
-
     known = known.with_declared(declared)
     if resnet.fits(tensors.shapes):
         return resnet.build(tensors, known)

@@ -16,23 +16,16 @@ from torchvision import models as torchvision_models
 from torchvision.models.squeezenet import SqueezeNet
 
 from layerscope.errors import CheckpointError, UnknownNameError
-from layerscope.models.declared import Activation
-from layerscope.models.heads import Operation, act, layer_norm, linear, norm
+from layerscope.models.heads import ACTIVATIONS, Operation, act, layer_norm, linear, norm
 from layerscope.models.trunks import chain
-from layerscope.models.trunks.resnet import Shapes
+from layerscope.models.trunks.trunk import Shapes
 
 Library = Literal["timm", "torchvision"]
 
 _SIDE = 224
 _COUNTER = "num_batches_tracked"
 _GRID = re.compile(r"(.*\.)?(absolute_)?pos_emb\w*$")
-_ACTIVATIONS: dict[type[nn.Module], Activation] = {
-    nn.ReLU: "relu",
-    nn.GELU: "gelu",
-    nn.SiLU: "silu",
-    nn.Hardswish: "hardswish",
-    nn.Tanh: "tanh",
-}
+_ACTIVATIONS = {layer: name for name, layer in ACTIVATIONS.items()}
 _TRAINING_ONLY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
 """Auxiliary classifiers, by the architecture of torchvision."""
 
@@ -60,7 +53,7 @@ class Architecture:
 
         Args:
             classes: Outputs of its classifier; None for as many as it has by default, 0 for none.
-            side: Of its images, where not its usual size.
+            side: Side of its images in pixels; None for its usual size.
         """
         settings = dict(self.settings)
         settings |= {} if classes is None else {"num_classes": classes}
@@ -133,7 +126,7 @@ def by_name(library: Library, name: str) -> Architecture:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class ClassifierSplit:
     """Where a network's classifier begins, and what it is made of."""
 
     removed: tuple[str, ...]
@@ -150,21 +143,21 @@ class Split:
         return key.startswith(tuple(f"{name}." for name in self.removed))
 
 
-def split(network: nn.Module, side: int) -> Split:
+def split_classifier(network: nn.Module, side: int) -> ClassifierSplit:
     """Return where the classifier of a network on the ``meta`` device begins.
 
     Args:
         network: With its classifier.
-        side: Of its images, in pixels.
+        side: Side of its images, in pixels.
     """
     if getattr(network, "num_classes", None) == 0:
-        return Split(())
-    last = chain.last_affine(network, chain.run(network, side))
+        return ClassifierSplit(())
+    last = chain.last_affine(network, chain.trace_shapes(network, side))
     if last is not None:
         parent, _, own = last.rpartition(".")
         operations = _operations(network.get_submodule(parent), parent, own) if parent else None
         operations = operations or (linear(last),)
-        return Split(tuple(step.key for step in operations if step.key), operations)
+        return ClassifierSplit(tuple(step.key for step in operations if step.key), operations)
     return _no_chain(network)
 
 
@@ -197,30 +190,30 @@ def _operation(key: str, module: nn.Module) -> Operation | None:
     return act(_ACTIVATIONS[kind]) if kind in _ACTIVATIONS else None
 
 
-def _no_chain(network: nn.Module) -> Split:
+def _no_chain(network: nn.Module) -> ClassifierSplit:
     declared = getattr(network, "pretrained_cfg", {}).get("classifier")
     names = (declared,) if isinstance(declared, str) else tuple(declared or ())
     if isinstance(network, SqueezeNet):
         # The last convolution gives a map of logits for every place, which are averaged.
         reason = "a classifier of every place of the map, whose logits are averaged"
-        return Split(("classifier.1",), reason=reason, averaged=True)
+        return ClassifierSplit(("classifier.1",), reason=reason, averaged=True)
     if len(names) > 1:
         reason = f"one of {len(names)} classifiers side by side, which are no chain of layers"
-        return Split(names, reason=reason)
+        return ClassifierSplit(names, reason=reason)
     if names:
-        return Split(names, reason="a classifier that is no Linear layer")
+        return ClassifierSplit(names, reason="a classifier that is no Linear layer")
     raise CheckpointError(
         f"The classifier of a {type(network).__name__} is not known.",
         hint="Describe the network itself with --arch package.module:factory.",
     )
 
 
-def without_classifier(network: nn.Module, parts: Split) -> nn.Module:
+def without_classifier(network: nn.Module, parts: ClassifierSplit) -> nn.Module:
     """Return the network, changed in place to return what its classifier reads.
 
     Args:
         network: With its classifier.
-        parts: From :func:`split`.
+        parts: From :func:`split_classifier`.
     """
     sequence, _, first = parts.removed[0].rpartition(".") if parts.removed else ("", "", "")
     if len(parts.operations) > 1:
@@ -277,7 +270,7 @@ def forms(architecture: Architecture) -> Iterator[tuple[tuple[str, ...], Mapping
     taken away; then it is a form of its own.
     """
     whole = architecture.outline()
-    parts = split(whole, architecture.side(whole))
+    parts = split_classifier(whole, architecture.side(whole))
     shapes = outside(shapes_of(whole), parts.removed)
     yield parts.removed, shapes
     if architecture.library == "timm" and parts.removed:

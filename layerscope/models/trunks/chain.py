@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from layerscope.errors import CheckpointError
 from layerscope.models.cuts import IMAGES, call_name
 
-Kind = Literal["affine", "plain", "block"]
+UnitKind = Literal["affine", "plain", "block"]
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _VIEWS = (
@@ -40,18 +40,18 @@ Vertex = tuple[Any, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Crossing:
+class BottleneckCall:
     """A module call whose output is all that the rest of the network sees of the image."""
 
     module: str
     """Dotted name, with ``#2`` for the second call."""
     shape: tuple[int, ...]
-    kind: Kind
+    kind: UnitKind
     vertex: Vertex
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class ChainLayer:
     """A layer in the order of the chain."""
 
     name: str
@@ -64,7 +64,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ShapeTrace:
     """A forward of shapes: every module call with a tensor for an output."""
 
     calls: tuple[tuple[str, tuple[int, ...], Vertex], ...]
@@ -72,19 +72,19 @@ class Run:
     """Shape of the first input, by call."""
     output: tuple[int, ...]
     end: Vertex
-    crossed_by_nothing: frozenset[tuple[int, int]]
+    bottlenecks: frozenset[tuple[int, int]]
 
-    def all_of_it(self, vertex: Vertex) -> bool:
+    def is_bottleneck(self, vertex: Vertex) -> bool:
         """Return whether every path from the image to the output passes there."""
-        return (id(vertex[0]), vertex[1]) in self.crossed_by_nothing
+        return (id(vertex[0]), vertex[1]) in self.bottlenecks
 
 
-def run(module: nn.Module, side: int) -> Run:
+def trace_shapes(module: nn.Module, side: int) -> ShapeTrace:
     """Return what one forward on the ``meta`` device does.
 
     Args:
         module: On the ``meta`` device; it is put in eval mode, its parameters are frozen.
-        side: Of the image, in pixels.
+        side: Height and width of the image, in pixels.
 
     Raises:
         CheckpointError: The network does not return one tensor.
@@ -120,7 +120,7 @@ def run(module: nn.Module, side: int) -> Run:
             hint="Describe the network itself with --arch package.module:factory.",
         )
     end = _vertex(output)
-    return Run(tuple(calls), inputs, tuple(output.shape), end, frozenset(_bottlenecks(end)))
+    return ShapeTrace(tuple(calls), inputs, tuple(output.shape), end, frozenset(_bottlenecks(end)))
 
 
 def _vertex(tensor: Tensor) -> Vertex:
@@ -163,28 +163,25 @@ def _from_the_end(end: Any) -> list[Any]:
     return order[::-1]
 
 
-def crossings(module: nn.Module, traced: Run) -> tuple[Crossing, ...]:
-    """Return the calls of units that nothing crosses, in order.
-
-    Args:
-        module: The network.
-        traced: Its run.
-    """
-    whole = {call.partition("#")[0] for call, _, vertex in traced.calls if traced.all_of_it(vertex)}
+def _bottleneck_calls(module: nn.Module, traced: ShapeTrace) -> tuple[BottleneckCall, ...]:
+    """Return the calls of units that nothing crosses, in order."""
+    whole = {
+        call.partition("#")[0] for call, _, vertex in traced.calls if traced.is_bottleneck(vertex)
+    }
     kinds = dict(_units(module, "", whole))
-    found: list[Crossing] = []
+    found: list[BottleneckCall] = []
     for call, shape, vertex in traced.calls:
         name = call.partition("#")[0]
-        if not traced.all_of_it(vertex) or name not in kinds or shape[0] != IMAGES:
+        if not traced.is_bottleneck(vertex) or name not in kinds or shape[0] != IMAGES:
             continue
         closes = kinds[name] == "block" and _is_stage(module.get_submodule(name), name, whole)
         if found and found[-1].vertex in (_up_to_views(vertex) if closes else [vertex]):
             continue
-        found.append(Crossing(call, shape, kinds[name], vertex))
+        found.append(BottleneckCall(call, shape, kinds[name], vertex))
     return tuple(found)
 
 
-def _units(module: nn.Module, name: str, whole: Set[str]) -> Iterator[tuple[str, Kind]]:
+def _units(module: nn.Module, name: str, whole: Set[str]) -> Iterator[tuple[str, UnitKind]]:
     """Yield the modules that are single layers or blocks; stages are looked into."""
     inside = f"{name}." if name else ""
     if not name or _is_sequence(module) or _is_stage(module, name, whole):
@@ -210,7 +207,7 @@ def _is_stage(module: nn.Module, name: str, whole: Set[str]) -> bool:
 
     Args:
         module: No sequence.
-        name: Of the module.
+        name: The module's dotted name.
         whole: The names of modules that nothing crosses.
     """
     if "Stage" in type(module).__name__:
@@ -236,7 +233,7 @@ def _is_affine(module: nn.Module) -> bool:
     return isinstance(module, (nn.Linear, *_CONV))
 
 
-def layers(module: nn.Module, traced: Run) -> tuple[Layer, ...]:
+def layers(module: nn.Module, traced: ShapeTrace) -> tuple[ChainLayer, ...]:
     """Return the layers of a network before its end, in order.
 
     A block is one layer. Outside of blocks a layer is a convolution or Linear with what follows it
@@ -245,29 +242,29 @@ def layers(module: nn.Module, traced: Run) -> tuple[Layer, ...]:
 
     Args:
         module: The network.
-        traced: Its run.
+        traced: From :func:`trace_shapes`.
     """
-    found: list[Crossing] = []
-    current: Crossing | None = None
+    found: list[BottleneckCall] = []
+    current: BottleneckCall | None = None
     affine = False
-    for crossing in crossings(module, traced):
-        if crossing.kind == "plain":
+    for unit in _bottleneck_calls(module, traced):
+        if unit.kind == "plain":
             # The mean over a map is the usual pooling of the cut before it, and no layer's end.
             # At the beginning something may have been embedded by no module of its own.
-            extends = current is not None and not _pools_all(current.shape, crossing.shape)
+            extends = current is not None and not _pools_all(current.shape, unit.shape)
             if extends or (not found and current is None):
-                current = crossing
+                current = unit
             continue
-        if current is not None and (affine or crossing.kind == "block"):
+        if current is not None and (affine or unit.kind == "block"):
             found.append(current)
-        affine = crossing.kind == "affine"
-        current = crossing if affine else None
-        if crossing.kind == "block":
-            found.append(crossing)
+        affine = unit.kind == "affine"
+        current = unit if affine else None
+        if unit.kind == "block":
+            found.append(unit)
     found = [layer for layer in found if layer.vertex != traced.end]
     names = [layer.module for layer in found]
     return tuple(
-        Layer(
+        ChainLayer(
             _outermost(module, layer, names, traced),
             layer.module,
             layer.shape,
@@ -281,7 +278,9 @@ def _pools_all(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
     return len(before) == 4 and before[1:] != after[1:] and all(size == 1 for size in after[2:])
 
 
-def _outermost(network: nn.Module, layer: Crossing, others: Sequence[str], traced: Run) -> str:
+def _outermost(
+    network: nn.Module, layer: BottleneckCall, others: Sequence[str], traced: ShapeTrace
+) -> str:
     """Return the name of the largest module that ends there and holds no other layer.
 
     A unit of several modules, such as a convolution with its normalisation, has its own name.
@@ -298,12 +297,12 @@ def _outermost(network: nn.Module, layer: Crossing, others: Sequence[str], trace
     return name
 
 
-def last_affine(module: nn.Module, traced: Run) -> str | None:
+def last_affine(module: nn.Module, traced: ShapeTrace) -> str | None:
     """Return the Linear, or 1 × 1 convolution of vectors, whose output the network returns.
 
     Args:
         module: The network.
-        traced: Its run.
+        traced: From :func:`trace_shapes`.
     """
     ends = _up_to_views(traced.end)
     for call, _, vertex in reversed(traced.calls):
@@ -311,7 +310,7 @@ def last_affine(module: nn.Module, traced: Run) -> str | None:
         given = traced.inputs.get(call, ())
         if vertex in ends and call == name and _is_affine(module.get_submodule(name)):
             vectors = all(size == 1 for size in given[2:])
-            return name if vectors and traced.all_of_it(vertex) else None
+            return name if vectors and traced.is_bottleneck(vertex) else None
     return None
 
 

@@ -13,12 +13,13 @@ from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 from torch import nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Keyed, Rules
+from layerscope.models.contents import Rules, Weights
 from layerscope.models.cuts import Stop
 from layerscope.models.declared import Declared
 from layerscope.models.heads import Operation, linear, matrix
-from layerscope.models.trunks import Known, Trunk, build_trunk
-from layerscope.models.trunks.resnet import Shapes
+from layerscope.models.trunks import build_trunk
+from layerscope.models.trunks.resnet import stage_blocks
+from layerscope.models.trunks.trunk import Shapes, Trunk, TrunkFacts
 
 IGNORED = {
     r"(.*/)?((module|_orig_mod|model)\.)*"
@@ -28,7 +29,7 @@ IGNORED = {
 }
 """By a regular expression for the file's full keys: what is not the image tower's."""
 
-TRANSFORMER = Known(eps=1e-5)
+TRANSFORMER = TrunkFacts(eps=1e-5)
 """What is known of CLIP's transformers whoever trained them: torch's own LayerNorm."""
 
 _TRANSFORMER_NAMES = (
@@ -74,7 +75,6 @@ _RESNETS: dict[tuple[int, ...], str] = {
 }
 _HEAD_WIDTH = 64
 _STRIDE = 32
-_BLOCK = re.compile(r"layer([1-4])\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -82,30 +82,26 @@ class Tower:
     """An image tower: its trunk, and the projection into the space of images and texts."""
 
     trunk: Trunk
-    tensors: Keyed
+    tensors: Weights
     """Those that the head names."""
     head: tuple[Operation, ...]
     ignored: Mapping[str, str] = field(default_factory=dict)
     """By a regular expression for the file's full keys: why they are not needed."""
 
 
-def fits(visual: Keyed) -> bool:
+def fits(visual: Weights) -> bool:
     """Return whether the names are those of one of OpenAI's image towers."""
-    return is_transformer(visual) or is_resnet(visual)
+    resnet = visual.has(r"conv1\.weight$", r"layer1\.0\.conv1\.", r"attnpool\.q_proj\.")
+    return resnet or is_transformer(visual)
 
 
-def is_transformer(visual: Keyed) -> bool:
+def is_transformer(visual: Weights) -> bool:
     """Return whether the names are those of CLIP's transformer."""
     return visual.has(r"conv1\.weight$", r"class_embedding$", r"transformer\.resblocks\.")
 
 
-def is_resnet(visual: Keyed) -> bool:
-    """Return whether the names are those of a ModifiedResNet."""
-    return visual.has(r"conv1\.weight$", r"layer1\.0\.conv1\.", r"attnpool\.q_proj\.")
-
-
 def transformer(
-    visual: Keyed, known: Known, declared: Declared, *, norm_after_pooling: bool = False
+    visual: Weights, known: TrunkFacts, declared: Declared, *, norm_after_pooling: bool = False
 ) -> Tower:
     """Return CLIP's transformer, its projection as the only head layer.
 
@@ -134,7 +130,7 @@ def transformer(
     return Tower(trunk, projection, (matrix("proj"),) if projection else ())
 
 
-def modified_resnet(visual: Keyed, declared: Declared, head_width: int = _HEAD_WIDTH) -> Tower:
+def modified_resnet(visual: Weights, declared: Declared, head_width: int = _HEAD_WIDTH) -> Tower:
     """Return CLIP's ResNet, its attention pooling with projection as the only head layer.
 
     Its representation is the mean of the last map, as of any ResNet. What the attention pooling
@@ -199,8 +195,7 @@ def _refuse_strangers(names: Iterable[str], rules: Rules) -> None:
 
 
 def _outline(shapes: Shapes) -> tuple[int, tuple[int, ...]]:
-    found = {(int(m[1]), int(m[2])) for m in map(_BLOCK.match, shapes) if m}
-    blocks = tuple(sum(stage == k for k, _ in found) for stage in range(1, 5))
+    blocks = stage_blocks(shapes)
     stem = shapes.get("conv1.weight", ())
     if len(stem) != 4 or not all(blocks):
         raise CheckpointError(

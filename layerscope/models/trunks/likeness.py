@@ -92,7 +92,7 @@ def same_features(networks: Sequence[tuple[nn.Module, Sequence[Stop]]], side: in
 
     Args:
         networks: Filled, each with its stops.
-        side: Of the images, in pixels.
+        side: Side of the images, in pixels.
     """
     images = torch.randn(
         _IMAGES, 3, side, side, generator=torch.Generator().manual_seed(0), device="cpu"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from layerscope.models.trunks import Resample
+from layerscope.models.trunks.trunk import Resample
 
 _TEMPERATURE = 10000.0
 _TOLERANCE = 1e-3
@@ -66,7 +66,7 @@ def is_sine_cosine(positions: Tensor | None, *, rows_first: bool) -> bool:
     """Return whether position embeddings (1, 1 + side², width) are the fixed table.
 
     Args:
-        positions: Of a file, or None where it has none.
+        positions: Those of a file, or None where it has none.
         rows_first: As for :func:`sine_cosine`.
     """
     if positions is None or positions.dim() != 3 or positions.shape[0] != 1:

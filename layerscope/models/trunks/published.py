@@ -38,16 +38,16 @@ class Published:
         """What images go through before this network."""
         if self.architecture.library == "timm":
             return of_configuration(self.settings)
-        return of_transforms(self.settings.transforms())
+        return _of_transforms(self.settings.transforms())
 
 
-def recognised(path: Path | None, among: Sequence[Architecture]) -> Published | None:
+def find_published(path: Path | None, among: Sequence[Architecture]) -> Published | None:
     """Return the published weights that a file holds, byte by byte; None where it holds others.
 
     Both libraries write the first eight digits of a file's sha256 into its name.
 
     Args:
-        path: Of the file; None where the tensors come from none.
+        path: The file; None where the tensors come from none.
         among: The architectures that it may be of.
     """
     if path is None:
@@ -59,7 +59,7 @@ def recognised(path: Path | None, among: Sequence[Architecture]) -> Published | 
     return next((found for own, found in known if own == digits), None)
 
 
-def every(library: str) -> tuple[Architecture, ...]:
+def all_architectures(library: str) -> tuple[Architecture, ...]:
     """Return all architectures of torchvision, or of timm."""
     return tuple(Architecture(library, name) for name in all_names(library))  # type: ignore[arg-type]
 
@@ -85,12 +85,8 @@ def _timm(name: str) -> Iterator[tuple[str, str, Any]]:
         yield tagged, settings.get("url") or "", settings
 
 
-def of_transforms(transforms: Any) -> Preprocessing:
-    """Return what torchvision's preset for classification does to an image.
-
-    Args:
-        transforms: Of an entry of weights, called.
-    """
+def _of_transforms(transforms: Any) -> Preprocessing:
+    """Return what torchvision's preset for classification does to an image."""
     return replace(
         IMAGENET,
         resize=transforms.resize_size[0],

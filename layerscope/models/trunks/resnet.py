@@ -8,7 +8,6 @@ replaced by one of the wanted shape, with the strides that torchvision gave it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,11 +16,9 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from layerscope.errors import CheckpointError
 from layerscope.models.batchnorm import forget
-from layerscope.models.contents import Keyed
+from layerscope.models.contents import Weights
 from layerscope.models.cuts import Stop
-from layerscope.models.trunks import Known, Trunk
-
-Shapes = Mapping[str, tuple[int, ...]]
+from layerscope.models.trunks.trunk import Shapes, Trunk, TrunkFacts
 
 _BLOCK = re.compile(r"layer([1-4])\.(\d+)\.")
 _PLAIN = re.compile(
@@ -42,7 +39,7 @@ _DEPTHS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Outline:
+class ResNetOutline:
     """What of a ResNet's structure the shapes of its weights tell."""
 
     bottleneck: bool
@@ -59,7 +56,7 @@ class Outline:
         return "resnet-" + "-".join(map(str, self.blocks))
 
 
-def outline(shapes: Shapes) -> Outline:
+def outline(shapes: Shapes) -> ResNetOutline:
     """Return the structure that a torchvision-style state dict describes.
 
     Args:
@@ -68,8 +65,7 @@ def outline(shapes: Shapes) -> Outline:
     Raises:
         CheckpointError: A stage or its first block is missing.
     """
-    found = {(int(m[1]), int(m[2])) for m in map(_BLOCK.match, shapes) if m}
-    blocks = tuple(sum(stage == k for k, _ in found) for stage in range(1, 5))
+    blocks = stage_blocks(shapes)
     if "conv1.weight" not in shapes or not all(blocks):
         raise CheckpointError(
             f"The weights have no stem or lack a stage: blocks per stage are {blocks}.",
@@ -78,7 +74,13 @@ def outline(shapes: Shapes) -> Outline:
     bottleneck = "layer1.0.conv3.weight" in shapes
     width, per_group = _first_block(shapes, bottleneck)
     groups = width // per_group
-    return Outline(bottleneck, blocks, groups, width // groups)
+    return ResNetOutline(bottleneck, blocks, groups, width // groups)
+
+
+def stage_blocks(shapes: Shapes) -> tuple[int, ...]:
+    """Return how many blocks ``layer1`` to ``layer4`` have."""
+    found = {(int(m[1]), int(m[2])) for m in map(_BLOCK.match, shapes) if m}
+    return tuple(sum(stage == k for k, _ in found) for stage in range(1, 5))
 
 
 def _first_block(shapes: Shapes, bottleneck: bool) -> tuple[int, int]:
@@ -104,7 +106,7 @@ def fits(shapes: Shapes) -> bool:
     ) and all(map(_PLAIN.match, shapes))
 
 
-def build(tensors: Keyed, known: Known) -> Trunk:
+def build(tensors: Weights, known: TrunkFacts) -> Trunk:
     """Return the ResNet whose tensors these are, at any width.
 
     Args:
@@ -137,7 +139,7 @@ def build(tensors: Keyed, known: Known) -> Trunk:
     )
 
 
-def _stem(shapes: Shapes, known: Known) -> str:
+def _stem(shapes: Shapes, known: TrunkFacts) -> str:
     if known.stem is not None:
         return known.stem
     if shapes["conv1.weight"][-1] == 3:
@@ -206,12 +208,12 @@ def trunk_from_recipe(depth: str, width: int) -> ResNet:
     block, blocks = _DEPTHS[depth]
     network = ResNet(block, blocks)
     network.fc = nn.Identity()
-    fit_to_shapes(network, _scaled(network, width / _STANDARD_WIDTH))
+    fit_to_shapes(network, _scale_shapes(network, width / _STANDARD_WIDTH))
     _initialise(network)
     return network
 
 
-def _scaled(network: nn.Module, factor: float) -> dict[str, tuple[int, ...]]:
+def _scale_shapes(network: nn.Module, factor: float) -> dict[str, tuple[int, ...]]:
     def scale(name: str, tensor: Tensor) -> tuple[int, ...]:
         channels = 2 if tensor.dim() == 4 else 1
         return tuple(
@@ -231,10 +233,10 @@ def fit_to_shapes(network: nn.Module, shapes: Shapes) -> None:
         if tuple(module.weight.shape) == wanted:
             continue
         parent = network.get_submodule(name.rpartition(".")[0])
-        setattr(parent, name.rpartition(".")[2], _resized(module, wanted, name))
+        setattr(parent, name.rpartition(".")[2], _resize_layer(module, wanted, name))
 
 
-def _resized(module: nn.Module, shape: tuple[int, ...], name: str) -> nn.Module:
+def _resize_layer(module: nn.Module, shape: tuple[int, ...], name: str) -> nn.Module:
     if isinstance(module, nn.Conv2d) and len(shape) == 4 and shape[0] % module.groups == 0:
         out, inputs, kernel, _ = shape
         return nn.Conv2d(

@@ -14,11 +14,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Keyed
+from layerscope.models.contents import Weights
 from layerscope.models.cuts import Stop
 from layerscope.models.heads import activation_layer
-from layerscope.models.trunks import Known, Trunk
-from layerscope.models.trunks.resnet import Shapes
+from layerscope.models.trunks.trunk import Shapes, Trunk, TrunkFacts
 from layerscope.types import Pooling
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
@@ -40,7 +39,7 @@ def fits(shapes: Shapes) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Outline:
+class ViTOutline:
     """What of a transformer's structure the shapes of its weights tell."""
 
     width: int
@@ -58,13 +57,29 @@ class Outline:
         """How many leading tokens are no patches."""
         return self.classes + self.registers
 
+    def details(self, heads: int, activation: str | None) -> dict[str, Any]:
+        """Return what is to be recorded of a trunk of this structure.
+
+        Args:
+            heads: Attention heads.
+            activation: The activation of a block's MLP where it is not gated.
+        """
+        return {
+            "depth": self.depth,
+            "width": self.width,
+            "patch": self.patch,
+            "attention_heads": heads,
+            "activation": "swiglu" if self.gated else activation,
+            "registers": self.registers,
+        }
+
     @property
     def name(self) -> str:
         """The usual name, such as ``vit-small/16``, or the width where it has none."""
         return f"vit-{_NAMES.get(self.width, self.width)}/{self.patch}"
 
 
-def outline(shapes: Shapes, first: str = "fc1") -> Outline:
+def outline(shapes: Shapes, first: str = "fc1") -> ViTOutline:
     """Return the structure that a timm-style state dict describes.
 
     Args:
@@ -82,7 +97,7 @@ def outline(shapes: Shapes, first: str = "fc1") -> Outline:
             hint="Only square patches of three channels are supported; see --arch.",
         )
     hidden = shape_of(shapes, f"blocks.0.mlp.{first}.weight", 2)[0]
-    return Outline(
+    return ViTOutline(
         width=width,
         patch=patch,
         depth=_depth(shapes),
@@ -105,7 +120,7 @@ def _depth(shapes: Shapes) -> int:
     return len(found)
 
 
-def build(tensors: Keyed, known: Known) -> Trunk:
+def build(tensors: Weights, known: TrunkFacts) -> Trunk:
     """Return the transformer whose tensors these are.
 
     Depth, widths, patch, grid, class token, registers, layer scale, normalisations and the gated
@@ -122,7 +137,7 @@ def build(tensors: Keyed, known: Known) -> Trunk:
     """
     plan = outline(tensors.shapes)
     heads = _attention_heads(tensors.shapes, plan.width, known)
-    tensors, grid, side = _placed(tensors, plan, known)
+    tensors, grid, side = _with_positions(tensors, plan, known)
     shapes = tensors.shapes
     pooling = known.pooling or _usual_pooling(shapes)
     module = _transformer(shapes, plan, side, heads, pooling, known)
@@ -131,22 +146,14 @@ def build(tensors: Keyed, known: Known) -> Trunk:
         weights=tensors,
         stops=stops(plan, pooling, "fc_norm" if "fc_norm.weight" in shapes else "norm"),
         name=plan.name,
-        details={
-            "depth": plan.depth,
-            "width": plan.width,
-            "patch": plan.patch,
-            "attention_heads": heads,
-            "activation": "swiglu" if plan.gated else known.trunk_act,
-            "registers": plan.registers,
-            "image_size": side,
-        },
+        details={**plan.details(heads, known.trunk_act), "image_size": side},
         notes=_notes(shapes, plan, pooling, grid, side),
         image_size=side,
     )
 
 
 def _transformer(
-    shapes: Shapes, plan: Outline, side: int, heads: int, pooling: str, known: Known
+    shapes: Shapes, plan: ViTOutline, side: int, heads: int, pooling: str, known: TrunkFacts
 ) -> VisionTransformer:
     patches = (side // plan.patch) ** 2
     with torch.device("meta"):  # initialising what a file fills anyway takes seconds
@@ -178,7 +185,7 @@ def _transformer(
     return network.to_empty(device="cpu")
 
 
-def _mlp(plan: Outline, known: Known) -> dict[str, Any]:
+def _mlp(plan: ViTOutline, known: TrunkFacts) -> dict[str, Any]:
     if plan.gated:
         return {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
     if known.trunk_act is None:
@@ -195,7 +202,9 @@ def _usual_pooling(shapes: Shapes) -> Pooling:
     return "cls" if "cls_token" in shapes and "fc_norm.weight" not in shapes else "mean"
 
 
-def _placed(tensors: Keyed, plan: Outline, known: Known) -> tuple[Keyed, int, int]:
+def _with_positions(
+    tensors: Weights, plan: ViTOutline, known: TrunkFacts
+) -> tuple[Weights, int, int]:
     """Return the tensors with position embeddings for the wanted side, the old grid, the side."""
     if "pos_embed" not in tensors:
         if known.image_size is None:
@@ -211,11 +220,11 @@ def _placed(tensors: Keyed, plan: Outline, known: Known) -> tuple[Keyed, int, in
     side = divisible(known.image_size or grid * plan.patch, plan.patch)
     if side // plan.patch == grid:
         return tensors, grid, side
-    new = _resampled(tensors["pos_embed"], leading, grid, side // plan.patch, known)
+    new = _resample(tensors["pos_embed"], leading, grid, side // plan.patch, known)
     return tensors.with_tensor("pos_embed", new, ["pos_embed"]), grid, side
 
 
-def _grid(length: int, plan: Outline) -> tuple[int, int]:
+def _grid(length: int, plan: ViTOutline) -> tuple[int, int]:
     """Return how many positions are no patches', and the side of the square of the others."""
     possible = dict.fromkeys((plan.classes, 0, plan.prefix))
     found = [(n, math.isqrt(length - n)) for n in possible if length > n]
@@ -230,7 +239,7 @@ def _grid(length: int, plan: Outline) -> tuple[int, int]:
     return squares[0]
 
 
-def _with_class_position(tensors: Keyed) -> Keyed:
+def _with_class_position(tensors: Weights) -> Weights:
     """Add the class token's position to the class token, where registers have none of their own."""
     positions = tensors["pos_embed"]
     class_token = tensors["cls_token"] + positions[:, :1]
@@ -252,7 +261,7 @@ def divisible(side: int, patch: int) -> int:
     return side
 
 
-def _resampled(positions: Tensor, leading: int, grid: int, new: int, known: Known) -> Tensor:
+def _resample(positions: Tensor, leading: int, grid: int, new: int, known: TrunkFacts) -> Tensor:
     if known.resample is None:
         resampled: Tensor = resample_abs_pos_embed(
             positions.float(), [new, new], [grid, grid], num_prefix_tokens=leading
@@ -263,8 +272,8 @@ def _resampled(positions: Tensor, leading: int, grid: int, new: int, known: Know
     return torch.cat([positions[:, :leading].float(), moved], dim=1)
 
 
-def _attention_heads(shapes: Shapes, width: int, known: Known) -> int:
-    told, number = _told_heads(shapes, width), _known_heads(width, known)
+def _attention_heads(shapes: Shapes, width: int, known: TrunkFacts) -> int:
+    told, number = _heads_of_query_norm(shapes, width), _heads_of_facts(width, known)
     if told and isinstance(known.attention_heads, int) and told != number:
         raise CheckpointError(
             f"The normalisation of the queries tells {told} attention heads, not {number}.",
@@ -280,12 +289,12 @@ def _attention_heads(shapes: Shapes, width: int, known: Known) -> int:
     return number
 
 
-def _told_heads(shapes: Shapes, width: int) -> int | None:
+def _heads_of_query_norm(shapes: Shapes, width: int) -> int | None:
     """Return the number of heads where queries are normalised, over the width of one head."""
     return width // shape_of(shapes, _Q_NORM, 1)[0] if _Q_NORM in shapes else None
 
 
-def _known_heads(width: int, known: Known) -> int | None:
+def _heads_of_facts(width: int, known: TrunkFacts) -> int | None:
     heads = known.attention_heads
     if heads is None:
         return None if width % _HEAD_WIDTH else width // _HEAD_WIDTH
@@ -320,7 +329,7 @@ def shape_of(shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:
     return shape
 
 
-def _notes(shapes: Shapes, plan: Outline, pooling: str, grid: int, side: int) -> tuple[str, ...]:
+def _notes(shapes: Shapes, plan: ViTOutline, pooling: str, grid: int, side: int) -> tuple[str, ...]:
     notes = [_final_norm(shapes, pooling)]
     if side != grid * plan.patch:
         notes.append(
@@ -341,7 +350,7 @@ def _final_norm(shapes: Shapes, pooling: str) -> str:
     return f"trunk is {pooled} after the final LayerNorm; blocks.* are taken before it."
 
 
-def stops(plan: Outline, pooling: str, last: str = "norm") -> tuple[Stop, ...]:
+def stops(plan: ViTOutline, pooling: str, last: str = "norm") -> tuple[Stop, ...]:
     """Return the canonical stops of a transformer: tokens going in, every block, the end.
 
     Args:

@@ -15,27 +15,27 @@ from torch import nn
 
 from layerscope.errors import CheckpointError
 from layerscope.models.axes import map_layouts
-from layerscope.models.contents import Keyed
+from layerscope.models.contents import Weights
 from layerscope.models.cuts import Stop, trace
 from layerscope.models.declared import Declared
 from layerscope.models.heads import Operation
 from layerscope.models.loading import fill
-from layerscope.models.trunks import Trunk, chain
+from layerscope.models.trunks import chain
 from layerscope.models.trunks.architectures import (
     Architecture,
+    ClassifierSplit,
     Library,
-    Split,
     countless,
     digest,
     outside,
     positions,
     shapes_of,
-    split,
+    split_classifier,
     training_only,
     without_classifier,
 )
 from layerscope.models.trunks.likeness import same_features, signature
-from layerscope.models.trunks.resnet import Shapes
+from layerscope.models.trunks.trunk import Shapes, Trunk
 from layerscope.types import Pooling
 
 _PATH = Path(__file__).with_name("zoo.json")
@@ -47,18 +47,18 @@ _FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, LookupError, Z
 
 
 @dataclass(frozen=True)
-class Network:
+class ZooNetwork:
     """An architecture that takes a file's tensors: a trunk, and the classifier behind it."""
 
     architecture: Architecture
     trunk: Trunk
-    classifier: Keyed
+    classifier: Weights
     """The tensors that the head names."""
     head: tuple[Operation, ...]
     ignored: Mapping[str, str]
     """By the file's key: why it is not needed."""
     side: int
-    """Of the images that the network usually takes, in pixels."""
+    """Side of the images that the network usually takes, in pixels."""
     same: tuple[Architecture, ...] = ()
     """Others that compute the same from the same weights."""
 
@@ -71,7 +71,7 @@ class _Plan:
     classes: int | None
     side: int | None
     """Where not the usual one."""
-    parts: Split
+    parts: ClassifierSplit
     outline: nn.Module = field(repr=False)
     """The trunk on the ``meta`` device."""
     usual_side: int
@@ -128,7 +128,7 @@ def _are_layers(keys: Set[str], names: Sequence[str]) -> bool:
     )
 
 
-def build(tensors: Keyed, declared: Declared) -> Trunk:
+def build(tensors: Weights, declared: Declared) -> Trunk:
     """Return the trunk whose state dict this is, without any classifier.
 
     Args:
@@ -138,17 +138,17 @@ def build(tensors: Keyed, declared: Declared) -> Trunk:
     Raises:
         CheckpointError: No architecture has these names and shapes, or several that differ have.
     """
-    return network(tensors, declared, classifier=False).trunk
+    return find_network(tensors, declared, classifier=False).trunk
 
 
-def network(
-    tensors: Keyed,
+def find_network(
+    tensors: Weights,
     declared: Declared,
     *,
     named: Architecture | None = None,
     prefer: Library = "timm",
     classifier: bool = True,
-) -> Network:
+) -> ZooNetwork:
     """Return the architecture whose state dict this is.
 
     Args:
@@ -163,15 +163,15 @@ def network(
     """
     shapes = countless(tensors.shapes)
     if named is not None:
-        return _finished([_named(named, shapes)], tensors, declared)
+        return _zoo_network([_plan_of_named(named, shapes)], tensors, declared)
     found = sorted(candidates(shapes, classifier=classifier), key=lambda one: one.library != prefer)
     plans = [plan for plan in (_plan(a, shapes)[0] for a in found) if plan is not None]
     if not plans:
-        raise _unknown(shapes, found)
-    return _finished(_of_one_kind(plans, tensors), tensors, declared)
+        raise _unknown_error(shapes, found)
+    return _zoo_network(_of_one_kind(plans, tensors), tensors, declared)
 
 
-def _named(architecture: Architecture, shapes: Shapes) -> _Plan:
+def _plan_of_named(architecture: Architecture, shapes: Shapes) -> _Plan:
     plan, difference = _plan(architecture, shapes)
     if plan is None:
         raise CheckpointError(
@@ -181,7 +181,7 @@ def _named(architecture: Architecture, shapes: Shapes) -> _Plan:
     return plan
 
 
-def _unknown(shapes: Shapes, found: Sequence[Architecture]) -> CheckpointError:
+def _unknown_error(shapes: Shapes, found: Sequence[Architecture]) -> CheckpointError:
     known = " and ".join(f"{name} {version}" for name, version in _index().versions.items())
     first = next(iter(shapes), "none")
     nearest = f"; those of {found[0].title} differ: {_plan(found[0], shapes)[1]}" if found else ""
@@ -197,14 +197,14 @@ def _plan(architecture: Architecture, shapes: Shapes) -> tuple[_Plan | None, str
     shapes = outside(shapes, architecture.training_only)
     whole = architecture.outline()
     usual = architecture.side(whole)
-    parts = split(whole, usual)
+    parts = split_classifier(whole, usual)
     classified = any(map(parts.owns, shapes))
     last = f"{parts.removed[-1]}.weight" if parts.removed else ""
     classes = shapes.get(last, (None,))[0] if classified else None
     difference = ""
     for number, side in _attempts(architecture, classes, classified, shapes, whole):
         outline = architecture.outline(number, side)
-        cut = parts if number != 0 else Split(())
+        cut = parts if number != 0 else ClassifierSplit(())
         own = shapes_of(outline)
         wanted = own if classified else outside(own, cut.removed)
         this = _difference(wanted, shapes)
@@ -261,7 +261,7 @@ def _more(keys: Sequence[str]) -> str:
     return f" and {len(keys) - 1} more" if len(keys) > 1 else ""
 
 
-def _of_one_kind(plans: list[_Plan], tensors: Keyed) -> list[_Plan]:
+def _of_one_kind(plans: list[_Plan], tensors: Weights) -> list[_Plan]:
     """Return the plans if it does not matter which of them the file is of.
 
     Raises:
@@ -275,9 +275,9 @@ def _of_one_kind(plans: list[_Plan], tensors: Keyed) -> list[_Plan]:
     distinct = list(kinds.values())
     if len(distinct) > 1:
         sides = {plan.image_side for plan in distinct}
-        filled = [(_filled(plan, tensors), _stops(plan)[0]) for plan in distinct]
+        filled = [(_fill_trunk(plan, tensors), _stops(plan)[0]) for plan in distinct]
         if not all(_same(filled, side) for side in sides):
-            raise _ambiguous([plan.architecture for plan in distinct])
+            raise _ambiguous_error([plan.architecture for plan in distinct])
     return plans
 
 
@@ -288,18 +288,18 @@ def _same(filled: Sequence[tuple[nn.Module, Sequence[Stop]]], side: int) -> bool
         return False
 
 
-def _filled(plan: _Plan, tensors: Keyed) -> nn.Module:
+def _fill_trunk(plan: _Plan, tensors: Weights) -> nn.Module:
     module = plan.module()
     fill(module, _of_the_trunk(plan, tensors))
     return module.eval()
 
 
-def _of_the_trunk(plan: _Plan, tensors: Keyed) -> Keyed:
+def _of_the_trunk(plan: _Plan, tensors: Weights) -> Weights:
     training = plan.architecture.training_only
     return tensors.without(*(f"{name}." for name in (*plan.parts.removed, *training)))
 
 
-def _ambiguous(found: Sequence[Architecture]) -> CheckpointError:
+def _ambiguous_error(found: Sequence[Architecture]) -> CheckpointError:
     shown = ", ".join(architecture.title for architecture in found[:_SHOWN])
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return CheckpointError(
@@ -309,7 +309,7 @@ def _ambiguous(found: Sequence[Architecture]) -> CheckpointError:
     )
 
 
-def _finished(plans: Sequence[_Plan], tensors: Keyed, declared: Declared) -> Network:
+def _zoo_network(plans: Sequence[_Plan], tensors: Weights, declared: Declared) -> ZooNetwork:
     plan = plans[0]
     fixed = _takes_one_size(plan)
     wanted = declared.image_size
@@ -330,12 +330,12 @@ def _finished(plans: Sequence[_Plan], tensors: Keyed, declared: Declared) -> Net
         image_size=plan.image_side if fixed else None,
     )
     removed = [f"{name}." for name in plan.parts.removed]
-    owned = tensors.only(*removed) if removed else Keyed()
+    owned = tensors.only(*removed) if removed else Weights()
     ignored = _training_only(plan, tensors)
     if plan.parts.reason:
         ignored |= dict.fromkeys(owned, plan.parts.reason)
-        owned = Keyed()
-    return Network(
+        owned = Weights()
+    return ZooNetwork(
         architecture=plan.architecture,
         trunk=trunk,
         classifier=_as_linear(owned, plan.parts),
@@ -354,13 +354,13 @@ def _size(plan: _Plan, fixed: bool) -> dict[str, int]:
     return {"image_size": plan.image_side} if fixed else {}
 
 
-def _training_only(plan: _Plan, tensors: Keyed) -> dict[str, str]:
+def _training_only(plan: _Plan, tensors: Weights) -> dict[str, str]:
     prefixes = [f"{name}." for name in plan.architecture.training_only]
-    owned = tensors.only(*prefixes) if prefixes else Keyed()
+    owned = tensors.only(*prefixes) if prefixes else Weights()
     return dict.fromkeys(owned, "auxiliary classifiers, which only training uses")
 
 
-def _as_linear(tensors: Keyed, parts: Split) -> Keyed:
+def _as_linear(tensors: Weights, parts: ClassifierSplit) -> Weights:
     """Return the classifier's tensors, a 1 × 1 convolution of vectors being a Linear."""
     kernels = "|".join(re.escape(f"{name}.weight") for name in parts.removed)
     return tensors.mapped(
@@ -373,7 +373,7 @@ def _takes_one_size(plan: _Plan) -> bool:
     side = plan.image_side
     for other in (side + 64, max(side // 64 * 32, 64)):
         try:
-            chain.run(plan.outline, other)
+            chain.trace_shapes(plan.outline, other)
         except _FAILURES:
             return True
     return False
@@ -383,7 +383,7 @@ def _stops(plan: _Plan) -> tuple[tuple[Stop, ...], tuple[str, ...]]:
     """Return the cut points of a trunk in order, and what a reader should know of them."""
     outline, side = plan.outline, plan.image_side
     try:
-        traced = chain.run(outline, side)
+        traced = chain.trace_shapes(outline, side)
     except _FAILURES as error:
         raise CheckpointError(
             f"{plan.architecture.title} cannot be run without its classifier: {error}.",
@@ -434,9 +434,9 @@ class _Axes:
         """Return the stop of a layer.
 
         Args:
-            name: Of the cut point.
+            name: The cut point's name.
             module: The call.
-            shape: Of its output.
+            shape: Shape of its output.
             embedding: Whether no block has mixed the patches into the class token yet.
         """
         if len(shape) == 4:

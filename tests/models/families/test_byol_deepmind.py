@@ -10,9 +10,10 @@ from torch.nn import functional
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from layerscope.errors import CheckpointError
-from layerscope.models.checkpoint import assemble, recognise
+from layerscope.models.checkpoint import assemble
 from layerscope.models.contents import Contents
 from layerscope.models.declared import Declared
+from layerscope.models.recognition import recognise_family
 from layerscope.testing import FamilyExample, check_family
 from tests.models.families.truth import randomised
 
@@ -88,12 +89,12 @@ def test_every_cut_equals_a_forward_with_tensorflows_padding(side, classifier):
 
 def test_torchvisions_own_order_is_not_taken_for_it():
     state = {k: v for k, v in network().state_dict().items() if "num_batches" not in k}
-    assert recognise(Contents(state))[0] != "byol-deepmind"
+    assert recognise_family(Contents(state))[0] != "byol-deepmind"
     with pytest.raises(CheckpointError):
         assemble(Contents(state), Declared(family="byol-deepmind"))
 
 
 def test_the_classifier_is_no_head():
-    assembly = assemble(Contents(converted(network())), Declared())[2]
+    assembly = assemble(Contents(converted(network())), Declared())
     assert assembly.head.startswith("none")
     assert [s.name for s in assembly.stops if s.part == "head" and s.canonical] == []

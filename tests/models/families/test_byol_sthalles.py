@@ -52,5 +52,5 @@ def test_every_cut_equals_a_plain_forward(branch, wrapper):
 
 
 def test_images_are_not_normalised():
-    found = assemble(Contents(example().contents), Declared())[2].preprocessing
+    found = assemble(Contents(example().contents), Declared()).preprocessing
     assert (found.mean, found.std, found.crop) == ((0.0,) * 3, (1.0,) * 3, 96)

@@ -125,6 +125,6 @@ def test_a_release_without_target_networks_has_one_branch():
     with pytest.raises(CheckpointError, match="no momentum weights"):
         assemble(Contents(contents), Declared(branch="momentum"))
     assert torch.equal(
-        assemble(Contents(contents), Declared())[2].module.trunk.conv1.weight,
+        assemble(Contents(contents), Declared()).module.trunk.conv1.weight,
         contents["online_backbone"]["module.stage.unit0.weight"],
     )

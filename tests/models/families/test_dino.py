@@ -125,7 +125,7 @@ def test_an_xcit_as_the_trunk():
     state = {f"backbone.{key}": value for key, value in backbone.items()}
     state |= {f"head.{key}": value for key, value in head.state_dict().items()}
     student = {f"module.{key}": value for key, value in state.items()}
-    assembly = assemble(Contents({"student": student, "teacher": state}), Declared())[2]
+    assembly = assemble(Contents({"student": student, "teacher": state}), Declared())
     images = torch.randn(2, 3, 64, 64)
     wanted = head.add_features({"trunk": teacher(images)})
     found = assembly.module.eval()
@@ -143,7 +143,7 @@ def test_the_logits_use_the_lengths_that_the_file_holds():
 
 def test_a_declared_activation_is_used():
     made = example()
-    _, _, assembly = assemble(Contents(made.contents), Declared(head_act="relu"))
+    assembly = assemble(Contents(made.contents), Declared(head_act="relu"))
     kinds = {type(module) for module in assembly.module.head.modules()}
     assert nn.ReLU in kinds
     assert nn.GELU not in kinds
@@ -151,7 +151,7 @@ def test_a_declared_activation_is_used():
 
 def test_positions_are_interpolated_as_dino_does():
     made = example()
-    _, _, assembly = assemble(Contents(made.contents), Declared(image_size=96))
+    assembly = assemble(Contents(made.contents), Declared(image_size=96))
     positions = made.contents["teacher"]["backbone.pos_embed"]
     moved = nn.functional.interpolate(
         positions[:, 1:].reshape(1, 4, 4, 192).permute(0, 3, 1, 2),

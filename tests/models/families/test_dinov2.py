@@ -155,9 +155,9 @@ def test_a_trainings_teacher_has_a_head(separate):
 
 def test_a_file_of_a_larger_grid_is_evaluated_at_224_pixels_unless_declared():
     contents = Contents(release(grid=37).contents)
-    assembly = assemble(contents, Declared())[2]
+    assembly = assemble(contents, Declared())
     assert (assembly.preprocessing.resize, assembly.preprocessing.crop) == (256, 224)
     assert any("from 37×37 patches to 16×16" in note for note in assembly.notes)
-    declared = assemble(contents, Declared(image_size=518))[2]
+    declared = assemble(contents, Declared(image_size=518))
     assert declared.preprocessing.crop == 518
     assert torch.equal(declared.module.trunk.pos_embed.data, contents.root["pos_embed"])

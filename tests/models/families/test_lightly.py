@@ -44,34 +44,24 @@ def children(network: nn.Module) -> nn.Module:
     return nn.Sequential(*list(network.children())[:-1])
 
 
-def sequence_features(backbone, images):
-    """Features of the children of a torchvision ResNet, one after the other."""
+def sequence_features(backbone, images, first=4):
+    """Features of a ResNet's children, one after the other; layer1 is the child ``first``."""
     features, x = {}, images
-    for name, child in backbone.named_children():
-        if name in {"4", "5", "6", "7"}:
+    for name, child in ((int(name), child) for name, child in backbone.named_children()):
+        if first <= name < first + 4:
             for number, block in enumerate(child):
                 x = block(x)
-                features[f"layer{int(name) - 3}.{number}"] = x.mean((2, 3))
+                features[f"layer{name - first + 1}.{number}"] = x.mean((2, 3))
         else:
             x = child(x)
-        if name == "3":
+        if name == first - 1:
             features["stem"] = x.mean((2, 3))
     return features | {"trunk": x.flatten(1)}
 
 
 def generated_features(backbone, images):
-    """Features of the children of lightly's own ResNet, whose forward has no ReLU after bn1."""
-    features, x = {}, images
-    for name, child in backbone.named_children():
-        if name in {"2", "3", "4", "5"}:
-            for number, block in enumerate(child):
-                x = block(x)
-                features[f"layer{int(name) - 1}.{number}"] = x.mean((2, 3))
-        else:
-            x = child(x)
-        if name == "1":
-            features["stem"] = x.mean((2, 3))
-    return features | {"trunk": x.flatten(1)}
+    """The same of lightly's own ResNet, whose forward has no ReLU after bn1."""
+    return sequence_features(backbone, images, first=2)
 
 
 def timm_transformer(classes: int = 0) -> nn.Module:
@@ -210,7 +200,7 @@ def test_lightlys_own_resnet_for_small_images(depth, splits):
     backbone = nn.Sequential(*list(generated.children())[:-1], nn.AdaptiveAvgPool2d(1))
     network = Net(backbone, heads.SimCLRProjectionHead(width, 24, 12))
     check(network, "backbone", "projection_head", of=generated_features, side=32)
-    assembly = assemble(Contents(network.state_dict()), Declared())[2]
+    assembly = assemble(Contents(network.state_dict()), Declared())
     assert (assembly.preprocessing.resize, assembly.preprocessing.crop) == (32, 32)
 
 
@@ -331,7 +321,7 @@ def test_dino_on_a_transformer(names, branch, norm):
 def test_dino_is_its_teacher_unless_the_student_is_asked_for(names):
     contents = Contents(randomised(dino(STUDENTS[names], False, False)).state_dict())
     usual, teacher, student = (
-        assemble(contents, Declared(branch=branch))[2] for branch in (None, "momentum", "online")
+        assemble(contents, Declared(branch=branch)) for branch in (None, "momentum", "online")
     )
     assert usual.keys == teacher.keys
     assert not set(usual.keys) & set(student.keys)

@@ -86,7 +86,7 @@ def test_the_max_pooling_has_to_be_declared_where_no_settings_tell(stem, pooled,
 )
 def test_preprocessing_of_the_data_that_it_was_trained_on(dataset, mean, crop):
     contents = Contents(saved(simclr(), {"maxpool1": True, "dataset": dataset}))
-    found = assemble(contents, Declared())[2].preprocessing
+    found = assemble(contents, Declared()).preprocessing
     assert (found.mean[0], found.crop) == (mean, crop)
 
 

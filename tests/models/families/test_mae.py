@@ -103,7 +103,7 @@ def test_huge_has_sixteen_heads_of_eighty_features():
         num_classes=0,
     )
     network.pos_embed.data = table(1280, 2)
-    assembly = assemble(Contents({"model": dict(network.state_dict())}), Declared())[2]
+    assembly = assemble(Contents({"model": dict(network.state_dict())}), Declared())
     assert assembly.architecture["attention_heads"] == 16
     assert any("no projector" in note for note in assembly.notes)
 
@@ -111,7 +111,7 @@ def test_huge_has_sixteen_heads_of_eighty_features():
 def test_positions_are_interpolated_as_mae_does():
     network = encoder()
     contents = Contents({"model": dict(network.state_dict())})
-    found = assemble(contents, Declared(attention_heads=2, image_size=96))[2]
+    found = assemble(contents, Declared(attention_heads=2, image_size=96))
     old = network.pos_embed.detach()
     moved = nn.functional.interpolate(
         old[:, 1:].reshape(1, 4, 4, WIDTH).permute(0, 3, 1, 2), size=(6, 6), mode="bicubic"

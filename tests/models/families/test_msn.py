@@ -78,5 +78,5 @@ def test_a_branch_that_is_not_there_is_named():
 
 
 def test_the_prototypes_are_accounted_for_by_their_own_key():
-    assembly = assemble(Contents(example().contents), Declared())[2]
+    assembly = assemble(Contents(example().contents), Declared())
     assert assembly.keys["prototypes"].startswith("logits.Q")

@@ -12,7 +12,7 @@ from layerscope.models.checkpoint import assemble
 from layerscope.models.contents import Contents
 from layerscope.models.declared import Declared
 from layerscope.testing import FamilyExample, check_family
-from tests.models.families.truth import randomised, trained
+from tests.models.families.truth import randomised, stage_features, trained
 
 WIDTH = 8
 
@@ -68,12 +68,7 @@ class Backbone(nn.Module):
     def features(self, images):
         x = functional.relu(self.bn1(self.conv1(functional.pad(images, (2, 3, 2, 3)))))
         x = functional.max_pool2d(functional.pad(x, (0, 1, 0, 1), value=-1e4), 3, 2)
-        found = {"stem": x.mean((2, 3))}
-        for stage in range(1, 5):
-            for number, block in enumerate(getattr(self, f"layer{stage}")):
-                x = block(x)
-                found[f"layer{stage}.{number}"] = x.mean((2, 3))
-        return found | {"trunk": x.mean((2, 3))}
+        return stage_features(self, x)
 
 
 def projector(*widths):
@@ -151,7 +146,7 @@ def test_bottlenecks_equal_a_plain_forward(kind, side):
 def test_a_size_that_the_padding_does_not_fit_is_refused():
     with pytest.raises(CheckpointError, match="72 pixels"):
         assemble(Contents(example().contents), Declared(image_size=72))
-    assembly = assemble(Contents(example().contents), Declared(image_size=96))[2]
+    assembly = assemble(Contents(example().contents), Declared(image_size=96))
     assert assembly.preprocessing.resize == (96, 96)
 
 
@@ -159,12 +154,12 @@ def test_the_backbone_alone_equals_a_plain_forward():
     backbone = randomised(Backbone())
     found = FamilyExample(dict(backbone.state_dict()), backbone.features)
     assert check_family("sie", found) == []
-    assembly = assemble(Contents(found.contents), Declared())[2]
+    assembly = assemble(Contents(found.contents), Declared())
     assert any("backbone alone" in note for note in assembly.notes)
 
 
 def test_the_shares_are_off_by_default_and_the_joined_head_is_described():
-    assembly = assemble(Contents(example().contents), Declared())[2]
+    assembly = assemble(Contents(example().contents), Declared())
     canonical = [stop.name for stop in assembly.stops if stop.canonical]
     assert canonical[-4:] == ["trunk", "head.1", "head.2", "head.3"]
     assert assembly.head == "inv 3-layer MLP, 18-14-10; equi 3-layer MLP, 8-8-6"

@@ -55,10 +55,10 @@ def test_the_last_batch_norm_may_have_no_bias():
 
 @pytest.mark.parametrize(("cifar", "side"), [(True, 32), (False, 224)])
 def test_images_are_unnormalised(cifar, side):
-    preprocessing = assemble(Contents(example(cifar).contents), Declared())[2].preprocessing
+    preprocessing = assemble(Contents(example(cifar).contents), Declared()).preprocessing
     assert (preprocessing.crop, preprocessing.std) == (side, (1.0, 1.0, 1.0))
 
 
 def test_the_classifier_that_nobody_trained_is_ignored():
-    assembly = assemble(Contents(example(True).contents), Declared())[2]
+    assembly = assemble(Contents(example(True).contents), Declared())
     assert "never used" in assembly.ignored["state_dict/convnet.fc.weight"]

@@ -55,5 +55,5 @@ def test_a_projector_with_biases_is_another_familys():
 
 
 def test_images_are_unnormalised():
-    preprocessing = assemble(Contents(example().contents), Declared())[2].preprocessing
+    preprocessing = assemble(Contents(example().contents), Declared()).preprocessing
     assert (preprocessing.resize, preprocessing.std) == (224, (1.0, 1.0, 1.0))

@@ -5,9 +5,10 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from layerscope.errors import CheckpointError
-from layerscope.models.checkpoint import assemble, recognise
+from layerscope.models.checkpoint import assemble
 from layerscope.models.contents import Contents
 from layerscope.models.declared import Declared
+from layerscope.models.recognition import recognise_family
 from layerscope.testing import FamilyExample, check_family
 from tests.models.families.truth import randomised, resnet_features, trained
 
@@ -49,13 +50,13 @@ def test_a_declared_activation_wins():
 
 def test_images_are_unnormalised_and_of_stl10s_size():
     contents = Contents(example().contents)
-    preprocessing = assemble(contents, Declared())[2].preprocessing
+    preprocessing = assemble(contents, Declared()).preprocessing
     assert (preprocessing.crop, preprocessing.mean) == (96, (0.0, 0.0, 0.0))
-    assert assemble(contents, Declared(image_size=32))[2].preprocessing.resize == 32
+    assert assemble(contents, Declared(image_size=32)).preprocessing.resize == 32
 
 
 def test_a_head_with_batch_norm_is_another_familys():
     network = SimCLR()
     network.backbone.fc.insert(1, nn.BatchNorm1d(512))
     with pytest.raises(CheckpointError, match="fits no known family"):
-        recognise(Contents({"state_dict": dict(network.state_dict())}))
+        recognise_family(Contents({"state_dict": dict(network.state_dict())}))

@@ -7,9 +7,10 @@ import torch
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from layerscope.errors import CheckpointError
-from layerscope.models.checkpoint import assemble, recognise
+from layerscope.models.checkpoint import assemble
 from layerscope.models.contents import Contents
 from layerscope.models.declared import Declared
+from layerscope.models.recognition import recognise_family
 from layerscope.models.trunks.resnet import fit_to_shapes
 from layerscope.testing import FamilyExample, check_family
 from tests.models.families.truth import randomised, resnet_features
@@ -55,12 +56,12 @@ def test_every_cut_equals_a_plain_forward(classifier):
 
 
 def test_the_width_is_told_from_the_shapes():
-    assembly = assemble(Contents(example(stem=16).contents), Declared())[2]
+    assembly = assemble(Contents(example(stem=16).contents), Declared())
     assert assembly.architecture["width"] == 16
 
 
 def test_it_says_that_there_is_no_head_and_no_bias():
-    assembly = assemble(Contents(example().contents), Declared())[2]
+    assembly = assemble(Contents(example().contents), Declared())
     assert any("no projection head" in note for note in assembly.notes)
     assert "lost" in assembly.ignored["state_dict/fc.bias"]
     assert assembly.preprocessing.std == (1.0, 1.0, 1.0)
@@ -68,12 +69,12 @@ def test_it_says_that_there_is_no_head_and_no_bias():
 
 def test_torchvisions_order_is_torchvisions():
     state = dict(network(Bottleneck).state_dict())
-    assert recognise(Contents({"state_dict": state}))[0] == "torchvision"
+    assert recognise_family(Contents({"state_dict": state}))[0] == "torchvision"
     with pytest.raises(CheckpointError, match="not of the family"):
-        recognise(Contents({"state_dict": state}), "simclr-v1")
+        recognise_family(Contents({"state_dict": state}), "simclr-v1")
 
 
 def test_a_network_that_was_trained_is_no_conversion():
     state = dict(example().contents["state_dict"])
     state["bn1.num_batches_tracked"] = torch.tensor(7)
-    assert recognise(Contents({"state_dict": state}))[0] == "torchvision"
+    assert recognise_family(Contents({"state_dict": state}))[0] == "torchvision"

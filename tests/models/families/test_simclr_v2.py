@@ -157,13 +157,13 @@ def test_wrappers_are_taken_off():
 
 def test_a_head_that_was_never_filled_is_left_out():
     assert check_family("simclr-v2", example(False, tuned=True)) == []
-    assembly = assemble(Contents(example(False, tuned=True).contents), Declared())[2]
+    assembly = assemble(Contents(example(False, tuned=True).contents), Declared())
     assert any("never filled" in note for note in assembly.notes)
     assert assembly.ignored["head/layers.0.weight"].startswith("random")
 
 
 def test_images_are_unnormalised_and_the_classifier_is_ignored():
-    assembly = assemble(Contents(example(True).contents), Declared())[2]
+    assembly = assemble(Contents(example(True).contents), Declared())
     assert assembly.preprocessing.std == (1.0, 1.0, 1.0)
     assert assembly.architecture["selective_kernels"] is True
     assert "classifier" in assembly.ignored["resnet/fc.weight"]

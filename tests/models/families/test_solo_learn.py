@@ -299,7 +299,7 @@ def test_vicreg_and_vibcreg_are_told_apart_by_the_user_only():
 @pytest.mark.parametrize(("method", "act"), [("vicreg", "ReLU"), ("vibcreg", "GELU")])
 def test_the_arguments_beside_the_file_tell_the_method(method, act):
     contents = Contents(saved(randomised(Method(vicreg))), beside={"args.json": {"method": method}})
-    module = assemble(contents, Declared())[2].module
+    module = assemble(contents, Declared()).module
     assert [type(m).__name__ for m in module.head.modules()].count(act) == 2
 
 
@@ -313,7 +313,7 @@ def test_the_head_ends_before_the_whitening_of_vibcreg():
         "projector.7.running_wm": torch.eye(6).expand(2, 6, 6),
     }
     assert check_family("solo-learn", file) == []
-    notes = assemble(Contents(file.contents), Declared())[2].notes
+    notes = assemble(Contents(file.contents), Declared()).notes
     assert any("whitening" in note for note in notes)
 
 
@@ -330,7 +330,7 @@ def test_preprocessing_of_the_data_that_it_was_trained_on(classes, beside, mean)
     network = Method(simclr, backbone=lambda: resnet(cifar=True), classes=classes)
     assembly = assemble(
         Contents(saved(randomised(network)), beside={"args.json": beside}), Declared()
-    )[2]
+    )
     assert assembly.preprocessing.mean[0] == mean
     assert assembly.preprocessing.crop == (96 if beside.get("data") else 32)
 

@@ -10,7 +10,7 @@ from layerscope.models.checkpoint import assemble
 from layerscope.models.contents import Contents
 from layerscope.models.declared import Declared
 from layerscope.testing import FamilyExample, check_family
-from tests.models.families.truth import randomised, resnet_features, trained
+from tests.models.families.truth import randomised, resnet_features, stage_features, trained
 
 
 class Block(nn.Module):
@@ -43,12 +43,7 @@ class Encoder(nn.Module):
 
     def features(self, images):
         x = functional.relu(self.bn1(self.conv1(images)))
-        found = {"stem": x.mean((2, 3))}
-        for stage in range(1, 5):
-            for number, block in enumerate(getattr(self, f"layer{stage}")):
-                x = block(x)
-                found[f"layer{stage}.{number}"] = x.mean((2, 3))
-        return found | {"trunk": x.mean((2, 3))}
+        return stage_features(self, x)
 
 
 def example(head: str = "mlp", inner: str = "", outer: str = "") -> FamilyExample:
@@ -114,12 +109,12 @@ def test_an_imagenet_encoder_has_torchvisions_stem():
         "model_ema": {"module.encoder.conv1.weight": torch.zeros(64, 3, 7, 7)},
     }
     assert check_family("supcontrast", FamilyExample(contents, forward)) == []
-    assembly = assemble(Contents(contents), Declared())[2]
+    assembly = assemble(Contents(contents), Declared())
     assert assembly.preprocessing.crop == 224
     assert assembly.ignored["model_ema/module.encoder.conv1.weight"] == "the momentum copy"
 
 
 def test_the_channel_statistics_are_the_repositorys():
-    assembly = assemble(Contents(example().contents), Declared())[2]
+    assembly = assemble(Contents(example().contents), Declared())
     assert assembly.preprocessing.std == (0.2023, 0.1994, 0.2010)
     assert assembly.preprocessing.crop == 32

@@ -130,7 +130,7 @@ def test_linear_heads_equal_a_plain_forward():
 def test_the_early_and_late_parts_are_the_trunk_a_second_time():
     found = example("simclr")
     contents = dict(found.contents) | {"f_e.0.weight": found.contents["back_bone.conv1.weight"]}
-    assembly = assemble(Contents(contents), found.declared)[2]
+    assembly = assemble(Contents(contents), found.declared)
     assert assembly.ignored["f_e.0.weight"] == "the trunk's weights a second time"
 
 
@@ -149,6 +149,6 @@ def test_a_method_without_a_target_has_no_momentum_copy():
 @pytest.mark.parametrize(("stem", "resize", "crop"), [("cifar", 40, 32), ("stl10", 70, 64)])
 def test_the_size_of_the_images_follows_the_stem(stem, resize, crop):
     found = example("simclr", stem)
-    preprocessing = assemble(Contents(found.contents), found.declared)[2].preprocessing
+    preprocessing = assemble(Contents(found.contents), found.declared).preprocessing
     assert (preprocessing.resize, preprocessing.crop) == (resize, crop)
     assert preprocessing.interpolation == "bicubic"

@@ -172,7 +172,7 @@ def test_without_statistics_only_the_dependence_on_the_batch_is_found(width):
 
 def test_a_width_has_the_leading_channels_rounded_to_eights():
     contents = Contents(example(tracked=False).contents)
-    assembly = assemble(contents, Declared(width=0.3))[2]
+    assembly = assemble(contents, Declared(width=0.3))
     assert assembly.module.trunk.conv1.weight.shape == (24, 3, 3, 3)
     assert assembly.module.trunk.layer4[0].conv1.weight.shape == (152, 80, 3, 3)
     assert assembly.architecture["width_multiplier"] == 0.3
@@ -201,5 +201,5 @@ def test_statistics_that_may_mix_several_widths_are_noted():
     last["module.encoder_q.fc.7.running_var"] = torch.ones(16)
     plain = {key: count + 5 for key, count in counts.items()}
     for changes, noted in ((counts | last, True), (plain | last, False), (counts, False)):
-        notes = assemble(Contents({"state_dict": {**state, **changes}}), Declared())[2].notes
+        notes = assemble(Contents({"state_dict": {**state, **changes}}), Declared()).notes
         assert any("several widths" in note for note in notes) == noted

@@ -11,10 +11,11 @@ from torchvision.models import regnet_y_400mf
 
 from layerscope.errors import CheckpointError
 from layerscope.models.assembly import put_together
-from layerscope.models.checkpoint import assemble, recognise
+from layerscope.models.checkpoint import assemble
 from layerscope.models.contents import Contents
 from layerscope.models.declared import Declared
 from layerscope.models.families import families, vissl
+from layerscope.models.recognition import recognise, recognise_family
 from layerscope.testing import FamilyExample, check_family
 from tests.models.families.truth import (
     randomised,
@@ -366,7 +367,7 @@ def test_the_state_dict_of_a_whole_model():
     ],
 )
 def test_one_piece_of_several_files_is_refused(contents):
-    assert recognise(Contents(contents, "model.torch"))[0] == "vissl"
+    assert recognise_family(Contents(contents, "model.torch"))[0] == "vissl"
     with pytest.raises(CheckpointError, match=contents["type"]) as caught:
         assemble(Contents(contents, "model.torch"), Declared())
     assert "Consolidate" in caught.value.hint
@@ -384,7 +385,7 @@ def test_flattened_parameters_are_refused(name):
 
 def test_a_type_that_is_no_text_is_no_reason_to_refuse():
     whole = mlp_example("one").contents | {"type": ["consolidated"]}
-    assert assemble(Contents(whole), Declared(family="vissl"))[0] == "vissl"
+    assert recognise(Contents(whole), Declared(family="vissl")).family == "vissl"
 
 
 def test_the_metadata_of_fsdp_is_refused():
@@ -416,7 +417,7 @@ def test_a_grid_of_another_size_is_interpolated_as_vissl_does():
     network = vit()
     trunk, heads = built(network)
     contents = Contents(classy(trunk, heads))
-    assembly = assemble(contents, Declared(image_size=96))[2]
+    assembly = assemble(contents, Declared(image_size=96))
     positions = trunk.pos_embed.detach()
     maps = positions[:, 1:].reshape(1, 4, 4, 192).permute(0, 3, 1, 2)
     larger = functional.interpolate(maps, scale_factor=1.5, mode="bicubic")

@@ -9,10 +9,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models.checkpoint import assemble, recognise
+from layerscope.models.checkpoint import assemble
 from layerscope.models.contents import Contents
 from layerscope.models.declared import Declared
 from layerscope.models.families import families
+from layerscope.models.recognition import recognise_family
 from layerscope.models.trunks.positions import sine_cosine
 from layerscope.testing import FamilyExample, check_family
 from tests.models.families.truth import randomised, vit_features
@@ -75,7 +76,7 @@ def test_every_cut_equals_a_plain_forward(name):
 
 
 def loaded(module, **declared):
-    return assemble(Contents(dict(module.state_dict())), Declared(**declared))[2]
+    return assemble(Contents(dict(module.state_dict())), Declared(**declared))
 
 
 def test_what_was_taken_by_convention_is_said():
@@ -125,9 +126,12 @@ def test_moco_v3s_positions_tell_its_twelve_narrow_heads():
 def test_a_file_that_names_an_architecture_of_timm_is_left_to_timm():
     module = timm.create_model("vit_tiny_patch16_224", num_classes=0)
     state = dict(module.state_dict())
-    assert recognise(Contents({"state_dict": state}))[0] == "vit"
-    assert recognise(Contents({"state_dict": state, "arch": "vit_tiny_patch16_224"}))[0] == "timm"
-    assert recognise(Contents({"state_dict": state, "arch": "vit_of_mine"}))[0] == "vit"
+    assert recognise_family(Contents({"state_dict": state}))[0] == "vit"
+    assert (
+        recognise_family(Contents({"state_dict": state, "arch": "vit_tiny_patch16_224"}))[0]
+        == "timm"
+    )
+    assert recognise_family(Contents({"state_dict": state, "arch": "vit_of_mine"}))[0] == "vit"
 
 
 def test_other_peoples_tensors_are_not_a_plain_transformers():

@@ -66,7 +66,13 @@ def small_resnet(width: int = 8, blocks: tuple[int, ...] = (1, 1, 1, 1)) -> ResN
 
 def resnet_features(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """Return the pooled features of a torchvision ResNet's cuts up to ``trunk``."""
-    x = network.maxpool(network.relu(network.bn1(network.conv1(images))))
+    return stage_features(
+        network, network.maxpool(network.relu(network.bn1(network.conv1(images))))
+    )
+
+
+def stage_features(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """Return the pooled features of a ResNet's cuts, from the output of its stem on."""
     features = {"stem": x.mean((2, 3))}
     for stage in range(1, 5):
         for number, block in enumerate(getattr(network, f"layer{stage}")):

@@ -300,6 +300,8 @@ def bombs(_):
         "no mark": b"\x80\x02t.",
         "an unknown operation": b"\x80\x02\xff.",
         "an extension": b"\x80\x02\x82\x01.",
+        "a buffer": b"\x80\x05\x96" + struct.pack("<Q", 2) + b"ab\x98.",
+        "a name of 3000 letters": b"\x80\x02c" + b"m" * 3000 + b"\nn\n.",
         "no end": b"\x80\x02}",
         "half a pair": b"\x80\x02}(K\x01u.",
         "a key of a list": b"\x80\x02]K\x01K\x02s.",

@@ -20,8 +20,8 @@ from torch import nn
 
 from layerscope.errors import CheckpointError
 from layerscope.models import load
-from layerscope.models.files.hub import downloaded
-from layerscope.models.files.pickles import Made, read_pickle
+from layerscope.models.files.hub import fetch_from_hub
+from layerscope.models.files.pickles import InertObject, read_pickle
 from layerscope.models.files.records import Record
 from layerscope.models.files.weights import read_contents, sha256_of_file
 
@@ -459,12 +459,12 @@ def test_files_of_the_hub_come_with_what_explains_them(tmp_path, monkeypatch):
         return str(tmp_path / filename)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    path = downloaded("hf://owner/repo@v1/sub/model.safetensors")
+    path = fetch_from_hub("hf://owner/repo@v1/sub/model.safetensors")
     assert read_contents(path).beside == {"config.json": {"k": 1}}
     assert asked[0] == ("owner/repo", "sub/model.safetensors", "v1")
     assert ("owner/repo", "sub/config.json", "v1") in asked
     with pytest.raises(CheckpointError, match=r"no file 'other\.pth' in 'owner/repo'"):
-        downloaded("hf://owner/repo/other.pth")
+        fetch_from_hub("hf://owner/repo/other.pth")
     with pytest.raises(CheckpointError, match="fits no known family"):
         load("hf://owner/repo/sub/model.safetensors")
 
@@ -479,11 +479,11 @@ def test_all_files_of_an_index_are_fetched(index, tmp_path, monkeypatch):
         return str(tmp_path / filename)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    assert downloaded(f"hf://o/r/{index.name}") == index
+    assert fetch_from_hub(f"hf://o/r/{index.name}") == index
     assert {"model-1.safetensors", "model-2.safetensors"} <= set(asked)
     (tmp_path / "model-2.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"lacks its file 'model-2\.safetensors'"):
-        downloaded(f"hf://o/r/{index.name}")
+        fetch_from_hub(f"hf://o/r/{index.name}")
 
 
 @pytest.mark.parametrize(
@@ -508,7 +508,7 @@ def test_a_failing_download_is_one_clear_error(monkeypatch, error):
 @pytest.mark.parametrize("name", ["hf://", "hf://owner", "hf://owner/repo", "hf://o/r/../x"])
 def test_incomplete_names_of_the_hub_are_refused(name):
     with pytest.raises(CheckpointError, match="names no file on the hub"):
-        downloaded(name)
+        fetch_from_hub(name)
 
 
 def lies(folder):
@@ -632,7 +632,7 @@ def test_pickles_are_read_as_inert_records():
     assert read.globals == {"builtins.print"}
     values = dict(read.value.pairs)
     assert values["a"] == [1, (2.5, None)]
-    assert isinstance(values["b"], Made)
+    assert isinstance(values["b"], InertObject)
     assert (values["b"].name, values["b"].arguments) == ("builtins.print", ("loud",))
 
 

@@ -10,11 +10,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Keyed
+from layerscope.models.contents import Weights
 from layerscope.models.cuts import cut_points, trace
 from layerscope.models.loading import fill
 from layerscope.models.taps import Taps
-from layerscope.models.trunks import Known, vit
+from layerscope.models.trunks import TrunkFacts, vit
 from layerscope.models.trunks.positions import bicubic, is_sine_cosine, sine_cosine
 from tests.models.families.truth import randomised, vit_features
 
@@ -34,8 +34,8 @@ def created(name: str, **settings) -> nn.Module:
     return randomised(timm.create_model(name, num_classes=0, img_size=SIDE, depth=2, **settings))
 
 
-def state(network: nn.Module) -> Keyed:
-    return Keyed(network.state_dict())
+def state(network: nn.Module) -> Weights:
+    return Weights(network.state_dict())
 
 
 def captured(trunk, images):
@@ -67,36 +67,36 @@ def assert_same(found, wanted):
         torch.testing.assert_close(found[name], features, rtol=1e-5, atol=1e-5)
 
 
-QK = Known(attention_heads=2)
+QK = TrunkFacts(attention_heads=2)
 NETWORKS = {
-    "vit_tiny": (created("vit_tiny_patch16_224"), Known(), "cls"),
-    "vit_small": (created("vit_small_patch32_224"), Known(), "cls"),
-    "deit3": (created("deit3_small_patch16_224"), Known(), "cls"),
-    "dinov2": (created("vit_small_patch14_dinov2", patch_size=16), Known(), "cls"),
+    "vit_tiny": (created("vit_tiny_patch16_224"), TrunkFacts(), "cls"),
+    "vit_small": (created("vit_small_patch32_224"), TrunkFacts(), "cls"),
+    "deit3": (created("deit3_small_patch16_224"), TrunkFacts(), "cls"),
+    "dinov2": (created("vit_small_patch14_dinov2", patch_size=16), TrunkFacts(), "cls"),
     "dinov2-registers": (
         created("vit_small_patch14_reg4_dinov2", patch_size=16),
-        Known(),
+        TrunkFacts(),
         "cls",
     ),
-    "gap-registers": (created("vit_little_patch16_reg4_gap_256"), Known(), "mean"),
+    "gap-registers": (created("vit_little_patch16_reg4_gap_256"), TrunkFacts(), "mean"),
     "no-class-token": (
         created("vit_base_patch16_siglip_gap_224", embed_dim=192, num_heads=3),
-        Known(),
+        TrunkFacts(),
         "mean",
     ),
-    "clip": (clip_like(nn.GELU), Known(attention_heads=2, eps=1e-5), "cls"),
+    "clip": (clip_like(nn.GELU), TrunkFacts(attention_heads=2, eps=1e-5), "cls"),
     "clip-quick": (
         clip_like(timm.layers.get_act_layer("quick_gelu")),
-        Known(attention_heads=2, trunk_act="quick_gelu", eps=1e-5),
+        TrunkFacts(attention_heads=2, trunk_act="quick_gelu", eps=1e-5),
         "cls",
     ),
-    "qk-norm": (plain(qk_norm=True), Known(attention_heads={}), "cls"),
+    "qk-norm": (plain(qk_norm=True), TrunkFacts(attention_heads={}), "cls"),
     "fc-norm": (plain(global_pool="avg"), QK, "mean"),
     "no-final-norm": (plain(final_norm=False), QK, "cls"),
     "no-biases": (plain(qkv_bias=False, proj_bias=False), QK, "cls"),
     "linear-blocks": (
         plain(act_layer=nn.Identity),
-        Known(attention_heads=2, trunk_act="none"),
+        TrunkFacts(attention_heads=2, trunk_act="none"),
         "cls",
     ),
     "registers-with-positions": (plain(reg_tokens=2), QK, "cls"),
@@ -116,7 +116,7 @@ def test_every_cut_equals_timms_own_forward(name):
 
 def test_the_mean_can_be_asked_for_where_there_is_a_class_token():
     network = plain()
-    trunk = vit.build(state(network), Known(attention_heads=2, pooling="mean"))
+    trunk = vit.build(state(network), TrunkFacts(attention_heads=2, pooling="mean"))
     assert_same(captured(trunk, images()), expected(network, "mean"))
 
 
@@ -137,7 +137,7 @@ def test_a_gated_mlp_is_a_swiglu_whose_first_half_is_the_gate():
     network = plain()
     for block in network.blocks:
         block.mlp = randomised(SwiGLU(64, 40), seed=3)
-    tensors = Keyed(
+    tensors = Weights(
         {name: value for name, value in network.state_dict().items() if ".mlp." not in name}
     )
     for number, block in enumerate(network.blocks):
@@ -148,7 +148,7 @@ def test_a_gated_mlp_is_a_swiglu_whose_first_half_is_the_gate():
             f"{prefix}fc2.weight": mlp.out.weight.detach(),
             f"{prefix}fc2.bias": mlp.out.bias.detach(),
         }
-        tensors = tensors.joined(Keyed(packed))
+        tensors = tensors.joined(Weights(packed))
     trunk = vit.build(tensors, QK)
     assert_same(captured(trunk, images()), expected(network, "cls"))
     assert trunk.details["activation"] == "swiglu"
@@ -159,7 +159,7 @@ def test_a_gated_mlp_is_a_swiglu_whose_first_half_is_the_gate():
 def test_positions_move_to_another_grid_as_in_timm(side, registers):
     settings = {"reg_tokens": registers, "no_embed_class": registers > 0}
     network = plain(**settings)
-    trunk = vit.build(state(network), Known(attention_heads=2, image_size=side))
+    trunk = vit.build(state(network), TrunkFacts(attention_heads=2, image_size=side))
     assert any("interpolated from 4×4" in note for note in trunk.notes)
     found = captured(trunk, images(side))
     network.set_input_size(side)
@@ -168,7 +168,7 @@ def test_positions_move_to_another_grid_as_in_timm(side, registers):
 
 def test_a_familys_own_interpolation_is_used():
     network = plain()
-    known = Known(attention_heads=2, image_size=96, resample=bicubic(offset=0.1))
+    known = TrunkFacts(attention_heads=2, image_size=96, resample=bicubic(offset=0.1))
     trunk = vit.build(state(network), known)
     old = network.pos_embed.detach()
     moved = nn.functional.interpolate(
@@ -187,14 +187,14 @@ def test_without_positions_the_size_has_to_be_declared():
     with pytest.raises(CheckpointError, match="no position embedding") as caught:
         vit.build(state(network), QK)
     assert "--image-size" in caught.value.hint
-    trunk = vit.build(state(network), Known(attention_heads=2, image_size=SIDE))
+    trunk = vit.build(state(network), TrunkFacts(attention_heads=2, image_size=SIDE))
     assert_same(captured(trunk, images()), expected(network, "cls"))
 
 
-def with_changed(name: str, value: torch.Tensor | None) -> Keyed:
+def with_changed(name: str, value: torch.Tensor | None) -> Weights:
     tensors = dict(plain(reg_tokens=4, no_embed_class=True).state_dict())
     tensors.pop(name)
-    return Keyed(tensors if value is None else tensors | {name: value})
+    return Weights(tensors if value is None else tensors | {name: value})
 
 
 @pytest.mark.parametrize(
@@ -237,25 +237,25 @@ def test_a_block_of_a_huge_number_is_no_reason_to_count_so_far():
 @pytest.mark.parametrize("heads", [3, -1, 0, {192: 3}])
 def test_a_number_of_heads_that_cannot_be_is_refused(heads):
     with pytest.raises(CheckpointError, match="attention heads") as caught:
-        vit.build(state(plain()), Known(attention_heads=heads))
+        vit.build(state(plain()), TrunkFacts(attention_heads=heads))
     assert "--attention-heads" in caught.value.hint
 
 
 def test_the_number_of_heads_that_the_weights_tell_is_not_overruled():
     network = plain(qk_norm=True)
     with pytest.raises(CheckpointError, match="tells 2 attention heads, not 4"):
-        vit.build(state(network), Known(attention_heads=4))
+        vit.build(state(network), TrunkFacts(attention_heads=4))
 
 
 def test_an_activation_that_nobody_knows_has_to_be_declared():
     with pytest.raises(CheckpointError, match="activation") as caught:
-        vit.build(state(plain()), Known(attention_heads=2, trunk_act=None))
+        vit.build(state(plain()), TrunkFacts(attention_heads=2, trunk_act=None))
     assert "--trunk-act" in caught.value.hint
 
 
 def test_a_size_that_patches_do_not_divide_is_refused():
     with pytest.raises(CheckpointError, match="100 pixels") as caught:
-        vit.build(state(plain()), Known(attention_heads=2, image_size=100))
+        vit.build(state(plain()), TrunkFacts(attention_heads=2, image_size=100))
     assert "--image-size 96" in caught.value.hint
 
 

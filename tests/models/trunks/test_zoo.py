@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from layerscope.errors import CheckpointError, UnknownNameError
-from layerscope.models.contents import Keyed
+from layerscope.models.contents import Weights
 from layerscope.models.declared import Declared
-from layerscope.models.trunks import Known, build_trunk, chain, zoo, zoo_index
+from layerscope.models.trunks import TrunkFacts, build_trunk, chain, zoo, zoo_index
 from layerscope.models.trunks.architectures import (
     Architecture,
     all_names,
@@ -18,7 +18,7 @@ from layerscope.models.trunks.architectures import (
     digest,
     forms,
     shapes_of,
-    split,
+    split_classifier,
     versions,
 )
 from layerscope.models.trunks.likeness import same_features, signature
@@ -56,7 +56,7 @@ class Residual(nn.Module):
 def test_no_layer_is_crossed_and_a_block_is_one():
     with torch.device("meta"):
         network = Crossed()
-    traced = chain.run(network, 16)
+    traced = chain.trace_shapes(network, 16)
     names = [layer.name for layer in chain.layers(network, traced)]
     assert names == ["stem", "blocks.0", "blocks.1", "after"]
     assert chain.last_affine(network, traced) == "fc"
@@ -75,8 +75,8 @@ def test_of_two_halves_of_one_tensor_neither_is_all_of_it():
 
     with torch.device("meta"):
         network = Halves()
-    traced = chain.run(network, 8)
-    through = {call: traced.all_of_it(vertex) for call, _, vertex in traced.calls}
+    traced = chain.trace_shapes(network, 8)
+    through = {call: traced.is_bottleneck(vertex) for call, _, vertex in traced.calls}
     assert through == {"both": True, "left": False, "join": True}
 
 
@@ -86,7 +86,7 @@ def test_a_network_that_returns_several_tensors_is_refused():
             return x, x
 
     with pytest.raises(CheckpointError, match="returns a tuple"):
-        chain.run(Two(), 8)
+        chain.trace_shapes(Two(), 8)
 
 
 SAMPLE = [
@@ -132,9 +132,9 @@ def test_the_script_writes_what_zoo_reads(tmp_path, monkeypatch):
 def test_a_trunk_without_classifier_is_found(name, bare):
     settings = {"num_classes": 0} if bare else {}
     network = randomised(timm.create_model(name, **settings))
-    parts = split(timm.create_model(name).to("meta"), 160)
+    parts = split_classifier(timm.create_model(name).to("meta"), 160)
     state = {k: v for k, v in network.state_dict().items() if not parts.owns(k)}
-    trunk = build_trunk(Keyed(state), Known(), Declared())
+    trunk = build_trunk(Weights(state), TrunkFacts(), Declared())
     assert trunk.name == name
     assert trunk.stops[-1].name == "trunk"
     trunk.module.load_state_dict(state)
@@ -146,7 +146,7 @@ def test_a_trunk_without_classifier_is_found(name, bare):
 
 def test_an_unknown_state_dict_is_refused_with_what_it_holds():
     with pytest.raises(CheckpointError, match=r"has these 1 tensors.*strange\.weight") as error:
-        zoo.build(Keyed({"strange.weight": torch.zeros(3, 4)}), Declared())
+        zoo.build(Weights({"strange.weight": torch.zeros(3, 4)}), Declared())
     assert "--arch" in error.value.hint
 
 
@@ -154,10 +154,12 @@ def test_a_tensor_too_many_is_named():
     state = dict(timm.create_model("test_convnext").state_dict())
     named = Architecture("timm", "test_convnext")
     with pytest.raises(CheckpointError, match=r"projector\.0\.weight has no place"):
-        zoo.network(Keyed(state | {"projector.0.weight": torch.zeros(2)}), Declared(), named=named)
+        zoo.find_network(
+            Weights(state | {"projector.0.weight": torch.zeros(2)}), Declared(), named=named
+        )
     del state["stem.0.weight"]
     with pytest.raises(CheckpointError, match=r"lacks stem\.0\.weight"):
-        zoo.network(Keyed(state), Declared(), named=named)
+        zoo.find_network(Weights(state), Declared(), named=named)
 
 
 def test_names_are_known_without_their_tags():

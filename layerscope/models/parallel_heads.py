@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from layerscope.errors import CheckpointError
-from layerscope.models.contents import Keyed
+from layerscope.models.contents import Weights
 from layerscope.models.cuts import Stop
-from layerscope.models.heads import Head, Operation, build, described
+from layerscope.models.heads import Head, Operation, build, describe_head
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class ParallelHead:
     """One of several heads side by side."""
 
     operations: Sequence[Operation]
@@ -25,7 +25,7 @@ class Share:
     """The feature behind the last that it reads."""
 
 
-class Slice(nn.Module):
+class FeatureSlice(nn.Module):
     """Some neighbouring features out of all.
 
     Args:
@@ -42,7 +42,7 @@ class Slice(nn.Module):
         return rows[:, self.start : self.stop]
 
 
-class SideBySide(nn.Module):
+class ParallelLayer(nn.Module):
     """One layer of several heads: each transforms its share, and the outputs are joined.
 
     Args:
@@ -50,7 +50,7 @@ class SideBySide(nn.Module):
         reads: By the same names: which features of the input.
     """
 
-    def __init__(self, layers: Mapping[str, nn.Module], reads: Mapping[str, Slice]) -> None:
+    def __init__(self, layers: Mapping[str, nn.Module], reads: Mapping[str, FeatureSlice]) -> None:
         super().__init__()
         self.reads = nn.ModuleDict(dict(reads))
         self.layers = nn.ModuleDict(dict(layers))
@@ -61,17 +61,17 @@ class SideBySide(nn.Module):
         return torch.cat([layer(shares[name]) for name, layer in self.layers.items()], dim=1)
 
 
-def build_side_by_side(shares: Mapping[str, Share], tensors: Keyed) -> tuple[Head, Keyed]:
+def build_parallel(parallel: Mapping[str, ParallelHead], tensors: Weights) -> tuple[Head, Weights]:
     """Return heads side by side as one, and its tensors under the names of its own state dict.
 
     Args:
-        shares: By the name of each head; all of as many layers.
+        parallel: By the name of each head; all of as many layers.
         tensors: Holds the tensors that their operations name.
 
     Raises:
         CheckpointError: A tensor is missing, or the heads are not of the same number of layers.
     """
-    heads = {name: build(share.operations, tensors) for name, share in shares.items()}
+    heads = {name: build(head.operations, tensors) for name, head in parallel.items()}
     numbers = {name: head.layer_names() for name, (head, _) in heads.items()}
     layers = next(iter(numbers.values()))
     if any(own != layers or len(heads[name][0]) != len(own) for name, own in numbers.items()):
@@ -80,20 +80,22 @@ def build_side_by_side(shares: Mapping[str, Share], tensors: Keyed) -> tuple[Hea
             f"The heads side by side are of different depths: {counts} layers.",
             hint="The file holds heads of another structure than its family's.",
         )
-    weights = Keyed()
+    weights = Weights()
     for name, (_, own) in heads.items():
         weights = weights.joined(own.renamed([(r"^(\d+)\.", rf"\1.layers.{name}.")]))
-    reads = {name: Slice(share.start, share.stop) for name, share in shares.items()}
+    reads = {name: FeatureSlice(head.start, head.stop) for name, head in parallel.items()}
     joined: list[nn.Module] = []
     for number in layers:
         own_layers = {name: head.get_submodule(number) for name, (head, _) in heads.items()}
         _check_reads(own_layers, reads, number)
-        joined.append(SideBySide(own_layers, reads))
+        joined.append(ParallelLayer(own_layers, reads))
         reads = _next_reads(own_layers)
     return Head(joined), weights
 
 
-def _check_reads(layers: Mapping[str, nn.Module], reads: Mapping[str, Slice], number: str) -> None:
+def _check_reads(
+    layers: Mapping[str, nn.Module], reads: Mapping[str, FeatureSlice], number: str
+) -> None:
     for name, layer in layers.items():
         given, taken = reads[name].stop - reads[name].start, _linear(layer).in_features
         if given != taken:
@@ -103,12 +105,12 @@ def _check_reads(layers: Mapping[str, nn.Module], reads: Mapping[str, Slice], nu
             )
 
 
-def _next_reads(layers: Mapping[str, nn.Module]) -> dict[str, Slice]:
-    reads: dict[str, Slice] = {}
+def _next_reads(layers: Mapping[str, nn.Module]) -> dict[str, FeatureSlice]:
+    reads: dict[str, FeatureSlice] = {}
     start = 0
     for name, layer in layers.items():
         stop = start + _linear(layer).out_features
-        reads[name] = Slice(start, stop)
+        reads[name] = FeatureSlice(start, stop)
         start = stop
     return reads
 
@@ -123,18 +125,18 @@ def _linear(layer: nn.Module) -> nn.Linear:
     return found
 
 
-def share_stops(head: Head) -> tuple[Stop, ...]:
+def parallel_stops(head: Head) -> tuple[Stop, ...]:
     """Return the stops within heads side by side, all off by default.
 
     They are the shares of the representation that the heads read (``trunk.inv``) where they do not
     read all of it, and each head's own layers (``head.1.inv``).
 
     Args:
-        head: Of any kind; one without shares has no such stops.
+        head: Any head; one that is not of several side by side has no such stops.
     """
     stops: list[Stop] = []
     for number, layer in head.named_children():
-        if not isinstance(layer, SideBySide):
+        if not isinstance(layer, ParallelLayer):
             continue
         if number == "1" and _partial(layer):
             stops += [
@@ -148,12 +150,13 @@ def share_stops(head: Head) -> tuple[Stop, ...]:
     return tuple(stops)
 
 
-def _partial(layer: SideBySide) -> bool:
+def _partial(layer: ParallelLayer) -> bool:
     return len({(read.start, read.stop) for read in layer.reads.values()}) > 1
 
 
-def described_side_by_side(shares: Mapping[str, Share], tensors: Keyed) -> str:
+def describe_parallel(parallel: Mapping[str, ParallelHead], tensors: Weights) -> str:
     """Return one phrase about heads side by side: ``inv 2-layer MLP, 8-8; equi …``."""
     return "; ".join(
-        f"{name} {described(build(share.operations, tensors)[0])}" for name, share in shares.items()
+        f"{name} {describe_head(build(head.operations, tensors)[0])}"
+        for name, head in parallel.items()
     )
