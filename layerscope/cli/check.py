@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from layerscope.cli import checkpoint as options
 from layerscope.cli import running, sources, terminal
+from layerscope.cli.checkpoint import CheckpointName, CheckpointOptions
+from layerscope.cli.options import READ, Command, Json, grouped
 from layerscope.errors import (
     FINDINGS,
     CheckpointError,
@@ -20,7 +21,6 @@ from layerscope.errors import (
 
 Row = dict[str, Any]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A Python file that registers it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 app = typer.Typer(
     help="Check a piece of your own, or how images are prepared, before a number depends on it.",
@@ -31,7 +31,7 @@ app = typer.Typer(
 """The commands of ``layerscope check``."""
 
 
-@app.command("family")
+@app.command("family", cls=Command)
 def family(path: File, as_json: Json = False) -> None:
     """Check a checkpoint family of your own.
 
@@ -56,7 +56,7 @@ def family(path: File, as_json: Json = False) -> None:
     _conclude("family", _checked(new, families, check_family, CheckpointError, without), as_json)
 
 
-@app.command("task")
+@app.command("task", cls=Command)
 def task(path: File, as_json: Json = False) -> None:
     """Check an image source of your own, and its tasks.
 
@@ -82,7 +82,7 @@ def task(path: File, as_json: Json = False) -> None:
     _conclude("source", _checked(new, known, check_source, SourceError, without), as_json)
 
 
-@app.command("estimator")
+@app.command("estimator", cls=Command)
 def estimator(
     given: Annotated[
         str,
@@ -117,7 +117,7 @@ def estimator(
     _conclude("estimator", [{"name": it, "findings": check_estimator(it)} for it in names], as_json)
 
 
-@app.command("cache")
+@app.command("cache", cls=Command)
 def cache(
     caches: Annotated[
         list[Path],
@@ -184,47 +184,50 @@ def _soundness(row: Row) -> str:
     return "\n".join(lines)
 
 
-@app.command("preprocessing")
+@app.command("preprocessing", cls=Command)
+@grouped
 def preprocessing(
-    context: typer.Context,
-    checkpoint: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT", help="A card's name, or a path.")
-    ],
+    checkpoint: CheckpointName,
+    network: CheckpointOptions,
     data: Annotated[
         str,
         typer.Option(
-            "--data", metavar="NAME=PATH[,OPTION=VALUE]", help="The images, or a .beton of them."
+            "--data",
+            metavar="NAME=PATH[,OPTION=VALUE]",
+            help="The images: the name of their source, and the folder or .beton file of them.",
+            rich_help_panel=READ,
         ),
     ],
-    loader: Annotated[str, typer.Option("--loader", help="The loader in question.")] = "threads",
+    loader: Annotated[
+        str,
+        typer.Option(
+            "--loader",
+            help="The loader that is compared: threads, ffcv or torchvision.",
+            rich_help_panel=READ,
+        ),
+    ] = "threads",
     against: Annotated[
-        str, typer.Option("--against", help="The loader that it is compared with.")
+        str,
+        typer.Option(
+            "--against", help="The loader that it is compared with.", rich_help_panel=READ
+        ),
     ] = "torchvision",
     other_data: Annotated[
         str | None,
         typer.Option(
             "--against-data",
             metavar="NAME=PATH[,OPTION=VALUE]",
-            help="Where the other loader reads the same rows, if not there: the original files.",
+            help="Where the other loader reads the same images, such as the original files of a "
+            ".beton; the same place by default.",
+            rich_help_panel=READ,
         ),
     ] = None,
-    images: Annotated[int, typer.Option("--images", min=1, help="How many are compared.")] = 64,
+    images: Annotated[
+        int,
+        typer.Option("--images", min=1, help="How many images are compared.", rich_help_panel=READ),
+    ] = 64,
     cuts: running.Cuts = None,
     device: running.Device = "auto",
-    family: options.Family = None,
-    arch: options.Arch = None,
-    head_from: options.HeadFrom = None,
-    prefix_tokens: options.PrefixTokens = None,
-    map_axes: options.MapAxes = None,
-    branch: options.WhichBranch = None,
-    head_act: options.HeadAct = None,
-    trunk_act: options.TrunkAct = None,
-    attention_heads: options.AttentionHeads = None,
-    stem: options.WhichStem = None,
-    image_size: options.ImageSize = None,
-    width: options.Width = None,
-    batch_norm: options.BatchNorm = None,
-    trust: options.Trust = None,
     as_json: Json = False,
 ) -> None:
     """Measure how far two loaders' features lie apart, layer by layer.
@@ -240,7 +243,7 @@ def preprocessing(
     from layerscope.extraction.loader_parity import compare_loaders
     from layerscope.models import select_cuts
 
-    model = options.load_with(checkpoint, context.params)
+    model = network.load(checkpoint)
     source = sources.open_pair(data)
     other = source if other_data is None else sources.open_pair(other_data)
     report = compare_loaders(

@@ -30,6 +30,7 @@ from layerscope.cli import (
     submit,
     terminal,
 )
+from layerscope.cli.options import Command
 from layerscope.errors import CRASHED, INTERRUPTED, LayerScopeError, SettingsError
 from layerscope.version import __version__
 
@@ -100,9 +101,11 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate.command,
 }
 for _name, _command in _COMMANDS.items():
-    app.command(_name)(_command)
+    app.command(_name, cls=Command)(_command)
 # What stands behind the name of the submitted command is that command's own.
-app.command("submit", context_settings={"allow_interspersed_args": False})(submit.command)
+app.command("submit", cls=Command, context_settings={"allow_interspersed_args": False})(
+    submit.command
+)
 app.add_typer(check.app, name="check")
 
 

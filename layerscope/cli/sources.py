@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layerscope.cli import terminal
+from layerscope.cli.options import READ
 from layerscope.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="NAME=PATH[,OPTION=VALUE]",
-        help="An image source, where it lies, and what it wants to know besides.",
+        help="A set of images: its name as in layerscope list sources, the folder or .beton file "
+        "in which it lies, and options of that source. May be repeated.",
+        rich_help_panel=READ,
     ),
 ]
 
