@@ -10,7 +10,7 @@ import typer
 
 from layerscope.cli import running, sources, terminal
 from layerscope.cli.checkpoint import CheckpointName, CheckpointOptions
-from layerscope.cli.options import READ, Command, Json, grouped
+from layerscope.cli.options import Command, Json, grouped, read_option
 from layerscope.errors import (
     FINDINGS,
     CheckpointError,
@@ -20,7 +20,9 @@ from layerscope.errors import (
 )
 
 Row = dict[str, Any]
-File = Annotated[Path, typer.Argument(metavar="FILE", help="A Python file that registers it.")]
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A Python file that registers your own.")
+]
 
 app = typer.Typer(
     help="Check a piece of your own, or how images are prepared, before a number depends on it.",
@@ -52,8 +54,8 @@ def family(path: File, as_json: Json = False) -> None:
         hint="End it with families.add(Mine.name, Mine()).",
     )
     without = "Give it a method examples() that yields layerscope.testing.FamilyExample."
-    new = _registered(path, families, missing)
-    _conclude("family", _checked(new, families, check_family, CheckpointError, without), as_json)
+    new = _run_plugin(path, families, missing)
+    _conclude("family", _check_all(new, families, check_family, CheckpointError, without), as_json)
 
 
 @app.command("task", cls=Command)
@@ -78,8 +80,8 @@ def task(path: File, as_json: Json = False) -> None:
         hint='Decorate the function that opens a folder with @sources.register("mine").',
     )
     without = "Give the opener an attribute examples: a function that yields TaskExample."
-    new = _registered(path, known, missing)
-    _conclude("source", _checked(new, known, check_source, SourceError, without), as_json)
+    new = _run_plugin(path, known, missing)
+    _conclude("source", _check_all(new, known, check_source, SourceError, without), as_json)
 
 
 @app.command("estimator", cls=Command)
@@ -88,7 +90,8 @@ def estimator(
         str,
         typer.Argument(
             metavar="FILE|NAME",
-            help="A Python file that registers it, or its name or import path, as for probe.",
+            help="A Python file that registers your own, or an estimator as for --estimators of "
+            "layerscope probe: a name or an import path.",
         ),
     ],
     as_json: Json = False,
@@ -113,7 +116,7 @@ def estimator(
         hint='Decorate its class with @estimators.register("mine").',
     )
     file = Path(given).suffix == ".py"
-    names = _registered(Path(given), estimators, missing) if file else [given]
+    names = _run_plugin(Path(given), estimators, missing) if file else [given]
     _conclude("estimator", [{"name": it, "findings": check_estimator(it)} for it in names], as_json)
 
 
@@ -121,11 +124,15 @@ def estimator(
 def cache(
     caches: Annotated[
         list[Path],
-        typer.Argument(metavar="CACHE", help="Caches, whole or unfinished, or folders of them."),
+        typer.Argument(
+            metavar="CACHE...", help="Caches, whole or unfinished, or folders of caches."
+        ),
     ],
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Drop what is broken, for extract to compute it again."),
+        typer.Option(
+            "--repair", help="Drop rows that are damaged; extract then computes them again."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -166,12 +173,12 @@ def cache(
                 "to_compute": lost,
             }
         )
-    terminal.emit({"caches": rows}, as_json, lambda: "\n".join(map(_soundness, rows)))
+    terminal.emit({"caches": rows}, as_json, lambda: "\n".join(map(_describe_cache, rows)))
     if any(row["findings"] for row in rows):
         raise typer.Exit(FINDINGS)
 
 
-def _soundness(row: Row) -> str:
+def _describe_cache(row: Row) -> str:
     if row["sound"]:
         return f"{row['path']}: sound, {row['rows']} rows"
     lines = [f"{row['path']}: damaged, {row['rows']} rows checked"]
@@ -191,41 +198,27 @@ def preprocessing(
     network: CheckpointOptions,
     data: Annotated[
         str,
-        typer.Option(
-            "--data",
+        read_option(
             metavar="NAME=PATH[,OPTION=VALUE]",
             help="The images: the name of their source, and the folder or .beton file of them.",
-            rich_help_panel=READ,
         ),
     ],
     loader: Annotated[
-        str,
-        typer.Option(
-            "--loader",
-            help="The loader that is compared: threads, ffcv or torchvision.",
-            rich_help_panel=READ,
-        ),
+        str, read_option(help="The loader that is compared: threads, ffcv or torchvision.")
     ] = "threads",
     against: Annotated[
-        str,
-        typer.Option(
-            "--against", help="The loader that it is compared with.", rich_help_panel=READ
-        ),
+        str, read_option(help="The loader that it is compared with.")
     ] = "torchvision",
     other_data: Annotated[
         str | None,
-        typer.Option(
+        read_option(
             "--against-data",
             metavar="NAME=PATH[,OPTION=VALUE]",
             help="Where the other loader reads the same images, such as the original files of a "
             ".beton; the same place by default.",
-            rich_help_panel=READ,
         ),
     ] = None,
-    images: Annotated[
-        int,
-        typer.Option("--images", min=1, help="How many images are compared.", rich_help_panel=READ),
-    ] = 64,
+    images: Annotated[int, read_option(min=1, help="How many images are compared.")] = 64,
     cuts: running.Cuts = None,
     device: running.Device = "auto",
     as_json: Json = False,
@@ -256,10 +249,10 @@ def preprocessing(
         cuts=select_cuts(model, cuts, None),
         device=device,
     )
-    terminal.emit(report.record(), as_json, lambda: _differences(report))
+    terminal.emit(report.record(), as_json, lambda: _format_differences(report))
 
 
-def _registered(path: Path, registry: Iterable[str], missing: LayerScopeError) -> list[str]:
+def _run_plugin(path: Path, registry: Iterable[str], missing: LayerScopeError) -> list[str]:
     """Run a file, and return the names that it registers."""
     from layerscope.registry import load_plugin
 
@@ -271,7 +264,7 @@ def _registered(path: Path, registry: Iterable[str], missing: LayerScopeError) -
     return new
 
 
-def _checked(
+def _check_all(
     names: Sequence[str],
     registry: Any,
     check: Callable[[str, Any], list[str]],
@@ -296,12 +289,12 @@ def _checked(
 
 def _conclude(kind: str, rows: list[Row], as_json: bool) -> None:
     named = [{kind: row["name"], **{k: v for k, v in row.items() if k != "name"}} for row in rows]
-    terminal.emit(named, as_json, lambda: _text(rows))
+    terminal.emit(named, as_json, lambda: _format(rows))
     if any(row["findings"] for row in rows):
         raise typer.Exit(FINDINGS)
 
 
-def _text(rows: list[Row]) -> str:
+def _format(rows: list[Row]) -> str:
     lines = []
     for row in rows:
         found = row["findings"]
@@ -312,7 +305,7 @@ def _text(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def _differences(report: Any) -> str:
+def _format_differences(report: Any) -> str:
     rows = [(name, f"{mean:.2e}", f"{most:.2e}") for name, (mean, most) in report.features.items()]
     table = terminal.table(("cut", "difference", "largest row"), rows, right=(1, 2))
     grey, most = report.pixels

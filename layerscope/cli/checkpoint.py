@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from layerscope.cli.options import NETWORK, Compact, OptionGroup
+from layerscope.cli.options import Compact, OptionGroup, network_option
 from layerscope.types import Activation, Axes, Branch, Statistics, Stem
 
 if TYPE_CHECKING:
@@ -51,12 +51,10 @@ class CheckpointOptions(OptionGroup):
 
     declare: Annotated[
         list[str] | None,
-        typer.Option(
-            "--declare",
+        network_option(
             metavar="KEY=VALUE[,KEY=VALUE]",
             help=f"What the weights cannot tell, such as stem=cifar,image_size=32. "
             f"Keys: {', '.join(KEYS)}. May be repeated.",
-            rich_help_panel=NETWORK,
         ),
     ] = None
     family: Annotated[

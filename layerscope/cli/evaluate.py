@@ -11,7 +11,7 @@ import typer
 
 from layerscope.cli import running, settings, sources, terminal
 from layerscope.cli.checkpoint import CheckpointOptions
-from layerscope.cli.options import READ, Json, ResultsFolder, grouped
+from layerscope.cli.options import Json, ResultsFolder, grouped, read_option
 from layerscope.errors import FINDINGS, CacheError, SettingsError
 
 if TYPE_CHECKING:
@@ -33,30 +33,22 @@ def command(
     ],
     data: Annotated[
         str,
-        typer.Option(
-            "--data",
+        read_option(
             metavar="NAME=PATH",
             help="The shifted images and where they lie: a shift such as inc, or any image source.",
-            rich_help_panel=READ,
         ),
     ],
     compute: running.ComputeOptions,
     network: CheckpointOptions,
     probes: Annotated[
         Path,
-        typer.Option(
-            "--probes",
-            help="The cache of clean images on which probes are fitted, or a folder that holds it.",
-            rich_help_panel=READ,
+        read_option(
+            help="The cache of clean images on which probes are fitted, or a folder that holds it."
         ),
     ] = Path("features"),
     task: Annotated[
         str | None,
-        typer.Option(
-            "--task",
-            help="The task whose probes are judged, where the cache has several.",
-            rich_help_panel=READ,
-        ),
+        read_option(help="The task whose probes are judged, where the cache has several."),
     ] = None,
     output: ResultsFolder = Path("results"),
     as_json: Json = False,
@@ -85,13 +77,7 @@ def command(
         label = f"{cache.checkpoint} on {shift.name}"
         with terminal.progress(label, len(shift.conditions)) as advance:
             report = evaluate(
-                model,
-                cache,
-                shift,
-                output,
-                task=task,
-                **compute.words(),
-                progress=advance,
+                model, cache, shift, output, task=task, **compute.words(), progress=advance
             )
     settings.write(output / "settings.json", "evaluate", context.params)
     terminal.emit(asdict(report), as_json, lambda: _text(report, shift))

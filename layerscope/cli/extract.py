@@ -13,7 +13,7 @@ import typer
 
 from layerscope.cli import running, settings, sources, terminal
 from layerscope.cli.checkpoint import CheckpointOptions
-from layerscope.cli.options import KEEP, Compact, Json, OptionGroup, grouped
+from layerscope.cli.options import Compact, Json, OptionGroup, grouped, keep_option
 from layerscope.errors import FINDINGS, WRONG_USE, LayerScopeError, SettingsError
 
 if TYPE_CHECKING:
@@ -30,19 +30,15 @@ class StreamOptions(OptionGroup):
 
     stream: Annotated[
         str | None,
-        typer.Option(
-            "--stream",
+        keep_option(
             metavar="statistics[,tasks=NAMES]",
             help="Instead of features, keep their counts, means and moments, and their cross "
             "moments with the targets of these tasks; of all tasks by default.",
-            rich_help_panel=KEEP,
         ),
     ] = None
     tasks: Annotated[
         str | None,
-        typer.Option(
-            "--tasks", help="The older form of --stream statistics,tasks=NAMES.", hidden=True
-        ),
+        typer.Option(help="The older form of --stream statistics,tasks=NAMES.", hidden=True),
     ] = None
 
     compact: ClassVar[Compact] = {"stream": {"tasks": "tasks"}}
@@ -102,7 +98,7 @@ def command(
     nearest-class-mean and LDA probes, coding rates and spectra: counts, means, second moments, and
     cross moments with the targets. layerscope.open_statistics reads them.
 
-    layerscope plan says beforehand how much disk, memory and time it would take.
+    How much disk, memory and time it would take, layerscope plan says beforehand.
 
     Under torchrun (torchrun --nproc-per-node=8 -m layerscope extract ...) the ranks share the rows,
     a GPU each; what one of them has written is kept whatever becomes of the others, and any number
@@ -240,12 +236,7 @@ class _Run:
         if error.hint:
             terminal.say(f"Hint: {error.hint}")
         self._failed.append(
-            {
-                "checkpoint": checkpoint,
-                "source": source,
-                "error": error.message,
-                "hint": error.hint,
-            }
+            {"checkpoint": checkpoint, "source": source, "error": error.message, "hint": error.hint}
         )
 
     def emit(self, as_json: bool) -> None:

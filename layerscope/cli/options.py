@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, get_type_hints
 
@@ -14,26 +15,20 @@ from typer.core import TyperCommand
 
 from layerscope.errors import SettingsError, UnknownNameError
 
-READ = "What to read"
-NETWORK = "Which network, and which of its layers"
-COMPUTE = "Where and how to compute"
-KEEP = "What to keep, and where"
-PRINT = "What to print"
-"""Headings in the help of commands."""
+read_option = partial(typer.Option, rich_help_panel="What to read")
+network_option = partial(typer.Option, rich_help_panel="Which network, and which of its layers")
+compute_option = partial(typer.Option, rich_help_panel="Where and how to compute")
+keep_option = partial(typer.Option, rich_help_panel="What to keep, and where")
+print_option = partial(typer.Option, rich_help_panel="What to print")
+"""Each is ``typer.Option`` under a heading; a command may have a heading of its own."""
 
 FEW = 8
 """So many options need no headings."""
 
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="Print the result as JSON, for programs.", rich_help_panel=PRINT),
-]
+Json = Annotated[bool, print_option("--json", help="Print the result as JSON, for programs.")]
 
 ResultsFolder = Annotated[
-    Path,
-    typer.Option(
-        "--output", "-o", help="The folder for scores and fitted probes.", rich_help_panel=KEEP
-    ),
+    Path, keep_option("--output", "-o", help="The folder for scores and fitted probes.")
 ]
 
 Compact = Mapping[str, Mapping[str, str]]
@@ -122,7 +117,8 @@ def by_heading(options: Iterable[Any]) -> dict[str, list[Any]]:
         return {"Options": shown}
     found: dict[str, list[Any]] = {}
     for option in shown:
-        found.setdefault(getattr(option, "rich_help_panel", None) or PRINT, []).append(option)
+        heading = getattr(option, "rich_help_panel", None) or "What to print"
+        found.setdefault(heading, []).append(option)
     return found
 
 
@@ -138,53 +134,51 @@ def _spread(ctx: Any, name: str, keys: Mapping[str, str]) -> None:
     given = ctx.params[name]
     if given is None:
         return
-    option = f"--{name}"
-    texts = given if isinstance(given, list | tuple) else [given]
-    heads = []
-    for text in texts:
-        head, pairs = _parts(str(text), has_head=texts is not given)
-        heads.append(head)
-        for key, value in pairs:
-            if key not in keys:
-                raise UnknownNameError(f"key of {option}", key, keys)
-            _set(ctx, keys[key], value, f"{option} {key}={value}")
-    # The head of an option that may be repeated is empty: nothing of it is left.
-    ctx.params[name] = None if texts is given else _number_or_text(heads[0])
-
-
-def _parts(text: str, *, has_head: bool) -> tuple[str, list[tuple[str, str]]]:
-    """Return the head and the pairs; a comma that no key follows belongs to what stands before."""
-    words = re.split(r",(?=[\w-]+=)", text)
-    head = words.pop(0) if has_head else ""
-    pairs = []
+    repeated = isinstance(given, list | tuple)
+    words = [word for text in (given if repeated else [given]) for word in _split(str(text))]
+    head = None if repeated else words.pop(0)
+    pairs: dict[str, str] = {}
     for word in words:
-        key, sign, value = word.partition("=")
-        if not (sign and value):
+        key, value = _parse_pair(word)
+        if key not in keys:
+            raise UnknownNameError(f"key of --{name}", key, keys)
+        if pairs.setdefault(key, value) != value:
             raise SettingsError(
-                f"{word!r} declares nothing.", hint="Write KEY=VALUE, such as stem=cifar."
+                f"--{name} says both {key}={pairs[key]} and {key}={value}.",
+                hint="Leave one of them out.",
             )
-        pairs.append((key.strip().replace("-", "_"), value.strip()))
-    return head, pairs
+    for key, value in pairs.items():
+        _set(ctx, keys[key], value, f"--{name} {key}={value}")
+    # A number stays one, for the settings that are kept beside the results.
+    ctx.params[name] = int(head) if head is not None and head.isdecimal() else head
+
+
+def _split(text: str) -> list[str]:
+    """Return the parts of an option; a comma that no key follows belongs to what stands before."""
+    return re.split(r",(?=[\w-]+=)", text)
+
+
+def _parse_pair(word: str) -> tuple[str, str]:
+    key, sign, value = word.partition("=")
+    if not (sign and value):
+        raise SettingsError(f"{word!r} says nothing.", hint="Write KEY=VALUE, such as stem=cifar.")
+    return key.strip().replace("-", "_"), value.strip()
 
 
 def _set(ctx: Any, name: str, text: str, said: str) -> None:
     """Set a parameter, unless the command line says something else of it."""
     (parameter,) = (it for it in ctx.command.params if it.name == name)
+    older = parameter.opts[0]
     try:
-        value = parameter.type_cast_value(ctx, text)
+        value = parameter.process_value(ctx, text)
     except typer.BadParameter as error:
-        raise SettingsError(
-            f"{said} cannot be right: {error.message}", hint="Correct it, or leave it out."
-        ) from None
+        reason = error.message.removeprefix("Value error, ").rstrip(".")
+        raise SettingsError(f"{said} cannot be right.", hint=f"{reason}.") from None
     source = ctx.get_parameter_source(name)
     typed = source is not None and source.name == "COMMANDLINE"
     if typed and ctx.params[name] != value:
         raise SettingsError(
-            f"{parameter.opts[0]} {ctx.params[name]} and {said} contradict each other.",
-            hint=f"Leave {parameter.opts[0]} out: it is the older form.",
+            f"{older} {ctx.params[name]} and {said} contradict each other.",
+            hint=f"Leave {older} out: it is the older form.",
         )
     ctx.params[name] = value
-
-
-def _number_or_text(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text

@@ -10,7 +10,7 @@ import typer
 
 from layerscope.cli import running, sources, terminal
 from layerscope.cli.checkpoint import CheckpointOptions
-from layerscope.cli.options import COMPUTE, Json, grouped
+from layerscope.cli.options import Json, compute_option, grouped
 from layerscope.errors import FINDINGS
 
 if TYPE_CHECKING:
@@ -29,11 +29,8 @@ def command(
     network: CheckpointOptions,
     batches: Annotated[
         int,
-        typer.Option(
-            "--batches",
-            min=0,
-            help="How many batches to run and time; with 0 only sizes are computed.",
-            rich_help_panel=COMPUTE,
+        compute_option(
+            min=0, help="How many batches to run and time; with 0 only sizes are computed."
         ),
     ] = 4,
     as_json: Json = False,

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from layerscope.cli import sources
-from layerscope.cli.options import COMPUTE, KEEP, NETWORK, READ, Compact, OptionGroup
+from layerscope.cli.options import (
+    Compact,
+    OptionGroup,
+    compute_option,
+    keep_option,
+    network_option,
+    read_option,
+)
 from layerscope.errors import SettingsError
 from layerscope.types import Existing, Precision, Storage
 
@@ -17,30 +24,30 @@ if TYPE_CHECKING:
     from layerscope.data import Views
     from layerscope.models import Member
 
+TABLES = frozenset({".csv", ".tsv"})
+"""Suffixes of tables of checkpoints."""
+
 Device = Annotated[
     str,
-    typer.Option(
+    compute_option(
         "--device",
         help="Where the network runs: cpu, cuda, cuda:1 or mps; auto takes a GPU if there is one.",
-        rich_help_panel=COMPUTE,
     ),
 ]
 Cuts = Annotated[
     str | None,
-    typer.Option(
+    network_option(
         "--cuts",
         help="Which layers, with commas: names, patterns such as 'layer4.*', ranges such as -4: "
         "for the last four. Those that layerscope cuts lists by default.",
-        rich_help_panel=NETWORK,
     ),
 ]
 Pooling = Annotated[
     str | None,
-    typer.Option(
+    network_option(
         "--pooling",
         help="How to make one vector of a layer's output, with commas: mean, cls, cls+mean, max, "
         "flat:9k, none. Each layer's usual way by default.",
-        rich_help_panel=NETWORK,
     ),
 ]
 
@@ -51,54 +58,30 @@ class ComputeOptions(OptionGroup):
 
     loader: Annotated[
         str,
-        typer.Option(
-            "--loader",
-            metavar="NAME[,workers=N]",
-            help="What reads the images: threads, ffcv or torchvision, and with how many workers.",
-            rich_help_panel=READ,
+        read_option(
+            metavar="NAME[,workers=N]", help="What reads the images: threads, ffcv or torchvision."
         ),
     ] = "threads"
     workers: Annotated[
         int | None,
-        typer.Option(
-            "--workers", min=1, help="The older form of --loader NAME,workers=N.", hidden=True
-        ),
+        typer.Option(min=1, help="The older form of --loader NAME,workers=N.", hidden=True),
     ] = None
     limit: Annotated[
         int | None,
-        typer.Option(
-            "--limit",
+        read_option(
             min=1,
-            help="Read at most this many images: the same share of each split, or so many of each "
-            "condition of a shift.",
-            rich_help_panel=READ,
+            help="Read at most this many images, as many of each split; or of each condition.",
         ),
     ] = None
     skip_bad_images: Annotated[
-        bool,
-        typer.Option(
-            "--skip-bad-images",
-            help="Leave out images that cannot be read, and say which.",
-            rich_help_panel=READ,
-        ),
+        bool, read_option("--skip-bad-images", help="Leave out images that cannot be read.")
     ] = False
     device: Device = "auto"
     batch_size: Annotated[
-        int,
-        typer.Option(
-            "--batch-size",
-            min=1,
-            help="How many images go through the network at a time.",
-            rich_help_panel=COMPUTE,
-        ),
+        int, compute_option(min=1, help="How many images go through the network at a time.")
     ] = 64
     precision: Annotated[
-        Precision,
-        typer.Option(
-            "--precision",
-            help="The number format in which the network computes.",
-            rich_help_panel=COMPUTE,
-        ),
+        Precision, compute_option(help="The number format in which the network computes.")
     ] = "float32"
 
     compact: ClassVar[Compact] = {"loader": {"workers": "workers"}}
@@ -125,57 +108,44 @@ class CacheOptions(OptionGroup):
         typer.Argument(
             metavar="CHECKPOINT...",
             help="Names of cards, paths of cards or of files of weights, patterns such as "
-            "'run/e*.pth'; or one .csv table with the column checkpoint, perhaps the column name, "
-            "and a column for each setting in which the checkpoints differ.",
+            "'run/e*.pth'; or one .csv table with the column checkpoint, perhaps name, and a "
+            "column for each setting.",
         ),
     ] = None
     data: sources.Data
     table: Annotated[
-        Path | None,
-        typer.Option("--table", help="The older form of a .csv as CHECKPOINT.", hidden=True),
+        Path | None, typer.Option(help="The older form of a .csv as CHECKPOINT.", hidden=True)
     ] = None
     views: Annotated[
         str | None,
-        typer.Option(
-            "--views",
+        read_option(
             metavar="N[,augment=NAME,seed=N]",
-            help="Instead of each image, so many random views of it; augment=simclr and seed=0 by "
-            "default.",
-            rich_help_panel=READ,
+            help="Take so many random views of each image instead; by default of simclr, seed 0.",
         ),
     ] = None
     augment: Annotated[
-        str | None,
-        typer.Option("--augment", help="The older form of --views N,augment=NAME.", hidden=True),
+        str | None, typer.Option(help="The older form of --views N,augment=NAME.", hidden=True)
     ] = None
     views_seed: Annotated[
-        int | None,
-        typer.Option(
-            "--views-seed", min=0, help="The older form of --views N,seed=N.", hidden=True
-        ),
+        int | None, typer.Option(min=0, help="The older form of --views N,seed=N.", hidden=True)
     ] = None
     cuts: Cuts = None
     pooling: Pooling = None
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", help="The folder for the caches.", rich_help_panel=KEEP),
-    ] = Path("features")
+    output: Annotated[Path, keep_option("--output", "-o", help="The folder for the caches.")] = (
+        Path("features")
+    )
     storage: Annotated[
         Storage,
-        typer.Option(
-            "--storage",
-            help="The number format of the stored features. With float16, layers that would lose "
-            "something are stored in float32.",
-            rich_help_panel=KEEP,
+        keep_option(
+            help="The number format of stored features; float16 makes an exception of layers that "
+            "need float32."
         ),
     ] = "float16"
     existing: Annotated[
         Existing,
-        typer.Option(
-            "--existing",
-            help="What to do about a cache that is there already: leave it as it is (keep), "
-            "compute what it lacks (missing), or write it anew (replace).",
-            rich_help_panel=KEEP,
+        keep_option(
+            help="What to do about a cache that is there: leave it (keep), compute what it lacks "
+            "(missing), or write it anew (replace)."
         ),
     ] = "missing"
 
@@ -189,9 +159,10 @@ class CacheOptions(OptionGroup):
         """
         from layerscope import models
 
-        words = [word for word in self.checkpoints or () if Path(word).suffix != ".csv"]
-        tables = [Path(word) for word in self.checkpoints or () if Path(word).suffix == ".csv"]
+        named = self.checkpoints or ()
+        tables = [Path(word) for word in named if Path(word).suffix in TABLES]
         tables += [] if self.table is None else [self.table]
+        words = [word for word in named if Path(word).suffix not in TABLES]
         if bool(words) + len(tables) != 1:
             both = "Checkpoints are named, and --table lists others."
             raise SettingsError(
