@@ -176,7 +176,7 @@ def assemble(contents: Contents, declared: Declared) -> tuple[str, str, Assembly
             _check_no_family(declared)
             assembly = own.assemble(contents, declared)
             _check_width(assembly, declared)
-            return "own", f"--arch {declared.arch}", assembly
+            return "own", f"--declare arch={declared.arch}", assembly
         _check_own(declared)
         name, reason = recognise(contents, declared.family)
         family = families[name]
@@ -202,7 +202,7 @@ def recognise(contents: Contents, wanted: str | None = None) -> tuple[str, str]:
         if not reason:
             raise CheckpointError(
                 f"{contents.title} is not of the family {wanted!r}: {_first_keys(contents)}.",
-                hint=f"Expected {families[wanted].layout}. Leave --family out to try all.",
+                hint=f"Expected {families[wanted].layout}. Declare no family to try all.",
             )
         return wanted, reason
     found = {name: family.recognise(contents) for name, family in families.items()}
@@ -214,12 +214,12 @@ def recognise(contents: Contents, wanted: str | None = None) -> tuple[str, str]:
     if chosen:
         raise CheckpointError(
             f"{contents.title} fits several families: {', '.join(chosen)}.",
-            hint=f"Choose one: --family {next(iter(chosen))}.",
+            hint=f"Choose one: --declare family={next(iter(chosen))}.",
         )
     raise CheckpointError(
         f"{contents.title} fits no known family; {_first_keys(contents)}.",
         hint="See `layerscope list families`, or describe the network with "
-        "--arch package.module:factory.",
+        "--declare arch=package.module:factory.",
     )
 
 
@@ -233,7 +233,7 @@ def _check_branch(family: Family, declared: Declared) -> None:
         known = ", ".join(family.branches) or "one set of weights"
         raise CheckpointError(
             f"A {family.title} file has no {declared.branch} weights to choose.",
-            hint=f"It holds {known}; leave --branch out.",
+            hint=f"It holds {known}; declare no branch.",
         )
 
 
@@ -241,8 +241,8 @@ def _check_own(declared: Declared) -> None:
     for name in ("head_from", "prefix_tokens", "map_axes"):
         if name in declared.given():
             raise CheckpointError(
-                f"--{name.replace('_', '-')} describes a network of your own, and none is named.",
-                hint="Name it with --arch package.module:factory, or leave the option out.",
+                f"--declare {name} describes a network of your own, and none is named.",
+                hint="Name it with --declare arch=package.module:factory, or leave the option out.",
             )
 
 
@@ -251,8 +251,8 @@ def _check_no_family(declared: Declared) -> None:
         # A card of such a network says that its family is "own".
         if declared.given().get(name, "own") != "own":
             raise CheckpointError(
-                f"--{name} {declared.given()[name]} and --arch cannot both be true of a file.",
-                hint=f"Leave --{name} out: --arch takes the file's state dict as it is.",
+                f"--declare {name}={declared.given()[name]} and arch cannot both be true.",
+                hint=f"Declare no {name}: with arch the file's state dict is taken as it is.",
             )
 
 
@@ -260,8 +260,8 @@ def _check_width(assembly: Assembly, declared: Declared) -> None:
     # The width becomes part of the checkpoint's name, under which its numbers are kept.
     if declared.width is not None and "width_multiplier" not in assembly.architecture:
         raise CheckpointError(
-            f"The network has one width, so --width {declared.width:g} chooses nothing.",
-            hint="Leave --width out: it is for slimmable networks, such as US3L's.",
+            f"The network has one width, so --declare width={declared.width:g} chooses nothing.",
+            hint="Declare no width: it is for slimmable networks, such as US3L's.",
         )
 
 
@@ -295,7 +295,7 @@ def _traced(network: nn.Module, side: int, name: str) -> list[Call]:
         reason = str(error).strip().split("\n", 1)[0].rstrip(".")
         raise CheckpointError(
             f"The network of {name} does not run on images of {side} × {side}: {reason}.",
-            hint="Its weights do not fit one another, or not that side: declare --image-size.",
+            hint="Its weights do not fit one another, or not that side: declare image_size.",
         ) from error
 
 

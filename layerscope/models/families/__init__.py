@@ -87,6 +87,6 @@ def held(tensors: Keyed, branch: Branch) -> Keyed:
     """
     if not tensors:
         raise CheckpointError(
-            f"The file holds no {branch} weights.", hint="Leave --branch out to load what it holds."
+            f"The file holds no {branch} weights.", hint="Declare no branch to load what it holds."
         )
     return tensors

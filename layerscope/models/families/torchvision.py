@@ -86,7 +86,7 @@ def _resnet_parts(weights: Keyed, declared: Declared, published: Published | Non
     if published is None and others:
         notes.append(
             f"{' and '.join(a.title for a in others)}, which filter before they downsample, have "
-            f"the same tensors; if the file is of one of them, say --arch {others[0]}."
+            f"the same tensors; if the file is of one of them, say --declare arch={others[0]}."
         )
     return Parts(
         trunk=trunk,
@@ -104,7 +104,7 @@ def _parts(weights: Keyed, declared: Declared, published: Published | None) -> P
         raise CheckpointError(
             f"The file does not tell whether its {found.architecture.name} normalises its images "
             "itself (transform_input), as the weights that torchvision publishes do.",
-            hint="Name a factory that settles it: --arch package.module:factory.",
+            hint="Name a factory that settles it: --declare arch=package.module:factory.",
         )
     return Parts(
         trunk=found.trunk,

@@ -54,7 +54,7 @@ class UMM:
         if not network:
             raise CheckpointError(
                 "The file's method has no momentum copy: it holds no target.",
-                hint="Leave --branch out.",
+                hint="Declare no branch.",
             )
         trunk = build_trunk(network, Known(), declared)
         stem = str(trunk.details.get("stem", "imagenet"))
