@@ -48,7 +48,7 @@ def command(
 
     model = network.load(checkpoint)
     chosen = select_cuts(model, cuts, pooling)
-    terminal.emit(_data(model, chosen), as_json, lambda: _text(model, chosen, keys))
+    terminal.emit(_data(model, chosen), as_json, lambda: _format(model, chosen, keys))
 
 
 def _data(model: LoadedModel, chosen: Sequence[CutPoint]) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _data(model: LoadedModel, chosen: Sequence[CutPoint]) -> dict[str, Any]:
     }
 
 
-def _text(model: LoadedModel, chosen: Sequence[CutPoint], keys: bool) -> str:
+def _format(model: LoadedModel, chosen: Sequence[CutPoint], keys: bool) -> str:
     sections = [_facts(model), _table(chosen)]
     if model.more:
         sections += ["Off by default, chosen with --cuts:\n" + _table(model.more, numbered=False)]

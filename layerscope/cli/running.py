@@ -167,7 +167,7 @@ class CacheOptions(OptionGroup):
             both = "Checkpoints are named, and --table lists others."
             raise SettingsError(
                 both if tables else "No checkpoint is named.",
-                hint="Name checkpoints, or give one .csv table with a line for each.",
+                hint="Name checkpoints, or one .csv table with a line for each.",
             )
         return models.read_table(tables[0]) if tables else models.members(words)
 

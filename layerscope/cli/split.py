@@ -116,7 +116,7 @@ def _split(
         raise SettingsError(
             f"{name!r} is to run on "
             + ("named checkpoints and those of a table." if table else "no checkpoint."),
-            hint="Name checkpoints, or give --table with a line for each.",
+            hint="Name checkpoints, or one .csv table with a line for each.",
         )
     others = tuple(_retype(command.get_params(inner), typed))
     named: list[tuple[str, ...]] = [(checkpoint,) for checkpoint in checkpoints] or [()]
