@@ -54,8 +54,8 @@ def family(path: File, as_json: Json = False) -> None:
         hint="End it with families.add(Mine.name, Mine()).",
     )
     without = "Give it a method examples() that yields layerscope.testing.FamilyExample."
-    new = _run_plugin(path, families, missing)
-    _conclude("family", _check_all(new, families, check_family, CheckpointError, without), as_json)
+    new = _registered(path, families, missing)
+    _conclude("family", _checked(new, families, check_family, CheckpointError, without), as_json)
 
 
 @app.command("task", cls=Command)
@@ -80,8 +80,8 @@ def task(path: File, as_json: Json = False) -> None:
         hint='Decorate the function that opens a folder with @sources.register("mine").',
     )
     without = "Give the opener an attribute examples: a function that yields TaskExample."
-    new = _run_plugin(path, known, missing)
-    _conclude("source", _check_all(new, known, check_source, SourceError, without), as_json)
+    new = _registered(path, known, missing)
+    _conclude("source", _checked(new, known, check_source, SourceError, without), as_json)
 
 
 @app.command("estimator", cls=Command)
@@ -116,7 +116,7 @@ def estimator(
         hint='Decorate its class with @estimators.register("mine").',
     )
     file = Path(given).suffix == ".py"
-    names = _run_plugin(Path(given), estimators, missing) if file else [given]
+    names = _registered(Path(given), estimators, missing) if file else [given]
     _conclude("estimator", [{"name": it, "findings": check_estimator(it)} for it in names], as_json)
 
 
@@ -252,7 +252,7 @@ def preprocessing(
     terminal.emit(report.record(), as_json, lambda: _format_differences(report))
 
 
-def _run_plugin(path: Path, registry: Iterable[str], missing: LayerScopeError) -> list[str]:
+def _registered(path: Path, registry: Iterable[str], missing: LayerScopeError) -> list[str]:
     """Run a file, and return the names that it registers."""
     from layerscope.registry import load_plugin
 
@@ -264,7 +264,7 @@ def _run_plugin(path: Path, registry: Iterable[str], missing: LayerScopeError) -
     return new
 
 
-def _check_all(
+def _checked(
     names: Sequence[str],
     registry: Any,
     check: Callable[[str, Any], list[str]],

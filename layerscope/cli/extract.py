@@ -236,7 +236,12 @@ class _Run:
         if error.hint:
             terminal.say(f"Hint: {error.hint}")
         self._failed.append(
-            {"checkpoint": checkpoint, "source": source, "error": error.message, "hint": error.hint}
+            {
+                "checkpoint": checkpoint,
+                "source": source,
+                "error": error.message,
+                "hint": error.hint,
+            }
         )
 
     def emit(self, as_json: bool) -> None:

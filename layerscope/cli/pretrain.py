@@ -30,7 +30,8 @@ def command(
         ),
     ],
     data: Annotated[
-        str, read_option(metavar="objects3d=FOLDER", help="A set that layerscope render made.")
+        str,
+        read_option(metavar="NAME=PATH", help="The images; objects3d=FOLDER is a rendered set."),
     ],
     output: Annotated[
         Path,
@@ -106,7 +107,7 @@ def command(
             source,
             output,
             device=chosen,
-            command=_command_line(recipe, output, snapshots),
+            command=_again(recipe, output, snapshots),
             workers=workers,
             snapshots=None if snapshots is None else Snapshots(snapshots),
             advance=advance,
@@ -115,7 +116,7 @@ def command(
     terminal.emit({"card": str(card), "weights": str(output)}, as_json, lambda: str(card))
 
 
-def _command_line(recipe: Recipe, output: Path, snapshots: int | None) -> str:
+def _again(recipe: Recipe, output: Path, snapshots: int | None) -> str:
     words = ["layerscope", "pretrain", recipe.method, "--data", "objects3d=data/objects3d"]
     for option, value in (
         ("--epochs", recipe.epochs),
