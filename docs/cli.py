@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from typer.main import get_command
 
+from layerscope.cli.checkpoint import KEYS, CheckpointOptions
 from layerscope.cli.main import app
+from layerscope.cli.options import by_heading
 
 PAGE = Path(__file__).parent / "reference" / "cli.md"
 INTRODUCTION = """\
@@ -20,13 +22,19 @@ Results go to stdout, talk goes to stderr. Exit codes: 0 done, 1 finished with f
 use or unreadable input, 70 a bug, with its traceback, 130 interrupted with the finished work kept.
 """
 
+KEYS_INTRODUCTION = """\
+What a checkpoint's weights cannot tell about its network. Several keys are separated by commas, or
+the option is repeated: `--declare stem=cifar,image_size=32 --declare branch=momentum`. A card says
+the same in its table `[declared]`.
+"""
+
 
 def page() -> str:
     """Return the whole page as Markdown."""
     root = get_command(app)
     parts = [INTRODUCTION, _section("layerscope", root)]
     parts += [_section(f"layerscope {name}", command) for name, command in _commands(root)]
-    return "\n".join(parts)
+    return "\n".join([*parts, _keys()])
 
 
 def _commands(root: Any, prefix: str = "") -> list[tuple[str, Any]]:
@@ -40,10 +48,25 @@ def _commands(root: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _section(title: str, command: Any) -> str:
-    lines = [f"## `{title}`", "", *_prose(command.help or ""), ""]
-    lines += [_argument(p) for p in command.params if p.param_type_name == "argument"]
-    lines += [_option(p) for p in command.params if p.param_type_name == "option" and not p.hidden]
+    lines = [f"## `{title}`", "", *_prose((command.help or "").strip())]
+    arguments = [_argument(p) for p in command.params if p.param_type_name == "argument"]
+    lines += ["", *arguments] if arguments else []
+    options = [p for p in command.params if p.param_type_name == "option"]
+    for heading, some in by_heading(options).items():
+        lines += ["", f"{heading}:", ""]
+        lines += [_option(p) for p in some if p.name != "help"]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _keys() -> str:
+    """Return what can be declared about a checkpoint, key by key."""
+    lines = ["## `--declare KEY=VALUE`", "", *KEYS_INTRODUCTION.splitlines(), ""]
+    hints = get_type_hints(CheckpointOptions, include_extras=True)
+    for key in KEYS:
+        type_or_none, option = get_args(hints[key])
+        values = [str(value) for part in get_args(type_or_none) for value in get_args(part)]
+        lines.append(f"- `{key}`: {option.help}" + f" One of {', '.join(values)}." * bool(values))
+    return "\n".join(lines) + "\n"
 
 
 def _prose(text: str) -> list[str]:

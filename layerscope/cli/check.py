@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from layerscope.cli import checkpoint as options
 from layerscope.cli import running, sources, terminal
+from layerscope.cli.checkpoint import CheckpointName, CheckpointOptions
+from layerscope.cli.options import Command, Json, grouped, read_option
 from layerscope.errors import (
     FINDINGS,
     CheckpointError,
@@ -20,8 +21,9 @@ from layerscope.errors import (
 )
 
 Row = dict[str, Any]
-File = Annotated[Path, typer.Argument(metavar="FILE", help="A Python file that registers it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A Python file that registers your own.")
+]
 
 app = typer.Typer(
     help="Check a piece of your own, or how images are prepared, before a number depends on it.",
@@ -32,7 +34,7 @@ app = typer.Typer(
 """The commands of ``layerscope check``."""
 
 
-@app.command("family")
+@app.command("family", cls=Command)
 def family(path: File, as_json: Json = False) -> None:
     """Check a checkpoint family of your own.
 
@@ -57,7 +59,7 @@ def family(path: File, as_json: Json = False) -> None:
     _conclude("family", _check_all(new, families, check_family, CheckpointError, without), as_json)
 
 
-@app.command("task")
+@app.command("task", cls=Command)
 def task(path: File, as_json: Json = False) -> None:
     """Check an image source of your own, and its tasks.
 
@@ -83,13 +85,14 @@ def task(path: File, as_json: Json = False) -> None:
     _conclude("source", _check_all(new, known, check_source, SourceError, without), as_json)
 
 
-@app.command("estimator")
+@app.command("estimator", cls=Command)
 def estimator(
     given: Annotated[
         str,
         typer.Argument(
             metavar="FILE|NAME",
-            help="A Python file that registers it, or its name or import path, as for probe.",
+            help="A Python file that registers your own, or an estimator as for --estimators of "
+            "layerscope probe: a name or an import path.",
         ),
     ],
     as_json: Json = False,
@@ -120,7 +123,7 @@ def estimator(
     _conclude("estimator", [{"name": it, "findings": check_estimator(it)} for it in names], as_json)
 
 
-@app.command("method")
+@app.command("method", cls=Command)
 def method(path: File, as_json: Json = False) -> None:
     """Check a training method of your own.
 
@@ -145,15 +148,19 @@ def method(path: File, as_json: Json = False) -> None:
     _conclude("method", [{"name": it, "findings": check_method(it)} for it in names], as_json)
 
 
-@app.command("cache")
+@app.command("cache", cls=Command)
 def cache(
     caches: Annotated[
         list[Path],
-        typer.Argument(metavar="CACHE", help="Caches, whole or unfinished, or folders of them."),
+        typer.Argument(
+            metavar="CACHE...", help="Caches, whole or unfinished, or folders of caches."
+        ),
     ],
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Drop what is broken, for extract to compute it again."),
+        typer.Option(
+            "--repair", help="Drop rows that are damaged; extract then computes them again."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -194,12 +201,12 @@ def cache(
                 "to_compute": lost,
             }
         )
-    terminal.emit({"caches": rows}, as_json, lambda: "\n".join(map(_soundness, rows)))
+    terminal.emit({"caches": rows}, as_json, lambda: "\n".join(map(_describe_cache, rows)))
     if any(row["findings"] for row in rows):
         raise typer.Exit(FINDINGS)
 
 
-def _soundness(row: Row) -> str:
+def _describe_cache(row: Row) -> str:
     if row["sound"]:
         return f"{row['path']}: sound, {row['rows']} rows"
     lines = [f"{row['path']}: damaged, {row['rows']} rows checked"]
@@ -212,47 +219,36 @@ def _soundness(row: Row) -> str:
     return "\n".join(lines)
 
 
-@app.command("preprocessing")
+@app.command("preprocessing", cls=Command)
+@grouped
 def preprocessing(
-    context: typer.Context,
-    checkpoint: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT", help="A card's name, or a path.")
-    ],
+    checkpoint: CheckpointName,
+    network: CheckpointOptions,
     data: Annotated[
         str,
-        typer.Option(
-            "--data", metavar="NAME=PATH[,OPTION=VALUE]", help="The images, or a .beton of them."
+        read_option(
+            metavar="NAME=PATH[,OPTION=VALUE]",
+            help="The images: the name of their source, and the folder or .beton file of them.",
         ),
     ],
-    loader: Annotated[str, typer.Option("--loader", help="The loader in question.")] = "threads",
+    loader: Annotated[
+        str, read_option(help="The loader that is compared: threads, ffcv or torchvision.")
+    ] = "threads",
     against: Annotated[
-        str, typer.Option("--against", help="The loader that it is compared with.")
+        str, read_option(help="The loader that it is compared with.")
     ] = "torchvision",
     other_data: Annotated[
         str | None,
-        typer.Option(
+        read_option(
             "--against-data",
             metavar="NAME=PATH[,OPTION=VALUE]",
-            help="Where the other loader reads the same rows, if not there: the original files.",
+            help="Where the other loader reads the same images, such as the original files of a "
+            ".beton; the same place by default.",
         ),
     ] = None,
-    images: Annotated[int, typer.Option("--images", min=1, help="How many are compared.")] = 64,
+    images: Annotated[int, read_option(min=1, help="How many images are compared.")] = 64,
     cuts: running.Cuts = None,
     device: running.Device = "auto",
-    family: options.Family = None,
-    arch: options.Arch = None,
-    head_from: options.HeadFrom = None,
-    prefix_tokens: options.PrefixTokens = None,
-    map_axes: options.MapAxes = None,
-    branch: options.WhichBranch = None,
-    head_act: options.HeadAct = None,
-    trunk_act: options.TrunkAct = None,
-    attention_heads: options.AttentionHeads = None,
-    stem: options.WhichStem = None,
-    image_size: options.ImageSize = None,
-    width: options.Width = None,
-    batch_norm: options.BatchNorm = None,
-    trust: options.Trust = None,
     as_json: Json = False,
 ) -> None:
     """Measure how far two loaders' features lie apart, layer by layer.
@@ -268,7 +264,7 @@ def preprocessing(
     from layerscope.extraction.loader_parity import compare_loaders
     from layerscope.models import select_cuts
 
-    model = options.load_with(checkpoint, context.params)
+    model = network.load(checkpoint)
     source = sources.open_pair(data)
     other = source if other_data is None else sources.open_pair(other_data)
     report = compare_loaders(
@@ -281,7 +277,7 @@ def preprocessing(
         cuts=select_cuts(model, cuts, None),
         device=device,
     )
-    terminal.emit(report.record(), as_json, lambda: _differences(report))
+    terminal.emit(report.record(), as_json, lambda: _format_differences(report))
 
 
 def _run_plugin(
@@ -336,12 +332,12 @@ def _check_examples(
 
 def _conclude(kind: str, rows: list[Row], as_json: bool) -> None:
     named = [{kind: row["name"], **{k: v for k, v in row.items() if k != "name"}} for row in rows]
-    terminal.emit(named, as_json, lambda: _text(rows))
+    terminal.emit(named, as_json, lambda: _format(rows))
     if any(row["findings"] for row in rows):
         raise typer.Exit(FINDINGS)
 
 
-def _text(rows: list[Row]) -> str:
+def _format(rows: list[Row]) -> str:
     lines = []
     for row in rows:
         found = row["findings"]
@@ -352,7 +348,7 @@ def _text(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def _differences(report: Any) -> str:
+def _format_differences(report: Any) -> str:
     rows = [(name, f"{mean:.2e}", f"{most:.2e}") for name, (mean, most) in report.features.items()]
     table = terminal.table(("cut", "difference", "largest row"), rows, right=(1, 2))
     grey, most = report.pixels

@@ -1,89 +1,27 @@
-"""The options of every command that names a checkpoint: what its weights cannot tell."""
+"""``--declare KEY=VALUE``: what the weights of a checkpoint cannot tell about their network."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from layerscope.cli.options import Compact, OptionGroup, network_option
 from layerscope.types import Activation, Axes, Branch, Statistics, Stem
 
 if TYPE_CHECKING:
     from layerscope.models import LoadedModel
 
-Family = Annotated[
-    str | None,
-    typer.Option("--family", help="Take the file for this family, where several fit."),
-]
-Arch = Annotated[
-    str | None,
-    typer.Option(
-        "--arch",
-        metavar="MODULE:FACTORY",
-        help="Your own network: what makes it, without arguments. This runs your code.",
-    ),
-]
-HeadFrom = Annotated[
-    str | None,
-    typer.Option("--head-from", help="With --arch: the first module that belongs to the head."),
-]
-PrefixTokens = Annotated[
-    int | None,
-    typer.Option(
-        "--prefix-tokens",
-        min=0,
-        help="With --arch: leading tokens that are no patches; the first is the class token.",
-    ),
-]
-MapAxes = Annotated[
-    Axes | None,
-    typer.Option("--map-axes", help="With --arch: where channels are, if a trace cannot tell."),
-]
-WhichBranch = Annotated[
-    Branch | None,
-    typer.Option("--branch", help="Online (student) or momentum (teacher) weights."),
-]
-HeadAct = Annotated[
-    Activation | None,
-    typer.Option("--head-act", help="Activation between the head's layers."),
-]
-TrunkAct = Annotated[
-    Activation | None,
-    typer.Option("--trunk-act", help="Activation within a transformer's blocks."),
-]
-AttentionHeads = Annotated[
-    int | None,
-    typer.Option("--attention-heads", min=1, help="Of a transformer."),
-]
-WhichStem = Annotated[
-    Stem | None,
-    typer.Option(
-        "--stem", help="Of a ResNet: stride 2 and pooling (imagenet), or neither (cifar)."
-    ),
-]
-ImageSize = Annotated[
-    int | None,
-    typer.Option("--image-size", min=1, help="Side of the images in pixels, if not the usual."),
-]
-Width = Annotated[
-    float | None,
-    typer.Option("--width", min=0, max=1, help="Of a slimmable network: its share of channels."),
-]
-BatchNorm = Annotated[
-    Statistics | None,
-    typer.Option("--batch-norm", help="In place of BatchNorm statistics that the file lacks."),
-]
-Trust = Annotated[
-    str | None,
-    typer.Option(
-        "--trust",
-        metavar="NAME,NAME",
-        help="Python objects that a pickle may mention; none is imported or run.",
+CheckpointName = Annotated[
+    str,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="The name of a card, or the path of a card or of a file of weights.",
     ),
 ]
 
-_ANSWERS = (
+KEYS = (
     "family",
     "arch",
     "head_from",
@@ -97,22 +35,106 @@ _ANSWERS = (
     "image_size",
     "width",
     "batch_norm",
+    "trust",
 )
+"""What can be declared: the fields of ``layerscope.models.declared.Declared``, and ``trust``."""
 
 
-def load_with(name: str, words: Mapping[str, Any]) -> LoadedModel:
-    """Return the network of a checkpoint, as the options of a command declare it.
+def _key(text: str, **limits: Any) -> Any:
+    """Return the older option of a key, hidden; its type and limits are those of the key."""
+    return typer.Option(help=text, hidden=True, **limits)
 
-    Args:
-        name: A card's name, or a path.
-        words: A command's parameters by name, these options among them.
 
-    Raises:
-        LayerScopeError: The checkpoint cannot be loaded.
-    """
-    from layerscope.models import load
-    from layerscope.models.declared import Declared
+@dataclass(frozen=True, kw_only=True)
+class CheckpointOptions(OptionGroup):
+    """What a user declares about a checkpoint."""
 
-    trust = [part.strip() for part in (words["trust"] or "").split(",")]
-    declared = Declared(**{answer: words[answer] for answer in _ANSWERS})
-    return load(name, declared, trust=tuple(filter(None, trust)))
+    declare: Annotated[
+        list[str] | None,
+        network_option(
+            metavar="KEY=VALUE[,KEY=VALUE]",
+            help=f"What the weights cannot tell, such as stem=cifar,image_size=32. "
+            f"Keys: {', '.join(KEYS)}. May be repeated.",
+        ),
+    ] = None
+    family: Annotated[
+        str | None, _key("The family to read the file as, where several families fit.")
+    ] = None
+    arch: Annotated[
+        str | None,
+        _key(
+            "Your own network, as package.module:factory. LayerScope imports the module and calls "
+            "the factory without arguments, which runs your code."
+        ),
+    ] = None
+    head_from: Annotated[
+        str | None, _key("With arch: the name of the first module that belongs to the head.")
+    ] = None
+    prefix_tokens: Annotated[
+        int | None,
+        _key(
+            "With arch: how many tokens come before the patches. The first is the class token.",
+            min=0,
+        ),
+    ] = None
+    map_axes: Annotated[
+        Axes | None,
+        _key("With arch: the order of axes of feature maps, where a trace cannot tell it."),
+    ] = None
+    branch: Annotated[
+        Branch | None,
+        _key("Which weights to take: online (the student) or momentum (the teacher)."),
+    ] = None
+    head_act: Annotated[
+        Activation | None, _key("The activation function between the head's layers.")
+    ] = None
+    trunk_act: Annotated[
+        Activation | None, _key("The activation function within a transformer's blocks.")
+    ] = None
+    attention_heads: Annotated[
+        int | None, _key("How many attention heads each block of a transformer has.", min=1)
+    ] = None
+    stem: Annotated[
+        Stem | None,
+        _key(
+            "How a ResNet begins: with stride 2 and max pooling (imagenet), with stride 1 and max "
+            "pooling (stl10), or with stride 1 and no pooling (cifar)."
+        ),
+    ] = None
+    image_size: Annotated[
+        int | None,
+        _key("The side of the input images in pixels, if not the family's usual one.", min=1),
+    ] = None
+    width: Annotated[
+        float | None,
+        _key("The share of its channels with which a slimmable network runs.", min=0, max=1),
+    ] = None
+    batch_norm: Annotated[
+        Statistics | None,
+        _key(
+            "What to normalise with where the file lacks BatchNorm statistics: those of each batch "
+            "(batch), or those of the training images, measured first (recalibrate)."
+        ),
+    ] = None
+    trust: Annotated[
+        str | None,
+        _key(
+            "Names of Python objects that a pickled file may mention, with commas. None of them is "
+            "imported or run."
+        ),
+    ] = None
+
+    compact: ClassVar[Compact] = {"declare": {key: key for key in KEYS}}
+
+    def load(self, name: str) -> LoadedModel:
+        """Return the network of a checkpoint, by a card's name or a path.
+
+        Raises:
+            LayerScopeError: The checkpoint cannot be loaded.
+        """
+        from layerscope.models import load
+        from layerscope.models.declared import Declared
+
+        trust = [part.strip() for part in (self.trust or "").split(",")]
+        declared = Declared(**{field.name: getattr(self, field.name) for field in fields(Declared)})
+        return load(name, declared, trust=tuple(filter(None, trust)))

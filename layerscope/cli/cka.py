@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from layerscope.cli import settings, terminal
+from layerscope.cli.options import Json
 from layerscope.errors import SettingsError
 from layerscope.types import Split
 
@@ -23,20 +24,23 @@ MOST = 2
 def command(
     caches: Annotated[
         list[Path],
-        typer.Argument(metavar="CACHE [OTHER]", help="One cache, or two of the same source."),
+        typer.Argument(
+            metavar="CACHE [OTHER]",
+            help="One cache, whose layers are compared with each other, or two of the same images.",
+        ),
     ],
-    split: Annotated[Split, typer.Option("--split", help="Whose images.")] = "test",
+    split: Annotated[Split, typer.Option(help="The split whose images are compared.")] = "test",
     images: Annotated[
-        int, typer.Option("--images", min=4, help="At most so many, evenly spaced.")
+        int, typer.Option(min=4, help="Take at most this many images, evenly spaced.")
     ] = 4096,
     biased: Annotated[
-        bool, typer.Option("--biased", help="Print and draw the biased estimate.")
+        bool, typer.Option("--biased", help="Print and draw the biased estimate instead.")
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder of the heat map; none is drawn without."),
+        typer.Option("--output", "-o", help="The folder for a heat map; without it none is drawn."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: both estimates.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare all pairs of layers of one checkpoint, or of two, by linear CKA.
 
@@ -65,7 +69,7 @@ def command(
         _draw(found, output, biased)
         values = {"caches": paths, "split": split, "images": images, "biased": biased}
         settings.write(output / "settings.json", "cka", {**values, "output": output})
-    terminal.emit(found.record(), as_json, lambda: _text(found, biased))
+    terminal.emit(found.record(), as_json, lambda: _format(found, biased))
 
 
 def _draw(found: LayerSimilarity, output: Path, biased: bool) -> None:
@@ -81,7 +85,7 @@ def _draw(found: LayerSimilarity, output: Path, biased: bool) -> None:
     terminal.say(f"The heat map is {png}.")
 
 
-def _text(found: LayerSimilarity, biased: bool) -> str:
+def _format(found: LayerSimilarity, biased: bool) -> str:
     values = found.biased if biased else found.unbiased
     rows, columns = found.cuts
     lines = [

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from layerscope.cli import checkpoint as options
-from layerscope.cli import terminal
+from layerscope.cli import running, terminal
+from layerscope.cli.checkpoint import CheckpointName, CheckpointOptions
+from layerscope.cli.options import Json, grouped
 
 if TYPE_CHECKING:
     from layerscope.models import LoadedModel
@@ -19,36 +20,17 @@ if TYPE_CHECKING:
 NO_HEAD = "The file holds no head, so the drop behind the trunk cannot be seen."
 
 
+@grouped
 def command(
-    context: typer.Context,
-    checkpoint: Annotated[
-        str, typer.Argument(help="A card's name, or the path of a card or of a file of weights.")
-    ],
-    cuts: Annotated[
-        str | None,
-        typer.Option("--cuts", help="Show these: names, globs, ranges such as -4:, with commas."),
-    ] = None,
-    pooling: Annotated[
-        str | None, typer.Option("--pooling", help="Show them pooled so: mean,cls and so on.")
-    ] = None,
+    checkpoint: CheckpointName,
+    network: CheckpointOptions,
+    cuts: running.Cuts = None,
+    pooling: running.Pooling = None,
     keys: Annotated[
-        bool, typer.Option("--keys", help="List every key of the file that was used or ignored.")
+        bool,
+        typer.Option("--keys", help="List every key of the file, and how it was used or why not."),
     ] = False,
-    family: options.Family = None,
-    arch: options.Arch = None,
-    head_from: options.HeadFrom = None,
-    prefix_tokens: options.PrefixTokens = None,
-    map_axes: options.MapAxes = None,
-    branch: options.WhichBranch = None,
-    head_act: options.HeadAct = None,
-    trunk_act: options.TrunkAct = None,
-    attention_heads: options.AttentionHeads = None,
-    stem: options.WhichStem = None,
-    image_size: options.ImageSize = None,
-    width: options.Width = None,
-    batch_norm: options.BatchNorm = None,
-    trust: options.Trust = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Print where a network can be cut, in call order, and what of its file was used.
 
@@ -59,14 +41,14 @@ def command(
     Examples:
       layerscope cuts simclr-objects3d
       layerscope cuts resnet50.pth --keys
-      layerscope cuts checkpoint.pth.tar --branch momentum --cuts '-4:' --pooling mean,max
-      layerscope cuts mine.pth --arch nets:resnet_with_head --head-from projector --json
+      layerscope cuts checkpoint.pth.tar --declare branch=momentum --cuts '-4:' --pooling mean,max
+      layerscope cuts mine.pth --declare arch=nets:resnet_with_head,head_from=projector --json
     """
     from layerscope.models import select_cuts
 
-    model = options.load_with(checkpoint, context.params)
+    model = network.load(checkpoint)
     chosen = select_cuts(model, cuts, pooling)
-    terminal.emit(_data(model, chosen), as_json, lambda: _text(model, chosen, keys))
+    terminal.emit(_data(model, chosen), as_json, lambda: _format(model, chosen, keys))
 
 
 def _data(model: LoadedModel, chosen: Sequence[CutPoint]) -> dict[str, Any]:
@@ -91,7 +73,7 @@ def _data(model: LoadedModel, chosen: Sequence[CutPoint]) -> dict[str, Any]:
     }
 
 
-def _text(model: LoadedModel, chosen: Sequence[CutPoint], keys: bool) -> str:
+def _format(model: LoadedModel, chosen: Sequence[CutPoint], keys: bool) -> str:
     sections = [_facts(model), _table(chosen)]
     if model.more:
         sections += ["Off by default, chosen with --cuts:\n" + _table(model.more, numbered=False)]
@@ -105,12 +87,12 @@ def _facts(model: LoadedModel) -> str:
     checkpoint = model.checkpoint
     lines = [
         f"{checkpoint.name}: {checkpoint.family}, because {model.reason}",
-        f"architecture: {_listed(checkpoint.architecture)}",
+        f"architecture: {_join(checkpoint.architecture)}",
         f"head: {checkpoint.head}",
         f"images: {_images(checkpoint.preprocessing)}",
     ]
     if checkpoint.declared:
-        lines.append(f"declared: {_listed(checkpoint.declared)}")
+        lines.append(f"declared: {_join(checkpoint.declared)}")
     return "\n".join(lines if _has_head(model) else [*lines, NO_HEAD])
 
 
@@ -118,7 +100,7 @@ def _has_head(model: LoadedModel) -> bool:
     return any(cut.part == "head" for cut in (*model.cuts, *model.more))
 
 
-def _listed(values: Mapping[str, Any]) -> str:
+def _join(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
@@ -156,10 +138,11 @@ def _account(model: LoadedModel, keys: bool) -> str:
     for key, reason in model.ignored.items():
         by_reason[reason].append(key)
     lines += [
-        f"  ignored {len(names)}, {reason}: {_some(names)}" for reason, names in by_reason.items()
+        f"  ignored {len(names)}, {reason}: {_first_and_last(names)}"
+        for reason, names in by_reason.items()
     ]
     return "\n".join([*lines, "  (every key: --keys)"])
 
 
-def _some(names: Sequence[str]) -> str:
+def _first_and_last(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,8 +25,9 @@ CHECKPOINTS = (
 
 
 def command(
+    context: typer.Context,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder for everything that the demo makes.")
+        Path, typer.Option("--output", "-o", help="The folder for everything that the demo makes.")
     ] = Path("demo"),
 ) -> None:
     """Run the whole job: render, extract, probe, report, on the reference checkpoints.
@@ -35,16 +37,17 @@ def command(
       layerscope demo
       layerscope demo -o /tmp/demo
     """
+    application = context.find_root().command
     data, features = output / "objects3d", output / "features"
     results, report = output / "results", output / "report"
     if _renderer_works():
         sizes = ["--objects", str(OBJECTS), "--views", str(VIEWS), "--seed", str(SEED)]
-        _run(["render", "-o", str(data), *sizes])
+        run(application, ["render", "-o", str(data), *sizes])
     else:
         _unpack(kept_set(), data)
-    _run(["extract", *CHECKPOINTS, "--data", f"objects3d={data}", "-o", str(features)])
-    _run(["probe", str(features), "--tasks", "objects3d", "-o", str(results)])
-    _run(["report", str(results), "-o", str(report)])
+    run(application, ["extract", *CHECKPOINTS, "--data", f"objects3d={data}", "-o", str(features)])
+    run(application, ["probe", str(features), "--tasks", "objects3d", "-o", str(results)])
+    run(application, ["report", str(results), "-o", str(report)])
     _conclude(results, report)
 
 
@@ -79,16 +82,19 @@ def _unpack(archive: Path, data: Path) -> None:
         ) from None
 
 
-def _run(arguments: list[str]) -> None:
-    from layerscope.cli.main import app
+def run(application: Callable[..., Any], arguments: list[str]) -> None:
+    """Print a command of the application and run it.
 
+    Raises:
+        StepFailedError: It did not end well.
+    """
     terminal.say(f"\n$ layerscope {shlex.join(arguments)}")
-    code = app(arguments, standalone_mode=False)
+    code = application(arguments, standalone_mode=False)
     if code:
-        raise _Stopped(int(code), arguments[0])
+        raise StepFailedError(int(code), arguments[0])
 
 
-class _Stopped(LayerScopeError):
+class StepFailedError(LayerScopeError):
     """A step of the demo that did not end well, with its own exit code."""
 
     def __init__(self, code: int, step: str) -> None:

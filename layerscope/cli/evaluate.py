@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from layerscope.cli import checkpoint as options
 from layerscope.cli import running, settings, sources, terminal
+from layerscope.cli.checkpoint import CheckpointOptions
+from layerscope.cli.options import Json, ResultsFolder, grouped, read_option
 from layerscope.errors import FINDINGS, CacheError, SettingsError
 
 if TYPE_CHECKING:
@@ -20,52 +21,37 @@ if TYPE_CHECKING:
     from layerscope.models import LoadedModel
 
 
+@grouped
 def command(
     context: typer.Context,
     checkpoint: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT", help="As it was named for layerscope extract.")
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="The checkpoint, named as for the layerscope extract that made the clean cache.",
+        ),
     ],
     data: Annotated[
         str,
-        typer.Option(
-            "--data", metavar="NAME=PATH", help="A shift such as inc, or any image source."
+        read_option(
+            metavar="NAME=PATH",
+            help="The shifted images and where they lie: a shift such as inc, or any image source.",
         ),
     ],
+    compute: running.ComputeOptions,
+    network: CheckpointOptions,
     probes: Annotated[
-        Path, typer.Option("--probes", help="The cache of clean images, or a folder with it.")
+        Path,
+        read_option(
+            help="The cache of clean images on which probes are fitted, or a folder that holds it."
+        ),
     ] = Path("features"),
     task: Annotated[
-        str | None, typer.Option("--task", help="Whose probes, where the cache has several tasks.")
+        str | None,
+        read_option(help="The task whose probes are judged, where the cache has several."),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Results folder.")] = Path(
-        "results"
-    ),
-    batch_size: running.BatchSize = 64,
-    device: running.Device = "auto",
-    precision: running.WhichPrecision = "float32",
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="At most so many images per condition.")
-    ] = None,
-    loader: Annotated[
-        str, typer.Option("--loader", help="What reads the images: threads, torchvision.")
-    ] = "threads",
-    workers: running.Workers = None,
-    skip_bad_images: running.SkipBadImages = False,
-    family: options.Family = None,
-    arch: options.Arch = None,
-    head_from: options.HeadFrom = None,
-    prefix_tokens: options.PrefixTokens = None,
-    map_axes: options.MapAxes = None,
-    branch: options.WhichBranch = None,
-    head_act: options.HeadAct = None,
-    trunk_act: options.TrunkAct = None,
-    attention_heads: options.AttentionHeads = None,
-    stem: options.WhichStem = None,
-    image_size: options.ImageSize = None,
-    width: options.Width = None,
-    batch_norm: options.BatchNorm = None,
-    trust: options.Trust = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    output: ResultsFolder = Path("results"),
+    as_json: Json = False,
 ) -> None:
     """Judge the probes of clean images on images that are shifted, at every cut.
 
@@ -77,7 +63,7 @@ def command(
     \b
     Examples:
       layerscope evaluate resnet50.pth --data inc=imagenet-c/ --probes features/resnet50@in1k.h5
-      layerscope evaluate moco.pth.tar --branch momentum --data folder=imagenetv2/ --task in1k
+      layerscope evaluate moco.pth.tar --declare branch=momentum --data folder=imagenetv2/
       layerscope evaluate resnet50.pth --data inc=imagenet-c/ --limit 1000 --json
     """
     from layerscope.data.shifts import open_shift
@@ -85,25 +71,13 @@ def command(
 
     name, path = sources.pair(data)
     shift = open_shift(name, path)
-    model = options.load_with(checkpoint, context.params)
+    model = network.load(checkpoint)
     with ExitStack() as stack:
         cache = stack.enter_context(_clean(model, probes, task or shift.task))
         label = f"{cache.checkpoint} on {shift.name}"
         with terminal.progress(label, len(shift.conditions)) as advance:
             report = evaluate(
-                model,
-                cache,
-                shift,
-                output,
-                task=task,
-                batch_size=batch_size,
-                device=device,
-                precision=precision,
-                limit=limit,
-                loader=loader,
-                workers=workers,
-                skip_bad=skip_bad_images,
-                progress=advance,
+                model, cache, shift, output, task=task, **compute.words(), progress=advance
             )
     settings.write(output / "settings.json", "evaluate", context.params)
     terminal.emit(asdict(report), as_json, lambda: _text(report, shift))

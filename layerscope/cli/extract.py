@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from layerscope.cli import checkpoint as options
 from layerscope.cli import running, settings, sources, terminal
+from layerscope.cli.checkpoint import CheckpointOptions
+from layerscope.cli.options import Compact, Json, OptionGroup, grouped, keep_option
 from layerscope.errors import FINDINGS, WRONG_USE, LayerScopeError, SettingsError
 
 if TYPE_CHECKING:
@@ -21,55 +22,66 @@ if TYPE_CHECKING:
     from layerscope.types import CutPoint, Setting, Source
 
 Row = dict[str, Any]
-Stream = Literal["statistics"]
 
 
-def command(
-    context: typer.Context,
-    data: sources.Data,
-    checkpoints: running.Checkpoints = None,
-    table: running.Table = None,
-    output: running.Caches = Path("features"),
-    cuts: running.Cuts = None,
-    pooling: running.Pooling = None,
-    batch_size: running.BatchSize = 64,
-    device: running.Device = "auto",
-    precision: running.WhichPrecision = "float32",
-    storage: running.WhichStorage = "float16",
-    existing: running.WhenThere = "missing",
-    limit: running.Limit = None,
-    views: running.HowManyViews = None,
-    augment: running.Augment = None,
-    views_seed: running.ViewsSeed = None,
-    loader: running.Loader = "threads",
-    workers: running.Workers = None,
-    skip_bad_images: running.SkipBadImages = False,
+@dataclass(frozen=True, kw_only=True)
+class StreamOptions(OptionGroup):
+    """What is kept in place of features."""
+
     stream: Annotated[
-        Stream | None,
-        typer.Option("--stream", help="Keep statistics of the features instead of features."),
-    ] = None,
+        str | None,
+        keep_option(
+            metavar="statistics[,tasks=NAMES]",
+            help="Instead of features, keep their counts, means and moments, and their cross "
+            "moments with the targets of these tasks; of all tasks by default.",
+        ),
+    ] = None
     tasks: Annotated[
         str | None,
-        typer.Option("--tasks", help="With --stream: whose targets, with commas; all by default."),
-    ] = None,
+        typer.Option(help="The older form of --stream statistics,tasks=NAMES.", hidden=True),
+    ] = None
+
+    compact: ClassVar[Compact] = {"stream": {"tasks": "tasks"}}
+
+    def words(self) -> dict[str, Any]:
+        """Return these settings by the names that they have in Python.
+
+        Raises:
+            SettingsError: Something else than statistics is to be kept, or tasks are named although
+                features are kept.
+        """
+        if self.stream not in (None, "statistics"):
+            raise SettingsError(
+                f"--stream {self.stream!r} names nothing that can be kept instead of features.",
+                hint="Write --stream statistics, or leave it out.",
+            )
+        if self.tasks is not None and self.stream is None:
+            raise SettingsError(
+                f"--tasks {self.tasks!r} says whose statistics to keep, and features are kept "
+                "here.",
+                hint="Leave it out, for a cache holds the targets of all tasks; or write --stream "
+                f"statistics,tasks={self.tasks}.",
+            )
+        names = None if self.tasks is None else [name.strip() for name in self.tasks.split(",")]
+        return {"stream": self.stream, "tasks": names}
+
+
+@grouped
+def command(
+    context: typer.Context,
+    caches: running.CacheOptions,
+    compute: running.ComputeOptions,
+    network: CheckpointOptions,
+    kept: StreamOptions,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be written, and write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Write nothing, as layerscope plan does, which also says how long it would take.",
+            hidden=True,
+        ),
     ] = False,
-    family: options.Family = None,
-    arch: options.Arch = None,
-    head_from: options.HeadFrom = None,
-    prefix_tokens: options.PrefixTokens = None,
-    map_axes: options.MapAxes = None,
-    branch: options.WhichBranch = None,
-    head_act: options.HeadAct = None,
-    trunk_act: options.TrunkAct = None,
-    attention_heads: options.AttentionHeads = None,
-    stem: options.WhichStem = None,
-    image_size: options.ImageSize = None,
-    width: options.Width = None,
-    batch_norm: options.BatchNorm = None,
-    trust: options.Trust = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compute the pooled features of every cut once, and keep them in a cache.
 
@@ -78,12 +90,15 @@ def command(
     several poolings each cut is captured in all that fit its output, in the same pass.
 
     Several checkpoints may be a series: a pattern of files, whose names tell their epochs, or a
-    table with a line for each and a column for each of its settings. Both are kept in the caches.
-    With --views each image is seen in so many random views instead, which are rows of their own.
+    .csv table with a line for each and a column for each of its settings. Epochs and settings are
+    kept in the caches. With --views each image is seen in several random views instead, and each
+    view is a row of its own.
 
-    With --stream statistics no feature is stored: counts, means, second moments and cross moments
-    with the targets of each cut are, enough for ridge, nearest-class-mean and LDA probes, coding
-    rates and spectra. layerscope.open_statistics reads them.
+    With --stream statistics no feature is stored. What is stored instead is enough for ridge,
+    nearest-class-mean and LDA probes, coding rates and spectra: counts, means, second moments, and
+    cross moments with the targets. layerscope.open_statistics reads them.
+
+    How much disk, memory and time it would take, layerscope plan says beforehand.
 
     Under torchrun (torchrun --nproc-per-node=8 -m layerscope extract ...) the ranks share the rows,
     a GPU each; what one of them has written is kept whatever becomes of the others, and any number
@@ -95,43 +110,25 @@ def command(
       layerscope extract a.safetensors b.pth --data objects3d=data/objects3d -o features/
       layerscope extract resnet50.pth --data objects3d=DIR --cuts 'layer4.*,head.*' --limit 200
       layerscope extract vit.pth --data objects3d=DIR --pooling mean,cls --cuts '-4:'
-      layerscope extract moco.pth.tar --data objects3d=DIR --branch momentum
-      layerscope extract resnet50.pth --data objects3d=DIR --dry-run --json
+      layerscope extract moco.pth.tar --data objects3d=DIR --declare branch=momentum
+      layerscope extract cifar.pth --data objects3d=DIR --declare stem=cifar,image_size=32
       layerscope extract 'runs/epoch_*.pth' --data objects3d=DIR -o features/
-      layerscope extract --table runs.csv --data objects3d=DIR -o features/
-      layerscope extract net.pth --data objects3d=DIR --views 8 --augment simclr -o views/
-      layerscope extract vit.pth --data places=DIR --stream statistics --tasks places205
+      layerscope extract runs.csv --data objects3d=DIR -o features/
+      layerscope extract net.pth --data objects3d=DIR --views 8,augment=simclr -o views/
+      layerscope extract vit.pth --data places=DIR --stream statistics,tasks=places205
     """
     from layerscope.runtime.device import choose_device
     from layerscope.runtime.ranks import joined
 
-    how = {
-        "precision": precision,
-        "storage": storage,
-        "existing": existing,
-        "limit": limit,
-        "batch_size": batch_size,
-        "loader": loader,
-        "workers": workers,
-        "skip_bad": skip_bad_images,
-        "stream": stream,
-        "views": running.views_of(views, augment, views_seed),
-        "tasks": None if tasks is None else [name.strip() for name in tasks.split(",")],
-    }
-    if tasks is not None and stream is None:
-        raise SettingsError(
-            f"--tasks {tasks!r} says whose statistics to keep, and features are kept here.",
-            hint="Leave it out, for a cache holds the targets of all tasks; or add --stream "
-            "statistics.",
-        )
-    series = running.members(checkpoints, table)
+    how = {**compute.words(), **caches.words(), **kept.words()}
+    series = caches.members()
     with joined() as ranks, terminal.quiet_unless(ranks.leads):
-        where = choose_device(device, ranks.local_rank)
-        opened = [sources.open_pair(pair, allow_missing=skip_bad_images) for pair in data]
-        run = _Run(context.params, {**how, "device": device, "ranks": ranks})
+        where = choose_device(compute.device, ranks.local_rank)
+        opened = [sources.open_pair(pair, allow_missing=how["skip_bad"]) for pair in caches.data]
+        run = _Run(context.params, network, {**how, "ranks": ranks})
         if not dry_run:
             together = f", the first of {ranks.count} ranks" if ranks.count > 1 else ""
-            terminal.say(f"Device: {where}" + " (auto)" * (device == "auto") + together)
+            terminal.say(f"Device: {where}" + " (auto)" * (compute.device == "auto") + together)
             run.require_room(series, opened)
         for member in series:
             run.checkpoint(member, opened)
@@ -142,8 +139,11 @@ def command(
 class _Run:
     """Several extractions, of which one that fails does not cost the others."""
 
-    def __init__(self, words: dict[str, Any], how: dict[str, Any]) -> None:
+    def __init__(
+        self, words: dict[str, Any], network: CheckpointOptions, how: dict[str, Any]
+    ) -> None:
         self._words = words
+        self._network = network
         self._how = how
         self._output: Path = words["output"]
         self._rows: list[Row] = []
@@ -189,7 +189,7 @@ class _Run:
     def _loaded(self, member: ListedCheckpoint) -> tuple[LoadedModel, tuple[CutPoint, ...]]:
         from layerscope.models import select_cuts
 
-        model = member.named(options.load_with(member.checkpoint, self._words))
+        model = member.named(self._network.load(member.checkpoint))
         return model, select_cuts(model, self._words["cuts"], self._words["pooling"])
 
     def _require_own_name(self, name: str, word: str) -> None:
@@ -197,7 +197,7 @@ class _Run:
         if other != word:
             raise SettingsError(
                 f"{word!r} and {other!r} are both called {name!r}, and have one cache.",
-                hint="List them in a --table, with a name for each in its column name.",
+                hint="List them in a .csv table, with a name for each in its column name.",
             )
 
     def _one(

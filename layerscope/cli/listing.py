@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from layerscope.cli import terminal
+from layerscope.cli.options import Json
 
 Rows = list[dict[str, str]]
 
@@ -31,12 +32,11 @@ class Kind(StrEnum):
 
 
 def command(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    kind: Annotated[Kind, typer.Argument(help="The kind of things to list.")], as_json: Json = False
 ) -> None:
     """List checkpoints, families, sources, tasks, loaders, estimators, renderers or methods.
 
-    Of tasks the table has what fits on a line; --json adds split, licence and citation.
+    The table of tasks shows what fits on a line; --json adds split, licence and citation.
 
     \b
     Examples:
@@ -45,10 +45,10 @@ def command(
       layerscope list tasks --json
     """
     rows = _LISTINGS[kind]()
-    terminal.emit(rows, as_json, lambda: _text(kind, rows))
+    terminal.emit(rows, as_json, lambda: _format(kind, rows))
 
 
-def _text(kind: Kind, rows: Rows) -> str:
+def _format(kind: Kind, rows: Rows) -> str:
     if not rows:
         return f"There are no {kind.value}."
     hidden = _LONG if kind is Kind.tasks else set()
@@ -100,7 +100,7 @@ def _sources() -> Rows:
         {
             "name": name,
             "options": ", ".join(source_options(opener)),
-            "holds": _first_line(sys.modules[opener.__module__]),
+            "holds": _first_line(sys.modules.get(opener.__module__, opener)),
         }
         for name, opener in sorted(openers.items())
     ]

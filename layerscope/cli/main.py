@@ -1,10 +1,10 @@
-"""The door: one typer application, every command in a file of its own, errors in two lines."""
+"""The application: every command by its name, and each error in two lines."""
 
 from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,12 +30,18 @@ from layerscope.cli import (
     submit,
     terminal,
 )
+from layerscope.cli.options import Command
 from layerscope.errors import CRASHED, INTERRUPTED, LayerScopeError, SettingsError
 from layerscope.version import __version__
 
 
-class Door(TyperGroup):
-    """The command group at whose boundary every error becomes a sentence, a hint and a code."""
+class CommandLine(TyperGroup):
+    """The group of all commands, in which every error becomes a sentence, a hint and a code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words of the command line, --plugin before or behind the command's name."""
+        rest: list[str] = super().parse_args(ctx, _put_plugins_first(args))
+        return rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
@@ -58,6 +64,23 @@ class Door(TyperGroup):
             raise typer.Exit(SettingsError.exit_code) from None
 
 
+def _put_plugins_first(args: Sequence[str]) -> list[str]:
+    """Return the words with each --plugin first: it decides what the command knows."""
+    plugins, others = [], []
+    words = iter(args)
+    for word in words:
+        if word == "--":
+            others += [word, *words]
+        elif word == "--plugin":
+            path = next(words, None)
+            if path is None:
+                raise typer.BadParameter("--plugin needs the path of a Python file.")
+            plugins += [word, path]
+        else:
+            (plugins if word.startswith("--plugin=") else others).append(word)
+    return [*plugins, *others]
+
+
 def _explain(error: LayerScopeError) -> None:
     terminal.say(f"Error: {error.message}")
     if error.hint:
@@ -74,7 +97,7 @@ def _from_system(error: OSError) -> LayerScopeError:
 
 app = typer.Typer(
     name="layerscope",
-    cls=Door,
+    cls=CommandLine,
     help="At which layer should a pretrained vision network be cut, and how sure can one be?",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -100,13 +123,15 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate.command,
 }
 for _name, _command in _COMMANDS.items():
-    app.command(_name)(_command)
+    app.command(_name, cls=Command)(_command)
 # What stands behind the name of the submitted command is that command's own.
-app.command("submit", context_settings={"allow_interspersed_args": False})(submit.command)
+app.command("submit", cls=Command, context_settings={"allow_interspersed_args": False})(
+    submit.command
+)
 app.add_typer(check.app, name="check")
 
 
-def _version(asked: bool) -> None:
+def _print_version(asked: bool) -> None:
     if asked:
         terminal.emit({"version": __version__}, False, lambda: f"layerscope {__version__}")
         raise typer.Exit
@@ -117,19 +142,27 @@ def shared(
     context: typer.Context,
     debug: Annotated[
         bool,
-        typer.Option("--debug", help="Show an error's traceback.", envvar="LAYERSCOPE_DEBUG"),
+        typer.Option("--debug", help="Show the traceback of an error.", envvar="LAYERSCOPE_DEBUG"),
     ] = False,
     config: Annotated[
         Path | None,
-        typer.Option("--config", help="Start from the settings.json of an earlier run."),
+        typer.Option(
+            metavar="FILE",
+            help="The settings.json of an earlier run; the command line goes before it.",
+        ),
     ] = None,
     plugin: Annotated[
         list[Path] | None,
-        typer.Option("--plugin", help="A Python file that registers pieces of your own."),
+        typer.Option(
+            metavar="FILE",
+            help="A Python file that registers parts of your own; also behind the command's name.",
+        ),
     ] = None,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """At which layer should a pretrained vision network be cut, and how sure can one be?"""

@@ -8,22 +8,23 @@ from typing import Annotated
 import typer
 
 from layerscope.cli import terminal
+from layerscope.cli.options import Json
 
 
 def command(
     caches: Annotated[
-        list[Path], typer.Argument(metavar="CACHE", help="Caches, or folders of them.")
+        list[Path], typer.Argument(metavar="CACHE...", help="Caches, or folders of caches.")
     ],
     keep_shards: Annotated[
-        bool, typer.Option("--keep-shards", help="Leave the shards where they are.")
+        bool, typer.Option("--keep-shards", help="Do not delete the shards afterwards.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Make one file of a cache that several ranks have written.
+    """Make one file of a cache that several processes have written, a shard each.
 
     Each row is compared with its checksum on the way. The shards are deleted once the file is
-    whole, and until then the cache can be read as before; killed, the same command goes on. In a
-    folder, caches that are one file already are left alone.
+    whole, and until then the cache can be read as before. If the command is killed, repeating it
+    goes on where it stopped. In a folder, caches that are one file already are left alone.
 
     \b
     Examples:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from layerscope.cli import sources, terminal
+from layerscope.cli.options import Json
 from layerscope.errors import FINDINGS
 
 if TYPE_CHECKING:
@@ -22,32 +23,33 @@ def command(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="NAME=PATH[,OPTION=VALUE]", help="What to pack, as for --data of extract."
+            metavar="NAME=PATH[,OPTION=VALUE]", help="The images to pack, as for --data of extract."
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The .beton file; its sidecar lies beside it.")
+        Path, typer.Option("--output", "-o", metavar="FILE.beton", help="The file to write.")
     ],
     mode: Annotated[
-        Mode, typer.Option("--mode", help="JPEG files, or pixels: larger, and nothing to decode.")
+        Mode, typer.Option(help="JPEG files, or raw pixels: larger, and nothing to decode.")
     ] = "jpeg",
     side: Annotated[
         int | None,
-        typer.Option("--side", min=1, help="Make the shorter side so many pixels; not by default."),
+        typer.Option(min=1, help="Make images smaller: the length of their shorter side."),
     ] = None,
     quality: Annotated[
-        int, typer.Option("--quality", min=1, max=100, help="Of JPEGs that are made anew.")
+        int, typer.Option(min=1, max=100, help="The quality of JPEG images that are made anew.")
     ] = 95,
     interpolation: Annotated[
-        Filter, typer.Option("--interpolation", help="The filter that makes images smaller.")
+        Filter, typer.Option(help="The filter that makes images smaller.")
     ] = "bilinear",
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Threads; one per core by default.")
+        int | None, typer.Option(min=1, help="How many threads, if not one for each processor.")
     ] = None,
     skip_bad_images: Annotated[
-        bool, typer.Option("--skip-bad-images", help="Keep the place of unreadable images empty.")
+        bool,
+        typer.Option("--skip-bad-images", help="Leave the place of an unreadable image empty."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Pack a source into one file in FFCV's format, with its splits and targets beside it.
 
@@ -79,7 +81,7 @@ def command(
         )
     for bad in report.bad:
         terminal.say(f"Skipped row {bad.row}, {bad.id}: {bad.reason}")
-    terminal.emit(_record(report), as_json, lambda: _text(report, opened.name))
+    terminal.emit(_record(report), as_json, lambda: _format(report, opened.name))
     if report.bad:
         raise typer.Exit(FINDINGS)
 
@@ -89,7 +91,7 @@ def _record(report: PackReport) -> dict[str, Any]:
     return asdict(report) | {"path": str(report.path), "bad": bad}
 
 
-def _text(report: PackReport, name: str) -> str:
+def _format(report: PackReport, name: str) -> str:
     parts = (
         (report.passed, "JPEG files as they were"),
         (report.encoded, "encoded anew"),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from layerscope.cli import checkpoint as options
 from layerscope.cli import running, sources, terminal
+from layerscope.cli.checkpoint import CheckpointOptions
+from layerscope.cli.options import Json, compute_option, grouped
 from layerscope.errors import FINDINGS
 
 if TYPE_CHECKING:
@@ -20,86 +21,55 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
+@grouped
 def command(
     context: typer.Context,
-    data: sources.Data,
-    checkpoints: running.Checkpoints = None,
-    table: running.Table = None,
-    output: running.Caches = Path("features"),
-    cuts: running.Cuts = None,
-    pooling: running.Pooling = None,
-    batch_size: running.BatchSize = 64,
-    device: running.Device = "auto",
-    precision: running.WhichPrecision = "float32",
-    storage: running.WhichStorage = "float16",
-    existing: running.WhenThere = "missing",
-    limit: running.Limit = None,
-    views: running.HowManyViews = None,
-    augment: running.Augment = None,
-    views_seed: running.ViewsSeed = None,
-    loader: running.Loader = "threads",
-    workers: running.Workers = None,
-    skip_bad_images: running.SkipBadImages = False,
+    caches: running.CacheOptions,
+    compute: running.ComputeOptions,
+    network: CheckpointOptions,
     batches: Annotated[
-        int, typer.Option("--batches", min=0, help="Timed batches; 0 looks at sizes alone.")
+        int,
+        compute_option(
+            min=0, help="How many batches to run and time; with 0 only sizes are computed."
+        ),
     ] = 4,
-    family: options.Family = None,
-    arch: options.Arch = None,
-    head_from: options.HeadFrom = None,
-    prefix_tokens: options.PrefixTokens = None,
-    map_axes: options.MapAxes = None,
-    branch: options.WhichBranch = None,
-    head_act: options.HeadAct = None,
-    trunk_act: options.TrunkAct = None,
-    attention_heads: options.AttentionHeads = None,
-    stem: options.WhichStem = None,
-    image_size: options.ImageSize = None,
-    width: options.Width = None,
-    batch_norm: options.BatchNorm = None,
-    trust: options.Trust = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Say what an extraction would take, after a few batches of it; nothing is written.
+    """Say what an extraction would take in disk, time and memory; nothing is written.
 
-    Rows times features times bytes are exact. Time and memory come from batches that are read and
+    The size on disk is exact. Time and memory are estimated from a few batches, which are read and
     sent through the network. It ends with exit code 1 where the disk cannot hold the result.
 
     \b
     Examples:
       layerscope plan simclr-objects3d --data objects3d=data/objects3d
       layerscope plan resnet50.pth --data in1k=imagenet/ --data clevr=CLEVR_v1.0 --batch-size 256
-      layerscope plan --table runs.csv --data objects3d=data/objects3d --views 8
+      layerscope plan runs.csv --data objects3d=data/objects3d --views 8
       layerscope plan vit.pth --data inat=inat2018/ --pooling mean,cls --batches 0 --json
     """
-    how = {
-        "batch_size": batch_size,
-        "device": device,
-        "precision": precision,
-        "storage": storage,
-        "existing": existing,
-        "limit": limit,
-        "loader": loader,
-        "workers": workers,
-        "skip_bad": skip_bad_images,
-        "views": running.views_of(views, augment, views_seed),
-    }
-    series = running.members(checkpoints, table)
-    opened = [sources.open_pair(pair, allow_missing=skip_bad_images) for pair in data]
-    rows = [row for member in series for row in _planned(member, opened, context.params, how)]
-    _tell_room(rows, output)
+    how = {**compute.words(), **caches.words()}
+    series = caches.members()
+    opened = [sources.open_pair(pair, allow_missing=how["skip_bad"]) for pair in caches.data]
+    words = context.params
+    rows = [row for member in series for row in _planned(member, network, opened, words, how)]
+    _tell_room(rows, caches.output)
     terminal.emit({"plans": rows}, as_json, lambda: _text(rows))
     if not all(row["fits"] for row in rows):
         raise typer.Exit(FINDINGS)
 
 
 def _planned(
-    member: ListedCheckpoint, opened: list[Any], words: dict[str, Any], how: dict[str, Any]
+    member: ListedCheckpoint,
+    network: CheckpointOptions,
+    opened: list[Any],
+    words: dict[str, Any],
+    how: dict[str, Any],
 ) -> list[Row]:
     from layerscope.extraction.extract import plan
     from layerscope.extraction.time_batches import time_batches
     from layerscope.models import select_cuts
 
-    model = member.named(options.load_with(member.checkpoint, words))
+    model = member.named(network.load(member.checkpoint))
     cuts = select_cuts(model, words["cuts"], words["pooling"])
     rows = []
     for source in opened:

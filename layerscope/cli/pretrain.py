@@ -4,48 +4,68 @@ from __future__ import annotations
 
 import os
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from layerscope.cli import terminal
+from layerscope.cli import running, terminal
+from layerscope.cli.options import Json, compute_option, keep_option, read_option
 from layerscope.cli.sources import open_pair
 
 if TYPE_CHECKING:
     from layerscope.training import Recipe
 
 
+training_option = partial(typer.Option, rich_help_panel="How to train")
+
+
 def command(
     context: typer.Context,
     method: Annotated[
         str,
-        typer.Argument(help="How to train: simclr, rotation, category, or one of your own."),
+        typer.Argument(
+            metavar="METHOD",
+            help="How to train: simclr, rotation or category; layerscope list methods has more.",
+        ),
     ],
     data: Annotated[
         str,
-        typer.Option("--data", help="NAME=PATH of the images; objects3d=DIR is a rendered set."),
+        read_option(metavar="NAME=PATH", help="The images; objects3d=FOLDER is a rendered set."),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="NAME.safetensors to write.")],
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the images.")] = 40,
-    width: Annotated[int, typer.Option("--width", min=8, help="Channels of the stem.")] = 24,
-    side: Annotated[int, typer.Option("--side", min=32, help="Input side in pixels.")] = 64,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=2, help="Images a step.")] = 256,
+    output: Annotated[
+        Path,
+        keep_option("--output", "-o", metavar="NAME.safetensors", help="The weights to write."),
+    ],
+    epochs: Annotated[int, training_option(min=1, help="How often all images are seen.")] = 40,
+    width: Annotated[
+        int, training_option(min=8, help="How many channels the first layer has.")
+    ] = 24,
+    side: Annotated[
+        int, training_option(min=32, help="The side of the network's input, in pixels.")
+    ] = 64,
+    batch_size: Annotated[
+        int, training_option(min=2, help="How many images each step of training sees.")
+    ] = 256,
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", help="Of AdamW, after warm-up.")
+        float, training_option(help="The learning rate of AdamW after its warm-up.")
     ] = 2e-3,
-    seed: Annotated[int, typer.Option("--seed", help="Of weights, order and views.")] = 0,
+    seed: Annotated[
+        int, training_option(help="Decides first weights, the order of images, and their views.")
+    ] = 0,
     noisy_labels: Annotated[
         float,
-        typer.Option("--noisy-labels", min=0, max=1, help="Share of wrong labels, kept for good."),
+        training_option(min=0, max=1, help="The share of labels that are wrong, in all epochs."),
     ] = 0.0,
     snapshots: Annotated[
-        int | None,
-        typer.Option("--snapshots", min=1, help="Keep NAME-epoch-012 and so on, every so many."),
+        int | None, keep_option(min=1, help="Also keep the weights after every so many epochs.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1.")] = "auto",
-    workers: Annotated[int, typer.Option("--workers", min=0, help="Processes for views.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    device: running.Device = "auto",
+    workers: Annotated[
+        int, compute_option(min=0, help="How many processes make views, beside the training.")
+    ] = 1,
+    as_json: Json = False,
 ) -> None:
     """Train a ResNet-18 with a 3-layer head, and write its weights and its card.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from layerscope.cli import settings, terminal
+from layerscope.cli.options import Json, ResultsFolder, keep_option
 from layerscope.errors import FINDINGS, SettingsError, UnknownNameError
 from layerscope.types import UNLABELLED, Existing
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from layerscope.types import Estimator, FeatureCache, Interval, Score, Task, Verdict
     from layerscope.verdicts.common_cut import CommonCut
 
+score_option = partial(typer.Option, rich_help_panel="What to score")
+rows_option = partial(typer.Option, rich_help_panel="Which rows to train on, and how often")
+
 SHOWN = 3
 """Names in a list before it says how many more there are."""
 
@@ -28,56 +33,61 @@ SHOWN = 3
 def command(
     caches: Annotated[
         list[Path] | None,
-        typer.Argument(help="Caches, or folders of them.", show_default="features/"),
+        typer.Argument(
+            metavar="CACHE...", help="Caches, or folders of caches.", show_default="features/"
+        ),
     ] = None,
     tasks: Annotated[
-        str, typer.Option("--tasks", help="Names, prefixes and globs, with commas.")
+        str,
+        score_option(help="Tasks, with commas: names, names of sources for all of theirs, globs."),
     ] = "*",
     estimators: Annotated[
         str | None,
-        typer.Option(
-            "--estimators",
-            help="Names with commas, measures among them, or import paths of scikit-learn's kind.",
+        score_option(
+            help="Probes and measures, with commas: names as in layerscope list estimators, or "
+            "import paths of scikit-learn estimators.",
             show_default="logistic, ridge",
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Results folder.")] = Path(
-        "results"
-    ),
+    output: ResultsFolder = Path("results"),
     train: Annotated[
         str,
-        typer.Option(
-            "--train", help="Training rows: all, a share (10%), of each class (5/class); commas."
+        rows_option(
+            help="How many training rows, with commas: all, a share of them (10%), or a number of "
+            "each class (5/class)."
         ),
     ] = "all",
-    seeds: Annotated[
-        int, typer.Option("--seeds", min=1, help="Repeats of whatever chance decides.")
-    ] = 1,
+    seeds: Annotated[int, rows_option(min=1, help="How often to repeat what chance decides.")] = 1,
     folds: Annotated[
-        int,
-        typer.Option("--folds", min=1, help="Validate on all of train and val, in so many folds."),
+        int, rows_option(min=1, help="In how many folds to cross-validate; 1 takes the val split.")
     ] = 1,
     control: Annotated[
         str,
-        typer.Option(
-            "--control",
-            help="Also under controls: width=N, pca=N (features of every cut), shuffled; commas.",
+        score_option(
+            help="Also score under controls, with commas: width=N or pca=N (as many features at "
+            "every cut), shuffled (targets in random order)."
         ),
     ] = "",
     keep_predictions: Annotated[
-        bool, typer.Option("--keep-predictions", help="Keep what is predicted of each test row.")
+        bool, keep_option("--keep-predictions", help="Keep what is predicted of each test row.")
     ] = False,
     existing: Annotated[
-        Existing, typer.Option("--existing", help="Cells that are there already.")
+        Existing,
+        keep_option(
+            help="What to do about scores that are there: leave them (keep), compute those that "
+            "are missing or out of date (missing), or all anew (replace)."
+        ),
     ] = "missing",
     seed: Annotated[
-        int, typer.Option("--seed", help="The first of them, and that of resamples.")
+        int,
+        rows_option(help="The first seed of --seeds, and the seed of the intervals' resamples."),
     ] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Score every cut on every task, and print where to cut and how sure that is.
 
-    For a checkpoint with several tasks also the one cut that serves all, and what each gives up.
+    For a checkpoint with several tasks it also prints the one cut that serves all of them, and what
+    each task gives up by it.
 
     \b
     Examples:
@@ -97,16 +107,12 @@ def command(
     paths = [found for path in caches or [Path("features")] for found in find_caches(path)]
     with ExitStack() as stack:
         opened = [stack.enter_context(open_cache(path)) for path in paths]
-        asked = _tasks(tasks, opened)
-        chosen = _estimators(estimators, asked, seed)
+        asked = _select_tasks(tasks, opened)
+        chosen = _make_estimators(estimators, asked, seed)
         ways = arrangements(
-            _words(train),
-            ["", *_words(control)],
-            folds=folds,
-            seed=seed,
-            seeds=seeds,
+            _split_list(train), ["", *_split_list(control)], folds=folds, seed=seed, seeds=seeds
         )
-        report = _run(opened, asked, chosen, ways, output, existing, keep_predictions)
+        report = _run_sweep(opened, asked, chosen, ways, output, existing, keep_predictions)
         names = {cache.checkpoint for cache in opened}
     values = {
         "caches": paths,
@@ -137,7 +143,7 @@ def command(
         raise typer.Exit(FINDINGS)
 
 
-def _tasks(pattern: str, caches: Sequence[FeatureCache]) -> tuple[Task, ...]:
+def _select_tasks(pattern: str, caches: Sequence[FeatureCache]) -> tuple[Task, ...]:
     from layerscope.data import select_tasks
 
     known = {task.name: task for cache in caches for task in cache.tasks}
@@ -167,7 +173,7 @@ def _require_held(word: str, held: Sequence[Task]) -> None:
     raise SettingsError(f"No cache holds targets of {word!r}.", hint=f"Use {make} first.")
 
 
-def _estimators(pattern: str | None, tasks: Sequence[Task], seed: int) -> list[Estimator]:
+def _make_estimators(pattern: str | None, tasks: Sequence[Task], seed: int) -> list[Estimator]:
     from layerscope.estimators.naming import DEFAULT, make, split_names
 
     names = split_names(pattern) if pattern else DEFAULT
@@ -182,7 +188,7 @@ def _estimators(pattern: str | None, tasks: Sequence[Task], seed: int) -> list[E
     )
 
 
-def _run(
+def _run_sweep(
     caches: Sequence[FeatureCache],
     tasks: Sequence[Task],
     estimators: Sequence[Estimator],
@@ -211,7 +217,7 @@ def _run(
     return report
 
 
-def _words(text: str) -> list[str]:
+def _split_list(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
@@ -222,12 +228,12 @@ def _failures(report: SweepReport) -> list[str]:
         cells = reasons.setdefault((score.checkpoint, score.note), {})
         cells[f"{score.cut} {score.task}"] = None
     return [
-        f"Failed: {checkpoint}, {_some(list(cells))}: {note}"
+        f"Failed: {checkpoint}, {_abbreviate(list(cells))}: {note}"
         for (checkpoint, note), cells in reasons.items()
     ]
 
 
-def _some(names: Sequence[str]) -> str:
+def _abbreviate(names: Sequence[str]) -> str:
     more = f" +{len(names) - SHOWN}" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 
@@ -258,27 +264,27 @@ def _print(
         for score in report.results.current(scores)
         if score.primary and score.kind == "measure" and score.status == "done" and score.usual
     ]
-    terminal.emit(data, as_json, lambda: _text(verdicts, across, tasks, measures))
+    terminal.emit(data, as_json, lambda: _format(verdicts, across, tasks, measures))
 
 
-def _text(
+def _format(
     verdicts: Sequence[Verdict],
     across: Sequence[CommonCut],
     tasks: dict[str, Task],
     measures: Sequence[Score],
 ) -> str:
-    parts = [_verdicts(verdicts, across, tasks)] if verdicts else []
-    parts += [_measures(measures)] if measures else []
+    parts = [_format_verdicts(verdicts, across, tasks)] if verdicts else []
+    parts += [_format_measures(measures)] if measures else []
     return "\n\n".join(parts) or "No verdict: no cut has a score."
 
 
-def _measures(scores: Sequence[Score]) -> str:
-    """Return the headline of every measure of the test rows, cut by cut; of seeds the mean."""
-    columns = list(dict.fromkeys(map(_of, scores)))
+def _format_measures(scores: Sequence[Score]) -> str:
+    """Return a table of what every measure says of the test rows, cut by cut, over seeds."""
+    columns = list(dict.fromkeys(map(_column, scores)))
     rows: dict[tuple[str, ...], dict[str, list[Score]]] = {}
     for score in sorted(scores, key=lambda score: (score.checkpoint, score.source, score.index)):
         place = (score.checkpoint, score.source, score.cut, score.pooling)
-        rows.setdefault(place, {}).setdefault(_of(score), []).append(score)
+        rows.setdefault(place, {}).setdefault(_column(score), []).append(score)
     lines = [
         (*place, *(_mean(cells.get(column, [])) for column in columns))
         for place, cells in rows.items()
@@ -296,14 +302,14 @@ def _mean(seeds: Sequence[Score]) -> str:
     return f"{test:.4g} ± {stderr:.1g}"
 
 
-def _of(score: Score) -> str:
-    """Return the name of a column: the metric, how it was set, and of which task it is."""
+def _column(score: Score) -> str:
+    """Return the name of a score's column: its metric, how that was set, and for which task."""
     _, opened, settings = score.estimator.partition("(")
     name = f"{score.metric}{opened}{settings}"
     return name if score.task == UNLABELLED.name else f"{name} of {score.task}"
 
 
-def _verdicts(
+def _format_verdicts(
     verdicts: Sequence[Verdict], across: Sequence[CommonCut], tasks: dict[str, Task]
 ) -> str:
     from layerscope.verdicts.common_cut import sentence as across_sentence

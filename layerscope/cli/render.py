@@ -2,46 +2,48 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from layerscope.cli import settings, terminal
+from layerscope.cli.options import Json, compute_option, keep_option, read_option
 
 if TYPE_CHECKING:
     from layerscope.render import RenderSettings
 
 
+render_option = partial(typer.Option, rich_help_panel="What to render")
+
+
 def command(
     context: typer.Context,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where to.")],
-    objects: Annotated[int, typer.Option("--objects", min=1, help="Number of objects.")] = 400,
-    views: Annotated[int, typer.Option("--views", min=1, help="Images of each object.")] = 50,
-    size: Annotated[int, typer.Option("--size", min=16, help="Side of an image in pixels.")] = 128,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Decides all that is random.")] = 0,
+    output: Annotated[
+        Path, keep_option("--output", "-o", help="The folder for the images and their latents.")
+    ],
+    objects: Annotated[int, render_option(min=1, help="How many objects are rendered.")] = 400,
+    views: Annotated[int, render_option(min=1, help="How many images of each object.")] = 50,
+    size: Annotated[int, render_option(min=16, help="The side of an image in pixels.")] = 128,
+    seed: Annotated[int, render_option(min=0, help="Decides everything that is random.")] = 0,
     renderer: Annotated[
-        str, typer.Option("--renderer", help="mitsuba, or blender (the paper's).")
+        str, render_option(help="What draws the images: mitsuba, or blender as in the paper.")
     ] = "mitsuba",
     samples: Annotated[
-        int, typer.Option("--samples", min=1, help="For each pixel; blender wants 64 or more.")
+        int, render_option(min=1, help="How often a pixel is sampled; blender wants 64 or more.")
     ] = 9,
     meshes: Annotated[
         Path | None,
-        typer.Option(
-            "--meshes",
-            metavar="DIR",
-            help="Your own .obj, .ply, .glb and .stl files, one subfolder for each category.",
-        ),
+        read_option(help="A folder of .obj, .ply, .glb and .stl files, a subfolder a category."),
     ] = None,
     workers: Annotated[
-        int | None,
-        typer.Option("--workers", min=1, help="Processes; by default one for each processor."),
+        int | None, compute_option(min=1, help="How many processes render, if not one a processor.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be written, and write nothing.")
+        bool, keep_option("--dry-run", help="Print what would be written, and write nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Render objects on a floor under a coloured spot, with all seven latents known.
 
@@ -72,8 +74,8 @@ def command(
     if not dry_run:
         _render(output, chosen, planned.images, workers)
         settings.write(output / "settings.json", "render", context.params)
-        result["bytes"] = _bytes(output)
-    terminal.emit(result | {"dry_run": dry_run}, as_json, lambda: _text(result, dry_run))
+        result["bytes"] = _count_bytes(output)
+    terminal.emit(result | {"dry_run": dry_run}, as_json, lambda: _format(result, dry_run))
 
 
 def _render(output: Path, chosen: RenderSettings, images: int, workers: int | None) -> None:
@@ -90,11 +92,11 @@ def _render(output: Path, chosen: RenderSettings, images: int, workers: int | No
         render_dataset(output, chosen, workers=workers, progress=progress)
 
 
-def _bytes(folder: Path) -> int:
+def _count_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def _text(result: dict[str, Any], dry_run: bool) -> str:
+def _format(result: dict[str, Any], dry_run: bool) -> str:
     about = "about " if dry_run else ""
     rows = [
         ("folder", result["path"]),

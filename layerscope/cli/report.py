@@ -8,24 +8,25 @@ from typing import Annotated
 import typer
 
 from layerscope.cli import settings, terminal
+from layerscope.cli.options import Json
 from layerscope.errors import FINDINGS
 
 
 def command(
-    results: Annotated[Path, typer.Argument(help="The folder that layerscope probe wrote.")] = Path(
-        "results"
-    ),
+    results: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", help="The folder that layerscope probe wrote.")
+    ] = Path("results"),
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the figures, tables and the page.")
+        Path, typer.Option("--output", "-o", help="The folder for figures, tables and the page.")
     ] = Path("report"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Draw what every cut is worth and write the verdicts, the cut table and one page.
 
-    Where there are scores of measures that train no probe, also a scorecard of them; where
-    checkpoints are snapshots of a run or runs of a grid, curves over epochs and trunk against head.
+    Measures that train no probe get a scorecard. Snapshots of one training get curves over its
+    epochs, and the runs of a grid are drawn with their trunks against their heads.
 
-    Leaves with code 1 where cells of the table have no value; the page lists them.
+    The command ends with exit code 1 where cells of the table have no value; the page lists them.
 
     \b
     Examples:
@@ -39,7 +40,7 @@ def command(
         output / "settings.json", "report", {"results": results, "output": output, "json": as_json}
     )
     document = {"page": str(report.page), **report.document()}
-    terminal.emit(document, as_json, lambda: _text(table.cells(report.verdicts), report.told))
+    terminal.emit(document, as_json, lambda: _format(table.cells(report.verdicts), report.told))
     terminal.say(f"The page is {report.page}.")
     failures = table.failures(report.scores)
     if failures:
@@ -47,7 +48,7 @@ def command(
         raise typer.Exit(FINDINGS)
 
 
-def _text(rows: list[tuple[str, ...]], told: tuple[str, ...]) -> str:
+def _format(rows: list[tuple[str, ...]], told: tuple[str, ...]) -> str:
     from layerscope.report.table import HEADER, NUMBERS
 
     return "\n".join([terminal.table(HEADER, rows, right=NUMBERS), *told])

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from layerscope.cli import sources
+from layerscope.cli.options import (
+    Compact,
+    OptionGroup,
+    compute_option,
+    keep_option,
+    network_option,
+    read_option,
+)
 from layerscope.errors import SettingsError
 from layerscope.types import Existing, Precision, Storage
 
@@ -15,95 +24,160 @@ if TYPE_CHECKING:
     from layerscope.data import ViewSettings
     from layerscope.models import ListedCheckpoint
 
-Checkpoints = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="CHECKPOINT",
-        help="Cards' names, or paths of cards or files of weights; patterns such as 'run/e*.pth'.",
+TABLES = frozenset({".csv", ".tsv"})
+"""Suffixes of tables of checkpoints."""
+
+Device = Annotated[
+    str,
+    compute_option(
+        "--device",
+        help="Where the network runs: cpu, cuda, cuda:1 or mps; auto takes a GPU if there is one.",
     ),
 ]
-Table = Annotated[
-    Path | None,
-    typer.Option(
-        "--table",
-        help="A .csv of checkpoints: the column checkpoint, perhaps name, and one a setting.",
-    ),
-]
-Caches = Annotated[Path, typer.Option("--output", "-o", help="Folder for the caches.")]
 Cuts = Annotated[
     str | None,
-    typer.Option("--cuts", help="Layers: names, globs, ranges such as -4:, with commas."),
+    network_option(
+        "--cuts",
+        help="Which layers, with commas: names, patterns such as 'layer4.*', ranges such as -4: "
+        "for the last four. Those that layerscope cuts lists by default.",
+    ),
 ]
 Pooling = Annotated[
     str | None,
-    typer.Option(
+    network_option(
         "--pooling",
-        help="mean, cls, cls+mean, max, flat:9k, none, with commas; the usual ones by default.",
+        help="How to make one vector of a layer's output, with commas: mean, cls, cls+mean, max, "
+        "flat:9k, none. Each layer's usual way by default.",
     ),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images per forward pass.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-WhichPrecision = Annotated[
-    Precision, typer.Option("--precision", help="In which the network computes.")
-]
-WhichStorage = Annotated[
-    Storage,
-    typer.Option(
-        "--storage",
-        help="Of features: float16 where it loses nothing and float32 elsewhere, or one for all.",
-    ),
-]
-WhenThere = Annotated[
-    Existing,
-    typer.Option(
-        "--existing",
-        help="What to do with a cache that is there: leave it, go on with it, write it anew.",
-    ),
-]
-Limit = Annotated[
-    int | None,
-    typer.Option("--limit", min=1, help="At most so many images, from every split alike."),
-]
-HowManyViews = Annotated[
-    int | None,
-    typer.Option("--views", min=1, help="So many augmented views of each image in its place."),
-]
-Augment = Annotated[
-    str | None,
-    typer.Option("--augment", help="With --views: how they are drawn; simclr by default."),
-]
-ViewsSeed = Annotated[
-    int | None, typer.Option("--views-seed", min=0, help="With --views: their seed; 0 by default.")
-]
-Loader = Annotated[
-    str, typer.Option("--loader", help="What reads the images: threads, ffcv, torchvision.")
-]
-Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Of the loader: threads, or processes.")
-]
-SkipBadImages = Annotated[
-    bool, typer.Option("--skip-bad-images", help="Leave out images that cannot be read.")
-]
 
 
-def members(words: Sequence[str] | None, table: Path | None) -> tuple[ListedCheckpoint, ...]:
-    """Return the checkpoints that a command names, by words and patterns or by a table.
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions(OptionGroup):
+    """How images are read and sent through a network."""
 
-    Raises:
-        SettingsError: It names none, or in both ways; a pattern or the table is of no use.
-    """
-    from layerscope import models
+    loader: Annotated[
+        str,
+        read_option(
+            metavar="NAME[,workers=N]", help="What reads the images: threads, ffcv or torchvision."
+        ),
+    ] = "threads"
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="The older form of --loader NAME,workers=N.", hidden=True),
+    ] = None
+    limit: Annotated[
+        int | None,
+        read_option(
+            min=1,
+            help="Read at most this many images, as many of each split; or of each condition.",
+        ),
+    ] = None
+    skip_bad_images: Annotated[
+        bool, read_option("--skip-bad-images", help="Leave out images that cannot be read.")
+    ] = False
+    device: Device = "auto"
+    batch_size: Annotated[
+        int, compute_option(min=1, help="How many images go through the network at a time.")
+    ] = 64
+    precision: Annotated[
+        Precision, compute_option(help="The number format in which the network computes.")
+    ] = "float32"
 
-    if bool(words) == (table is not None):
-        both = "Checkpoints are named, and --table lists others."
-        raise SettingsError(
-            both if words else "No checkpoint is named.",
-            hint="Name checkpoints, or give --table with a line for each.",
-        )
-    return models.read_table(table) if table is not None else models.listed_checkpoints(words or ())
+    compact: ClassVar[Compact] = {"loader": {"workers": "workers"}}
+
+    def words(self) -> dict[str, Any]:
+        """Return these settings by the names that they have in Python."""
+        return {
+            "batch_size": self.batch_size,
+            "device": self.device,
+            "precision": self.precision,
+            "limit": self.limit,
+            "loader": self.loader,
+            "workers": self.workers,
+            "skip_bad": self.skip_bad_images,
+        }
 
 
-def views_of(count: int | None, augment: str | None, seed: int | None) -> ViewSettings | None:
+@dataclass(frozen=True, kw_only=True)
+class CacheOptions(OptionGroup):
+    """Which checkpoints see which images, and what their caches hold."""
+
+    checkpoints: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CHECKPOINT...",
+            help="Names of cards, paths of cards or of files of weights, patterns such as "
+            "'run/e*.pth'; or one .csv table with the column checkpoint, perhaps name, and a "
+            "column for each setting.",
+        ),
+    ] = None
+    data: sources.Data
+    table: Annotated[
+        Path | None, typer.Option(help="The older form of a .csv as CHECKPOINT.", hidden=True)
+    ] = None
+    views: Annotated[
+        str | None,
+        read_option(
+            metavar="N[,augment=NAME,seed=N]",
+            help="Take so many random views of each image instead; by default of simclr, seed 0.",
+        ),
+    ] = None
+    augment: Annotated[
+        str | None, typer.Option(help="The older form of --views N,augment=NAME.", hidden=True)
+    ] = None
+    views_seed: Annotated[
+        int | None, typer.Option(min=0, help="The older form of --views N,seed=N.", hidden=True)
+    ] = None
+    cuts: Cuts = None
+    pooling: Pooling = None
+    output: Annotated[Path, keep_option("--output", "-o", help="The folder for the caches.")] = (
+        Path("features")
+    )
+    storage: Annotated[
+        Storage,
+        keep_option(
+            help="The number format of stored features; float16 makes an exception of layers that "
+            "need float32."
+        ),
+    ] = "float16"
+    existing: Annotated[
+        Existing,
+        keep_option(
+            help="What to do about a cache that is there: leave it (keep), compute what it lacks "
+            "(missing), or write it anew (replace)."
+        ),
+    ] = "missing"
+
+    compact: ClassVar[Compact] = {"views": {"augment": "augment", "seed": "views_seed"}}
+
+    def members(self) -> tuple[ListedCheckpoint, ...]:
+        """Return the checkpoints that a command names, by words and patterns or by a table.
+
+        Raises:
+            SettingsError: It names none, or in both ways; a pattern or the table is of no use.
+        """
+        from layerscope import models
+
+        named = self.checkpoints or ()
+        tables = [Path(word) for word in named if Path(word).suffix in TABLES]
+        tables += [] if self.table is None else [self.table]
+        words = [word for word in named if Path(word).suffix not in TABLES]
+        if bool(words) + len(tables) != 1:
+            both = "Checkpoints are named, and --table lists others."
+            raise SettingsError(
+                both if tables else "No checkpoint is named.",
+                hint="Name checkpoints, or one .csv table with a line for each.",
+            )
+        return models.read_table(tables[0]) if tables else models.listed_checkpoints(words)
+
+    def words(self) -> dict[str, Any]:
+        """Return these settings by the names that they have in Python."""
+        views = views_of(self.views, self.augment, self.views_seed)
+        return {"storage": self.storage, "existing": self.existing, "views": views}
+
+
+def views_of(count: str | None, augment: str | None, seed: int | None) -> ViewSettings | None:
     """Return which augmented views a command asks for; None where it asks for images.
 
     Raises:
@@ -119,4 +193,9 @@ def views_of(count: int | None, augment: str | None, seed: int | None) -> ViewSe
                     hint="Add --views N, or leave it out.",
                 )
         return None
-    return ViewSettings(count, augment or "simclr", seed or 0)
+    if not str(count).isdecimal() or int(count) < 1:
+        raise SettingsError(
+            f"--views {count} does not say how many views of each image.",
+            hint="Write a number first, such as --views 8 or --views 8,augment=simclr,seed=1.",
+        )
+    return ViewSettings(int(count), augment or "simclr", seed or 0)

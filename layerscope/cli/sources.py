@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from layerscope.cli import terminal
+from layerscope.cli.options import read_option
 from layerscope.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -18,10 +17,11 @@ if TYPE_CHECKING:
 
 Data = Annotated[
     list[str],
-    typer.Option(
+    read_option(
         "--data",
         metavar="NAME=PATH[,OPTION=VALUE]",
-        help="An image source, where it lies, and what it wants to know besides.",
+        help="A set of images: its name as in layerscope list sources, the folder or .beton file "
+        "in which it lies, and options of that source. May be repeated.",
     ),
 ]
 

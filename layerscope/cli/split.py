@@ -28,7 +28,7 @@ _REFUSED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PlannedJob:
     """One job, and what it is about."""
 
     job: ClusterCommand
@@ -38,7 +38,7 @@ class Part:
     source: str | None = None
 
 
-def split(context: Any, words: Sequence[str]) -> tuple[Part, ...]:
+def split(context: Any, words: Sequence[str]) -> tuple[PlannedJob, ...]:
     """Return the jobs of a command after making sure that the command would be understood.
 
     Args:
@@ -51,17 +51,17 @@ def split(context: Any, words: Sequence[str]) -> tuple[Part, ...]:
     name, command, rest = _find(context, context.command, words)
     if name in _REFUSED:
         raise SettingsError(f"{name!r} cannot be submitted.", hint=_REFUSED[name])
-    before = _before(context.params)
+    before = _repeat_options(context.params)
     if name not in SPLIT:
-        return (Part(_job(context, before, name, command, rest), name),)
+        return (PlannedJob(_make_job(context, before, name, command, rest), name),)
     return tuple(
-        Part(
-            _job(context, before, name, command, (*checkpoint, "--data", data, *others)),
+        PlannedJob(
+            _make_job(context, before, name, command, (*checkpoint, "--data", data, *others)),
             name,
             checkpoint[0] if checkpoint else None,
             sources.pair(data)[0],
         )
-        for checkpoint, data, others in _each(context, name, command, rest)
+        for checkpoint, data, others in _split(context, name, command, rest)
     )
 
 
@@ -79,14 +79,14 @@ def _find(context: Any, group: Any, words: Sequence[str]) -> tuple[str, Any, lis
     return f"{name} {inner}", command, rest
 
 
-def _before(options: Mapping[str, Any]) -> tuple[str, ...]:
+def _repeat_options(options: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the options before the command again; the job needs the same plug-ins."""
     plugins = [word for path in options["plugin"] or () for word in ("--plugin", str(path))]
     config = ["--config", str(options["config"])] if options["config"] else []
     return (*plugins, *config, *(["--debug"] if options["debug"] else []))
 
 
-def _job(
+def _make_job(
     context: Any, before: Sequence[str], name: str, command: Any, rest: Sequence[str]
 ) -> ClusterCommand:
     understood = command.make_context(name, list(rest), parent=context)
@@ -94,7 +94,7 @@ def _job(
     return ClusterCommand((*before, *name.split(), *rest), replaces=replaces)
 
 
-def _each(
+def _split(
     context: Any, name: str, command: Any, words: Sequence[str]
 ) -> list[tuple[tuple[str, ...], str, tuple[str, ...]]]:
     """Return each checkpoint with each source, and the other options as they were typed.
@@ -102,10 +102,12 @@ def _each(
     The checkpoints of a table are one job for each source: none of them is named.
     """
     inner = command.context_class(command, info_name=name, parent=context)
-    typed, extra, _ = _several(command, SPLIT[name]).make_parser(inner).parse_args(list(words))
+    typed, extra, _ = (
+        _allow_several(command, SPLIT[name]).make_parser(inner).parse_args(list(words))
+    )
     defaults = (context.default_map or {}).get(name, {})
-    checkpoints = _listed(typed.pop(SPLIT[name], None) or defaults.get(SPLIT[name]))
-    data = _listed(typed.pop("data", None) or defaults.get("data"))
+    checkpoints = _as_list(typed.pop(SPLIT[name], None) or defaults.get(SPLIT[name]))
+    data = _as_list(typed.pop("data", None) or defaults.get("data"))
     table = typed.get("table") or defaults.get("table")
     if extra or not (checkpoints and data):
         # This says what is wrong, or prints the help that was asked for.
@@ -114,14 +116,14 @@ def _each(
         raise SettingsError(
             f"{name!r} is to run on "
             + ("named checkpoints and those of a table." if table else "no checkpoint."),
-            hint="Name checkpoints, or give --table with a line for each.",
+            hint="Name checkpoints, or one .csv table with a line for each.",
         )
-    others = tuple(_again(command.get_params(inner), typed))
+    others = tuple(_retype(command.get_params(inner), typed))
     named: list[tuple[str, ...]] = [(checkpoint,) for checkpoint in checkpoints] or [()]
     return [(checkpoint, pair, others) for checkpoint, pair in product(named, data)]
 
 
-def _several(command: Any, checkpoints: str) -> Any:
+def _allow_several(command: Any, checkpoints: str) -> Any:
     """Return a command that takes any number of checkpoints and sources."""
     several = copy.copy(command)
     several.params = [copy.copy(parameter) for parameter in command.params]
@@ -133,7 +135,7 @@ def _several(command: Any, checkpoints: str) -> Any:
     return several
 
 
-def _again(parameters: Sequence[Any], typed: Mapping[str, Any]) -> Iterator[str]:
+def _retype(parameters: Sequence[Any], typed: Mapping[str, Any]) -> Iterator[str]:
     """Yield the options that were typed, as they were typed."""
     for parameter in parameters:
         if parameter.name not in typed:
@@ -150,5 +152,5 @@ def _long(names: Sequence[str]) -> str:
     return max(names, key=len)
 
 
-def _listed(value: Any) -> list[str]:
+def _as_list(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())

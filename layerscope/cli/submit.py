@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from layerscope.cli import slurm, terminal
-from layerscope.cli.split import RESUMED, SHARED, Part, split
+from layerscope.cli.options import Json, keep_option, print_option
+from layerscope.cli.split import RESUMED, SHARED, PlannedJob, split
 from layerscope.errors import FINDINGS, INTERRUPTED, SettingsError
+
+job_option = partial(typer.Option, rich_help_panel="What each job may use")
 
 Row = dict[str, Any]
 
@@ -25,47 +29,51 @@ def command(
         ),
     ],
     partition: Annotated[
-        str | None, typer.Option("--partition", "-p", help="Of the cluster; its default if none.")
+        str | None,
+        job_option("--partition", "-p", help="The partition of the cluster, if not its default."),
     ] = None,
-    nodes: Annotated[int, typer.Option("--nodes", "-N", min=1, help="Of each job.")] = 1,
-    gpus: Annotated[int, typer.Option("--gpus", min=0, help="On each node.")] = 0,
+    nodes: Annotated[
+        int, job_option("--nodes", "-N", min=1, help="How many nodes each job gets.")
+    ] = 1,
+    gpus: Annotated[int, job_option(min=0, help="How many GPUs each job gets on each node.")] = 0,
     tasks: Annotated[
         int | None,
-        typer.Option("--tasks", min=1, help="Processes on each node; for extract one for a GPU."),
+        job_option(min=1, help="How many processes on each node; for extract one for each GPU."),
     ] = None,
     cpus: Annotated[
-        int | None, typer.Option("--cpus", "-c", min=1, help="Processors of each task.")
+        int | None, job_option("--cpus", "-c", min=1, help="How many processors each process gets.")
     ] = None,
-    memory: Annotated[int | None, typer.Option("--memory", min=1, help="GiB on each node.")] = None,
+    memory: Annotated[
+        int | None, job_option(min=1, help="How much memory each job gets on each node, in GiB.")
+    ] = None,
     minutes: Annotated[
-        int, typer.Option("--minutes", "-t", min=1, help="Time limit, after which it is requeued.")
+        int, job_option("--minutes", "-t", min=1, help="How long a job runs before it is requeued.")
     ] = 240,
     at_once: Annotated[
-        int | None, typer.Option("--at-once", min=1, help="At most so many jobs run together.")
+        int | None, job_option(min=1, help="How many jobs may run at the same time, if not all.")
     ] = None,
     more: Annotated[
         list[str] | None,
-        typer.Option(
-            "--slurm", metavar="KEY[=VALUE]", help="Any other option of sbatch, without dashes."
-        ),
+        job_option("--slurm", metavar="KEY[=VALUE]", help="Another option of sbatch; repeatable."),
     ] = None,
     logs: Annotated[
-        Path, typer.Option("--logs", help="Folder for logs, which every node must see.")
+        Path, keep_option(help="The folder for the logs, which every node must see.")
     ] = Path("logs"),
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for the jobs; exit code 1 where one failed.")
+        bool, print_option("--wait", help="Wait for the jobs; exit code 1 if one of them failed.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what each job would run, and submit nothing.")
+        bool, print_option("--dry-run", help="Print what each job would run, and submit nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Send a command to a SLURM cluster.
 
-    Each checkpoint and source of extract or evaluate is a job; several are one job array. A job
-    that is preempted or reaches its time limit is requeued: extract, evaluate, probe and render
-    then go on where they stopped, other commands begin again. Jobs run in this folder. The
-    command is checked before anything is submitted. Options of submit come before the command.
+    Extract and evaluate become a job for each checkpoint and source; several jobs are one job
+    array. A job that is preempted or reaches its time limit is put into the queue again: extract,
+    evaluate, probe and render then go on where they stopped, other commands begin again. Jobs run
+    in this folder. The command is checked before anything is submitted. Options of submit come
+    before the command.
 
     \b
     Examples:
@@ -79,13 +87,13 @@ def command(
     resources = slurm.Resources(
         minutes=minutes,
         nodes=nodes,
-        tasks=_tasks(name, nodes, gpus, tasks),
+        tasks=_count_tasks(name, nodes, gpus, tasks),
         gpus=gpus,
         cpus=cpus,
         memory=memory,
         partition=partition,
         at_once=at_once,
-        more=dict(map(_pair, more or ())),
+        more=dict(map(_parse_option, more or ())),
     )
     if dry_run:
         _emit([_row(part) for part in parts], as_json)
@@ -109,7 +117,7 @@ def command(
         raise typer.Exit(FINDINGS)
 
 
-def _tasks(name: str, nodes: int, gpus: int, asked: int | None) -> int:
+def _count_tasks(name: str, nodes: int, gpus: int, asked: int | None) -> int:
     if name in SHARED:
         return asked or max(gpus, 1)
     if nodes * (asked or 1) > 1:
@@ -121,7 +129,7 @@ def _tasks(name: str, nodes: int, gpus: int, asked: int | None) -> int:
     return 1
 
 
-def _pair(words: str) -> tuple[str, str | bool]:
+def _parse_option(words: str) -> tuple[str, str | bool]:
     key, given, value = words.partition("=")
     if not key or key.startswith("-"):
         raise SettingsError(
@@ -131,7 +139,7 @@ def _pair(words: str) -> tuple[str, str | bool]:
     return key, value if given else True
 
 
-def _row(part: Part, job: str | None = None, log: str | None = None) -> Row:
+def _row(part: PlannedJob, job: str | None = None, log: str | None = None) -> Row:
     return {
         "job": job,
         "checkpoint": part.checkpoint,
@@ -155,10 +163,10 @@ def _wait(rows: Sequence[Row], jobs: Sequence[Any]) -> None:
 
 
 def _emit(rows: Sequence[Row], as_json: bool) -> None:
-    terminal.emit({"jobs": rows}, as_json, lambda: _text(rows))
+    terminal.emit({"jobs": rows}, as_json, lambda: _format(rows))
 
 
-def _text(rows: Sequence[Row]) -> str:
+def _format(rows: Sequence[Row]) -> str:
     """Return a table of what is known."""
     header = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     # The longest comes last.

@@ -37,13 +37,13 @@ def statistics(model: CutModel, source: Source, batch_size: int) -> dict[str, An
         if mode is not None:
             raise CheckpointError(
                 f"{model.checkpoint.name} holds its BatchNorms' statistics; nothing stands in.",
-                hint=f"Leave --batch-norm {mode} out.",
+                hint="Declare no batch_norm.",
             )
         return {}
     if mode is None:
         raise CheckpointError(
             f"{model.checkpoint.name} holds no statistics for its BatchNorms.",
-            hint="Choose --batch-norm recalibrate (over training images) or --batch-norm batch.",
+            hint="Choose --declare batch_norm=recalibrate (over training images) or batch.",
         )
     if mode == "batch" and len(source.ids) % batch_size == 1:
         raise CheckpointError(

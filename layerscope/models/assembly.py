@@ -102,7 +102,7 @@ def _require_used(tensors: Weights, used: Weights) -> None:
         if not name.endswith("num_batches_tracked") and not known.issuperset(tensors.origins[name]):
             raise CheckpointError(
                 f"The head has a tensor that its family does not account for: {name}.",
-                hint="The head is of another structure; describe the network with --arch.",
+                hint="The head is of another structure; describe the network with --declare arch.",
             )
 
 

@@ -48,7 +48,7 @@ def calibrate(module: nn.Module, names: Sequence[str], batches: Iterable[Tensor]
     if not images:
         raise CheckpointError(
             "There are no training images to calibrate the BatchNorms with.",
-            hint="Use a source with a train split, or --batch-norm batch.",
+            hint="Use a source with a train split, or --declare batch_norm=batch.",
         )
     return images
 

@@ -197,8 +197,8 @@ def _check_width(assembly: Assembly, declared: Declared) -> None:
     # The width becomes part of the checkpoint's name, under which its numbers are kept.
     if declared.width is not None and "width_multiplier" not in assembly.architecture:
         raise CheckpointError(
-            f"The network has one width, so --width {declared.width:g} chooses nothing.",
-            hint="Leave --width out: it is for slimmable networks, such as US3L's.",
+            f"The network has one width, so --declare width={declared.width:g} chooses nothing.",
+            hint="Declare no width: it is for slimmable networks, such as US3L's.",
         )
 
 
@@ -230,7 +230,7 @@ def _trace_network(network: nn.Module, side: int, name: str) -> list[Call]:
         reason = str(error).strip().split("\n", 1)[0].rstrip(".")
         raise CheckpointError(
             f"The network of {name} does not run on images of {side} × {side}: {reason}.",
-            hint="Its weights do not fit one another, or not that side: declare --image-size.",
+            hint="Its weights do not fit one another, or not that side: declare image_size.",
         ) from error
 
 

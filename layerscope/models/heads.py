@@ -104,12 +104,12 @@ def _gap(
         raise CheckpointError(
             f"Between {prefix}{max(before, 0)} and {prefix}{index} the file names no operation, "
             f"and {missing} of them are possible.",
-            hint="Describe the network itself with --arch package.module:factory.",
+            hint="Describe the network itself with --declare arch=package.module:factory.",
         )
     if activation is None:
         raise CheckpointError(
             f"The file does not say which activation follows {prefix}{before}.",
-            hint="Declare it: --head-act relu (or gelu, silu, …), or head_act in the card.",
+            hint="Write --declare head_act=relu (or gelu, silu, …), or head_act in the card.",
         )
     return (act(activation),)
 
@@ -126,7 +126,7 @@ def _operation_at(below: Weights, prefix: str, index: int) -> Operation:
     raise CheckpointError(
         f"{key} is neither a Linear nor a BatchNorm with statistics: it holds "
         f"{', '.join(sorted(below.under(f'{index}.')))}.",
-        hint="Describe the network itself with --arch package.module:factory.",
+        hint="Describe the network itself with --declare arch=package.module:factory.",
     )
 
 
@@ -317,7 +317,7 @@ def _shape(own: Weights, name: str, key: str, dimensions: int) -> tuple[int, ...
         found = "is not there" if tensor is None else f"has shape {tuple(tensor.shape)}"
         raise CheckpointError(
             f"The head's {key}.{name} {found}.",
-            hint="The head is of another structure than its family's; see --arch.",
+            hint="The head is of another structure than its family's; see --declare arch.",
         )
     return tuple(tensor.shape)
 

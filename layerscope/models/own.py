@@ -1,10 +1,10 @@
-"""A user's own network, named by an import path: ``--arch package.module:factory``.
+"""A user's own network, named by an import path: ``--declare arch=package.module:factory``.
 
 The factory is called without arguments and gives an ``nn.Module``, which the file has to fill
 strictly. Its layers become cut points by a walk over its modules: an ``nn.Sequential`` and its like
 are looked into, anything else is one layer. What a trace of the network cannot tell about an
 output, its attributes or the user have to. ``timm.models:NAME`` and ``torchvision.models:NAME`` are
-those libraries' own networks, with the cut points that they have without ``--arch``.
+those libraries' own networks, with the cut points that they have without ``--declare arch``.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def _import_factory(arch: str) -> Callable[[], Any]:
     module, _, name = arch.partition(":")
     if not (module and name):
         raise CheckpointError(
-            f"--arch {arch!r} does not name a factory.",
+            f"--declare arch={arch!r} does not name a factory.",
             hint="Write package.module:factory, such as nets.mine:resnet_with_head.",
         )
     try:
@@ -165,7 +165,7 @@ def _import_factory(arch: str) -> Callable[[], Any]:
                 found = getattr(found, part)
     except Exception as error:
         raise CheckpointError(
-            f"--arch {arch} cannot be imported: {type(error).__name__}: {error}",
+            f"--declare arch={arch} cannot be imported: {type(error).__name__}: {error}",
             hint="Run the command in the folder of the module, or install its package.",
         ) from error
     if not callable(found):
@@ -220,9 +220,9 @@ def _trace_network(network: nn.Module, side: int, arch: str) -> list[Call]:
         return trace(network, side)
     except Exception as error:
         raise CheckpointError(
-            f"The network of --arch {arch} does not run on {IMAGES} images of {side} × {side}: "
+            f"The network of {arch} does not run on {IMAGES} images of {side} × {side}: "
             f"{type(error).__name__}: {error}",
-            hint="Declare their side with --image-size; its forward takes images (b, 3, h, w).",
+            hint="Declare their side as image_size; its forward takes images (b, 3, h, w).",
         ) from error
 
 
@@ -250,10 +250,10 @@ class _LayerWalk:
         if last is None:
             raise CheckpointError(
                 f"The network has no layer before {self._declared.head_from or 'its head'}.",
-                hint="Name the first module of the head with --head-from.",
+                hint="Name the first module of the head with --declare head_from.",
             )
         if self._declared.head_from is None:
-            self.notes.append("Without --head-from every layer counts as trunk.")
+            self.notes.append("Without --declare head_from every layer counts as trunk.")
         stops[last] = replace(stops[last], name="trunk")
         return tuple(stops)
 
@@ -296,7 +296,7 @@ class _LayerWalk:
         behind = [place for name, place in self._order.items() if _is_in(name, first)]
         if not behind:
             raise CheckpointError(
-                f"The network never calls {first}.", hint="Name another module as --head-from."
+                f"The network never calls {first}.", hint="Name another with --declare head_from."
             )
         return min(behind)
 
@@ -309,7 +309,7 @@ class _LayerWalk:
         if layout is None:
             raise CheckpointError(
                 f"{call.module} gives {call.shape}, and nothing tells where its channels are.",
-                hint="Declare it: --map-axes nchw (b, c, h, w) or --map-axes nhwc (b, h, w, c).",
+                hint="Write --declare map_axes=nchw (b, c, h, w) or map_axes=nhwc (b, h, w, c).",
             )
         return layout
 
@@ -321,7 +321,7 @@ class _LayerWalk:
             raise CheckpointError(
                 f"{call.module} gives {call.shape}, and nothing tells how many of its "
                 f"{call.shape[1]} tokens are no patches.",
-                hint="Declare it: --prefix-tokens 0, or 1 for a class token, or more with "
+                hint="Write --declare prefix_tokens=0, or 1 for a class token, or more with "
                 "registers behind it.",
             )
         # Before the class token joins the patches, and after it has left, none is in front.

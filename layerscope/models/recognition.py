@@ -18,7 +18,7 @@ class Recognised:
     """What a file's contents were taken for."""
 
     family: str
-    """Its name; ``own`` for a network that the user named with ``--arch``."""
+    """Its name; ``own`` for a network that the user named with ``--declare arch``."""
     reason: str
     """Why the contents were taken for that, for people."""
     parts: Parts | OwnNetwork
@@ -38,7 +38,9 @@ def recognise(contents: Contents, declared: Declared) -> Recognised:
     with torch.random.fork_rng(devices=[]):  # a trunk is initialised before it is filled
         if declared.arch is not None:
             _check_no_family(declared)
-            return Recognised("own", f"--arch {declared.arch}", own_parts(contents, declared))
+            return Recognised(
+                "own", f"--declare arch={declared.arch}", own_parts(contents, declared)
+            )
         _check_own(declared)
         name, reason = recognise_family(contents, declared.family)
         _check_branch(families[name], declared)
@@ -61,7 +63,7 @@ def recognise_family(contents: Contents, wanted: str | None = None) -> tuple[str
         if not reason:
             raise CheckpointError(
                 f"{contents.title} is not of the family {wanted!r}: {_first_keys(contents)}.",
-                hint=f"Expected {families[wanted].layout}. Leave --family out to try all.",
+                hint=f"Expected {families[wanted].layout}. Declare no family to try all.",
             )
         return wanted, reason
     found = {name: family.recognise(contents) for name, family in families.items()}
@@ -73,12 +75,12 @@ def recognise_family(contents: Contents, wanted: str | None = None) -> tuple[str
     if chosen:
         raise CheckpointError(
             f"{contents.title} fits several families: {', '.join(chosen)}.",
-            hint=f"Choose one: --family {next(iter(chosen))}.",
+            hint=f"Choose one: --declare family={next(iter(chosen))}.",
         )
     raise CheckpointError(
         f"{contents.title} fits no known family; {_first_keys(contents)}.",
         hint="See `layerscope list families`, or describe the network with "
-        "--arch package.module:factory.",
+        "--declare arch=package.module:factory.",
     )
 
 
@@ -92,7 +94,7 @@ def _check_branch(family: Family, declared: Declared) -> None:
         known = ", ".join(family.branches) or "one set of weights"
         raise CheckpointError(
             f"A {family.title} file has no {declared.branch} weights to choose.",
-            hint=f"It holds {known}; leave --branch out.",
+            hint=f"It holds {known}; declare no branch.",
         )
 
 
@@ -100,8 +102,8 @@ def _check_own(declared: Declared) -> None:
     for name in ("head_from", "prefix_tokens", "map_axes"):
         if name in declared.given():
             raise CheckpointError(
-                f"--{name.replace('_', '-')} describes a network of your own, and none is named.",
-                hint="Name it with --arch package.module:factory, or leave the option out.",
+                f"--declare {name} describes a network of your own, and none is named.",
+                hint="Name it with --declare arch=package.module:factory, or leave the option out.",
             )
 
 
@@ -110,6 +112,6 @@ def _check_no_family(declared: Declared) -> None:
         # A card of such a network says that its family is "own".
         if declared.given().get(name, "own") != "own":
             raise CheckpointError(
-                f"--{name} {declared.given()[name]} and --arch cannot both be true of a file.",
-                hint=f"Leave --{name} out: --arch takes the file's state dict as it is.",
+                f"--declare {name}={declared.given()[name]} and arch cannot both be true.",
+                hint=f"Declare no {name}: with arch the file's state dict is taken as it is.",
             )

@@ -141,7 +141,7 @@ def test_a_card_with_a_seed_has_no_keys():
         (["--pooling", "average"], "There is no pooling called 'average'"),
         (["--family", "moko"], "There is no checkpoint family called 'moko'"),
         (["--family", "dino"], "is not of the family 'dino'"),
-        (["--arch", "nowhere"], "--arch 'nowhere' does not name a factory"),
+        (["--arch", "nowhere"], "--declare arch='nowhere' does not name a factory"),
     ],
 )
 def test_wrong_words_are_a_sentence_a_hint_and_exit_code_2(file, words, said):
@@ -166,7 +166,7 @@ def test_a_network_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = run("mine.pth", "--arch", "nets_for_the_door:make", "--head-from", "4")
     assert done.exit_code == 0, done.output
-    assert "mine: own, because --arch nets_for_the_door:make" in done.stdout
+    assert "mine: own, because --declare arch=nets_for_the_door:make" in done.stdout
     assert "Note: How its images were prepared is not known" in done.stdout
     found = document(
         "mine.pth", "--arch", "nets_for_the_door:make", "--head-from", "4", "--image-size", "32"

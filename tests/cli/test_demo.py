@@ -4,6 +4,7 @@ import zipfile
 import pytest
 
 from layerscope.cli import demo
+from layerscope.cli.main import app
 from layerscope.data import open_source
 from layerscope.errors import LayerScopeError, RenderError, SettingsError
 from layerscope.models import card_names
@@ -62,6 +63,6 @@ def test_without_renderer_and_kept_set_the_demo_says_what_to_do(tmp_path):
 
 def test_a_step_that_fails_ends_the_demo_with_its_own_code(tmp_path, capsys):
     with pytest.raises(LayerScopeError, match="stopped at `layerscope probe`") as error:
-        demo._run(["probe", str(tmp_path / "nothing")])
+        demo.run(app, ["probe", str(tmp_path / "nothing")])
     assert error.value.exit_code == 2
     assert "There is no file or folder" in capsys.readouterr().err

@@ -6,14 +6,14 @@ import typer
 from typer.testing import CliRunner
 
 from layerscope import __version__
-from layerscope.cli.main import Door, app
+from layerscope.cli.main import CommandLine, app
 from layerscope.errors import CRASHED, LayerScopeError
 
 RUNNER = CliRunner()
 
 
 def door(error):
-    group = typer.Typer(cls=Door)
+    group = typer.Typer(cls=CommandLine)
 
     @group.callback()
     def shared(debug: bool = False):
@@ -81,7 +81,12 @@ def test_listings_are_never_empty(kind):
 
 def test_a_bug_is_no_finding(tmp_path):
     plugin = tmp_path / "broken.py"
-    plugin.write_text("raise RuntimeError('a bug')\n")
+    plugin.write_text(
+        "from layerscope import data\n"
+        "def broken():\n"
+        "    raise RuntimeError('a bug')\n"
+        "data.all_tasks = broken\n"
+    )
     done = subprocess.run(
         [sys.executable, "-m", "layerscope", "--plugin", str(plugin), "list", "tasks"],
         capture_output=True,

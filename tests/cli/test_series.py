@@ -137,7 +137,7 @@ def test_two_files_of_one_name_are_told_apart_by_a_table(door):
     code, out, err = door("extract", "runs/epoch_2.toml", "other/epoch_2.toml", "--json")
     assert code == 1
     assert list(caches(out)) == ["epoch_2"]
-    assert "are both called 'epoch_2'" in err and "--table" in err
+    assert "are both called 'epoch_2'" in err and "in a .csv table" in err
 
 
 @pytest.mark.parametrize(

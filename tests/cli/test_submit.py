@@ -145,6 +145,10 @@ def test_a_dry_run_needs_neither_submitit_nor_slurm(door, monkeypatch):
             ("extract", "a.pth", "--data", "in1k=x", "--batch-size", "many"),
             "Invalid value for '--batch-size'",
         ),
+        (
+            ("extract", "a.pth", "--data", "in1k=x", "--declare", "stem=cifr"),
+            "--declare stem=cifr cannot be right",
+        ),
         (("extract", "a.pth"), "Missing option '--data'"),
         (("extract", "--data", "in1k=x"), "'extract' is to run on no checkpoint"),
         (

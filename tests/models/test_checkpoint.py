@@ -177,12 +177,18 @@ def test_a_first_block_that_tells_no_width_is_refused(key, value, message):
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
-        (Declared(width=0.5), "--width 0.5 chooses nothing"),
-        (Declared(width=0.5, arch="torchvision.models:resnet18"), "--width 0.5 chooses nothing"),
-        (Declared(branch="momentum", arch="torchvision.models:resnet18"), "--arch cannot both"),
-        (Declared(head_from="fc"), "--head-from describes a network of your own"),
-        (Declared(prefix_tokens=0), "--prefix-tokens describes"),
-        (Declared(map_axes="nhwc"), "--map-axes describes"),
+        (Declared(width=0.5), "--declare width=0.5 chooses nothing"),
+        (
+            Declared(width=0.5, arch="torchvision.models:resnet18"),
+            "--declare width=0.5 chooses nothing",
+        ),
+        (
+            Declared(branch="momentum", arch="torchvision.models:resnet18"),
+            "--declare branch=momentum and arch cannot both",
+        ),
+        (Declared(head_from="fc"), "--declare head_from describes a network of your own"),
+        (Declared(prefix_tokens=0), "--declare prefix_tokens describes"),
+        (Declared(map_axes="nhwc"), "--declare map_axes describes"),
     ],
 )
 def test_what_is_declared_and_has_no_use_is_refused(tmp_path, answers, message):

@@ -1,4 +1,4 @@
-"""A user's own network by ``--arch``: strictly filled, walked in call order, never guessed at."""
+"""A user's own network by ``arch``: strictly filled, walked in call order, never guessed at."""
 
 import sys
 
@@ -327,7 +327,7 @@ def test_tokens_that_nothing_tells_apart_have_to_be_declared(save):
     path = save(randomised(unmarked()))
     with pytest.raises(CheckpointError, match="16 tokens are no patches") as caught:
         load(path, declare("unmarked"))
-    assert "--prefix-tokens" in caught.value.hint
+    assert "--declare prefix_tokens" in caught.value.hint
     model = load(path, declare("unmarked", prefix_tokens=1))
     assert [cut.prefix_tokens for cut in model.cuts[-2:]] == [1, 1]
 
@@ -345,7 +345,7 @@ def test_where_a_trace_cannot_tell_the_axes_are_asked_for(save):
     path = save(randomised(fixed()))
     with pytest.raises(CheckpointError, match="nothing tells where its channels are") as caught:
         load(path, declare("fixed"))
-    assert "--map-axes" in caught.value.hint
+    assert "--declare map_axes" in caught.value.hint
     model = load(path, declare("fixed", map_axes="nhwc"))
     assert [(cut.layout, cut.width) for cut in model.cuts] == [
         ("map", 5),

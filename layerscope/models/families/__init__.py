@@ -87,6 +87,6 @@ def require_weights(tensors: Weights, branch: Branch) -> Weights:
     """
     if not tensors:
         raise CheckpointError(
-            f"The file holds no {branch} weights.", hint="Leave --branch out to load what it holds."
+            f"The file holds no {branch} weights.", hint="Declare no branch to load what it holds."
         )
     return tensors

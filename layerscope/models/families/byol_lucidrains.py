@@ -83,7 +83,7 @@ def _network(encoder: Weights) -> Weights:
         raise CheckpointError(
             f"The wrapped network is no ResNet of torchvision: {', '.join(list(network)[:3])}, ….",
             hint="Which of its layers feeds the projector is not in the file; describe it with "
-            "--arch package.module:factory.",
+            "--declare arch=package.module:factory.",
         )
     return network
 
@@ -101,7 +101,7 @@ def _head(encoder: Weights, activation: Activation) -> tuple[bool, Sequence[Oper
         raise CheckpointError(
             f"The network's fc maps {features} features to as many, so the file does not tell "
             "whether the projector reads what is before or behind it.",
-            hint="Describe the network with --arch package.module:factory.",
+            hint="Describe the network with --declare arch=package.module:factory.",
         )
     if inputs == outputs:
         return True, (linear("net.fc"), *projector)

@@ -117,7 +117,7 @@ def _renamed(module: Weights, names: list[str], title: str) -> Weights:
         raise CheckpointError(
             f"{title} holds {', '.join(kept[:4])}, …, which in their order are not the parameters "
             "that it is known to have.",
-            hint="The network is of another structure; describe it with --arch.",
+            hint="The network is of another structure; describe it with --declare arch.",
         )
     new = dict(zip(kept, names, strict=True))
     return Weights(

@@ -154,7 +154,7 @@ def _attention_heads(shapes: Shapes, width: int, declared: Declared) -> int:
         raise CheckpointError(
             f"The rotary periods tell attention heads of {head_width} features, of which {width} "
             f"features make {heads}, not {declared.attention_heads or 'a whole number'}.",
-            hint="Leave --attention-heads out.",
+            hint="Declare no attention_heads.",
         )
     return heads
 

@@ -62,7 +62,7 @@ class IBOT(Family):
         if declared.branch not in (None, branch):
             raise CheckpointError(
                 f"{contents.title} holds {branch} weights alone, extracted from their checkpoint.",
-                hint="Leave --branch out, or give the whole checkpoint.",
+                hint="Declare no branch, or give the whole checkpoint.",
             )
         return self._parts(extracted.without("head."), extracted.under("head."), declared, {})
 

@@ -100,7 +100,7 @@ def _pooled(contents: Contents, declared: Declared) -> bool:
     if not isinstance(settings, bool):
         raise CheckpointError(
             "The file does not say whether a max pooling follows the stem's convolution.",
-            hint="Declare it: --stem imagenet (with one) or --stem cifar (without).",
+            hint="Write --declare stem=imagenet (with one) or stem=cifar (without).",
         )
     return settings
 

@@ -77,7 +77,7 @@ def _transformer(visual: Weights, model: Mapping[str, Any], declared: Declared) 
         if vision.get(setting):
             raise CheckpointError(
                 f"{_CONFIG} asks for {setting}, which is not supported.",
-                hint="Describe the network with --arch package.module:factory.",
+                hint="Describe the network with --declare arch=package.module:factory.",
             )
     pooling = _POOLINGS.get(str(vision.get("pool_type", "tok")))
     if pooling is None:
@@ -184,7 +184,7 @@ def _named_architecture(name: str, vision: Mapping[str, Any], plain: bool) -> Ar
         return replace(architecture, settings={"global_pool": asked})
     raise CheckpointError(
         f"{_CONFIG} asks for timm_pool {asked!r} of {architecture.title}.",
-        hint="Describe the network with --arch package.module:factory.",
+        hint="Describe the network with --declare arch=package.module:factory.",
     )
 
 

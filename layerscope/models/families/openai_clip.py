@@ -24,7 +24,7 @@ class OpenAIClip(Family):
     title = "OpenAI's CLIP"
     layout = (
         "visual. beside the settings input_resolution, context_length and vocab_size "
-        "(without these: open-clip, with --trunk-act quick_gelu)"
+        "(without these: open-clip, with --declare trunk_act=quick_gelu)"
     )
     source = "openai/CLIP clip/model.py, clip/clip.py"
 

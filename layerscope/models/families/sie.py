@@ -82,7 +82,7 @@ def _check_size(side: int | None) -> None:
     if side is not None and side % _STRIDE:
         raise CheckpointError(
             f"SIE's network cannot see images of {side} pixels.",
-            hint=f"Its padding fits multiples of {_STRIDE}; choose one with --image-size.",
+            hint=f"Its padding fits multiples of {_STRIDE}; choose one with --declare image_size.",
         )
 
 

@@ -41,7 +41,7 @@ class SimCLRSthalles(Family):
             preprocessing=_STL10,
             notes=(
                 "Trained on images in [0, 1] as they are, of 96 pixels (STL-10, the default) or 32 "
-                "(CIFAR-10, --image-size 32).",
+                "(CIFAR-10, --declare image_size=32).",
             ),
         )
 

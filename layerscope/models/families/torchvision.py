@@ -84,7 +84,7 @@ def _resnet_parts(weights: Weights, declared: Declared, published: Published | N
     if published is None and others:
         notes.append(
             f"{' and '.join(a.title for a in others)}, which filter before they downsample, have "
-            f"the same tensors; if the file is of one of them, say --arch {others[0]}."
+            f"the same tensors; if the file is of one of them, say --declare arch={others[0]}."
         )
     return Parts(
         trunk=trunk,
@@ -102,7 +102,7 @@ def _parts(weights: Weights, declared: Declared, published: Published | None) ->
         raise CheckpointError(
             f"The file does not tell whether its {found.architecture.name} normalises its images "
             "itself (transform_input), as the weights that torchvision publishes do.",
-            hint="Name a factory that settles it: --arch package.module:factory.",
+            hint="Name a factory that settles it: --declare arch=package.module:factory.",
         )
     return Parts(
         trunk=found.trunk,

@@ -212,7 +212,7 @@ def _by_timms_names(own: Weights) -> Weights:
         if not any(pattern.search(name) for pattern in known):
             raise CheckpointError(
                 f"The transformer holds {name}, which is no part of the supported ones.",
-                hint="Describe the network with --arch package.module:factory.",
+                hint="Describe the network with --declare arch=package.module:factory.",
             )
     tensors = own.renamed(_NAMES)
     tensors = tensors.mapped("cls_token", lambda t: t.reshape(1, 1, -1))
@@ -258,7 +258,7 @@ def _facts(contents: Contents, kind: ViTKind) -> TrunkFacts:
     if type(heads) is not int or type(eps) not in (int, float) or heads < 1:
         raise CheckpointError(
             f"{_CONFIG} gives {heads!r} attention heads and the layer_norm_eps {eps!r}.",
-            hint="Mend it, or take it away and declare --attention-heads.",
+            hint="Mend it, or take it away and declare attention_heads.",
         )
     return replace(kind.known, attention_heads=heads, trunk_act=_ACTIVATIONS[name], eps=float(eps))
 

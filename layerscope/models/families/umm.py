@@ -52,7 +52,7 @@ class UMM(Family):
         if not network:
             raise CheckpointError(
                 "The file's method has no momentum copy: it holds no target.",
-                hint="Leave --branch out.",
+                hint="Declare no branch.",
             )
         trunk = build_trunk(network, TrunkFacts(), declared)
         stem = str(trunk.details.get("stem", "imagenet"))

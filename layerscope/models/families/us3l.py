@@ -124,19 +124,19 @@ def _width(
         raise CheckpointError(
             f"At width {width:g} the network has channels that were never trained: only the first "
             f"{trained[widest]} of {widest} were.",
-            hint=f"Choose the width that it was trained at: --width {trained[widest] / widest:g}, "
+            hint=f"Choose the trained width: --declare width={trained[widest] / widest:g}, "
             "or near it.",
         )
     if width < 1 and not slimmable and (not trained or used != trained):
         raise CheckpointError(
             f"The network was trained at one width only, so it has no width {width:g}.",
-            hint="Its BatchNorms hold the statistics of that width alone: leave --width out, or "
+            hint="Its BatchNorms hold the statistics of that width alone: declare no width, or "
             "state the width that it was trained at.",
         )
     if width < 1 and branch == "momentum":
         raise CheckpointError(
             f"The momentum encoder was used at full width only, not at {width:g}.",
-            hint="Leave --width out, or take --branch online.",
+            hint="Declare no width, or take --declare branch=online.",
         )
     return width
 
@@ -174,7 +174,7 @@ def _notes(slimmable: bool, width: float) -> tuple[str, ...]:
         return ()
     return (
         f"Slimmable, at width {width:g}. The file holds no BatchNorm statistics for it: choose "
-        "--batch-norm recalibrate (over training images) or batch when extracting.",
+        "--declare batch_norm=recalibrate (over training images) or batch when extracting.",
     )
 
 

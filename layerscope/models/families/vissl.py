@@ -191,7 +191,7 @@ def _behind(heads: Weights, declared: Declared) -> _Behind:
                 return read(heads, prefix, declared)
     raise CheckpointError(
         f"The heads are of a kind that is not known: {', '.join(sorted(heads)[:4])}.",
-        hint="Describe the network with --arch package.module:factory.",
+        hint="Describe the network with --declare arch=package.module:factory.",
     )
 
 
@@ -210,7 +210,7 @@ def _for_images(heads: Weights, declared: Declared) -> _Behind:
         raise CheckpointError(
             f"Of the heads {', '.join(map(str, chains))}, {len(whole)} can be the one for whole "
             "images.",
-            hint="Describe the network with --arch package.module:factory.",
+            hint="Describe the network with --declare arch=package.module:factory.",
         )
     (number,) = whole
     own = heads.only(f"{number}.")
@@ -249,7 +249,7 @@ def _chain(heads: Weights, prefix: str, numbers: Sequence[int], declared: Declar
     if len(numbers) > 1:
         notes = (
             f"The file does not say what stands between its heads: {activation}, as in every "
-            "configuration of VISSL. --head-act declares another.",
+            "configuration of VISSL. --declare head_act=... changes it.",
         )
     return _Behind(
         heads.only(*used),

@@ -98,12 +98,12 @@ def _notes(trunk: Trunk, declared: Declared) -> tuple[str, ...]:
         heads = trunk.details["attention_heads"]
         notes.append(
             f"The file does not tell the number of attention heads: {heads} is the usual number; "
-            "--attention-heads declares another."
+            "--declare attention_heads=... changes it."
         )
     if declared.trunk_act is None:
         notes.append(
             f"The file does not tell the activation of the blocks: {trunk.details['activation']} "
-            "is the usual one; --trunk-act declares another."
+            "is the usual one; --declare trunk_act=... changes it."
         )
     return (
         *notes,

@@ -93,7 +93,7 @@ def require_trust(pickle: Pickle, trusted: Collection[str], scripted: bool = Fal
     raise Malformed(
         f"holds code beyond plain tensors: {', '.join(blocked)}",
         hint="It was not run. Save the state dict alone, or read those names as inert records: "
-        f"--trust {','.join([*sorted(set(trusted) & pickle.globals), *blocked])}",
+        f"--declare trust={','.join([*sorted(set(trusted) & pickle.globals), *blocked])}",
     )
 
 

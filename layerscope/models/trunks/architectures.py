@@ -40,7 +40,7 @@ class Architecture:
     """Arguments that a file's own configuration gives to its factory."""
 
     def __str__(self) -> str:
-        """Return what ``--arch`` takes: ``timm.models:resnet18``."""
+        """Return what ``--declare arch`` takes: ``timm.models:resnet18``."""
         return f"{self.library}.models:{self.name}"
 
     @property
@@ -204,7 +204,7 @@ def _no_chain(network: nn.Module) -> ClassifierSplit:
         return ClassifierSplit(names, reason="a classifier that is no Linear layer")
     raise CheckpointError(
         f"The classifier of a {type(network).__name__} is not known.",
-        hint="Describe the network itself with --arch package.module:factory.",
+        hint="Describe the network itself with --declare arch=package.module:factory.",
     )
 
 

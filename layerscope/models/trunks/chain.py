@@ -117,7 +117,7 @@ def trace_shapes(module: nn.Module, side: int) -> ShapeTrace:
     if not isinstance(output, Tensor) or output.grad_fn is None:
         raise CheckpointError(
             f"The network returns a {type(output).__name__}, not one tensor.",
-            hint="Describe the network itself with --arch package.module:factory.",
+            hint="Describe the network itself with --declare arch=package.module:factory.",
         )
     end = _vertex(output)
     return ShapeTrace(tuple(calls), inputs, tuple(output.shape), end, frozenset(_bottlenecks(end)))

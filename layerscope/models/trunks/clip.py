@@ -160,7 +160,7 @@ def modified_resnet(visual: Weights, declared: Declared, head_width: int = _HEAD
     if side % _STRIDE:
         raise CheckpointError(
             f"CLIP's ResNets take no images of {side} pixels.",
-            hint=f"Choose a multiple of {_STRIDE}, such as --image-size {grid * _STRIDE}.",
+            hint=f"Choose a multiple of {_STRIDE}, such as --declare image_size={grid * _STRIDE}.",
         )
     notes = [
         "trunk is the mean of the last map; head.1 is the attention pooling of that map "
@@ -190,7 +190,7 @@ def _refuse_strangers(names: Iterable[str], rules: Rules) -> None:
         raise CheckpointError(
             f"The image tower holds {strangers[0]}, which CLIP's own towers have not.",
             hint="Attentional pooling (CoCa) and custom blocks are not supported; describe the "
-            "network with --arch package.module:factory.",
+            "network with --declare arch=package.module:factory.",
         )
 
 

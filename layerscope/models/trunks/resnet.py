@@ -145,7 +145,7 @@ def _stem(shapes: Shapes, known: TrunkFacts) -> str:
     if shapes["conv1.weight"][-1] == 3:
         raise CheckpointError(
             "The stem's kernel is 3 × 3, and the weights do not tell its stride.",
-            hint="Declare it: --stem cifar (stride 1, no pooling), stl10 (stride 1) or imagenet.",
+            hint="Write --declare stem=cifar (stride 1, no pooling), stl10 (stride 1) or imagenet.",
         )
     return "imagenet"
 

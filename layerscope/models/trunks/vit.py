@@ -94,7 +94,7 @@ def outline(shapes: Shapes, first: str = "fc1") -> ViTOutline:
     if channels != 3 or patch != across:
         raise CheckpointError(
             f"The patches have {channels} channels and are {patch}×{across} pixels large.",
-            hint="Only square patches of three channels are supported; see --arch.",
+            hint="Only square patches of three channels are supported; see --declare arch.",
         )
     hidden = shape_of(shapes, f"blocks.0.mlp.{first}.weight", 2)[0]
     return ViTOutline(
@@ -191,7 +191,7 @@ def _mlp(plan: ViTOutline, known: TrunkFacts) -> dict[str, Any]:
     if known.trunk_act is None:
         raise CheckpointError(
             "The file does not say which activation its transformer blocks have.",
-            hint="Declare it: --trunk-act gelu or --trunk-act quick_gelu, or in a card.",
+            hint="Write --declare trunk_act=gelu, or trunk_act=quick_gelu, or in a card.",
         )
     linear = known.trunk_act == "none"
     return {"act_layer": nn.Identity if linear else activation_layer(known.trunk_act)}
@@ -210,7 +210,7 @@ def _with_positions(
         if known.image_size is None:
             raise CheckpointError(
                 "The transformer has no position embedding, so its image size is unknown.",
-                hint="Declare it: --image-size 224.",
+                hint="Write --declare image_size=224.",
             )
         side = divisible(known.image_size, plan.patch)
         return tensors, side // plan.patch, side
@@ -234,7 +234,7 @@ def _grid(length: int, plan: ViTOutline) -> tuple[int, int]:
         raise CheckpointError(
             f"The position embedding covers {length} tokens, in which {fitting} of patches "
             f"and {plan.prefix} other tokens can be meant.",
-            hint="Only square images are supported; describe the network with --arch.",
+            hint="Only square images are supported; describe the network with --declare arch.",
         )
     return squares[0]
 
@@ -256,7 +256,7 @@ def divisible(side: int, patch: int) -> int:
     if side % patch:
         raise CheckpointError(
             f"Images of {side} pixels do not divide into patches of {patch}.",
-            hint=f"Choose a multiple: --image-size {max(side // patch, 1) * patch}.",
+            hint=f"Choose a multiple: --declare image_size={max(side // patch, 1) * patch}.",
         )
     return side
 
@@ -277,14 +277,14 @@ def _attention_heads(shapes: Shapes, width: int, known: TrunkFacts) -> int:
     if told and isinstance(known.attention_heads, int) and told != number:
         raise CheckpointError(
             f"The normalisation of the queries tells {told} attention heads, not {number}.",
-            hint="Leave --attention-heads out.",
+            hint="Declare no attention_heads.",
         )
     number = told or number
     if not number or number < 0 or width % number:
         raise CheckpointError(
             f"The weights do not tell how many attention heads share {width} features"
             + (f"; it cannot be {number}." if number else "."),
-            hint="Declare it: --attention-heads N, or attention_heads in a card.",
+            hint="Write --declare attention_heads=N, or attention_heads in a card.",
         )
     return number
 

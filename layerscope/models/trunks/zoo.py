@@ -176,7 +176,7 @@ def _plan_of_named(architecture: Architecture, shapes: Shapes) -> _Plan:
     if plan is None:
         raise CheckpointError(
             f"The file says that it is of {architecture.title}, but {difference}.",
-            hint="Describe the network itself with --arch package.module:factory.",
+            hint="Describe the network itself with --declare arch=package.module:factory.",
         )
     return plan
 
@@ -188,7 +188,7 @@ def _unknown_error(shapes: Shapes, found: Sequence[Architecture]) -> CheckpointE
     return CheckpointError(
         f"No architecture of {known} has these {len(shapes)} tensors, the first of which is "
         f"{first} {shapes.get(first, '')}{nearest}.",
-        hint="Describe the network itself: --arch timm.models:NAME or package.module:factory.",
+        hint="Describe the network: --declare arch=timm.models:NAME or package.module:factory.",
     )
 
 
@@ -305,7 +305,7 @@ def _ambiguous_error(found: Sequence[Architecture]) -> CheckpointError:
     return CheckpointError(
         f"The file does not tell which network it is of: {shown}{more} have the same tensors and "
         "compute different features from them.",
-        hint=f"Name it: --arch {found[0]}.",
+        hint=f"Name it: --declare arch={found[0]}.",
     )
 
 
@@ -317,7 +317,7 @@ def _zoo_network(plans: Sequence[_Plan], tensors: Weights, declared: Declared) -
         raise CheckpointError(
             f"{plan.architecture.title} with these tensors takes images of {plan.image_side} "
             f"pixels, not of {wanted}.",
-            hint="Leave --image-size out.",
+            hint="Declare no image_size.",
         )
     stops, notes = _stops(plan)
     trunk = Trunk(
@@ -387,7 +387,7 @@ def _stops(plan: _Plan) -> tuple[tuple[Stop, ...], tuple[str, ...]]:
     except _FAILURES as error:
         raise CheckpointError(
             f"{plan.architecture.title} cannot be run without its classifier: {error}.",
-            hint=f"Describe the network itself: --arch {plan.architecture}.",
+            hint=f"Describe the network: --declare arch={plan.architecture}.",
         ) from error
     layers = [layer for layer in chain.layers(outline, traced) if 2 <= len(layer.shape) <= 4]
     blocks = [i for i, layer in enumerate(layers) if layer.block and not _STEM.match(layer.name)]

@@ -89,7 +89,7 @@ def test_attention_heads_of_another_width_than_the_papers_have_to_be_declared():
     network = encoder()
     with pytest.raises(CheckpointError, match="attention heads") as caught:
         assemble(Contents({"model": dict(network.state_dict())}), Declared())
-    assert "--attention-heads" in caught.value.hint
+    assert "--declare attention_heads" in caught.value.hint
 
 
 def test_huge_has_sixteen_heads_of_eighty_features():

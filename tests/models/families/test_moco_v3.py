@@ -138,7 +138,7 @@ def test_a_width_of_unknown_heads_is_not_guessed(monkeypatch):
     tiny = example("vit_tiny")
     with pytest.raises(CheckpointError, match="attention heads") as caught:
         assemble(Contents(tiny.contents), Declared(family="moco-v3"))
-    assert "--attention-heads" in caught.value.hint
+    assert "--declare attention_heads" in caught.value.hint
     tiny = FamilyExample(tiny.contents, tiny.forward, declared=Declared(attention_heads=3))
     assert check_family("moco-v3", tiny) == []
 

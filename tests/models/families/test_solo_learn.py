@@ -291,7 +291,7 @@ def test_vicreg_and_vibcreg_are_told_apart_by_the_user_only():
     network = randomised(Method(vicreg))
     with pytest.raises(CheckpointError, match=r"which activation follows projector\.1") as refusal:
         assemble(Contents(saved(network)), Declared())
-    assert "--head-act relu" in refusal.value.hint
+    assert "--declare head_act=relu" in refusal.value.hint
     check(network, act="relu")
     check(Method(lambda d: vicreg(d, nn.GELU)), act="gelu")
 

@@ -223,7 +223,7 @@ def test_a_file_of_several_architectures_that_differ_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="does not tell which network") as error:
         load(file)
     assert "mobilenetv3_small_075" in str(error.value)
-    assert "--arch timm.models:" in error.value.hint
+    assert "--declare arch=timm.models:" in error.value.hint
     torch.save({"arch": "tf_mobilenetv3_small_075", "state_dict": network.state_dict()}, file)
     model = load(file)
     images = torch.randn(2, 3, 64, 64)

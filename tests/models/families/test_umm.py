@@ -137,7 +137,7 @@ def test_the_early_and_late_parts_are_the_trunk_a_second_time():
 def test_a_small_stem_has_to_be_declared():
     with pytest.raises(CheckpointError) as refusal:
         assemble(Contents(example("simclr").contents), Declared())
-    assert "--stem cifar" in refusal.value.hint
+    assert "--declare stem=cifar" in refusal.value.hint
     assert "stl10" in refusal.value.hint
 
 

@@ -269,7 +269,7 @@ def test_the_activation_of_a_swav_head_for_dino_has_to_be_declared():
     assert check_family("vissl", example) == []
     with pytest.raises(CheckpointError, match="activation") as caught:
         assemble(Contents(example.contents), Declared())
-    assert "--head-act" in caught.value.hint
+    assert "--declare head_act" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -410,7 +410,7 @@ def test_heads_of_another_kind_are_refused():
     }
     with pytest.raises(CheckpointError, match="not known") as caught:
         assemble(Contents(contents), Declared())
-    assert "--arch" in caught.value.hint
+    assert "--declare arch" in caught.value.hint
 
 
 def test_a_grid_of_another_size_is_interpolated_as_vissl_does():

@@ -81,12 +81,12 @@ def loaded(module, **declared):
 
 def test_what_was_taken_by_convention_is_said():
     notes = " ".join(loaded(network()).notes)
-    assert "3 is the usual number; --attention-heads" in notes
-    assert "gelu is the usual one; --trunk-act" in notes
+    assert "3 is the usual number; --declare attention_heads" in notes
+    assert "gelu is the usual one; --declare trunk_act" in notes
     assert "a card states others" in notes
     told = " ".join(loaded(network(), attention_heads=6, trunk_act="gelu").notes)
     assert "usual number" not in told
-    assert "--trunk-act" not in told
+    assert "--declare trunk_act" not in told
 
 
 @pytest.mark.parametrize(("width", "heads"), [(1152, 16), (1280, 16), (1408, 16), (1664, 16)])
@@ -102,18 +102,18 @@ def refused(module, option: str, **declared) -> None:
 
 
 def test_a_width_without_convention_has_to_be_declared():
-    refused(network(48, 2), "--attention-heads")
+    refused(network(48, 2), "--declare attention_heads")
 
 
 def test_widths_on_which_networks_differ_have_to_be_declared():
     bare = {"class_token": False, "global_pool": "avg", "fc_norm": False, "depth": 1}
-    refused(network(768, 16, **bare), "--attention-heads")
-    refused(network(1536, 16, depth=1, mlp_ratio=0.1), "--attention-heads")
+    refused(network(768, 16, **bare), "--declare attention_heads")
+    refused(network(1536, 16, depth=1, mlp_ratio=0.1), "--declare attention_heads")
     assert loaded(network(768, 16, **bare), attention_heads=16)
 
 
 def test_the_activation_of_clips_structure_has_to_be_declared():
-    refused(network(pre_norm=True), "--trunk-act")
+    refused(network(pre_norm=True), "--declare trunk_act")
 
 
 def test_moco_v3s_positions_tell_its_twelve_narrow_heads():

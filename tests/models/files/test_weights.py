@@ -183,7 +183,7 @@ def test_whole_modules_yield_their_state_dict_once_trusted(tmp_path, zipped):
         torch.save({"model": net}, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(CheckpointError, match="holds code beyond plain tensors") as refused:
         read_contents(path)
-    option = refused.value.hint.rpartition("--trust ")[2]
+    option = refused.value.hint.rpartition("--declare trust=")[2]
     assert set(option.split(",")) == {
         f"{Net.__module__}.Net",
         "torch.nn.modules.linear.Linear",
@@ -210,7 +210,7 @@ def test_every_blocked_name_is_told_with_the_option_that_trusts_it(tmp_path, zip
     names = ["builtins.list", "collections.defaultdict", scalar, "numpy.dtype"]
     assert refused.value.message.endswith(f"beyond plain tensors: {', '.join(names)}.")
     trust = ["argparse.Namespace", *names]
-    assert refused.value.hint.endswith(f"--trust {','.join(trust)}")
+    assert refused.value.hint.endswith(f"--declare trust={','.join(trust)}")
     contents = read_contents(path, trust=trust)
     with pytest.raises(CheckpointError, match="fits no known family"):
         load(path, trust=trust)

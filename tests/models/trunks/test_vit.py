@@ -186,7 +186,7 @@ def test_without_positions_the_size_has_to_be_declared():
     network = plain(pos_embed="none")
     with pytest.raises(CheckpointError, match="no position embedding") as caught:
         vit.build(state(network), QK)
-    assert "--image-size" in caught.value.hint
+    assert "--declare image_size" in caught.value.hint
     trunk = vit.build(state(network), TrunkFacts(attention_heads=2, image_size=SIDE))
     assert_same(captured(trunk, images()), expected(network, "cls"))
 
@@ -238,7 +238,7 @@ def test_a_block_of_a_huge_number_is_no_reason_to_count_so_far():
 def test_a_number_of_heads_that_cannot_be_is_refused(heads):
     with pytest.raises(CheckpointError, match="attention heads") as caught:
         vit.build(state(plain()), TrunkFacts(attention_heads=heads))
-    assert "--attention-heads" in caught.value.hint
+    assert "--declare attention_heads" in caught.value.hint
 
 
 def test_the_number_of_heads_that_the_weights_tell_is_not_overruled():
@@ -250,13 +250,13 @@ def test_the_number_of_heads_that_the_weights_tell_is_not_overruled():
 def test_an_activation_that_nobody_knows_has_to_be_declared():
     with pytest.raises(CheckpointError, match="activation") as caught:
         vit.build(state(plain()), TrunkFacts(attention_heads=2, trunk_act=None))
-    assert "--trunk-act" in caught.value.hint
+    assert "--declare trunk_act" in caught.value.hint
 
 
 def test_a_size_that_patches_do_not_divide_is_refused():
     with pytest.raises(CheckpointError, match="100 pixels") as caught:
         vit.build(state(plain()), TrunkFacts(attention_heads=2, image_size=100))
-    assert "--image-size 96" in caught.value.hint
+    assert "--declare image_size=96" in caught.value.hint
 
 
 @pytest.mark.parametrize("rows_first", [True, False])

@@ -147,7 +147,7 @@ def test_a_trunk_without_classifier_is_found(name, bare):
 def test_an_unknown_state_dict_is_refused_with_what_it_holds():
     with pytest.raises(CheckpointError, match=r"has these 1 tensors.*strange\.weight") as error:
         zoo.build(Weights({"strange.weight": torch.zeros(3, 4)}), Declared())
-    assert "--arch" in error.value.hint
+    assert "--declare arch" in error.value.hint
 
 
 def test_a_tensor_too_many_is_named():
