@@ -6,20 +6,19 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
+from layerscope.cache.cache_file import UNREADABLE, unreadable, without_shard
 from layerscope.cache.checkpoint_settings import series_in
-from layerscope.cache.existing import UNREADABLE, require_sealed, unreadable, without_shard
 from layerscope.cache.features import Features, Segment
 from layerscope.cache.fingerprint import VIEWS
-from layerscope.cache.hdf5_offsets import Rows, place_of
+from layerscope.cache.hdf5_offsets import Rows, extent_of
 from layerscope.cache.label import open_file, seal_in
 from layerscope.cache.layout import (
     ATTRIBUTES,
@@ -41,9 +40,10 @@ from layerscope.cache.layout import (
     split_of,
     target_of,
 )
-from layerscope.cache.part import stored_in
+from layerscope.cache.part import storage_in
 from layerscope.cache.records import checkpoint_from, cut_from, task_from
-from layerscope.cache.storage import Stored
+from layerscope.cache.status import require_sealed
+from layerscope.cache.storage import StorageChoice
 from layerscope.errors import CacheError, UnknownNameError
 from layerscope.types import SPLITS, Checkpoint, CutPoint, Setting, Split, Task
 
@@ -75,12 +75,7 @@ class Cache:
     def __enter__(self) -> Cache:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -124,9 +119,9 @@ class Cache:
         return seal_in(self.path)
 
     @cached_property
-    def stored(self) -> Mapping[str, Stored]:
+    def stored(self) -> Mapping[str, StorageChoice]:
         """By cut and pooling, in which type the features are stored, and why."""
-        return stored_in(self._file)
+        return storage_in(self._file)
 
     @cached_property
     def computation(self) -> dict[str, Any]:
@@ -238,7 +233,13 @@ class Cache:
         from layerscope.cache.dataset import FeatureDataset
 
         name, _, pooling = cut.partition("@")
-        return FeatureDataset(self.view(name, pooling or None, task), task, split)
+        view = self.view(name, pooling or None, task)
+        return FeatureDataset(
+            self.features_of(view.cut),
+            self.rows_of(split, task),
+            None if task is None else view.target(task, split),
+            partial(_reopen_dataset, self.path, self.verify, cut, task, split),
+        )
 
     def rows_of(self, split: Split, task: str | None = None) -> Rows:
         """Return the (n,) readable rows of one split, ascending.
@@ -306,8 +307,8 @@ class Cache:
     ) -> Segment:
         if path not in self._handles:
             self._handles[path] = os.open(path, os.O_RDONLY)
-        rows = place_of(file, features_of(key))
-        return Segment(self._handles[path], rows, stored_in(file)[key].type, first, place, count)
+        rows = extent_of(file, features_of(key))
+        return Segment(self._handles[path], rows, storage_in(file)[key].type, first, place, count)
 
     def _json(self, name: str) -> Any:
         return json.loads(self._file.attrs[name])
@@ -418,6 +419,12 @@ def open_cache(path: Path | str, *, verify: bool = True) -> Cache:
     except BaseException:
         file.close()
         raise
+
+
+def _reopen_dataset(
+    path: Path, verify: bool, cut: str, task: str | None, split: Split
+) -> FeatureDataset:
+    return open_cache(path, verify=verify).dataset(cut, task, split)
 
 
 def _checked(path: Path, file: h5py.File, verify: bool) -> Cache:

@@ -16,9 +16,7 @@ with ``rows/done``: which rows of the source they have seen.
 from __future__ import annotations
 
 import json
-import secrets
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +25,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from layerscope.cache.cache_file import UNREADABLE
 from layerscope.cache.checkpoint_settings import series_in
-from layerscope.cache.collection import class_name, cross_name
-from layerscope.cache.existing import UNREADABLE
+from layerscope.cache.collector import TaskGroup, class_name, cross_name, target_columns
 from layerscope.cache.header import Header
 from layerscope.cache.label import has_label, open_file, room_for_label, write_label, wrong_with
 from layerscope.cache.layout import cache_name
-from layerscope.cache.part import attributes, stored_in, sync_file, sync_folder
+from layerscope.cache.part import attributes, drafted
 from layerscope.cache.records import checkpoint_from, cut_from, task_from, to_json
-from layerscope.cache.storage import Stored
 from layerscope.errors import CacheError, UnknownNameError
 from layerscope.stats.class_moments import ClassMoments, RunningClassMoments
 from layerscope.stats.moments import CrossMoments, Moments, RunningCrossMoments, State
@@ -182,18 +179,11 @@ def open_statistics(path: Path | str) -> Statistics:
     raise CacheError(f"{str(path)!r} holds no whole statistics (schema {schema!r}).", hint=_MAKE)
 
 
-def statistics_stored_as(path: Path) -> Mapping[str, Stored]:
-    """Return by cut and pooling as what the features were taken into the statistics."""
-    with open_file(path) as file:
-        return stored_in(file)
-
-
 def write_statistics(
     path: Path,
     header: Header,
+    groups: Sequence[TaskGroup],
     states: Mapping[str, State],
-    columns: Mapping[str, tuple[str, int, int]],
-    owners: tuple[str, ...],
     done: npt.NDArray[np.bool_] | None = None,
 ) -> None:
     """Write a statistics file, or a part of one, all at once.
@@ -201,14 +191,12 @@ def write_statistics(
     Args:
         path: Its name; what is there is replaced when all is on the disk.
         header: Of what was collected.
-        states: By name, from :meth:`layerscope.cache.collection.Collection.states`.
-        columns: By task, the owner of its splits and its first and last columns of the targets.
-        owners: What divides the rows.
+        groups: The tasks by their splits.
+        states: By name, from :meth:`layerscope.cache.collector.StatisticsCollector.states`.
         done: (n,) which rows a part has seen; None for everything.
     """
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.draft")
     names = [f"{name}/{key}" for name, state in states.items() for key in state]
-    try:
+    with drafted(path) as draft:
         with h5py.File(draft, "x", userblock_size=room_for_label([*names, DONE])) as file:
             for name, state in states.items():
                 for key, values in state.items():
@@ -219,18 +207,11 @@ def write_statistics(
                 attributes(header, header.storage)
                 | {
                     "schema": SCHEMA,
-                    "columns": to_json(columns),
-                    "owners": "\n".join(owners),
+                    "columns": to_json(target_columns(groups)),
+                    "owners": "\n".join(group.owner for group in groups),
                 }
             )
         write_label(draft)
-        sync_file(draft)
-        draft.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
 
 
 def read_states(file: h5py.File) -> dict[str, State]:

@@ -82,7 +82,18 @@ def command(
     """
     from layerscope.data.shifts import open_shift
     from layerscope.extraction.evaluate import evaluate
+    from layerscope.extraction.settings import EvaluateSettings
 
+    asked = EvaluateSettings(
+        task=task,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        limit=limit,
+        loader=loader,
+        workers=workers,
+        skip_bad=skip_bad_images,
+    )
     name, path = sources.pair(data)
     shift = open_shift(name, path)
     model = options.load_with(checkpoint, context.params)
@@ -90,21 +101,7 @@ def command(
         cache = stack.enter_context(_clean(model, probes, task or shift.task))
         label = f"{cache.checkpoint} on {shift.name}"
         with terminal.progress(label, len(shift.conditions)) as advance:
-            report = evaluate(
-                model,
-                cache,
-                shift,
-                output,
-                task=task,
-                batch_size=batch_size,
-                device=device,
-                precision=precision,
-                limit=limit,
-                loader=loader,
-                workers=workers,
-                skip_bad=skip_bad_images,
-                progress=advance,
-            )
+            report = evaluate(model, cache, shift, output, asked, progress=advance)
     settings.write(output / "settings.json", "evaluate", context.params)
     terminal.emit(asdict(report), as_json, lambda: _text(report, shift))
     if any(it.bad for it in report.evaluations):

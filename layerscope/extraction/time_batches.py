@@ -53,7 +53,7 @@ def time_batches(
 
     Args:
         model: The network.
-        loader: Of the rows that are to be extracted; the rehearsal takes some, evenly spaced.
+        loader: Of the rows that are to be extracted; some of them are taken, evenly spaced.
         cuts: That are to be captured.
         device: Where the network computes.
         precision: In which it computes.
@@ -75,12 +75,12 @@ def time_batches(
         torch.cuda.reset_peak_memory_stats(target)
     watch, images = StageTimer(), 0
     with (
-        capturing(model, cuts, some, target, precision, calibrate=False) as network,
+        capturing(model, cuts, some, target, precision, calibrate=False) as capture,
         closing(iter(some)) as source,
     ):
         for number, (given, batch) in enumerate(watch.waiting_for(source)):
             valid = ~np.isin(given, [bad.row for bad in some.bad])
-            network.features(batch, valid)
+            capture.features(batch, valid)
             images += len(given)
             if number == 0 and len(some.reading) > 1:
                 watch.restart()
