@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from layerscope.cache.layout import part_of, whole_of
 from layerscope.cache.lock import Lock
 from layerscope.cache.part import PartFile, lay_out
 from layerscope.cache.shards import shard_name
-from layerscope.cache.storage import encoded, overflows, widened
+from layerscope.cache.storage import FeatureRows, Valid, encoded, overflows, widened
 from layerscope.errors import DiskError
 
 SYNC_EVERY = 5.0
@@ -81,12 +80,7 @@ class AssignmentWriter:
             if error is None:  # the first error is the one to report
                 raise
 
-    def write(
-        self,
-        rows: Rows,
-        features: Mapping[str, npt.NDArray[np.float32]],
-        valid: npt.NDArray[np.bool_],
-    ) -> None:
+    def write(self, rows: Rows, features: FeatureRows, valid: Valid) -> None:
         """Write some rows of every cut, so that a kill at any moment loses no more.
 
         Args:
@@ -151,9 +145,7 @@ class AssignmentWriter:
         index = assignment.rows if assignment.is_shard else None
         return lay_out(assignment.path, self._header, self._header.storage, index)
 
-    def _encoded(
-        self, rows: Rows, features: Mapping[str, npt.NDArray[np.float32]]
-    ) -> dict[str, npt.NDArray[Any]]:
+    def _encoded(self, rows: Rows, features: FeatureRows) -> dict[str, npt.NDArray[Any]]:
         stored = self._writing.stored
         raw = {key: encoded(features[key], stored[key]) for key in stored}
         late = [key for key in stored if overflows(raw[key], features[key], stored[key])]

@@ -12,14 +12,20 @@ from torch import Tensor
 
 from layerscope.cache.hdf5_offsets import Rows
 from layerscope.cache.header import Header
-from layerscope.cache.storage import decoded, encoded, overflows, widened
+from layerscope.cache.storage import (
+    FeatureRows,
+    Valid,
+    Values,
+    decoded,
+    encoded,
+    overflows,
+    widened,
+)
 from layerscope.stats.class_moments import RunningClassMoments
 from layerscope.stats.moments import RunningCrossMoments, State
 from layerscope.types import SPLITS, Source, Split, Task
 
 Running = RunningCrossMoments | RunningClassMoments
-Valid = npt.NDArray[np.bool_]
-Array = npt.NDArray[np.float32]
 
 TOGETHER = 1024
 """Rows that are collected before they become products: each product is d × d, however few rows."""
@@ -100,9 +106,9 @@ class StatisticsCollector:
         self._classes = {name: _count(labels) for name, labels in self._labels.items()}
         self._separate = _with_scatters(self._widths.values(), self._classes)
         self._running: dict[str, Running] = {}
-        self._waiting: list[tuple[Rows, Mapping[str, Array]]] = []
+        self._waiting: list[tuple[Rows, FeatureRows]] = []
 
-    def update(self, rows: Rows, features: Mapping[str, Array], valid: Valid) -> None:
+    def update(self, rows: Rows, features: FeatureRows, valid: Valid) -> None:
         """Take in the features of some rows of the source; unreadable ones are left out."""
         self._waiting.append((rows[valid], {key: part[valid] for key, part in features.items()}))
         if sum(len(part) for part, _ in self._waiting) >= TOGETHER:
@@ -164,7 +170,7 @@ class StatisticsCollector:
             for name, running, chosen, targets in self._statistics(key, width, rows):
                 self._running.setdefault(name, running).update(values[chosen], targets)
 
-    def _as_stored(self, key: str, values: Array) -> Array:
+    def _as_stored(self, key: str, values: Values) -> Values:
         stored = self._stored[key]
         raw = encoded(values, stored)
         if overflows(raw, values, stored):

@@ -119,7 +119,7 @@ class PartFile:
             pending, self._pending = self._pending, []
         if pending:
             _sync_handle(self._handle)
-            for first, count in _joined(pending):
+            for first, count in _join(pending):
                 self._mark(first, count, SYNCED)
 
     def settle(self) -> None:
@@ -315,7 +315,7 @@ def _sync_handle(handle: int) -> None:
     getattr(os, "fdatasync", os.fsync)(handle)
 
 
-def _joined(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+def _join(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return the same stretches of rows, neighbours as one."""
     joined: list[tuple[int, int]] = []
     for first, count in stretches:

@@ -216,7 +216,7 @@ class Cache:
     def features_of(self, cut: CutPoint) -> Features:
         """Return the features of one cut in one pooling, lazily."""
         if cut.key not in self._features:
-            self._features[cut.key] = self._opened(cut)
+            self._features[cut.key] = self._open_features(cut)
         return self._features[cut.key]
 
     def dataset(self, cut: str, task: str | None = None, split: Split = "train") -> FeatureDataset:
@@ -279,7 +279,7 @@ class Cache:
             records = self._json(SHARD_LIST)
         return records
 
-    def _opened(self, cut: CutPoint) -> Features:
+    def _open_features(self, cut: CutPoint) -> Features:
         segments = [
             segment for record in self._records for segment in self._segments(cut.key, record)
         ]
@@ -412,7 +412,7 @@ def open_cache(path: Path | str, *, verify: bool = True) -> Cache:
     except OSError as error:
         raise unreadable(path, error) from error
     try:
-        return _checked(path, file, verify)
+        return _check(path, file, verify)
     except UNREADABLE as error:
         file.close()
         raise unreadable(path, error) from error
@@ -427,7 +427,7 @@ def _reopen_dataset(
     return open_cache(path, verify=verify).dataset(cut, task, split)
 
 
-def _checked(path: Path, file: h5py.File, verify: bool) -> Cache:
+def _check(path: Path, file: h5py.File, verify: bool) -> Cache:
     _require_schema(path, file)
     if verify:
         require_sealed(path)

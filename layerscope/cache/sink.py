@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
-
-import numpy as np
-import numpy.typing as npt
 
 from layerscope.cache.assignment import WriteAssignment
 from layerscope.cache.hdf5_offsets import Rows
 from layerscope.cache.header import Header
 from layerscope.cache.status import CacheStatus
+from layerscope.cache.storage import FeatureRows, Valid
 from layerscope.types import Existing, Source
 
 
@@ -21,12 +18,7 @@ class RowWriter(Protocol):
 
     def __enter__(self) -> Self: ...
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None: ...
-    def write(
-        self,
-        rows: Rows,
-        features: Mapping[str, npt.NDArray[np.float32]],
-        valid: npt.NDArray[np.bool_],
-    ) -> None:
+    def write(self, rows: Rows, features: FeatureRows, valid: Valid) -> None:
         """Take in some rows of every cut.
 
         Args:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from layerscope.cache.assignment import WriteAssignment, split_rows
@@ -32,6 +31,7 @@ from layerscope.cache.statistics import (
     write_statistics,
 )
 from layerscope.cache.status import CacheStatus, made_otherwise, parts_status
+from layerscope.cache.storage import FeatureRows, Valid
 from layerscope.errors import CacheError
 from layerscope.types import Existing, Source
 
@@ -156,12 +156,7 @@ class StatisticsWriter:
         if self._done.any():
             self.snapshot()
 
-    def write(
-        self,
-        rows: Rows,
-        features: Mapping[str, npt.NDArray[np.float32]],
-        valid: npt.NDArray[np.bool_],
-    ) -> None:
+    def write(self, rows: Rows, features: FeatureRows, valid: Valid) -> None:
         """Take in some rows of every cut.
 
         Raises:

@@ -70,7 +70,7 @@ def cache_status(path: Path, header: Header, existing: Existing) -> CacheStatus:
         whole = inspect_file(path)
         # A part of what is asked for was begun with --existing replace, and goes before.
         if existing == "keep" or not same or not _other_features(whole, header):
-            return _finished(path, whole, header)
+            return _whole_status(path, whole, header)
     return parts_status(parts, header, existing, _require_same)
 
 
@@ -112,7 +112,7 @@ def _skipped(parts: Sequence[CacheFile]) -> tuple[int, ...]:
     return tuple(sorted({int(row) for part in parts for row in part.skipped}))
 
 
-def _finished(path: Path, whole: CacheFile, header: Header) -> CacheStatus:
+def _whole_status(path: Path, whole: CacheFile, header: Header) -> CacheStatus:
     if not whole.sealed:
         raise foreign(path)
     for name in whole.shards:

@@ -17,7 +17,11 @@ import torch
 
 from layerscope.types import Storage
 
-Rows = npt.NDArray[np.float32]
+Values = npt.NDArray[np.float32]
+FeatureRows = Mapping[str, Values]
+"""By cut and pooling, ``blocks.3@cls``: (b, width)."""
+Valid = npt.NDArray[np.bool_]
+"""(b,) False for an image that could not be read."""
 
 LARGEST = 65504.0
 """The largest float16."""
@@ -59,17 +63,17 @@ def as_asked(keys: Mapping[str, Any], asked: Storage) -> dict[str, StorageChoice
     return {key: StorageChoice(asked) for key in keys}
 
 
-def choose_storage(sample: Mapping[str, Rows], asked: Storage) -> dict[str, StorageChoice]:
+def choose_storage(sample: Mapping[str, Values], asked: Storage) -> dict[str, StorageChoice]:
     """Return how each cut is stored: as asked, or in float32 where float16 would lose.
 
     Args:
         sample: By cut and pooling: (n, width) finite features of a few rows.
         asked: What the user asked for; bfloat16 and float32 are given as asked.
     """
-    return {key: _chosen(rows, asked) for key, rows in sample.items()}
+    return {key: _choose(rows, asked) for key, rows in sample.items()}
 
 
-def _chosen(rows: Rows, asked: Storage) -> StorageChoice:
+def _choose(rows: Values, asked: Storage) -> StorageChoice:
     if asked != "float16" or not rows.size:
         return StorageChoice(asked)
     largest = float(np.abs(rows).max())
@@ -86,7 +90,7 @@ def _chosen(rows: Rows, asked: Storage) -> StorageChoice:
     return StorageChoice("float16")
 
 
-def worst_loss(rows: Rows, storage: Storage) -> tuple[float, int]:
+def worst_loss(rows: Values, storage: Storage) -> tuple[float, int]:
     """Return the largest share that rounding adds to a feature's variance, and which feature's.
 
     A feature that does not vary over the rows has none to lose.
@@ -105,17 +109,19 @@ def worst_loss(rows: Rows, storage: Storage) -> tuple[float, int]:
     return float(share[worst]), worst
 
 
-def encoded(rows: Rows, stored: StorageChoice) -> npt.NDArray[Any]:
+def encoded(rows: Values, stored: StorageChoice) -> npt.NDArray[Any]:
     """Return (n, width) rows as they are stored; what float16 cannot hold becomes infinite."""
     if stored.type == "float32":
-        return _rounded(rows) if stored.rounded else np.ascontiguousarray(rows, stored.dtype)
+        return (
+            _round_to_halves(rows) if stored.rounded else np.ascontiguousarray(rows, stored.dtype)
+        )
     halves = torch.from_numpy(np.ascontiguousarray(rows)).to(_TENSORS[stored.type])
     if stored.type == "bfloat16":
         halves = halves.view(torch.int16)
     return halves.numpy().view(stored.dtype)
 
 
-def decoded(raw: npt.NDArray[Any], storage: Storage) -> Rows:
+def decoded(raw: npt.NDArray[Any], storage: Storage) -> Values:
     """Return the float32 values of stored rows of any shape."""
     if storage == "float32":
         return raw.astype(np.float32, copy=False)
@@ -123,7 +129,7 @@ def decoded(raw: npt.NDArray[Any], storage: Storage) -> Rows:
     return bits.view(_TENSORS[storage]).float().numpy()
 
 
-def overflows(raw: npt.NDArray[Any], rows: Rows, stored: StorageChoice) -> bool:
+def overflows(raw: npt.NDArray[Any], rows: Values, stored: StorageChoice) -> bool:
     """Return whether finite rows were too large for the type that they were encoded in."""
     if stored.type != "float16":
         return False
@@ -137,7 +143,7 @@ def widened() -> StorageChoice:
     return StorageChoice("float32", "a row was too large for float16", rounded=True)
 
 
-def _rounded(rows: Rows) -> Rows:
+def _round_to_halves(rows: Values) -> Values:
     halves = decoded(encoded(rows, StorageChoice("float16")), "float16")
     too_large = np.any(np.isinf(halves) & np.isfinite(rows), axis=1, keepdims=True)
     return np.where(too_large, rows, halves)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from layerscope.cache.assignment import AssignmentWriter
 from layerscope.cache.build import CacheBuild
@@ -18,6 +16,7 @@ from layerscope.cache.hdf5_offsets import Rows
 from layerscope.cache.header import Header
 from layerscope.cache.lock import Lock
 from layerscope.cache.shards import reannotate
+from layerscope.cache.storage import FeatureRows, Valid
 from layerscope.types import Existing
 
 
@@ -62,12 +61,7 @@ class CacheWriter:
         finally:
             self._build.close()
 
-    def write(
-        self,
-        rows: Rows,
-        features: Mapping[str, npt.NDArray[np.float32]],
-        valid: npt.NDArray[np.bool_],
-    ) -> None:
+    def write(self, rows: Rows, features: FeatureRows, valid: Valid) -> None:
         """Write some rows of every cut, as :meth:`AssignmentWriter.write` does."""
         if self._writer is None:
             raise ValueError("No row is missing.")

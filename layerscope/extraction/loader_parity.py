@@ -101,7 +101,7 @@ def compare_loaders(
         against=against,
         images=count,
         pixels=grey.compute(),
-        features={key: _difference(*_joined(pairs)) for key, pairs in features.items()},
+        features={key: _difference(*_join(pairs)) for key, pairs in features.items()},
     )
 
 
@@ -132,7 +132,7 @@ class _Grey:
         return self._sum / self._count, self._most
 
 
-def _joined(pairs: Sequence[_Pair]) -> _Pair:
+def _join(pairs: Sequence[_Pair]) -> _Pair:
     ours, theirs = zip(*pairs, strict=True)
     return np.concatenate(ours), np.concatenate(theirs)
 

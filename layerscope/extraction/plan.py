@@ -25,7 +25,7 @@ from layerscope.cache import (
 from layerscope.data import Loader, framed, thin, with_views
 from layerscope.errors import UnknownNameError
 from layerscope.estimators.regression import encode
-from layerscope.extraction.batchnorm import statistics
+from layerscope.extraction.batchnorm import batch_norm_ingredients
 from layerscope.extraction.job import ExtractJob
 from layerscope.extraction.settings import ExtractSettings
 from layerscope.runtime.device import choose_device
@@ -105,7 +105,7 @@ def _header(
             limit=settings.limit,
             views=None if settings.views is None else settings.views.recorded(),
         )
-        | statistics(model, images, settings.batch_size)
+        | batch_norm_ingredients(model, images, settings.batch_size)
         | sink.ingredients(source),
         settings=with_series(
             {
