@@ -60,7 +60,7 @@ class CacheBuild:
     def __enter__(self) -> CacheBuild:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close()
 
     def close(self) -> None:

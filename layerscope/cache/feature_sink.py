@@ -33,8 +33,11 @@ _OVERHEAD = 2**20
 class FeatureSink:
     """Keeps the features of every row; described by :class:`layerscope.cache.sink.Sink`."""
 
-    def file_name(self, checkpoint: str, source: str, limit: int | None) -> str:
-        return cache_name(checkpoint, source, limit)
+    file_name = staticmethod(cache_name)
+    status = staticmethod(cache_status)
+    writer = staticmethod(AssignmentWriter)
+    finish = staticmethod(assemble)
+    discard = staticmethod(clear)
 
     def ingredients(self, source: Source) -> dict[str, Any]:
         return {}
@@ -44,9 +47,6 @@ class FeatureSink:
 
     def size_left(self, header: Header, status: CacheStatus) -> int:
         return len(status.missing) * header.row_bytes
-
-    def status(self, path: Path, header: Header, existing: Existing) -> CacheStatus:
-        return cache_status(path, header, existing)
 
     def settle(self, path: Path, existing: Existing) -> None:
         clear_drafts(path)
@@ -90,15 +90,6 @@ class FeatureSink:
             for rows in split_rows(missing, processes, unit)
             if len(rows)
         ]
-
-    def writer(self, path: Path, header: Header, assignment: WriteAssignment) -> AssignmentWriter:
-        return AssignmentWriter(path, header, assignment)
-
-    def finish(self, path: Path, header: Header) -> Path:
-        return assemble(path, header)
-
-    def discard(self, path: Path) -> None:
-        clear(path)
 
 
 def _is_outdated(part: CacheFile, header: Header) -> bool:

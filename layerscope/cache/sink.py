@@ -19,17 +19,7 @@ class RowWriter(Protocol):
     def __enter__(self) -> Self: ...
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None: ...
     def write(self, rows: Rows, features: FeatureRows, valid: Valid) -> None:
-        """Take in some rows of every cut.
-
-        Args:
-            rows: (b,) rows of the source, ascending.
-            features: By cut and pooling, ``blocks.3@cls``: (b, width).
-            valid: (b,) False for an image that could not be read.
-
-        Raises:
-            DiskError: They could not be stored; those before them are safe.
-        """
-        ...
+        """Take in ascending rows of the source; those that were written before are safe."""
 
 
 class Sink(Protocol):
@@ -40,70 +30,35 @@ class Sink(Protocol):
 
     def file_name(self, checkpoint: str, source: str, limit: int | None) -> str:
         """Return the name of the file."""
-        ...
 
     def ingredients(self, source: Source) -> dict[str, Any]:
         """Return what determines the file beside what determines the features."""
-        ...
 
     def size(self, header: Header) -> int:
         """Return the bytes of the whole file."""
-        ...
 
     def size_left(self, header: Header, status: CacheStatus) -> int:
         """Return how many bytes are still to be written."""
-        ...
 
     def status(self, path: Path, header: Header, existing: Existing) -> CacheStatus:
-        """Return how far the file has come, and refuse what must not be touched.
-
-        Raises:
-            CacheError: Something else is there, or another process is writing it.
-        """
-        ...
+        """Return how far the file has come, and refuse what must not be touched."""
 
     def settle(self, path: Path, existing: Existing) -> None:
-        """Clear away what is of no use, once the file is locked.
-
-        Raises:
-            OSError: The disk could not take it.
-        """
-        ...
+        """Clear away what is of no use, once the file is locked."""
 
     def rows_due(self, header: Header, missing: Rows, unit: int) -> Rows:
         """Return the rows to compute where some are missing and units depend on each other."""
-        ...
 
     def assign(
         self, path: Path, header: Header, status: CacheStatus, processes: int, unit: int
     ) -> list[WriteAssignment]:
-        """Return what each process is to write: together, all that is missing.
-
-        Args:
-            path: Where the finished file belongs.
-            header: Of the file.
-            status: How far it has come.
-            processes: How many there are.
-            unit: Rows that have to be computed together, because they depend on each other.
-
-        Raises:
-            DiskError: The disk has no room.
-        """
-        ...
+        """Return what each process is to write, as ``CacheBuild.assignments`` describes it."""
 
     def writer(self, path: Path, header: Header, assignment: WriteAssignment) -> RowWriter:
         """Return what takes in the rows of one assignment."""
-        ...
 
     def finish(self, path: Path, header: Header) -> Path:
-        """Make one file of all that was written.
-
-        Raises:
-            CacheError: Rows are missing.
-            OSError: The disk could not take it.
-        """
-        ...
+        """Make one file of all that was written, or refuse if rows are missing."""
 
     def discard(self, path: Path) -> None:
         """Delete what was written and is no whole file."""
-        ...

@@ -42,15 +42,14 @@ _PATIENCE = 20
 _ANEW = "collect it anew with --existing replace"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StatisticsSink:
     """Keeps statistics alone; described by :class:`layerscope.cache.sink.Sink`."""
 
     regression: Mapping[str, torch.Tensor]
     """By task: (n, c) the encoded targets of those that are not classes."""
 
-    def file_name(self, checkpoint: str, source: str, limit: int | None) -> str:
-        return statistics_name(checkpoint, source, limit)
+    file_name = staticmethod(statistics_name)
 
     def ingredients(self, source: Source) -> dict[str, Any]:
         return {"stream": "statistics", "tasks": [task.name for task in source.tasks]}

@@ -20,7 +20,7 @@ from layerscope.cache.storage import FeatureRows, Valid
 from layerscope.types import Existing
 
 
-class CacheWriter:
+class CacheWriter(CacheBuild):
     """Writes one cache alone; a context manager that keeps finished rows whatever happens.
 
     Args:
@@ -37,18 +37,16 @@ class CacheWriter:
     def __init__(
         self, path: Path, header: Header, existing: Existing = "missing", unit: int = 1
     ) -> None:
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        self._build = CacheBuild(path, header, existing)
+        super().__init__(path, header, existing)
         self._writer: AssignmentWriter | None = None
         self.missing: Rows = np.empty(0, np.int64)
         """(m,) rows that are still to be computed, ascending."""
         try:
-            for assignment in self._build.assignments(unit=unit):
-                self._writer = AssignmentWriter(path, self._build.header, assignment)
+            for assignment in self.assignments(unit=unit):
+                self._writer = AssignmentWriter(path, self.header, assignment)
                 self.missing = assignment.rows
         except BaseException:
-            self._build.close()
+            self.close()
             raise
 
     def __enter__(self) -> CacheWriter:
@@ -59,7 +57,7 @@ class CacheWriter:
             if self._writer is not None:
                 self._writer.__exit__(kind, error, trace)
         finally:
-            self._build.close()
+            self.close()
 
     def write(self, rows: Rows, features: FeatureRows, valid: Valid) -> None:
         """Write some rows of every cut, as :meth:`AssignmentWriter.write` does."""
@@ -68,21 +66,16 @@ class CacheWriter:
         self._writer.write(rows, features, valid)
 
     def finish(self) -> Path:
-        """Give the cache its name.
-
-        Raises:
-            CacheError: Rows are missing.
-            DiskError: The file could not be completed.
-        """
+        """Give the cache its name; described by :class:`CacheBuild`."""
         if self._writer is not None:
             self._writer.close()
-        return self._build.finish()
+        return super().finish()
 
     def discard(self) -> None:
         """Delete what was written, because it turned out to be wrong."""
         if self._writer is not None:
             self._writer.close()
-        self._build.discard()
+        super().discard()
 
 
 def annotate(path: Path, header: Header) -> None:

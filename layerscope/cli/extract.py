@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,18 +26,6 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Stream = Literal["statistics"]
 
-_SAME_NAMES = (
-    "batch_size",
-    "device",
-    "precision",
-    "storage",
-    "existing",
-    "limit",
-    "loader",
-    "workers",
-    "stream",
-)
-"""Parameters that are called as the fields of the settings."""
 _MEMORY_SHARE = 4
 """Checkpoints that wait for their turn take one part in so many of the memory."""
 
@@ -146,12 +134,14 @@ def settings_from(words: Mapping[str, Any]) -> ExtractSettings:
     from layerscope.extraction.settings import ExtractSettings
 
     tasks = words.get("tasks")
-    return ExtractSettings(
-        **{name: words[name] for name in _SAME_NAMES if name in words},
-        skip_bad=words["skip_bad_images"],
-        views=running.views_of(words["views"], words["augment"], words["views_seed"]),
-        tasks=None if tasks is None else [name.strip() for name in tasks.split(",")],
-    )
+    read = {
+        "cuts": None,  # of each checkpoint
+        "skip_bad": words["skip_bad_images"],
+        "views": running.views_of(words["views"], words["augment"], words["views_seed"]),
+        "tasks": None if tasks is None else [name.strip() for name in tasks.split(",")],
+    }
+    names = {option.name for option in fields(ExtractSettings)} & words.keys()
+    return ExtractSettings(**{name: words[name] for name in names} | read)
 
 
 @dataclass(frozen=True)

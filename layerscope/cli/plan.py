@@ -89,27 +89,14 @@ def _planned(
     member: Member, opened: Sequence[Source], words: Mapping[str, Any], asked: ExtractSettings
 ) -> list[Row]:
     from layerscope.extraction.plan import plan
+    from layerscope.extraction.time_batches import time_batches
     from layerscope.models import select_cuts
 
     model = member.named(options.load_with(member.checkpoint, words))
     cuts = select_cuts(model, words["cuts"], words["pooling"])
     jobs = [plan(model, source, words["output"], asked, cuts=cuts) for source in opened]
-    return [_row(job, _timed(job, words["batches"])) for job in jobs]
-
-
-def _timed(job: ExtractJob, batches: int) -> BatchTiming | None:
-    from layerscope.extraction.time_batches import time_batches
-
-    if not batches:
-        return None
-    return time_batches(
-        job.model,
-        job.loader,
-        job.header.cuts,
-        device=job.settings.device,
-        precision=job.settings.precision,
-        batches=batches,
-    )
+    batches = words["batches"]
+    return [_row(job, time_batches(job, batches) if batches else None) for job in jobs]
 
 
 def _row(job: ExtractJob, timing: BatchTiming | None) -> Row:

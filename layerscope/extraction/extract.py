@@ -41,13 +41,6 @@ def extract(
             ``batch_size=32``.
 
     Raises:
-        SourceError: An image cannot be read.
-        CheckpointError: The network changes while it is read, or its features are not finite.
-        CacheError: A cache is in the way, or another process is writing it.
-        DiskError: The disk is full; finished rows are kept.
-        DeviceError: The device is not there.
-        SettingsError: An option means nothing.
-        RankError: Another process that shared the work is gone.
-        UnknownNameError: No loader has this name.
+        LayerScopeError: What :func:`plan` and :meth:`ExtractJob.run` raise.
     """
     return plan(model, source, out, settings, ranks=ranks, **changes).run(progress)
