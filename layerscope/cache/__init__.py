@@ -12,12 +12,13 @@ from layerscope.cache.integrity import CacheCheck, check_cache, count_rows, repa
 from layerscope.cache.layout import cache_name
 from layerscope.cache.merge import merge
 from layerscope.cache.reader import Cache, View, find_caches, open_cache
+from layerscope.cache.shards import annotate
 from layerscope.cache.sink import RowWriter, Sink
 from layerscope.cache.statistics import Statistics, open_statistics
 from layerscope.cache.statistics_sink import StatisticsSink
 from layerscope.cache.status import CacheStatus, cache_status
 from layerscope.cache.storage import StorageChoice, choose_storage
-from layerscope.cache.writer import CacheWriter, annotate
+from layerscope.cache.writer import CacheWriter
 
 __all__ = [
     "AssignmentWriter",

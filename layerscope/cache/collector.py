@@ -153,11 +153,6 @@ class StatisticsCollector:
                         total += 8 * (count * width + kept * width * width)
         return total
 
-    @property
-    def without_scatters(self) -> tuple[str, ...]:
-        """Names of the tasks whose classes' scatters are kept only as a whole."""
-        return tuple(name for name in self._classes if name not in self._separate)
-
     def _absorb(self) -> None:
         waiting, self._waiting = self._waiting, []
         if not waiting:

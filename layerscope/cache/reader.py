@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from layerscope.cache.cache_file import UNREADABLE, unreadable, without_shard
-from layerscope.cache.checkpoint_settings import series_in
 from layerscope.cache.features import Features, Segment
 from layerscope.cache.fingerprint import VIEWS
 from layerscope.cache.hdf5_offsets import Rows, extent_of
@@ -40,12 +38,12 @@ from layerscope.cache.layout import (
     split_of,
     target_of,
 )
+from layerscope.cache.open_record import OpenRecord
 from layerscope.cache.part import storage_in
-from layerscope.cache.records import checkpoint_from, cut_from, task_from
 from layerscope.cache.status import require_sealed
 from layerscope.cache.storage import StorageChoice
 from layerscope.errors import CacheError, UnknownNameError
-from layerscope.types import SPLITS, Checkpoint, CutPoint, Setting, Split, Task
+from layerscope.types import SPLITS, CutPoint, Split
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +55,7 @@ _MAKE = "Make a cache with layerscope extract."
 _AGAIN = "Extract the features again: layerscope extract … --existing replace."
 
 
-class Cache:
+class Cache(OpenRecord):
     """A complete cache, open for reading; made by :func:`open_cache`, closed by ``with``.
 
     Args:
@@ -67,47 +65,15 @@ class Cache:
     """
 
     def __init__(self, path: Path, file: h5py.File, verify: bool = True) -> None:
-        self.path = path
+        super().__init__(path, file)
         self.verify = verify
-        self._file = file
         self._handles: dict[Path, int] = {}
-
-    def __enter__(self) -> Cache:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file; views of it can no longer be read."""
         while self._handles:
             os.close(self._handles.popitem()[1])
-        self._file.close()
-
-    @cached_property
-    def card(self) -> Checkpoint:
-        """The checkpoint's card; of its weights' path only the file's name."""
-        return checkpoint_from(self._json("checkpoint"))
-
-    @property
-    def checkpoint(self) -> str:
-        return self.card.name
-
-    @cached_property
-    def source(self) -> str:
-        return str(self._file.attrs["source"])
-
-    @cached_property
-    def cuts(self) -> tuple[CutPoint, ...]:
-        return tuple(cut_from(record) for record in self._json("cuts"))
-
-    @cached_property
-    def tasks(self) -> tuple[Task, ...]:
-        return tuple(task_from(record) for record in self._json("tasks"))
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return str(self._file.attrs["fingerprint"])
+        super().close()
 
     @property
     def complete(self) -> bool:
@@ -124,27 +90,10 @@ class Cache:
         return storage_in(self._file)
 
     @cached_property
-    def computation(self) -> dict[str, Any]:
-        """How the features were computed: precision, device, versions and the like."""
-        recorded: dict[str, Any] = self._json("settings")
-        return recorded
-
-    @cached_property
-    def settings(self) -> dict[str, Setting]:
-        """What distinguishes the checkpoint in a series or a grid, such as its epoch."""
-        return series_in(self.computation)
-
-    @cached_property
     def views(self) -> int:
         """Augmented views of each image, in rows one after the other; 1 where there are none."""
         count: int = self.ingredients.get(VIEWS, {"count": 1})["count"]
         return count
-
-    @cached_property
-    def ingredients(self) -> dict[str, Any]:
-        """Everything that determined the features."""
-        recorded: dict[str, Any] = self._json("ingredients")
-        return recorded
 
     @property
     def limit(self) -> int | None:
@@ -309,9 +258,6 @@ class Cache:
             self._handles[path] = os.open(path, os.O_RDONLY)
         rows = extent_of(file, features_of(key))
         return Segment(self._handles[path], rows, storage_in(file)[key].type, first, place, count)
-
-    def _json(self, name: str) -> Any:
-        return json.loads(self._file.attrs[name])
 
 
 @dataclass(frozen=True, slots=True)

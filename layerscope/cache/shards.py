@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import h5py
 import numpy as np
 
 from layerscope.cache.cache_file import CacheFile, inspect_file, rows_of, shard_files, started
-from layerscope.cache.checkpoint_settings import is_news, series_in
+from layerscope.cache.checkpoint_settings import is_news, series_in, with_series
+from layerscope.cache.disk_errors import disk_errors
 from layerscope.cache.hdf5_offsets import Rows, runs
 from layerscope.cache.header import Header
 from layerscope.cache.label import SEAL_BYTES, open_file, write_label, write_seal
@@ -27,6 +29,7 @@ from layerscope.cache.layout import (
     part_of,
     shards_of,
 )
+from layerscope.cache.lock import Lock
 from layerscope.cache.part import PartFile, attributes, drafted, lay_out_rows, new_file, sync_folder
 from layerscope.cache.records import to_json
 from layerscope.cache.storage import StorageChoice
@@ -86,22 +89,28 @@ def assemble(path: Path, header: Header) -> Path:
     return path
 
 
-def reannotate(path: Path, header: Header) -> None:
-    """Give a whole cache other splits, groups and targets; its features stay as they are.
+def annotate(path: Path, header: Header) -> None:
+    """Give a complete cache other splits, groups, targets and settings of the checkpoint.
 
-    A file that held everything becomes the only shard of a new one, which alone is written. Killed
-    on the way, the rows are there as shards, and extraction makes a cache of them.
+    Its features stay as they are: a list of training images that was found later costs no second
+    extraction. A file that held everything becomes the only shard of a new one, which alone is
+    written. Killed on the way, the rows are there as shards, and extraction makes a cache of them.
 
     Args:
         path: The cache, whose features were made from the same ingredients.
-        header: What is known about the images now.
+        header: What is known about the images and the checkpoint now.
 
     Raises:
-        OSError: The disk could not take it.
+        CacheError: Another process has it open.
+        DiskError: The disk is full; the same call completes the cache.
     """
-    whole = inspect_file(path)
-    shards = [inspect_file(path.parent / name) for name in whole.shards] or [_as_shard(path, whole)]
-    _write_head(path, header, shards)
+    with Lock(path), disk_errors(path):
+        whole = inspect_file(path)
+        # What the features went through does not change with what is known about them.
+        settings = with_series(whole.settings, series_in(header.settings))
+        known = replace(header, stored=whole.stored, settings=settings)
+        shards = [inspect_file(path.parent / name) for name in whole.shards]
+        _write_head(path, known, shards or [_as_shard(path, whole)])
 
 
 def clear(path: Path) -> None:

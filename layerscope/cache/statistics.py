@@ -15,8 +15,8 @@ with ``rows/done``: which rows of the source they have seen.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,17 @@ import numpy.typing as npt
 import torch
 
 from layerscope.cache.cache_file import UNREADABLE
-from layerscope.cache.checkpoint_settings import series_in
 from layerscope.cache.collector import TaskGroup, class_name, cross_name, target_columns
 from layerscope.cache.header import Header
 from layerscope.cache.label import has_label, open_file, room_for_label, write_label, wrong_with
 from layerscope.cache.layout import cache_name
+from layerscope.cache.open_record import OpenRecord
 from layerscope.cache.part import attributes, drafted
-from layerscope.cache.records import checkpoint_from, cut_from, task_from, to_json
+from layerscope.cache.records import to_json
 from layerscope.errors import CacheError, UnknownNameError
 from layerscope.stats.class_moments import ClassMoments, RunningClassMoments
 from layerscope.stats.moments import CrossMoments, Moments, RunningCrossMoments, State
-from layerscope.types import SPLITS, Checkpoint, CutPoint, Split, Task
+from layerscope.types import SPLITS, Split
 
 SCHEMA = "layerscope-statistics/1"
 SUFFIX = ".statistics.hdf5"
@@ -55,7 +55,7 @@ def statistics_name(checkpoint: str, source: str, limit: int | None = None) -> s
     return cache_name(checkpoint, source, limit).removesuffix(".h5") + SUFFIX
 
 
-class Statistics:
+class Statistics(OpenRecord):
     """The statistics of every cut of one checkpoint; made by :func:`open_statistics`.
 
     Args:
@@ -63,31 +63,9 @@ class Statistics:
         file: The same, open.
     """
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
-        self.path = path
-        self._file = file
-        self.fingerprint = str(file.attrs["fingerprint"])
-        self.card: Checkpoint = checkpoint_from(json.loads(file.attrs["checkpoint"]))
-        self.checkpoint = self.card.name
-        self.ingredients: dict[str, Any] = json.loads(file.attrs["ingredients"])
-        self.computation: dict[str, Any] = json.loads(file.attrs["settings"])
-        self.settings = series_in(self.computation)
-        self.source = str(file.attrs["source"])
-        self.cuts: tuple[CutPoint, ...] = tuple(map(cut_from, json.loads(file.attrs["cuts"])))
-        self.tasks: tuple[Task, ...] = tuple(map(task_from, json.loads(file.attrs["tasks"])))
-        self._columns: dict[str, tuple[str, int, int]] = {
-            name: tuple(place) for name, place in json.loads(file.attrs["columns"]).items()
-        }
-
-    def __enter__(self) -> Statistics:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+    @cached_property
+    def _columns(self) -> dict[str, tuple[str, int, int]]:
+        return {name: tuple(place) for name, place in self._json("columns").items()}
 
     def moments(self, cut: str, split: Split = "train", task: str | None = None) -> Moments:
         """Return count, mean and scatter of a cut's features.

@@ -58,11 +58,6 @@ class StorageChoice:
         return _DTYPES[self.type]
 
 
-def as_asked(keys: Mapping[str, Any], asked: Storage) -> dict[str, StorageChoice]:
-    """Return the same storage for every cut and pooling, unmeasured."""
-    return {key: StorageChoice(asked) for key in keys}
-
-
 def choose_storage(sample: Mapping[str, Values], asked: Storage) -> dict[str, StorageChoice]:
     """Return how each cut is stored: as asked, or in float32 where float16 would lose.
 

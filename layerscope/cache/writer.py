@@ -1,21 +1,15 @@
-"""Writing a cache alone, and giving one that is whole other annotations."""
+"""Writing one cache alone, from its beginning to its name."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from layerscope.cache.assignment import AssignmentWriter
 from layerscope.cache.build import CacheBuild
-from layerscope.cache.cache_file import inspect_file
-from layerscope.cache.checkpoint_settings import series_in, with_series
-from layerscope.cache.disk_errors import disk_errors
 from layerscope.cache.hdf5_offsets import Rows
 from layerscope.cache.header import Header
-from layerscope.cache.lock import Lock
-from layerscope.cache.shards import reannotate
 from layerscope.cache.storage import FeatureRows, Valid
 from layerscope.types import Existing
 
@@ -76,24 +70,3 @@ class CacheWriter(CacheBuild):
         if self._writer is not None:
             self._writer.close()
         super().discard()
-
-
-def annotate(path: Path, header: Header) -> None:
-    """Give a complete cache other splits, groups, targets and settings of the checkpoint.
-
-    Its features stay as they are. A list of training images that was found later, or a column
-    more, costs no second extraction.
-
-    Args:
-        path: The cache, whose features were made from the same ingredients.
-        header: What is known about the images and the checkpoint now.
-
-    Raises:
-        CacheError: Another process has it open.
-        DiskError: The disk is full; the same call completes the cache.
-    """
-    with Lock(path), disk_errors(path):
-        whole = inspect_file(path)
-        # What the features went through does not change with what is known about them.
-        settings = with_series(whole.settings, series_in(header.settings))
-        reannotate(path, replace(header, stored=whole.stored, settings=settings))
