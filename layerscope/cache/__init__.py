@@ -1,8 +1,8 @@
 """The feature cache: HDF5 with the pooled features of every cut, safe to kill and checked."""
 
-from layerscope.cache.assignment import AssignmentWriter, WriteAssignment, split_rows
 from layerscope.cache.build import CacheBuild
 from layerscope.cache.cache_file import storage_of
+from layerscope.cache.cache_writer import CacheWriter
 from layerscope.cache.checkpoint_settings import series_in, with_series
 from layerscope.cache.feature_sink import FeatureSink
 from layerscope.cache.features import Features
@@ -18,7 +18,7 @@ from layerscope.cache.statistics import Statistics, open_statistics
 from layerscope.cache.statistics_sink import StatisticsSink
 from layerscope.cache.status import CacheStatus, cache_status
 from layerscope.cache.storage import StorageChoice, choose_storage
-from layerscope.cache.writer import CacheWriter
+from layerscope.cache.writer import AssignmentWriter, WriteAssignment, split_rows
 
 __all__ = [
     "AssignmentWriter",

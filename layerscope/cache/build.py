@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from layerscope.cache.assignment import WriteAssignment
 from layerscope.cache.checkpoint_settings import series_in, with_series
 from layerscope.cache.disk_errors import disk_errors
 from layerscope.cache.feature_sink import FeatureSink
@@ -13,6 +12,7 @@ from layerscope.cache.header import Header
 from layerscope.cache.lock import Lock
 from layerscope.cache.sink import Sink
 from layerscope.cache.status import CacheStatus
+from layerscope.cache.writer import WriteAssignment
 from layerscope.errors import CacheError
 from layerscope.types import Existing
 

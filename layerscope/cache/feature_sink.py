@@ -8,12 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from layerscope.cache.assignment import (
-    AssignmentWriter,
-    WriteAssignment,
-    split_rows,
-    whole_units,
-)
 from layerscope.cache.cache_file import CacheFile, started
 from layerscope.cache.checkpoint_settings import is_news, series_in
 from layerscope.cache.fingerprint import ANNOTATIONS, differences
@@ -23,6 +17,12 @@ from layerscope.cache.layout import PART, cache_name, part_of
 from layerscope.cache.part import PartFile
 from layerscope.cache.shards import assemble, clear, clear_drafts, shard_name
 from layerscope.cache.status import CacheStatus, cache_status
+from layerscope.cache.writer import (
+    AssignmentWriter,
+    WriteAssignment,
+    split_rows,
+    whole_units,
+)
 from layerscope.errors import DiskError
 from layerscope.types import Existing, Source
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from layerscope.cache.assignment import WriteAssignment
 from layerscope.cache.hdf5_offsets import Rows
 from layerscope.cache.header import Header
 from layerscope.cache.status import CacheStatus
 from layerscope.cache.storage import FeatureRows, Valid
+from layerscope.cache.writer import WriteAssignment
 from layerscope.types import Existing, Source
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from layerscope.cache.assignment import WriteAssignment, split_rows
 from layerscope.cache.cache_file import CacheFile
 from layerscope.cache.collector import StatisticsCollector, TaskGroup, task_groups
 from layerscope.cache.disk_errors import disk_errors
@@ -32,6 +31,7 @@ from layerscope.cache.statistics import (
 )
 from layerscope.cache.status import CacheStatus, made_otherwise, parts_status
 from layerscope.cache.storage import FeatureRows, Valid
+from layerscope.cache.writer import WriteAssignment, split_rows
 from layerscope.errors import CacheError
 from layerscope.types import Existing, Source
 

@@ -23,10 +23,10 @@ from layerscope.cache import (
     AssignmentWriter,
     CacheBuild,
     CacheWriter,
-    assignment,
     cache_status,
     merge,
     open_cache,
+    writer,
 )
 from layerscope.errors import CacheError, DiskError
 
@@ -197,8 +197,8 @@ def one_kill(given, path, arming, delay=None):
 def at_every_call(given):
     """Kill before, after and within every call that changes the disk."""
     wrong, kills = [], 0
-    assignment.SYNC_EVERY = 0.0  # every batch, so that there is a kill before and after each
-    assignment.ThreadPoolExecutor = AtOnce
+    writer.SYNC_EVERY = 0.0  # every batch, so that there is a kill before and after each
+    writer.ThreadPoolExecutor = AtOnce
     total = events(given, lambda: write(given, given.fresh(0)))
     shutil.rmtree(given.fresh(0).parent)
     for last in range(1, total + 1):
