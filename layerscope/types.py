@@ -1,14 +1,18 @@
 """The words of LayerScope: frozen records and the protocols of what has behaviour.
 
-Imports nothing of ours and, at run time, no torch; every other room speaks in these terms.
+Imports nothing of ours but the errors and, at run time, no torch; every other room speaks in these
+terms.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
+
+from layerscope.errors import SettingsError, UnknownNameError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,10 +53,40 @@ Invariance = Literal["rotation", "translation", "scale", "row-scale", "copies"]
 """What a measure does not notice: an orthogonal map of the features; a common offset; a common
 positive factor; a positive factor of each row's own; every image a second time as another one."""
 
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
+_EACH = re.compile(r"(\d+)/class")
+_NARROWED = re.compile(r"(width|pca)=(\d+)")
+_HUNDRED = 100.0
+
 Setting = str | int | float
 """Of a checkpoint in a series: what its training was given, or how far it had come."""
 
+ScoreKind = Literal["probe", "measure"]
+"""Of a score: of a probe, which was fitted and errs on rows, or of a measure of the features."""
+
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+METRICS: Mapping[Kind, Mapping[str, Direction]] = {
+    "classes": {
+        "top-1": "maximise",
+        "top-5": "maximise",
+        "mean-per-class": "maximise",
+        "nll": "minimise",
+        "ece": "minimise",
+        "mce": "minimise",  # over all shifts of a set: what ``layerscope evaluate`` gives
+    },
+    "multilabel": {"mean-average-precision": "maximise", "mse": "minimise", "nmse": "minimise"},
+    "latents": {
+        "mse": "minimise",
+        "nmse": "minimise",
+        "mae": "minimise",
+        "circular-error": "minimise",
+        "geodesic": "minimise",
+        "r2": "maximise",
+    },
+    "none": {"": "maximise"},
+}
+"""By kind of targets: the metrics that estimators know, and which way each of them is better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +158,11 @@ class Checkpoint:
     declared: Mapping[str, Any] = field(default_factory=dict)
     """What the user declared because the weights do not tell it."""
 
+    @property
+    def trained(self) -> bool:
+        """Whether the weights come from a training, and not from a seed."""
+        return self.seed is None
+
 
 @runtime_checkable
 class CutModel(Protocol):
@@ -164,10 +203,37 @@ class Task:
     licence: str = ""
     citation: str = ""
 
+    def __post_init__(self) -> None:
+        if self.kind not in METRICS:
+            raise UnknownNameError("kind of targets", self.kind, METRICS)
+        metrics = METRICS[self.kind]
+        if self.metric not in metrics:
+            raise SettingsError(
+                f"The task {self.name!r} of {self.kind} has the metric {self.metric!r}, by which "
+                "no cut of it can be chosen.",
+                hint=f"Choose one of {', '.join(filter(None, metrics)) or 'none, an empty text'}.",
+            )
+        if self.direction != metrics[self.metric]:
+            raise SettingsError(
+                f"The task {self.name!r} says {self.direction!r} of the metric {self.metric!r}.",
+                hint=f"Write {metrics[self.metric]!r}: a cut would else be chosen for being bad.",
+            )
+        self._require_fitting_encoding()
 
-VIEWS = ".views"
-"""Between the name of a source and how many augmented views of its images are a source of their
-own."""
+    def _require_fitting_encoding(self) -> None:
+        known = get_args(Encoding)
+        if self.kind == "latents" and self.encoding not in known:
+            raise SettingsError(
+                f"The task {self.name!r} of latents has the encoding {self.encoding!r}.",
+                hint=f"Say how they become regression targets: {', '.join(known)}.",
+            )
+        if self.kind != "latents" and self.encoding is not None:
+            raise SettingsError(
+                f"The task {self.name!r} of {self.kind} has the encoding {self.encoding!r}.",
+                hint="Leave it out: only latents are encoded.",
+            )
+
+
 UNLABELLED = Task("none", "", "none", "", "maximise", title="Without labels")
 """Stands for no task in the scores of measures that use no labels."""
 
@@ -239,6 +305,9 @@ class Source:
     """Of rows whose image is known to be absent before it is read: what is wrong with it."""
     notes: tuple[str, ...] = ()
     """What whoever uses the source should know: seeds, counts that differ from the published."""
+    views_of: str = ""
+    """Name of the source of whose images the rows are augmented views; empty where they are the
+    images themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +322,127 @@ class Losses:
     """(n_test,) classes or (n_test, k) encoded latents, where the estimator gives them."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Draw:
+    """How many training rows are drawn: all, a share of each class, or a number of each."""
+
+    share: float = 1.0
+    each: int = 0
+    """Rows of every class; 0 where a share is drawn."""
+
+    @classmethod
+    def parse(cls, words: str) -> Draw:
+        """Return the draw that a user named: ``all``, ``10%`` or ``5/class``.
+
+        Raises:
+            SettingsError: It is none of these.
+
+        Examples:
+            >>> Draw.parse("2.5%").share, Draw.parse("5/class").each
+            (0.025, 5)
+        """
+        share, each = _SHARE.fullmatch(words), _EACH.fullmatch(words)
+        if words == "all":
+            return cls()
+        if share and 0 < float(share[1]) <= _HUNDRED:
+            return cls(share=float(share[1]) / _HUNDRED)
+        if each and int(each[1]):
+            return cls(each=int(each[1]))
+        raise SettingsError(
+            f"{words!r} does not say which training rows to take.",
+            hint="Give all, a share such as 10%, or a number of every class such as 5/class.",
+        )
+
+    @property
+    def whole(self) -> bool:
+        """Whether every training row is taken."""
+        return self.share == 1 and not self.each
+
+    def __str__(self) -> str:
+        if self.each:
+            return f"{self.each}/class"
+        return "all" if self.whole else f"{_HUNDRED * self.share:.12g}%"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Control:
+    """What rules out one cause of a difference between layers; of the kind ``none``, nothing."""
+
+    kind: Literal["none", "width", "pca", "shuffled"] = "none"
+    width: int = 0
+    """Features that every layer is given."""
+
+    @classmethod
+    def parse(cls, words: str) -> Control:
+        """Return the control that a user named: ``width=64``, ``pca=64``, ``shuffled``, or nothing.
+
+        Raises:
+            SettingsError: It is none of these.
+        """
+        found = _NARROWED.fullmatch(words)
+        if not words:
+            return cls()
+        if words == "shuffled":
+            return cls("shuffled")
+        if found and int(found[2]):
+            return cls("pca" if found[1] == "pca" else "width", int(found[2]))
+        raise SettingsError(
+            f"There is no control {words!r}.",
+            hint="Give width=64, pca=64 (or another number of features), or shuffled.",
+        )
+
+    def __bool__(self) -> bool:
+        return self.kind != "none"
+
+    @property
+    def equal_width(self) -> bool:
+        """Whether every layer has the same number of features."""
+        return self.kind in ("width", "pca")
+
+    def __str__(self) -> str:
+        if self.equal_width:
+            return f"{self.kind}={self.width}"
+        return self.kind if self else ""
+
+
+EVERY_ROW, NO_CONTROL = Draw(), Control()
+
+
+def _columns(arranged: Any) -> tuple[str, ...]:
+    names = [it.name for it in fields(arranged) if it.name not in ("folds", "losses")]
+    return tuple("train" if name == "draw" else name for name in names)
+
+
+class Arranged:
+    """What a score and a verdict have in common: which rows trained, and how layers were seen."""
+
+    __slots__ = ()
+    draw: Draw
+    folds: int
+    control: Control
+
+    @property
+    def train(self) -> str:
+        """Which rows trained, in words: ``all``, ``10%``, ``5/class``, or ``5 folds``."""
+        return f"{self.folds} folds" if self.folds > 1 else str(self.draw)
+
+    @property
+    def usual(self) -> bool:
+        """Whether all rows trained, on the layer as it is."""
+        return not self.control and self.draw.whole
+
+    def row(self: Any) -> dict[str, Any]:
+        """Return the fields as plain values: ``train`` for draw and folds, and no losses."""
+        known = {name: getattr(self, name) for name in _columns(self)}
+        known["control"] = str(self.control)
+        return {
+            name: asdict(value) if isinstance(value, Interval) else value
+            for name, value in known.items()
+        }
+
+
 @dataclass(frozen=True, slots=True)
-class Score:
+class Score(Arranged):
     """One cell of the long table: a checkpoint, cut, pooling, task, estimator and metric."""
 
     checkpoint: str
@@ -287,10 +475,17 @@ class Score:
     """Of the cache that the features came from."""
     status: Literal["done", "failed"] = "done"
     note: str = ""
-    train: str = "all"
-    """Which training rows: ``all``, ``10%``, ``5/class``, or ``5 folds`` of train and val."""
-    control: str = ""
-    """Against which confound: ``width=64``, ``pca=64``, ``shuffled``, or nothing."""
+    draw: Draw = EVERY_ROW
+    """Which training rows."""
+    folds: int = 1
+    """More than 1: of training and validation rows together, which are divided so often."""
+    control: Control = NO_CONTROL
+    """Against which confound."""
+    kind: ScoreKind = "probe"
+    trained: bool = True
+    """Whether the checkpoint's weights come from a training, and not from a seed."""
+    views_of: str = ""
+    """Name of the source of whose images the rows are augmented views; empty for the images."""
     losses: Losses | None = field(default=None, compare=False, repr=False)
     """Kept beside the table, not in it; only with the primary metric."""
 
@@ -318,19 +513,9 @@ class Score:
             **others,
         )
 
-    @property
-    def usual(self) -> bool:
-        """Whether all rows trained, on the layer as it is."""
-        return not self.control and (self.train == "all" or self.train.endswith("folds"))
 
-    @property
-    def probed(self) -> bool:
-        """Whether it is of a probe, which errs on rows, and not of a measure of the features."""
-        return "convention" not in self.settings
-
-    def row(self) -> dict[str, Any]:
-        """Return the table's columns, without the losses."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "losses"}
+COLUMNS = _columns(Score)
+"""Of the table of scores, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,7 +528,7 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Arranged):
     """Where to cut for one task, and how sure one can be."""
 
     checkpoint: str
@@ -380,20 +565,20 @@ class Verdict:
     mcnemar: float | None = None
     """McNemar's two-sided p-value of ``best`` against ``trunk``; None where they are the same, rows
     share groups, or losses are not of right and wrong."""
-    train: str = "all"
-    """Which training rows: ``all``, ``10%``, ``5/class``, or ``5 folds`` of train and val."""
-    control: str = ""
-    """Against which confound: ``width=64``, ``pca=64``, ``shuffled``, or nothing."""
-
-    @property
-    def usual(self) -> bool:
-        """Whether all rows trained, on layers as they are."""
-        return not self.control and (self.train == "all" or self.train.endswith("folds"))
+    draw: Draw = EVERY_ROW
+    """Which training rows."""
+    folds: int = 1
+    """More than 1: of training and validation rows together, which are divided so often."""
+    control: Control = NO_CONTROL
+    """Against which confound."""
+    trained: bool = True
+    """Whether the checkpoint's weights come from a training, and not from a seed."""
 
     @property
     def way(self) -> str:
         """How the layers were probed, where it is not the usual way: ``10%, width=64``."""
-        return ", ".join(filter(None, ("" if self.train == "all" else self.train, self.control)))
+        train = "" if self.train == "all" else self.train
+        return ", ".join(filter(None, (train, str(self.control))))
 
 
 @runtime_checkable
@@ -458,6 +643,16 @@ class FeatureCache(Protocol):
     @property
     def views(self) -> int:
         """Augmented views of each image; 1 where there are only images as they are."""
+        ...
+
+    @property
+    def views_of(self) -> str:
+        """Name of the source of whose images the rows are augmented views; empty for the images."""
+        ...
+
+    @property
+    def trained(self) -> bool:
+        """Whether the checkpoint's weights come from a training, and not from a seed."""
         ...
 
     def view(self, cut: str, pooling: str | None = None, task: str | None = None) -> LayerView:

@@ -18,6 +18,8 @@ ANNOTATIONS = "annotations"
 VIEWS = "views"
 """The ingredient of a cache of augmented views alone: how many there are of each image, and how
 they are drawn."""
+VIEWS_OF = "views_of"
+"""The attribute of such a cache: the name of the source that the images are of."""
 
 
 def ingredients(

@@ -35,8 +35,8 @@ it is written the file is called ``….h5.part``. Before HDF5's first byte stand
 sha256 of everything that is written only once (``label.py``).
 
 In a cache of N augmented *views* row ``r`` is view ``r mod N`` of image ``r div N``; N is in the
-ingredients as ``views.count``. What distinguishes the checkpoint in a series of several is in the
-settings as ``series``.
+ingredients as ``views.count``, and the name of the images' source is the attribute ``views_of``.
+What distinguishes the checkpoint in a series of several is in the settings as ``series``.
 
 A cache of several *shards* is a small file of the same form, in which ``features`` are virtual
 datasets over the files in ``<name>.shards/`` beside it, and the attribute ``shards`` lists them

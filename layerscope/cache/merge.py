@@ -82,6 +82,7 @@ def header_of(cache: Cache) -> Header:
         manifest=ingredients["images"],
         annotations=ingredients["annotations"],
         root=Path(),
+        views_of=cache.views_of,
         task_splits={n: cache.numbers(split_of(n), everything) for n in sorted(cache.own_splits)},
     )
     return Header(cache.card, cache.cuts, source, ingredients, cache.computation, cache.stored)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerscope.cache.checksum import checksums
+from layerscope.cache.fingerprint import VIEWS_OF
 from layerscope.cache.hdf5_offsets import Extent, Rows, extent_of, runs
 from layerscope.cache.header import Header
 from layerscope.cache.label import SEAL_BYTES, open_file, room_for_label, write_label, write_seal
@@ -269,6 +270,8 @@ def attributes(header: Header, storage: Mapping[str, StorageChoice]) -> dict[str
         "cuts": to_json(header.cuts),
         "tasks": to_json(header.source.tasks),
         "settings": to_json(header.settings),
+        # Only of views, so that caches of images stay the same to the byte.
+        **({VIEWS_OF: header.source.views_of} if header.source.views_of else {}),
     }
 
 

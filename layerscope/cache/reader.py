@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from layerscope.cache.cache_file import UNREADABLE, unreadable, without_shard
 from layerscope.cache.features import Features, Segment
-from layerscope.cache.fingerprint import VIEWS
+from layerscope.cache.fingerprint import VIEWS, VIEWS_OF
 from layerscope.cache.hdf5_offsets import Rows, extent_of
 from layerscope.cache.label import open_file, seal_in
 from layerscope.cache.layout import (
@@ -94,6 +94,20 @@ class Cache(OpenRecord):
         """Augmented views of each image, in rows one after the other; 1 where there are none."""
         count: int = self.ingredients.get(VIEWS, {"count": 1})["count"]
         return count
+
+    @cached_property
+    def views_of(self) -> str:
+        """Name of the source of whose images the rows are augmented views; empty for the images."""
+        known = str(self._file.attrs.get(VIEWS_OF, ""))
+        if known or VIEWS not in self.ingredients:
+            return known
+        # Caches of before this was written down have it in their source's name alone.
+        return self.source.removesuffix(f".views{self.views}")
+
+    @property
+    def trained(self) -> bool:
+        """Whether the checkpoint's weights come from a training, and not from a seed."""
+        return self.card.trained
 
     @property
     def limit(self) -> int | None:

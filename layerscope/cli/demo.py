@@ -108,7 +108,7 @@ def _conclude(results: Path, report: Path) -> None:
     lines = [
         f"{verdict.checkpoint}: {sentence(verdict, titles.get(verdict.task, ''))}"
         for verdict in verdicts(stored)
-        if not verdict.checkpoint.endswith("-random")
+        if verdict.trained
     ]
     closing = [
         "",

@@ -247,7 +247,7 @@ def _print(
         if score.checkpoint in names and score.task in tasks
     ]
     data = {
-        "verdicts": [asdict(verdict) for verdict in verdicts],
+        "verdicts": [verdict.row() for verdict in verdicts],
         "across": [asdict(one) for one in across],
         "scores": [row(score) for score in scores],
     }
@@ -255,7 +255,7 @@ def _print(
     measures = [
         score
         for score in report.results.current(scores)
-        if score.primary and not score.probed and score.status == "done" and score.usual
+        if score.primary and score.kind == "measure" and score.status == "done" and score.usual
     ]
     terminal.emit(data, as_json, lambda: _text(verdicts, across, tasks, measures))
 

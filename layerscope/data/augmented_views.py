@@ -18,7 +18,7 @@ from layerscope.data.decoding import Decoder
 from layerscope.data.images import images_of
 from layerscope.data.resampling import BICUBIC, BILINEAR, Pixels
 from layerscope.errors import SettingsError
-from layerscope.types import VIEWS, Images, Preprocessing, Source
+from layerscope.types import Images, Preprocessing, Source
 
 _KINDS = {"bilinear": BILINEAR, "bicubic": BICUBIC}
 _DECODER = Decoder()
@@ -114,7 +114,8 @@ def with_views(
         replace(
             source,
             # The same network on the same images: only so are its scores kept beside the others.
-            name=f"{source.name}{VIEWS}{count}",
+            name=f"{source.name}.views{count}",
+            views_of=source.name,
             ids=tuple(f"{name}#{view}" for name in source.ids for view in range(count)),
             splits=np.repeat(source.splits, count),
             groups=np.repeat(source.groups, count),

@@ -147,4 +147,5 @@ def measure_scores(
             n_groups=len(np.unique(view.groups("test"))),
             seed=seed,
             settings=settings,
+            kind="measure",
         )

@@ -10,32 +10,26 @@ import numpy as np
 
 from layerscope.errors import SettingsError
 from layerscope.probing.arranged_view import DividedView
-from layerscope.probing.control import controlled, parse_control
-from layerscope.probing.draw import drawn, parse_draw
+from layerscope.probing.control import controlled
+from layerscope.probing.draw import drawn
 from layerscope.probing.folds import folded
-from layerscope.types import LayerView, Task
+from layerscope.types import EVERY_ROW, NO_CONTROL, Arranged, Control, Draw, LayerView, Task
 
 
 @dataclass(frozen=True, slots=True)
-class Arrangement:
+class Arrangement(Arranged):
     """Which rows train, how they are seen, and the seed of what chance decides."""
 
-    train: str = "all"
-    """``all``, ``10%``, ``5/class``, or ``5 folds`` of training and validation rows together."""
-    control: str = ""
-    """``width=64``, ``pca=64``, ``shuffled``, or nothing."""
+    draw: Draw = EVERY_ROW
+    folds: int = 1
+    """More than 1: of training and validation rows together, which are divided so often."""
+    control: Control = NO_CONTROL
     seed: int = 0
 
     @property
     def plain(self) -> bool:
         """Whether chance has no part in it, and estimators see the layer as it is."""
-        return self.train == "all" and not self.control
-
-    @property
-    def folds(self) -> int:
-        """The number of folds; 1 is none."""
-        count, _, word = self.train.partition(" ")
-        return int(count) if word == "folds" else 1
+        return self.usual and self.folds == 1
 
 
 def arrangements(
@@ -49,8 +43,8 @@ def arrangements(
     """Return all combinations of training rows, controls and seeds, in order.
 
     Args:
-        train: Draws of training rows, as :func:`parse_draw` reads them.
-        controls: As :func:`parse_control` reads them; nothing is no control.
+        train: Draws of training rows, as :meth:`Draw.parse` reads them.
+        controls: As :meth:`Control.parse` reads them; nothing is no control.
         folds: More than 1 stands for all rows in so many folds, instead of ``all``.
         seed: The first.
         seeds: How many; of the plain arrangement estimators themselves tell whether one matters.
@@ -62,15 +56,11 @@ def arrangements(
         raise SettingsError(
             f"{seeds} seeds and {folds} folds were asked for.", hint="Give numbers from 1 up."
         )
-    for name in train:
-        parse_draw(name)
-    for name in controls:
-        parse_control(name)
-    whole = f"{folds} folds" if folds > 1 else "all"
-    rows = [whole if parse_draw(name).whole else name for name in train]
+    draws = dict.fromkeys(Draw.parse(words) for words in train)
+    kinds = dict.fromkeys(Control.parse(words) for words in controls)
     return [
-        Arrangement(which, control, seed + turn)
-        for control, which, turn in product(controls, dict.fromkeys(rows), range(seeds))
+        Arrangement(draw, folds if draw.whole else 1, control, seed + turn)
+        for control, draw, turn in product(kinds, draws, range(seeds))
     ]
 
 
@@ -85,13 +75,12 @@ def arranged(view: LayerView, task: Task, arrangement: Arrangement) -> list[Laye
     Raises:
         SettingsError: The rows, or the width, are not enough for it.
     """
-    seen = controlled(view, parse_control(arrangement.control), arrangement.seed)
+    seen = controlled(view, arrangement.control, arrangement.seed)
     if arrangement.folds > 1:
         return list(folded(seen, task, arrangement.folds, arrangement.seed))
-    draw = parse_draw(arrangement.train)
-    if draw.whole:
+    if arrangement.draw.whole:
         return [seen]
     count, val = len(view.groups("train")), len(view.groups("val"))
     labels = seen.target(task.name, "train") if task.kind == "classes" else None
-    rows = drawn(draw, labels, count, arrangement.seed)
+    rows = drawn(arrangement.draw, labels, count, arrangement.seed)
     return [DividedView(seen, rows, np.arange(count, count + val))]

@@ -9,10 +9,6 @@ control tasks"; the difference is their selectivity).
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -21,37 +17,7 @@ from layerscope.errors import SettingsError
 from layerscope.probing.arranged_view import NarrowedView, SameView, ShuffledView
 from layerscope.stats.moments import RunningMoments
 from layerscope.stats.spectrum import spectrum
-from layerscope.types import LayerView
-
-_NARROWED = re.compile(r"(width|pca)=(\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class Control:
-    """One control; that of no name changes nothing."""
-
-    name: str
-    kind: Literal["none", "width", "pca", "shuffled"] = "none"
-    width: int = 0
-
-
-def parse_control(name: str) -> Control:
-    """Return the control that a user named: ``width=64``, ``pca=64`` or ``shuffled``.
-
-    Raises:
-        SettingsError: It is none of these.
-    """
-    if not name:
-        return Control("")
-    if name == "shuffled":
-        return Control(name, "shuffled")
-    found = _NARROWED.fullmatch(name)
-    if found and int(found[2]):
-        return Control(name, "pca" if found[1] == "pca" else "width", int(found[2]))
-    raise SettingsError(
-        f"There is no control {name!r}.",
-        hint="Give width=64, pca=64 (or another number of features), or shuffled.",
-    )
+from layerscope.types import Control, LayerView
 
 
 def controlled(view: LayerView, control: Control, seed: int) -> LayerView:
@@ -65,13 +31,13 @@ def controlled(view: LayerView, control: Control, seed: int) -> LayerView:
     Raises:
         SettingsError: The layer has fewer features than the control would give it.
     """
-    if control.kind == "none":
+    if not control:
         return view
     if control.kind == "shuffled":
         return ShuffledView(view, seed)
     if view.cut.width < control.width:
         raise SettingsError(
-            f"{view.cut.name!r} has {view.cut.width} features, fewer than {control.name!r} asks.",
+            f"{view.cut.name!r} has {view.cut.width} features, fewer than {str(control)!r} asks.",
             hint="Give at most the width of the narrowest cut, or leave that cut out.",
         )
     if view.cut.width == control.width and control.kind == "width":

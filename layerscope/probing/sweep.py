@@ -19,6 +19,7 @@ from layerscope.types import (
     UNLABELLED,
     CutPoint,
     Definition,
+    Draw,
     Estimator,
     Existing,
     FeatureCache,
@@ -31,6 +32,8 @@ from layerscope.types import (
 NUMERICAL = (EstimatorError, SettingsError, ArithmeticError, np.linalg.LinAlgError)
 """What may be wrong with one layer's data: the cell failed, the run goes on."""
 PLAIN = (Arrangement(),)
+Cell = tuple[str | Arrangement, ...]
+"""What names one task of one estimator at one cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,8 @@ def sweep(
             asked = _asked(estimator, arrangement, answered)
             cells = {task: _cell(view, task.name, estimator.name, arrangement) for task in asked}
             todo = [task for task in asked if _is_wanted(cells[task], there, existing)]
-            scores = list(_attempt(estimator, view, todo, arrangement)) if todo else []
+            found = _attempt(estimator, view, todo, arrangement) if todo else ()
+            scores = [_described(score, cache, arrangement) for score in found]
             results.append(scores)
             computed += len(todo)
             kept += sum(cells[task] in there for task in asked if task not in todo)
@@ -141,7 +145,7 @@ def _known_to(
 def _asked(estimator: Estimator, arrangement: Arrangement, tasks: Sequence[Task]) -> list[Task]:
     """Return the tasks that an estimator has cells for; shuffled labels change nothing for none."""
     handled = [task for task in tasks if estimator.handles(task)]
-    if arrangement.control == "shuffled":
+    if arrangement.control.kind == "shuffled":
         return [task for task in handled if task.kind != "none"]
     return handled
 
@@ -199,7 +203,7 @@ def _pairs(
         for estimator in estimators:
             made = _seeded(estimator, arrangement.seed)
             measured = isinstance(estimator, Measure)
-            way = replace(arrangement, train="all") if measured else arrangement
+            way = replace(arrangement, draw=Draw(), folds=1) if measured else arrangement
             # Where nothing is left to chance, every seed is the same cell.
             settled = way.plain and made is estimator
             named = replace(way, seed=0) if settled else way
@@ -220,21 +224,35 @@ def _is_done(score: Score) -> bool:
 
 def _cell(
     of: Score | LayerView, task: str, estimator: str = "", arrangement: Arrangement = PLAIN[0]
-) -> tuple[str | int, ...]:
+) -> Cell:
     """Return what names a cell of one cache; a cache made anew is another."""
     if isinstance(of, Score):
         place = (of.cut, of.pooling, of.estimator)
-        arrangement = Arrangement(of.train, of.control, of.seed)
+        arrangement = Arrangement(of.draw, of.folds, of.control, of.seed)
     else:
         place = (of.cut.name, of.cut.pooling, estimator)
-    way = (arrangement.train, arrangement.control, arrangement.seed)
-    return (of.checkpoint, of.source, of.fingerprint, task, *place, *way)
+    return (of.checkpoint, of.source, of.fingerprint, task, *place, arrangement)
 
 
 def _is_wanted(
-    cell: tuple[str | int, ...], there: Container[tuple[str | int, ...]], existing: Existing
+    cell: tuple[str | Arrangement, ...],
+    there: Container[tuple[str | Arrangement, ...]],
+    existing: Existing,
 ) -> bool:
     return cell not in there if existing == "missing" else existing == "replace"
+
+
+def _described(score: Score, cache: FeatureCache, arrangement: Arrangement) -> Score:
+    """Return a score with the facts that its estimator could not know."""
+    return replace(
+        score,
+        draw=arrangement.draw,
+        folds=arrangement.folds,
+        control=arrangement.control,
+        seed=arrangement.seed,
+        trained=cache.trained,
+        views_of=cache.views_of,
+    )
 
 
 def _attempt(
@@ -251,14 +269,7 @@ def _attempt(
             yield from _attempt(estimator, view, [task], arrangement)
         return
     for score in scores:
-        yield _honest(
-            replace(
-                score,
-                train=arrangement.train,
-                control=arrangement.control,
-                seed=arrangement.seed,
-            )
-        )
+        yield _honest(score)
 
 
 def _scores(
@@ -304,10 +315,9 @@ def _lost(
         n_groups=len(set(view.groups("test").tolist())),
         seed=arrangement.seed,
         settings={} if measured is None else {"convention": measured.convention},
+        kind="probe" if measured is None else "measure",
         status="failed",
         note=note,
-        train=arrangement.train,
-        control=arrangement.control,
     )
 
 

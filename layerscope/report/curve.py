@@ -10,8 +10,6 @@ from statistics import fmean
 
 from layerscope.types import Direction, Part, Score
 
-RANDOM = "-random"
-"""How the name of a checkpoint with random weights ends."""
 NORMAL_95 = 1.959963984540054
 GREEK = {"theta": "θ", "phi": "φ"}
 
@@ -53,16 +51,13 @@ class Curve:
     title: str
     """What to call the task."""
     points: tuple[Point, ...]
+    trained: bool = True
+    """Whether the checkpoint's weights come from a training, and not from a seed."""
 
     @property
     def cuts(self) -> tuple[str, ...]:
         """Names of the cut points, in call order."""
         return tuple(point.cut for point in self.points)
-
-    @property
-    def random(self) -> bool:
-        """Whether the checkpoint has random weights."""
-        return self.checkpoint.endswith(RANDOM)
 
     @property
     def heads(self) -> tuple[int, ...]:
@@ -118,7 +113,7 @@ def curves(
     found = [
         _curve(r, known.get(r[0].task) or title(r[0].task, r[0].source)) for r in cells.values()
     ]
-    return sorted(found, key=lambda curve: curve.random)
+    return sorted(found, key=lambda curve: not curve.trained)
 
 
 def failed(scores: Iterable[Score]) -> list[Score]:
@@ -155,6 +150,7 @@ def _curve(rows: Sequence[Score], heading: str) -> Curve:
         first.n_groups,
         heading,
         points,
+        first.trained,
     )
 
 

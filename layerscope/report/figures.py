@@ -109,7 +109,7 @@ def write(drawn: dict[str, Figure], folder: Path) -> list[Path]:
 def depth_figure(drawn: Sequence[Curve], verdicts: Sequence[Verdict]) -> Figure:
     """Draw one panel per task, with one line per checkpoint."""
     panels = list(_panels(drawn))
-    look = strokes(curve.checkpoint for curve in drawn)
+    look = _strokes(drawn)
     shared = panel.aligned(drawn)
     figure, grid = _grid(len(panels), columns=3)
     columns = min(3, len(panels))
@@ -149,7 +149,7 @@ def measures_figure(drawn: Sequence[Curve]) -> Figure:
     panels: dict[tuple[str, str, str], list[Curve]] = defaultdict(list)
     for curve in drawn:
         panels[curve.estimator, curve.metric, curve.task].append(curve)
-    look = strokes(curve.checkpoint for curve in drawn)
+    look = _strokes(drawn)
     shared = panel.aligned(drawn)
     figure, grid = _grid(len(panels), columns=3)
     for axes, group in zip(grid, panels.values(), strict=True):
@@ -192,6 +192,11 @@ def _fill(
     for curve in group:
         panel.draw(axes, curve, look[getattr(curve, by)], known.get(panel.key(curve)), shared)
     panel.scale(axes, group)
+
+
+def _strokes(drawn: Sequence[Curve]) -> dict[str, Stroke]:
+    names = [curve.checkpoint for curve in drawn]
+    return strokes(names, {curve.checkpoint for curve in drawn if not curve.trained})
 
 
 def _grid(count: int, columns: int) -> tuple[Figure, list[Any]]:

@@ -13,7 +13,6 @@ from platform import python_version
 from typing import Any
 
 from layerscope.report import table
-from layerscope.report.curve import RANDOM
 from layerscope.types import Score, Verdict
 from layerscope.verdicts.common_cut import CommonCut
 from layerscope.verdicts.grid import Grid
@@ -136,17 +135,18 @@ def page(content: Content) -> str:
 
 
 def _sentences(verdicts: Sequence[Verdict], sentences: Sequence[str]) -> str:
-    by_checkpoint: dict[str, list[str]] = {}
+    by_checkpoint: dict[tuple[bool, str], list[str]] = {}
     for verdict, text in zip(verdicts, sentences, strict=True):
-        by_checkpoint.setdefault(verdict.checkpoint, []).append(f"{text} {verdict.note}".strip())
-    ordered = sorted(by_checkpoint.items(), key=lambda item: item[0].endswith(RANDOM))
-    return "".join(_section(name, texts) for name, texts in ordered)
+        key = (not verdict.trained, verdict.checkpoint)
+        by_checkpoint.setdefault(key, []).append(f"{text} {verdict.note}".strip())
+    ordered = sorted(by_checkpoint.items(), key=lambda item: item[0][0])
+    return "".join(_section(name, texts, random) for (random, name), texts in ordered)
 
 
-def _section(checkpoint: str, texts: Iterable[str]) -> str:
+def _section(checkpoint: str, texts: Iterable[str], random: bool) -> str:
     items = "".join(f"<li>{escape(text)}</li>\n" for text in texts)
     # Random weights are the baseline: there on demand, not in the way of the verdicts.
-    if checkpoint.endswith(RANDOM):
+    if random:
         summary = f"<summary>{escape(checkpoint)}</summary>"
         return f'<details class="random">{summary}<ul>\n{items}</ul></details>\n'
     return f"<h2>{escape(checkpoint)}</h2>\n<ul>\n{items}</ul>\n"

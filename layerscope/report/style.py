@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,6 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-
-from layerscope.report.curve import RANDOM
 
 DPI = 200
 WIDTH = 9.0
@@ -76,17 +74,21 @@ def styled() -> Iterator[None]:
         yield
 
 
-def strokes(names: Iterable[str]) -> dict[str, Stroke]:
+def strokes(names: Iterable[str], untrained: Collection[str] = ()) -> dict[str, Stroke]:
     """Return a stroke by name: colours for what was trained, dashed greys for random weights.
 
+    Args:
+        names: In the order of the colours.
+        untrained: Those of random weights.
+
     Examples:
-        >>> drawn = strokes(["simclr", "simclr-random"])
+        >>> drawn = strokes(["simclr", "simclr-random"], {"simclr-random"})
         >>> drawn["simclr"].dash, drawn["simclr-random"].random
         ('solid', True)
     """
     unique = list(dict.fromkeys(names))
-    trained = [name for name in unique if not name.endswith(RANDOM)]
-    rest = [name for name in unique if name.endswith(RANDOM)]
+    trained = [name for name in unique if name not in untrained]
+    rest = [name for name in unique if name in untrained]
     drawn = {n: Stroke(COLOURS[i % len(COLOURS)], "solid", False) for i, n in enumerate(trained)}
     for i, name in enumerate(rest):
         drawn[name] = Stroke(GREYS[i % len(GREYS)], DASHES[i % len(DASHES)], True)

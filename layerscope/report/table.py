@@ -6,12 +6,12 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from io import StringIO
 from typing import Any
 
 from layerscope.report.curve import failed
-from layerscope.types import Interval, Score, Verdict
+from layerscope.types import COLUMNS, Interval, Score, Verdict
 from layerscope.verdicts.common_cut import CommonCut
 from layerscope.verdicts.grid import Grid
 from layerscope.verdicts.scorecard import MeasureScore
@@ -223,7 +223,7 @@ def records(
     | Iterable[Grid],
 ) -> list[dict[str, Any]]:
     """Return verdicts, or what stands beside them, as plain records, which JSON can hold."""
-    return [_plain(asdict(one)) for one in found]
+    return [_plain(one.row() if isinstance(one, Verdict) else asdict(one)) for one in found]
 
 
 def document(
@@ -262,7 +262,7 @@ def verdicts_csv(verdicts: Iterable[Verdict]) -> str:
 
 def scores_csv(scores: Iterable[Score]) -> str:
     """Return the whole long table as CSV; a failed cell's numbers are empty."""
-    return _csv([_flat(_plain(score.row())) for score in scores], _score_columns())
+    return _csv([_flat(_plain(score.row())) for score in scores], COLUMNS)
 
 
 def number(value: float) -> str:
@@ -331,10 +331,6 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
-
-
-def _score_columns() -> list[str]:
-    return [field.name for field in fields(Score) if field.name != "losses"]
 
 
 def _csv(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> str:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from layerscope.errors import LayerScopeError
-from layerscope.types import Score
+from layerscope.types import COLUMNS, Score
 
 if TYPE_CHECKING:
     import pandas
@@ -57,11 +57,8 @@ def write_csv(table: pa.Table, file: BinaryIO) -> None:
 
 def _columns() -> dict[str, pa.DataType]:
     # Literals and mappings are text.
-    return {
-        field.name: _TYPES.get(str(field.type), pa.string())
-        for field in fields(Score)
-        if field.name != "losses"
-    }
+    kinds = {field.name: str(field.type) for field in fields(Score)}
+    return {name: _TYPES.get(kinds.get(name, "str"), pa.string()) for name in COLUMNS}
 
 
 def _cell(value: Any) -> Any:

@@ -19,4 +19,4 @@ def divided(scores: Iterable[Score]) -> tuple[list[Score], list[Score]]:
         ([], [])
     """
     table = list(scores)
-    return [it for it in table if it.probed], [it for it in table if not it.probed]
+    return [it for it in table if it.kind == "probe"], [it for it in table if it.kind == "measure"]

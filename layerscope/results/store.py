@@ -31,10 +31,10 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.errors import LayerScopeError
+from layerscope.errors import LayerScopeError, SettingsError
 from layerscope.results.labelled_array import labelled
 from layerscope.results.line_files import append_lines, complete_lines, replace_file
-from layerscope.types import UNLABELLED, Losses, Score, Setting, Task
+from layerscope.types import UNLABELLED, Control, Draw, Losses, Score, Setting, Task
 
 if TYPE_CHECKING:
     import pandas
@@ -246,8 +246,8 @@ class Results:
 
     def _losses_path(self, score: Score) -> Path:
         parts = [f"{score.cut}@{score.pooling}", score.task, score.estimator]
-        if (score.train, score.control) != ("all", "") or score.seed:
-            parts += [score.train, score.control, f"seed{score.seed}"]
+        if not score.usual or score.folds > 1 or score.seed:
+            parts += [score.train, str(score.control), f"seed{score.seed}"]
         name = _safe(".".join([*filter(None, parts), "npz"]))
         return self._home(score.checkpoint, score.source) / name
 
@@ -282,7 +282,7 @@ def key(score: Score) -> Key:
         score.task,
         score.estimator,
         score.train,
-        score.control,
+        str(score.control),
         score.seed,
         score.metric,
     )
@@ -307,12 +307,31 @@ def _score(line: bytes, where: str) -> Score:
     try:
         columns = json.loads(line)
         missing = {name: math.nan for name in NUMBERS if columns[name] is None}
-        return Score(**columns | missing)
-    except (ValueError, TypeError, KeyError):
+        return Score(**_facts(columns), **columns | missing)
+    except (ValueError, TypeError, KeyError, SettingsError):
         raise LayerScopeError(
             f"The table of scores is damaged: {where} is not a score.",
             hint="Delete that line and run the probe again; the other cells are kept.",
         ) from None
+
+
+def _facts(columns: dict[str, Any]) -> dict[str, Any]:
+    """Take the columns that hold facts as text out of a row, and return the facts as fields.
+
+    Rows from before version 0.2 lack three of them, and tell them by settings and names.
+    """
+    count, _, word = str(columns.pop("train")).partition(" ")
+    folds = int(count) if word == "folds" else 1
+    images, _, views = columns["source"].partition(".views")
+    measured = "convention" in columns["settings"]
+    return {
+        "draw": Draw() if folds > 1 else Draw.parse(count),
+        "folds": folds,
+        "control": Control.parse(columns.pop("control")),
+        "kind": columns.pop("kind", "measure" if measured else "probe"),
+        "trained": columns.pop("trained", not columns["checkpoint"].endswith("-random")),
+        "views_of": columns.pop("views_of", images if views else ""),
+    }
 
 
 def _fingerprint(path: Path) -> str:

@@ -114,7 +114,7 @@ def _numbers(layer: HeldLayer, task: Task, scores: Sequence[Score]) -> Iterator[
     for score in scores:
         if not np.isfinite((score.val, score.test, score.stderr)).all() or score.stderr < 0:
             yield f"{score.metric} is {score.val:g} and {score.test:g} ± {score.stderr:g}."
-        if not score.probed:
+        if score.kind != "probe":
             yield f"{score.metric} has a convention among its settings, as measures have."
     (score,) = primary
     if score.losses is None:

@@ -26,7 +26,7 @@ import torch
 
 from layerscope.stats.bootstrap import RESAMPLES, Resampled, difference
 from layerscope.stats.rank_correlation import FEWEST, kendall, over_rows, spearman
-from layerscope.types import UNLABELLED, VIEWS, Direction, Interval, Score
+from layerscope.types import UNLABELLED, Direction, Interval, Score
 from layerscope.verdicts.verdict import Comparison, in_runs, interval, lowest, resampled, usual
 
 _ByCut = dict[tuple[str, str], list[Score]]
@@ -149,9 +149,9 @@ def _is_of_layers(score: Score, first: Score) -> bool:
 
     Augmented views of the images are a source and a cache of their own.
     """
-    images, _, views = score.source.partition(VIEWS)
-    same = bool(views) or score.fingerprint == first.fingerprint
-    return (score.checkpoint, images) == (first.checkpoint, first.source) and same
+    if score.checkpoint != first.checkpoint:
+        return False
+    return score.views_of == first.source or score.fingerprint == first.fingerprint
 
 
 def _measured(comparison: Comparison, by_cut: _ByCut) -> Measured:

@@ -36,7 +36,7 @@ from layerscope.stats.bootstrap import (
     resample,
 )
 from layerscope.stats.paired import holm, mcnemar
-from layerscope.types import VIEWS, Interval, Losses, Score, Verdict
+from layerscope.types import Interval, Losses, Score, Verdict
 
 _LONG_RUN = 2
 TRUNK = "trunk"
@@ -101,8 +101,10 @@ def verdict(
         note=note,
         pooling=comparison.scores[best].pooling,
         tied_holm=_tied_holm(test, best, names, level),
-        train=first.train,
+        draw=first.draw,
+        folds=first.folds,
         control=first.control,
+        trained=first.trained,
         mcnemar=_mcnemar(comparison, best, trunk, test.groups),
     )
 
@@ -143,7 +145,7 @@ def comparison(results: Results, scores: Sequence[Score]) -> Comparison:
         if any(which)
     ]
     left_out = list(dict.fromkeys(left_out))
-    if VIEWS in first.source:
+    if first.views_of:
         left_out.append(f"The rows are augmented views: {first.source}.")
     return Comparison(
         tuple(score for score, _ in chosen),
@@ -185,7 +187,7 @@ def weighed(reached: Sequence[tuple[Comparison, Verdict]]) -> list[Verdict]:
     Args:
         reached: The verdicts of all comparisons, with the comparisons.
     """
-    equal = {_question(it): it for _, it in reached if it.control.startswith(("width=", "pca="))}
+    equal = {_question(it): it for _, it in reached if it.control.equal_width}
     return [
         it if it.control else replace(it, note=_joined(it.note, _of_width(comparison, it, equal)))
         for comparison, it in reached
@@ -383,9 +385,9 @@ def _by_contest(scores: Sequence[Score]) -> list[list[Score]]:
     """Return the primary scores of each comparison; measures take part in none."""
     found: Mapping[tuple[str, ...], list[Score]] = defaultdict(list)
     for score in scores:
-        if score.primary and score.probed:
+        if score.primary and score.kind == "probe":
             question = (score.checkpoint, score.source, score.task, score.estimator)
-            found[*question, score.train, score.control].append(score)
+            found[*question, score.train, str(score.control)].append(score)
     return list(found.values())
 
 

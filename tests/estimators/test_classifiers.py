@@ -60,7 +60,9 @@ def test_noise_is_chance(name, view):
 @pytest.mark.parametrize("name", CLOSED)
 def test_it_handles_classes_only(name):
     assert estimators[name](0).handles(TASK)
-    assert not estimators[name](0).handles(Task("z", "m", "latents", "mse", "minimise"))
+    assert not estimators[name](0).handles(
+        Task("z", "m", "latents", "mse", "minimise", encoding="raw")
+    )
 
 
 @pytest.mark.parametrize("name", CLOSED)

@@ -30,7 +30,9 @@ def blobs(classes: int, spread: float, width: int = 6):
 
 def test_it_handles_classes_only():
     assert estimators["logistic"](0).handles(TASK)
-    assert not estimators["logistic"](0).handles(Task("z", "m", "latents", "mse", "minimise"))
+    assert not estimators["logistic"](0).handles(
+        Task("z", "m", "latents", "mse", "minimise", encoding="raw")
+    )
 
 
 def test_separated_classes_are_told_apart(view):
@@ -121,7 +123,7 @@ def test_what_cannot_be_computed_is_refused_with_a_hint(view, labels, message):
 def test_a_metric_that_it_does_not_have_is_refused(view):
     rows, labels = blobs(3, 1.0)
     with pytest.raises(EstimatorError, match="cannot choose a cut"):
-        scores(view(rows, y=labels), Task("y", "memory", "classes", "mse", "minimise"))
+        scores(view(rows, y=labels), Task("y", "memory", "classes", "mce", "minimise"))
 
 
 # The path of λ, and what the type and the size of a layer may not change.

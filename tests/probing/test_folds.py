@@ -19,7 +19,7 @@ def layer(view):
 
 @pytest.mark.parametrize("task", [KIND, POSE])
 def test_every_row_that_is_no_test_row_is_validated_on_once(layer, task):
-    views = arranged(layer, task, Arrangement("5 folds"))
+    views = arranged(layer, task, Arrangement(folds=5))
     val = np.concatenate([part.val for part in views])
     assert sorted(val.tolist()) == list(range(320))
     for part in views:
@@ -37,7 +37,7 @@ def test_every_row_that_is_no_test_row_is_validated_on_once(layer, task):
 
 def test_more_folds_than_groups_are_refused(layer):
     with pytest.raises(SettingsError, match="81 folds cannot be made of 80 independent groups"):
-        arranged(layer, KIND, Arrangement("81 folds"))
+        arranged(layer, KIND, Arrangement(folds=81))
 
 
 def test_folds_are_joined_in_the_order_of_the_rows(score):

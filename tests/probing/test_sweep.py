@@ -55,6 +55,8 @@ class Cache:
     splits: Mapping[str, np.ndarray] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     views: int = 1
+    views_of: str = ""
+    trained: bool = True
 
     @property
     def own_splits(self) -> frozenset[str]:
@@ -554,7 +556,7 @@ def test_every_arrangement_is_a_cell_and_seeds_count_where_chance_decides(tmp_pa
     ways = arrangements(["all", "10%"], ["", "width=3"], seeds=2)
     report = run(small(), tmp_path, arrangements=ways)
     assert not report.failed
-    rows = {(it.train, it.control, it.seed) for it in report.results.scores()}
+    rows = {(it.train, str(it.control), it.seed) for it in report.results.scores()}
     # All rows of a layer as it is leave nothing to chance.
     assert rows == {("all", "", 0), *product(("10%",), ("", "width=3"), (0, 1))} | {
         ("all", "width=3", 0),
@@ -712,7 +714,7 @@ def test_measures_have_a_cell_of_no_labels_or_one_of_each_task_of_classes(tmp_pa
 def test_draws_folds_and_shuffled_labels_make_no_other_cell_of_what_has_none_of_them(tmp_path):
     ways = arrangements(["all", "10%"], ["", "shuffled", "width=3"], seeds=2)
     report = measured(small(), tmp_path, "rankme", "fisher", arrangements=ways)
-    cells = {(s.estimator, s.train, s.control, s.seed) for s in report.results.scores()}
+    cells = {(s.estimator, s.train, str(s.control), s.seed) for s in report.results.scores()}
     assert {train for _, train, _, _ in cells} == {"all"}
     assert {it[2:] for it in cells if it[0] == "rankme"} == {
         ("", 0),
@@ -744,5 +746,5 @@ def test_a_failed_measure_is_replaced_by_its_value(tmp_path):
 def test_shuffled_classes_have_no_separation_left(tmp_path):
     ways = arrangements(["all"], ["", "shuffled"])
     report = measured(small(), tmp_path, "class-separation", arrangements=ways)
-    found = {(s.cut, s.control): s.test for s in report.results.scores()}
+    found = {(s.cut, str(s.control)): s.test for s in report.results.scores()}
     assert found["head.1", "shuffled"] < 0.1 < 0.2 < found["head.1", ""]

@@ -74,6 +74,7 @@ def score(checkpoint: str, task: str, index: int, value: float) -> Score:
         seed=0,
         settings={"lambda": 0.1},
         fingerprint=f"sha256:{checkpoint}",
+        trained=not checkpoint.endswith("-random"),
     )
 
 
@@ -104,6 +105,7 @@ def verdict(rows: Sequence[Score]) -> Verdict:
         n_test=1000,
         n_groups=40,
         agrees=True,
+        trained=first.trained,
     )
 
 

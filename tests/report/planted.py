@@ -95,6 +95,7 @@ def measure(
         n_groups=N,
         seed=0,
         settings={"convention": "paper"},
+        kind="measure",
         fingerprint=f"sha256:{checkpoint}",
     )
 

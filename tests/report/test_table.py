@@ -74,6 +74,7 @@ def test_the_json_schema_is_stable(scores, verdicts):
         "mcnemar",
         "train",
         "control",
+        "trained",
     ]
     assert set(document["verdicts"][0]["gain"]) == {"estimate", "low", "high"}
 

@@ -10,7 +10,7 @@ import pytest
 from layerscope.errors import LayerScopeError
 from layerscope.results.measures import divided
 from layerscope.results.store import Results, failed
-from layerscope.types import Interval
+from layerscope.types import Control, Interval
 from layerscope.verdicts.scorecard import MeasureScore, scorecard, sentences
 from layerscope.verdicts.verdict import comparisons, verdict, verdicts
 from tests.report.planted import CUTS, folder, measure, probe
@@ -141,7 +141,7 @@ def test_a_measure_of_another_task_or_cache_or_a_failed_one_does_not_count(tmp_p
         replace(good, task="toy-pose"),
         replace(good, fingerprint="sha256:old", estimator="old"),
         failed(replace(good, estimator="lost"), "no rows"),
-        replace(good, control="width=4", estimator="narrow"),
+        replace(good, control=Control("width", 4), estimator="narrow"),
         replace(good, primary=False, estimator="beside"),
     ]
     stored = folder(tmp_path, layers())
@@ -152,7 +152,9 @@ def test_a_measure_of_another_task_or_cache_or_a_failed_one_does_not_count(tmp_p
 
 def test_measures_of_views_stand_beside_and_those_of_the_images_come_first(tmp_path):
     of_views = [
-        replace(measure(cut, value), source="toy.views2", fingerprint="sha256:views")
+        replace(
+            measure(cut, value), source="toy.views2", views_of="toy", fingerprint="sha256:views"
+        )
         for cut, value in ACCURACY.items()
     ]
     lidar = [replace(it, estimator="lidar", metric="lidar") for it in of_views]
@@ -161,12 +163,12 @@ def test_measures_of_views_stand_beside_and_those_of_the_images_come_first(tmp_p
     stored = folder(tmp_path, layers())
     found = scorecard(comparisons(stored), [*reversed_, *lidar, *images], resamples=100)
     assert [(it.measure, round(it.tau.estimate)) for it in found] == [("rankme", 1), ("lidar", 1)]
-    stranger = [replace(it, source="other.views2") for it in lidar]
+    stranger = [replace(it, source="other.views2", views_of="other") for it in lidar]
     assert scorecard(comparisons(stored), stranger, resamples=100) == []
 
 
 def test_a_verdict_on_views_says_so(tmp_path):
-    of_views = [replace(score, source="toy.views2") for score in layers()]
+    of_views = [replace(score, source="toy.views2", views_of="toy") for score in layers()]
     (plain,) = verdicts(folder(tmp_path / "a", layers()))
     (found,) = verdicts(folder(tmp_path / "b", of_views))
     assert "augmented views: toy.views2" in found.note
