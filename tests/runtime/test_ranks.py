@@ -21,7 +21,7 @@ from layerscope.runtime.cpus import bound_to
 from layerscope.runtime.ranks import ALONE, Ranks
 from tests.toy_source import NETWORK, ROWS, toy_source, write_images
 
-PLUGIN = Path(__file__).with_name("toy_source.py")
+PLUGIN = Path(__file__).parents[1] / "toy_source.py"
 FEW = ("--cuts", "layer4.*,trunk,head.*", "--batch-size", "8", "--device", "cpu")
 
 
