@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from layerscope.data import open_source as open_source
     from layerscope.errors import LayerScopeError as LayerScopeError
     from layerscope.extraction.extract import extract as extract_features
+    from layerscope.extraction.plan import plan as plan_extraction
+    from layerscope.extraction.settings import ExtractSettings as ExtractSettings
     from layerscope.models import load as load
     from layerscope.probing import sweep as sweep_caches
     from layerscope.render import RenderSettings as RenderSettings
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Checkpoint",
     "CutPoint",
+    "ExtractSettings",
     "LayerScopeError",
     "Recipe",
     "RenderSettings",
@@ -48,6 +51,7 @@ __all__ = [
     "open_results",
     "open_source",
     "open_statistics",
+    "plan_extraction",
     "pretrain_network",
     "render_dataset",
     "sweep_caches",
@@ -58,6 +62,7 @@ __all__ = [
 _HOMES = {
     "Checkpoint": ("types", "Checkpoint"),
     "CutPoint": ("types", "CutPoint"),
+    "ExtractSettings": ("extraction.settings", "ExtractSettings"),
     "LayerScopeError": ("errors", "LayerScopeError"),
     "Recipe": ("training", "Recipe"),
     "RenderSettings": ("render", "RenderSettings"),
@@ -71,6 +76,7 @@ _HOMES = {
     "open_results": ("results", "open_results"),
     "open_source": ("data", "open_source"),
     "open_statistics": ("cache", "open_statistics"),
+    "plan_extraction": ("extraction.plan", "plan"),
     "pretrain_network": ("training", "pretrain"),
     "render_dataset": ("render", "render_dataset"),
     "sweep_caches": ("probing", "sweep"),

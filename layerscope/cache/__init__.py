@@ -1,8 +1,10 @@
 """The feature cache: HDF5 with the pooled features of every cut, safe to kill and checked."""
 
+from layerscope.cache.build import CacheBuild
+from layerscope.cache.cache_file import storage_of
+from layerscope.cache.cache_writer import CacheWriter
 from layerscope.cache.checkpoint_settings import series_in, with_series
-from layerscope.cache.collection import Collection, divisions
-from layerscope.cache.existing import CacheStatus, cache_status, stored_as
+from layerscope.cache.feature_sink import FeatureSink
 from layerscope.cache.features import Features
 from layerscope.cache.fingerprint import differences, fingerprint_of, ingredients
 from layerscope.cache.header import Header
@@ -10,27 +12,13 @@ from layerscope.cache.integrity import CacheCheck, check_cache, count_rows, repa
 from layerscope.cache.layout import cache_name
 from layerscope.cache.reader import Cache, View, find_caches, open_cache
 from layerscope.cache.shard_merge import merge
-from layerscope.cache.statistics import (
-    Statistics,
-    open_statistics,
-    statistics_name,
-    statistics_stored_as,
-)
-from layerscope.cache.storage import Stored, choose_storage
-from layerscope.cache.streaming import (
-    StatisticsBuild,
-    StatisticsWriter,
-    statistics_status,
-)
-from layerscope.cache.writer import (
-    AssignmentWriter,
-    CacheBuild,
-    CacheWriter,
-    WriteAssignment,
-    annotate,
-    divided,
-    whole_units,
-)
+from layerscope.cache.shards import annotate
+from layerscope.cache.sink import RowWriter, Sink
+from layerscope.cache.statistics import Statistics, open_statistics
+from layerscope.cache.statistics_sink import StatisticsSink
+from layerscope.cache.status import CacheStatus, cache_status
+from layerscope.cache.storage import StorageChoice, choose_storage
+from layerscope.cache.writer import AssignmentWriter, WriteAssignment, split_rows
 
 __all__ = [
     "AssignmentWriter",
@@ -39,13 +27,14 @@ __all__ = [
     "CacheCheck",
     "CacheStatus",
     "CacheWriter",
-    "Collection",
+    "FeatureSink",
     "Features",
     "Header",
+    "RowWriter",
+    "Sink",
     "Statistics",
-    "StatisticsBuild",
-    "StatisticsWriter",
-    "Stored",
+    "StatisticsSink",
+    "StorageChoice",
     "View",
     "WriteAssignment",
     "annotate",
@@ -55,8 +44,6 @@ __all__ = [
     "choose_storage",
     "count_rows",
     "differences",
-    "divided",
-    "divisions",
     "find_caches",
     "fingerprint_of",
     "ingredients",
@@ -65,10 +52,7 @@ __all__ = [
     "open_statistics",
     "repair",
     "series_in",
-    "statistics_name",
-    "statistics_status",
-    "statistics_stored_as",
-    "stored_as",
-    "whole_units",
+    "split_rows",
+    "storage_of",
     "with_series",
 ]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from layerscope.types import Split
-
-if TYPE_CHECKING:
-    from layerscope.cache.reader import View
+from layerscope.cache.features import Features
+from layerscope.cache.hdf5_offsets import Rows
 
 Item = Tensor | tuple[Tensor, Tensor]
 
@@ -21,19 +20,24 @@ class FeatureDataset(Dataset[Item]):
     """Rows of one cut and split, read when they are asked for; a batch is one reading.
 
     Args:
-        view: The cut, with the splits of the task.
-        task: Whose targets come along; None for features alone.
-        split: Which rows.
+        features: Of the cut.
+        rows: (n,) which of them.
+        targets: (n,) or (n, k) of a task; None for features alone.
+        reopen: Returns the same for a process that has not opened the file.
 
     Examples:
         ``DataLoader(cache.dataset("layer4.1", "in1k"), batch_size=4096, shuffle=True)``
     """
 
-    def __init__(self, view: View, task: str | None, split: Split) -> None:
-        self._view, self._task, self._split = view, task, split
-        self._features = view.cache.features_of(view.cut)
-        self._rows = view.cache.rows_of(split, view.task)
-        self._targets = None if task is None else torch.from_numpy(view.target(task, split))
+    def __init__(
+        self,
+        features: Features,
+        rows: Rows,
+        targets: npt.NDArray[Any] | None,
+        reopen: Callable[[], FeatureDataset],
+    ) -> None:
+        self._features, self._rows, self._reopen = features, rows, reopen
+        self._targets = None if targets is None else torch.from_numpy(targets)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -49,19 +53,6 @@ class FeatureDataset(Dataset[Item]):
             return list(rows)
         return list(zip(rows, self._targets[list(places)], strict=True))
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[Callable[[], FeatureDataset], tuple[()]]:
         """A worker that is not forked opens the file for itself."""
-        cache = self._view.cache
-        return {
-            "path": cache.path,
-            "verify": cache.verify,
-            "cut": (self._view.cut.name, self._view.cut.pooling, self._view.task),
-            "task": self._task,
-            "split": self._split,
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        from layerscope.cache.reader import open_cache
-
-        view = open_cache(state["path"], verify=state["verify"]).view(*state["cut"])
-        self.__init__(view, state["task"], state["split"])  # type: ignore[misc]
+        return self._reopen, ()

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerscope.cache.checksum import checksums
-from layerscope.cache.hdf5_offsets import Place, Rows
+from layerscope.cache.hdf5_offsets import Extent, Rows
 from layerscope.cache.storage import decoded
 from layerscope.cache.threads import THREADS, in_threads
 from layerscope.errors import CacheError
@@ -33,7 +33,7 @@ class Segment:
     """Consecutive rows that lie one after the other in one file."""
 
     handle: int
-    place: Place
+    place: Extent
     storage: Storage
     first: int
     """The row of the cache with which it begins."""
@@ -234,7 +234,7 @@ class Features:
         return found
 
 
-def _read_scattered(handle: int, place: Place, rows: Rows, raw: npt.NDArray[Any]) -> None:
+def _read_scattered(handle: int, place: Extent, rows: Rows, raw: npt.NDArray[Any]) -> None:
     """Fill (n, width) with ascending rows, and small gaps between them only read along."""
     size = place.row_bytes
     flat = memoryview(raw.reshape(-1).view(np.uint8).data)

@@ -22,7 +22,7 @@ Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Extent:
     """The rows of one contiguous dataset."""
 
     offset: int
@@ -64,7 +64,7 @@ class Place:
             view, at = view[count:], at + count
 
 
-def place_of(file: h5py.File, name: str) -> Place:
+def extent_of(file: h5py.File, name: str) -> Extent:
     """Return where a dataset lies.
 
     Raises:
@@ -82,7 +82,7 @@ def place_of(file: h5py.File, name: str) -> Place:
             )
         offset = 0
     dtype = np.dtype(np.bool_) if dataset.dtype == np.bool_ else dataset.dtype
-    return Place(offset, dataset.shape[0], dataset.shape[1:], dtype)
+    return Extent(offset, dataset.shape[0], dataset.shape[1:], dtype)
 
 
 def runs(rows: Rows) -> Iterator[tuple[int, int, int]]:

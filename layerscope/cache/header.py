@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from layerscope.cache.fingerprint import fingerprint_of
-from layerscope.cache.storage import Stored
+from layerscope.cache.storage import StorageChoice
 from layerscope.types import Checkpoint, CutPoint, Source, Storage
 
 _CHECKSUM_BYTES = 4
@@ -25,7 +25,7 @@ class Header:
     """From :func:`layerscope.cache.ingredients`."""
     settings: Mapping[str, Any]
     """How the features will be computed, for whoever reads the file later."""
-    stored: Mapping[str, Stored] | None = None
+    stored: Mapping[str, StorageChoice] | None = None
     """By cut and pooling, how a sample said that features are stored; None: as asked."""
 
     @property
@@ -50,9 +50,9 @@ class Header:
         return asked
 
     @property
-    def storage(self) -> dict[str, Stored]:
+    def storage(self) -> dict[str, StorageChoice]:
         """By cut and pooling, how the features are stored as far as is known."""
-        return {key: (self.stored or {}).get(key, Stored(self.asked)) for key in self.keys}
+        return {key: (self.stored or {}).get(key, StorageChoice(self.asked)) for key in self.keys}
 
     @property
     def row_bytes(self) -> int:

@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from layerscope.cache.cache_file import UNREADABLE, CacheFile, inspect_file
 from layerscope.cache.checksum import checksums
-from layerscope.cache.existing import UNREADABLE, Found, look
-from layerscope.cache.hdf5_offsets import Rows, place_of, runs
+from layerscope.cache.hdf5_offsets import Rows, extent_of, runs
 from layerscope.cache.label import (
     STRUCTURE,
     has_label,
@@ -40,7 +40,7 @@ from layerscope.cache.layout import (
     whole_of,
 )
 from layerscope.cache.lock import Lock, require_unlocked
-from layerscope.cache.part import Part, index_in, read_rows, stored_in, sync_folder
+from layerscope.cache.part import PartFile, index_in, read_rows, storage_in, sync_folder
 from layerscope.cache.shards import shard_name
 from layerscope.cache.storage import decoded
 from layerscope.errors import CacheError
@@ -77,8 +77,8 @@ class FileCheck:
         """What is wrong, a sentence each."""
         if self.unreadable:
             return (self.unreadable,)
-        told = [f"{name} is not what was written" for name in self.header]
-        return (*told, *(f"{key}: {_told(rows)}" for key, rows in self.damaged.items()))
+        wrong = [f"{name} is not what was written" for name in self.header]
+        return (*wrong, *(f"{key}: {_describe_rows(rows)}" for key, rows in self.damaged.items()))
 
     @property
     def keeps_features(self) -> bool:
@@ -125,7 +125,7 @@ def check_cache(path: Path, progress: Progress = lambda rows, note="": None) -> 
 def count_rows(path: Path) -> int:
     """Return how many rows a check of a cache goes through, as far as can be told."""
     with suppress(CacheError):
-        found = look(path)
+        found = inspect_file(path)
         return int(found.done.sum())
     return 0
 
@@ -173,7 +173,7 @@ def _repair_file(path: Path, file: FileCheck) -> int:
     target = _as_part(path, file)
     if LABEL in file.header:
         mend_label(file.path)
-    part = Part(file.path)
+    part = PartFile(file.path)
     part.forget(np.searchsorted(part.index, file.lost))
     part.unseal()
     part.close()
@@ -187,11 +187,11 @@ def _as_part(path: Path, file: FileCheck) -> Path:
     """Return the name of a file that is to be gone on with."""
     if file.path.name.endswith(PART):
         return file.path
-    told_otherwise = set(file.header) - {"seal", LABEL}
-    if file.path.parent == shards_of(path) or not told_otherwise:
+    wrong_annotations = set(file.header) - {"seal", LABEL}
+    if file.path.parent == shards_of(path) or not wrong_annotations:
         return part_of(file.path)
     # Its features become a shard, and what is known about the images is written above them.
-    return part_of(shard_name(path, look(file.path).index))
+    return part_of(shard_name(path, inspect_file(file.path).index))
 
 
 def _is_shard(path: Path) -> bool:
@@ -199,7 +199,7 @@ def _is_shard(path: Path) -> bool:
 
 
 def _shards(path: Path) -> tuple[str, ...]:
-    return look(path).shards
+    return inspect_file(path).shards
 
 
 def _check_shard(path: Path, progress: Progress) -> FileCheck:
@@ -227,7 +227,7 @@ def _checked(path: Path, progress: Progress, shard: bool) -> FileCheck:
     whole = not path.name.endswith(PART)
     if whole and seal_in(path) != seal_of(path) and not shard:
         wrong.append("seal")
-    found = look(path)
+    found = inspect_file(path)
     with open_file(path) as file, path.open("rb") as opened:
         rows = _damaged_rows(file, opened.fileno(), found, whole, progress)
     if rows and "seal" in wrong:
@@ -236,10 +236,10 @@ def _checked(path: Path, progress: Progress, shard: bool) -> FileCheck:
 
 
 def _damaged_rows(
-    file: h5py.File, handle: int, found: Found, whole: bool, progress: Progress
+    file: h5py.File, handle: int, found: CacheFile, whole: bool, progress: Progress
 ) -> dict[str, Rows]:
     state = file[ROW_STATE][()]
-    place = place_of(file, ROW_VALID)
+    place = extent_of(file, ROW_VALID)
     # As bytes: HDF5 would take anything but 0 for True.
     valid = read_rows(handle, replace(place, dtype=np.dtype(np.uint8)), 0, place.count)
     rows: dict[str, list[Rows]] = {}
@@ -265,9 +265,9 @@ def _wrong(
     file: h5py.File, handle: int, start: int, valid: npt.NDArray[np.uint8]
 ) -> dict[str, npt.NDArray[np.bool_]]:
     wrong = {}
-    for key, stored in stored_in(file).items():
-        raw = read_rows(handle, place_of(file, features_of(key)), start, len(valid))
-        known = read_rows(handle, place_of(file, checksums_of(key)), start, len(valid))
+    for key, stored in storage_in(file).items():
+        raw = read_rows(handle, extent_of(file, features_of(key)), start, len(valid))
+        known = read_rows(handle, extent_of(file, checksums_of(key)), start, len(valid))
         # An image that could not be read has no feature, and every other has all of them.
         finite = np.isfinite(decoded(raw, stored.type))
         fits = np.where(valid == 1, finite.all(1), (valid == 0) & ~finite.any(1))
@@ -275,7 +275,7 @@ def _wrong(
     return wrong
 
 
-def _differ_from_shards(file: h5py.File, found: Found) -> dict[str, list[Rows]]:
+def _differ_from_shards(file: h5py.File, found: CacheFile) -> dict[str, list[Rows]]:
     """Return the rows whose checksums are others than in the shards, by cut and pooling."""
     import json
 
@@ -291,7 +291,7 @@ def _differ_from_shards(file: h5py.File, found: Found) -> dict[str, list[Rows]]:
     return rows
 
 
-def _told(rows: Rows) -> str:
+def _describe_rows(rows: Rows) -> str:
     """Return the rows as a person reads them, the first few of many."""
     stretches = [f"{a}" if n == 1 else f"{a} to {a + n - 1}" for _, a, n in runs(rows)]
     more = f" and {len(stretches) - 5} more stretches" if len(stretches) > 5 else ""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import threading
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from layerscope.cache.checksum import checksums
 from layerscope.cache.fingerprint import VIEWS_OF
-from layerscope.cache.hdf5_offsets import Place, Rows, place_of, runs
+from layerscope.cache.hdf5_offsets import Extent, Rows, extent_of, runs
 from layerscope.cache.header import Header
 from layerscope.cache.label import SEAL_BYTES, open_file, room_for_label, write_label, write_seal
 from layerscope.cache.layout import (
@@ -39,14 +40,14 @@ from layerscope.cache.layout import (
     whole_of,
 )
 from layerscope.cache.records import to_json
-from layerscope.cache.storage import Stored
+from layerscope.cache.storage import StorageChoice
 from layerscope.cache.threads import in_threads
 
 _BLOCK = 2048
 """Rows that are checked at a time."""
 
 
-class Part:
+class PartFile:
     """A file of rows, open for writing.
 
     Nothing in it depends on this process: every write is done when it returns, and a row counts as
@@ -60,11 +61,11 @@ class Part:
         self.path = path
         with open_file(path) as file:
             self.keys = tuple(file["checksums"])
-            self.stored = stored_in(file)
-            self._features = {key: place_of(file, features_of(key)) for key in self.keys}
-            self._checksums = {key: place_of(file, checksums_of(key)) for key in self.keys}
-            self._valid, self._state = place_of(file, ROW_VALID), place_of(file, ROW_STATE)
-            self._seal = place_of(file, SEAL)
+            self.stored = storage_in(file)
+            self._features = {key: extent_of(file, features_of(key)) for key in self.keys}
+            self._checksums = {key: extent_of(file, checksums_of(key)) for key in self.keys}
+            self._valid, self._state = extent_of(file, ROW_VALID), extent_of(file, ROW_STATE)
+            self._seal = extent_of(file, SEAL)
             self.state: npt.NDArray[np.uint8] = file[ROW_STATE][()]
             self.index = index_in(file)
         self._handle = os.open(path, os.O_RDWR)
@@ -119,7 +120,7 @@ class Part:
             pending, self._pending = self._pending, []
         if pending:
             _sync_handle(self._handle)
-            for first, count in _joined(pending):
+            for first, count in _join(pending):
                 self._mark(first, count, SYNCED)
 
     def settle(self) -> None:
@@ -184,9 +185,9 @@ class Part:
 def lay_out(
     path: Path,
     header: Header,
-    storage: Mapping[str, Stored],
+    storage: Mapping[str, StorageChoice],
     index: Rows | None = None,
-) -> Part:
+) -> PartFile:
     """Make a part without a row in it, all at once.
 
     Args:
@@ -198,9 +199,8 @@ def lay_out(
     Raises:
         OSError: The disk is full, or the folder may not be written.
     """
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.draft")
     rows = header.rows if index is None else len(index)
-    try:
+    with drafted(path) as draft:
         with new_file(draft, header) as file:
             for cut in header.cuts:
                 _reserve(file, features_of(cut.key), (rows, cut.width), storage[cut.key].dtype)
@@ -208,6 +208,22 @@ def lay_out(
             file.create_dataset(SEAL, data=np.zeros(SEAL_BYTES, np.uint8))
             file.attrs.update(attributes(header, storage))
         write_label(draft)
+    return PartFile(path)
+
+
+@contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """Yield the name of a draft, which takes the file's own once the disk has all of it.
+
+    Args:
+        path: The file; what is there stays until then.
+
+    Raises:
+        OSError: The disk could not take it; nothing is left of the draft.
+    """
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.draft")
+    try:
+        yield draft
         sync_file(draft)
         draft.replace(path)
     except BaseException:
@@ -215,7 +231,6 @@ def lay_out(
             draft.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
-    return Part(path)
 
 
 def new_file(path: Path, header: Header) -> h5py.File:
@@ -243,7 +258,7 @@ def lay_out_rows(file: h5py.File, header: Header, index: Rows | None) -> None:
         file.create_dataset(ROW_INDEX, data=index.astype(np.int64))
 
 
-def attributes(header: Header, storage: Mapping[str, Stored]) -> dict[str, str]:
+def attributes(header: Header, storage: Mapping[str, StorageChoice]) -> dict[str, str]:
     """Return the attributes of the root, but for its digests."""
     return {
         "schema": SCHEMA,
@@ -260,11 +275,9 @@ def attributes(header: Header, storage: Mapping[str, Stored]) -> dict[str, str]:
     }
 
 
-def stored_in(file: h5py.File) -> dict[str, Stored]:
+def storage_in(file: h5py.File) -> dict[str, StorageChoice]:
     """Return how a file's features are stored."""
-    import json
-
-    return {key: Stored(**kept) for key, kept in json.loads(file.attrs["storage"]).items()}
+    return {key: StorageChoice(**kept) for key, kept in json.loads(file.attrs["storage"]).items()}
 
 
 def index_in(file: h5py.File) -> Rows:
@@ -275,7 +288,7 @@ def index_in(file: h5py.File) -> Rows:
     return np.arange(len(file[ROW_STATE]), dtype=np.int64)
 
 
-def read_rows(handle: int, place: Place, first: int, count: int) -> npt.NDArray[Any]:
+def read_rows(handle: int, place: Extent, first: int, count: int) -> npt.NDArray[Any]:
     """Return (count, …) rows of a dataset of an open file."""
     rows = np.empty((count, *place.shape), place.dtype)
     place.read(handle, first, rows)
@@ -305,7 +318,7 @@ def _sync_handle(handle: int) -> None:
     getattr(os, "fdatasync", os.fsync)(handle)
 
 
-def _joined(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+def _join(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return the same stretches of rows, neighbours as one."""
     joined: list[tuple[int, int]] = []
     for first, count in stretches:

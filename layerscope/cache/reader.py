@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.cache.checkpoint_settings import series_in
-from layerscope.cache.existing import UNREADABLE, require_sealed, unreadable, without_shard
+from layerscope.cache.cache_file import UNREADABLE, unreadable, without_shard
 from layerscope.cache.features import Features, Segment
 from layerscope.cache.fingerprint import VIEWS, VIEWS_OF
-from layerscope.cache.hdf5_offsets import Rows, place_of
+from layerscope.cache.hdf5_offsets import Rows, extent_of
 from layerscope.cache.label import open_file, seal_in
 from layerscope.cache.layout import (
     ATTRIBUTES,
@@ -41,11 +38,12 @@ from layerscope.cache.layout import (
     split_of,
     target_of,
 )
-from layerscope.cache.part import stored_in
-from layerscope.cache.records import checkpoint_from, cut_from, task_from
-from layerscope.cache.storage import Stored
+from layerscope.cache.open_record import OpenRecord
+from layerscope.cache.part import storage_in
+from layerscope.cache.status import require_sealed
+from layerscope.cache.storage import StorageChoice
 from layerscope.errors import CacheError, UnknownNameError
-from layerscope.types import SPLITS, Checkpoint, CutPoint, Setting, Split, Task
+from layerscope.types import SPLITS, CutPoint, Split
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +55,7 @@ _MAKE = "Make a cache with layerscope extract."
 _AGAIN = "Extract the features again: layerscope extract … --existing replace."
 
 
-class Cache:
+class Cache(OpenRecord):
     """A complete cache, open for reading; made by :func:`open_cache`, closed by ``with``.
 
     Args:
@@ -67,52 +65,15 @@ class Cache:
     """
 
     def __init__(self, path: Path, file: h5py.File, verify: bool = True) -> None:
-        self.path = path
+        super().__init__(path, file)
         self.verify = verify
-        self._file = file
         self._handles: dict[Path, int] = {}
-
-    def __enter__(self) -> Cache:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file; views of it can no longer be read."""
         while self._handles:
             os.close(self._handles.popitem()[1])
-        self._file.close()
-
-    @cached_property
-    def card(self) -> Checkpoint:
-        """The checkpoint's card; of its weights' path only the file's name."""
-        return checkpoint_from(self._json("checkpoint"))
-
-    @property
-    def checkpoint(self) -> str:
-        return self.card.name
-
-    @cached_property
-    def source(self) -> str:
-        return str(self._file.attrs["source"])
-
-    @cached_property
-    def cuts(self) -> tuple[CutPoint, ...]:
-        return tuple(cut_from(record) for record in self._json("cuts"))
-
-    @cached_property
-    def tasks(self) -> tuple[Task, ...]:
-        return tuple(task_from(record) for record in self._json("tasks"))
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return str(self._file.attrs["fingerprint"])
+        super().close()
 
     @property
     def complete(self) -> bool:
@@ -124,20 +85,9 @@ class Cache:
         return seal_in(self.path)
 
     @cached_property
-    def stored(self) -> Mapping[str, Stored]:
+    def stored(self) -> Mapping[str, StorageChoice]:
         """By cut and pooling, in which type the features are stored, and why."""
-        return stored_in(self._file)
-
-    @cached_property
-    def computation(self) -> dict[str, Any]:
-        """How the features were computed: precision, device, versions and the like."""
-        recorded: dict[str, Any] = self._json("settings")
-        return recorded
-
-    @cached_property
-    def settings(self) -> dict[str, Setting]:
-        """What distinguishes the checkpoint in a series or a grid, such as its epoch."""
-        return series_in(self.computation)
+        return storage_in(self._file)
 
     @cached_property
     def views(self) -> int:
@@ -158,12 +108,6 @@ class Cache:
     def trained(self) -> bool:
         """Whether the checkpoint's weights come from a training, and not from a seed."""
         return self.card.trained
-
-    @cached_property
-    def ingredients(self) -> dict[str, Any]:
-        """Everything that determined the features."""
-        recorded: dict[str, Any] = self._json("ingredients")
-        return recorded
 
     @property
     def limit(self) -> int | None:
@@ -235,7 +179,7 @@ class Cache:
     def features_of(self, cut: CutPoint) -> Features:
         """Return the features of one cut in one pooling, lazily."""
         if cut.key not in self._features:
-            self._features[cut.key] = self._opened(cut)
+            self._features[cut.key] = self._open_features(cut)
         return self._features[cut.key]
 
     def dataset(self, cut: str, task: str | None = None, split: Split = "train") -> FeatureDataset:
@@ -252,7 +196,13 @@ class Cache:
         from layerscope.cache.dataset import FeatureDataset
 
         name, _, pooling = cut.partition("@")
-        return FeatureDataset(self.view(name, pooling or None, task), task, split)
+        view = self.view(name, pooling or None, task)
+        return FeatureDataset(
+            self.features_of(view.cut),
+            self.rows_of(split, task),
+            None if task is None else view.target(task, split),
+            partial(_reopen_dataset, self.path, self.verify, cut, task, split),
+        )
 
     def rows_of(self, split: Split, task: str | None = None) -> Rows:
         """Return the (n,) readable rows of one split, ascending.
@@ -292,7 +242,7 @@ class Cache:
             records = self._json(SHARD_LIST)
         return records
 
-    def _opened(self, cut: CutPoint) -> Features:
+    def _open_features(self, cut: CutPoint) -> Features:
         segments = [
             segment for record in self._records for segment in self._segments(cut.key, record)
         ]
@@ -320,11 +270,8 @@ class Cache:
     ) -> Segment:
         if path not in self._handles:
             self._handles[path] = os.open(path, os.O_RDONLY)
-        rows = place_of(file, features_of(key))
-        return Segment(self._handles[path], rows, stored_in(file)[key].type, first, place, count)
-
-    def _json(self, name: str) -> Any:
-        return json.loads(self._file.attrs[name])
+        rows = extent_of(file, features_of(key))
+        return Segment(self._handles[path], rows, storage_in(file)[key].type, first, place, count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,7 +372,7 @@ def open_cache(path: Path | str, *, verify: bool = True) -> Cache:
     except OSError as error:
         raise unreadable(path, error) from error
     try:
-        return _checked(path, file, verify)
+        return _check(path, file, verify)
     except UNREADABLE as error:
         file.close()
         raise unreadable(path, error) from error
@@ -434,7 +381,13 @@ def open_cache(path: Path | str, *, verify: bool = True) -> Cache:
         raise
 
 
-def _checked(path: Path, file: h5py.File, verify: bool) -> Cache:
+def _reopen_dataset(
+    path: Path, verify: bool, cut: str, task: str | None, split: Split
+) -> FeatureDataset:
+    return open_cache(path, verify=verify).dataset(cut, task, split)
+
+
+def _check(path: Path, file: h5py.File, verify: bool) -> Cache:
     _require_schema(path, file)
     if verify:
         require_sealed(path)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from layerscope.cache.existing import look
+from layerscope.cache.cache_file import inspect_file
+from layerscope.cache.disk_errors import disk_errors
 from layerscope.cache.header import Header
 from layerscope.cache.layout import (
     ROW_GROUP,
@@ -19,11 +20,10 @@ from layerscope.cache.layout import (
     target_of,
 )
 from layerscope.cache.lock import Lock
-from layerscope.cache.part import Part, lay_out
+from layerscope.cache.part import PartFile, lay_out
 from layerscope.cache.reader import Cache, open_cache
 from layerscope.cache.shards import clear
 from layerscope.cache.storage import encoded
-from layerscope.cache.writer import storing
 from layerscope.errors import CacheError, DiskError
 from layerscope.types import Source
 
@@ -54,8 +54,8 @@ def merge(
                 f"{str(path)!r} is one file already.", hint="There is nothing to merge."
             )
         header = header_of(cache)
-        with storing(path):
-            part = _begun(path, header, cache)
+        with disk_errors(path):
+            part = _open_part(path, header, cache)
             try:
                 _copy(cache, part, progress)
                 part.finish(path)
@@ -88,10 +88,10 @@ def header_of(cache: Cache) -> Header:
     return Header(cache.card, cache.cuts, source, ingredients, cache.computation, cache.stored)
 
 
-def _begun(path: Path, header: Header, cache: Cache) -> Part:
+def _open_part(path: Path, header: Header, cache: Cache) -> PartFile:
     target = part_of(path)
-    if target.exists() and look(target).ingredients == cache.ingredients:
-        part = Part(target)
+    if target.exists() and inspect_file(target).ingredients == cache.ingredients:
+        part = PartFile(target)
         part.settle()
         return part
     target.unlink(missing_ok=True)
@@ -105,7 +105,7 @@ def _begun(path: Path, header: Header, cache: Cache) -> Part:
     return lay_out(target, header, header.storage)
 
 
-def _copy(cache: Cache, part: Part, progress: Callable[..., None]) -> None:
+def _copy(cache: Cache, part: PartFile, progress: Callable[..., None]) -> None:
     left = np.flatnonzero(part.state == 0)
     progress(len(part.state) - len(left))
     for start in range(0, len(left), BLOCK):

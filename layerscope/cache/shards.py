@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from layerscope.cache.checkpoint_settings import is_news, series_in
-from layerscope.cache.existing import Found, look, rows_of, shard_files, started
+from layerscope.cache.cache_file import CacheFile, inspect_file, rows_of, shard_files, started
+from layerscope.cache.checkpoint_settings import is_news, series_in, with_series
+from layerscope.cache.disk_errors import disk_errors
 from layerscope.cache.hdf5_offsets import Rows, runs
 from layerscope.cache.header import Header
 from layerscope.cache.label import SEAL_BYTES, open_file, write_label, write_seal
@@ -28,9 +29,10 @@ from layerscope.cache.layout import (
     part_of,
     shards_of,
 )
-from layerscope.cache.part import Part, attributes, lay_out_rows, new_file, sync_folder
+from layerscope.cache.lock import Lock
+from layerscope.cache.part import PartFile, attributes, drafted, lay_out_rows, new_file, sync_folder
 from layerscope.cache.records import to_json
-from layerscope.cache.storage import Stored
+from layerscope.cache.storage import StorageChoice
 from layerscope.errors import CacheError
 
 
@@ -80,35 +82,41 @@ def assemble(path: Path, header: Header) -> Path:
         and not is_news(only.settings, series_in(header.settings))
     )
     if only is not None and same and only.done.all() and not only.is_shard:
-        Part(only.path).finish(path)
+        PartFile(only.path).finish(path)
     else:
         _write_head(path, header, [_as_shard(path, part) for part in parts])
     clear(path)
     return path
 
 
-def reannotate(path: Path, header: Header) -> None:
-    """Give a whole cache other splits, groups and targets; its features stay as they are.
+def annotate(path: Path, header: Header) -> None:
+    """Give a complete cache other splits, groups, targets and settings of the checkpoint.
 
-    A file that held everything becomes the only shard of a new one, which alone is written. Killed
-    on the way, the rows are there as shards, and extraction makes a cache of them.
+    Its features stay as they are: a list of training images that was found later costs no second
+    extraction. A file that held everything becomes the only shard of a new one, which alone is
+    written. Killed on the way, the rows are there as shards, and extraction makes a cache of them.
 
     Args:
         path: The cache, whose features were made from the same ingredients.
-        header: What is known about the images now.
+        header: What is known about the images and the checkpoint now.
 
     Raises:
-        OSError: The disk could not take it.
+        CacheError: Another process has it open.
+        DiskError: The disk is full; the same call completes the cache.
     """
-    whole = look(path)
-    shards = [look(path.parent / name) for name in whole.shards] or [_as_shard(path, whole)]
-    _write_head(path, header, shards)
+    with Lock(path), disk_errors(path):
+        whole = inspect_file(path)
+        # What the features went through does not change with what is known about them.
+        settings = with_series(whole.settings, series_in(header.settings))
+        known = replace(header, stored=whole.stored, settings=settings)
+        shards = [inspect_file(path.parent / name) for name in whole.shards]
+        _write_head(path, known, shards or [_as_shard(path, whole)])
 
 
 def clear(path: Path) -> None:
     """Delete what a whole cache no longer needs: its part, and shards that it does not refer to."""
     clear_drafts(path)
-    taken = {path.parent / name for name in look(path).shards} if path.exists() else set()
+    taken = {path.parent / name for name in inspect_file(path).shards} if path.exists() else set()
     for file in (part_of(path), *shard_files(path)):
         if file not in taken:
             file.unlink(missing_ok=True)
@@ -123,25 +131,24 @@ def clear_drafts(path: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _as_shard(path: Path, part: Found) -> Found:
+def _as_shard(path: Path, part: CacheFile) -> CacheFile:
     """Give a file its place among the shards, under the name of a whole one."""
     if part.sealed and part.path.parent == shards_of(path):
         return part
     folder = shards_of(path)
     folder.mkdir(exist_ok=True)
     if part.path.parent == folder:
-        return look(Part(part.path).finish())
+        return inspect_file(PartFile(part.path).finish())
     name = shard_name(path, part.index)
     if part.sealed:
         part.path.replace(name)
         sync_folder(folder)
-        return look(name)
-    return look(Part(part.path).finish(name))
+        return inspect_file(name)
+    return inspect_file(PartFile(part.path).finish(name))
 
 
-def _write_head(path: Path, header: Header, shards: Sequence[Found]) -> None:
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.draft")
-    try:
+def _write_head(path: Path, header: Header, shards: Sequence[CacheFile]) -> None:
+    with drafted(path) as draft:
         with new_file(draft, header) as file:
             storage = _widest(header, shards)
             records = _records(path, header, shards)
@@ -152,15 +159,9 @@ def _write_head(path: Path, header: Header, shards: Sequence[Found]) -> None:
             file.attrs.update(attributes(header, storage) | {SHARD_LIST: to_json(records)})
         write_label(draft)
         write_seal(draft)
-        draft.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
 
 
-def _widest(header: Header, shards: Sequence[Found]) -> dict[str, Stored]:
+def _widest(header: Header, shards: Sequence[CacheFile]) -> dict[str, StorageChoice]:
     """Return how the cut is stored where it takes the most bytes."""
     return {
         key: max((shard.stored[key] for shard in shards), key=lambda kept: kept.dtype.itemsize)
@@ -168,7 +169,7 @@ def _widest(header: Header, shards: Sequence[Found]) -> dict[str, Stored]:
     }
 
 
-def _records(path: Path, header: Header, shards: Sequence[Found]) -> list[dict[str, Any]]:
+def _records(path: Path, header: Header, shards: Sequence[CacheFile]) -> list[dict[str, Any]]:
     """Return which rows come from which shard: ``[first, first in the shard, count]``."""
     owner, place = np.full(header.rows, -1), np.zeros(header.rows, np.int64)
     for number, shard in enumerate(shards):
@@ -194,7 +195,7 @@ def _records(path: Path, header: Header, shards: Sequence[Found]) -> list[dict[s
 def _virtual(
     file: h5py.File,
     header: Header,
-    storage: Mapping[str, Stored],
+    storage: Mapping[str, StorageChoice],
     records: Sequence[Mapping[str, Any]],
 ) -> None:
     for cut in header.cuts:

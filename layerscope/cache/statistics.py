@@ -15,10 +15,8 @@ with ``rows/done``: which rows of the source they have seen.
 
 from __future__ import annotations
 
-import json
-import secrets
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +25,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from layerscope.cache.checkpoint_settings import series_in
-from layerscope.cache.collection import class_name, cross_name
-from layerscope.cache.existing import UNREADABLE
+from layerscope.cache.cache_file import UNREADABLE
+from layerscope.cache.collector import TaskGroup, class_name, cross_name, target_columns
 from layerscope.cache.header import Header
 from layerscope.cache.label import has_label, open_file, room_for_label, write_label, wrong_with
 from layerscope.cache.layout import cache_name
-from layerscope.cache.part import attributes, stored_in, sync_file, sync_folder
-from layerscope.cache.records import checkpoint_from, cut_from, task_from, to_json
-from layerscope.cache.storage import Stored
+from layerscope.cache.open_record import OpenRecord
+from layerscope.cache.part import attributes, drafted
+from layerscope.cache.records import to_json
 from layerscope.errors import CacheError, UnknownNameError
 from layerscope.stats.class_moments import ClassMoments, RunningClassMoments
 from layerscope.stats.moments import CrossMoments, Moments, RunningCrossMoments, State
-from layerscope.types import SPLITS, Checkpoint, CutPoint, Split, Task
+from layerscope.types import SPLITS, Split
 
 SCHEMA = "layerscope-statistics/1"
 SUFFIX = ".statistics.hdf5"
@@ -58,7 +55,7 @@ def statistics_name(checkpoint: str, source: str, limit: int | None = None) -> s
     return cache_name(checkpoint, source, limit).removesuffix(".h5") + SUFFIX
 
 
-class Statistics:
+class Statistics(OpenRecord):
     """The statistics of every cut of one checkpoint; made by :func:`open_statistics`.
 
     Args:
@@ -66,31 +63,9 @@ class Statistics:
         file: The same, open.
     """
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
-        self.path = path
-        self._file = file
-        self.fingerprint = str(file.attrs["fingerprint"])
-        self.card: Checkpoint = checkpoint_from(json.loads(file.attrs["checkpoint"]))
-        self.checkpoint = self.card.name
-        self.ingredients: dict[str, Any] = json.loads(file.attrs["ingredients"])
-        self.computation: dict[str, Any] = json.loads(file.attrs["settings"])
-        self.settings = series_in(self.computation)
-        self.source = str(file.attrs["source"])
-        self.cuts: tuple[CutPoint, ...] = tuple(map(cut_from, json.loads(file.attrs["cuts"])))
-        self.tasks: tuple[Task, ...] = tuple(map(task_from, json.loads(file.attrs["tasks"])))
-        self._columns: dict[str, tuple[str, int, int]] = {
-            name: tuple(place) for name, place in json.loads(file.attrs["columns"]).items()
-        }
-
-    def __enter__(self) -> Statistics:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+    @cached_property
+    def _columns(self) -> dict[str, tuple[str, int, int]]:
+        return {name: tuple(place) for name, place in self._json("columns").items()}
 
     def moments(self, cut: str, split: Split = "train", task: str | None = None) -> Moments:
         """Return count, mean and scatter of a cut's features.
@@ -182,18 +157,11 @@ def open_statistics(path: Path | str) -> Statistics:
     raise CacheError(f"{str(path)!r} holds no whole statistics (schema {schema!r}).", hint=_MAKE)
 
 
-def statistics_stored_as(path: Path) -> Mapping[str, Stored]:
-    """Return by cut and pooling as what the features were taken into the statistics."""
-    with open_file(path) as file:
-        return stored_in(file)
-
-
 def write_statistics(
     path: Path,
     header: Header,
+    groups: Sequence[TaskGroup],
     states: Mapping[str, State],
-    columns: Mapping[str, tuple[str, int, int]],
-    owners: tuple[str, ...],
     done: npt.NDArray[np.bool_] | None = None,
 ) -> None:
     """Write a statistics file, or a part of one, all at once.
@@ -201,14 +169,12 @@ def write_statistics(
     Args:
         path: Its name; what is there is replaced when all is on the disk.
         header: Of what was collected.
-        states: By name, from :meth:`layerscope.cache.collection.Collection.states`.
-        columns: By task, the owner of its splits and its first and last columns of the targets.
-        owners: What divides the rows.
+        groups: The tasks by their splits.
+        states: By name, from :meth:`layerscope.cache.collector.StatisticsCollector.states`.
         done: (n,) which rows a part has seen; None for everything.
     """
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.draft")
     names = [f"{name}/{key}" for name, state in states.items() for key in state]
-    try:
+    with drafted(path) as draft:
         with h5py.File(draft, "x", userblock_size=room_for_label([*names, DONE])) as file:
             for name, state in states.items():
                 for key, values in state.items():
@@ -219,18 +185,11 @@ def write_statistics(
                 attributes(header, header.storage)
                 | {
                     "schema": SCHEMA,
-                    "columns": to_json(columns),
-                    "owners": "\n".join(owners),
+                    "columns": to_json(target_columns(groups)),
+                    "owners": "\n".join(group.owner for group in groups),
                 }
             )
         write_label(draft)
-        sync_file(draft)
-        draft.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
 
 
 def read_states(file: h5py.File) -> dict[str, State]:

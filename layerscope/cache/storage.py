@@ -17,7 +17,11 @@ import torch
 
 from layerscope.types import Storage
 
-Rows = npt.NDArray[np.float32]
+Values = npt.NDArray[np.float32]
+FeatureRows = Mapping[str, Values]
+"""By cut and pooling, ``blocks.3@cls``: (b, width)."""
+Valid = npt.NDArray[np.bool_]
+"""(b,) False for an image that could not be read."""
 
 LARGEST = 65504.0
 """The largest float16."""
@@ -38,7 +42,7 @@ _TENSORS: dict[Storage, torch.dtype] = {"float16": torch.float16, "bfloat16": to
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StorageChoice:
     """How the features of one cut and pooling are stored."""
 
     type: Storage
@@ -54,37 +58,34 @@ class Stored:
         return _DTYPES[self.type]
 
 
-def as_asked(keys: Mapping[str, Any], asked: Storage) -> dict[str, Stored]:
-    """Return the same storage for every cut and pooling, unmeasured."""
-    return {key: Stored(asked) for key in keys}
-
-
-def choose_storage(sample: Mapping[str, Rows], asked: Storage) -> dict[str, Stored]:
+def choose_storage(sample: Mapping[str, Values], asked: Storage) -> dict[str, StorageChoice]:
     """Return how each cut is stored: as asked, or in float32 where float16 would lose.
 
     Args:
         sample: By cut and pooling: (n, width) finite features of a few rows.
         asked: What the user asked for; bfloat16 and float32 are given as asked.
     """
-    return {key: _chosen(rows, asked) for key, rows in sample.items()}
+    return {key: _choose(rows, asked) for key, rows in sample.items()}
 
 
-def _chosen(rows: Rows, asked: Storage) -> Stored:
+def _choose(rows: Values, asked: Storage) -> StorageChoice:
     if asked != "float16" or not rows.size:
-        return Stored(asked)
+        return StorageChoice(asked)
     largest = float(np.abs(rows).max())
     if largest > LARGEST / MARGIN:
-        return Stored("float32", f"values up to {largest:.3g} come near float16's end at 65,504")
+        return StorageChoice(
+            "float32", f"values up to {largest:.3g} come near float16's end at 65,504"
+        )
     lost, column = worst_loss(rows, "float16")
     if lost > LOST:
-        return Stored(
+        return StorageChoice(
             "float32",
             f"float16's rounding would add {lost:.2g} of feature {column}'s variance over images",
         )
-    return Stored("float16")
+    return StorageChoice("float16")
 
 
-def worst_loss(rows: Rows, storage: Storage) -> tuple[float, int]:
+def worst_loss(rows: Values, storage: Storage) -> tuple[float, int]:
     """Return the largest share that rounding adds to a feature's variance, and which feature's.
 
     A feature that does not vary over the rows has none to lose.
@@ -94,7 +95,7 @@ def worst_loss(rows: Rows, storage: Storage) -> tuple[float, int]:
         storage: The type that they would be rounded to.
     """
     exact = rows.astype(np.float64)
-    error = np.square(decoded(encoded(rows, Stored(storage)), storage) - exact).mean(0)
+    error = np.square(decoded(encoded(rows, StorageChoice(storage)), storage) - exact).mean(0)
     variance = exact.var(0)
     # What float32's own rounding makes of a constant is no variance.
     varies = variance > np.square(np.abs(exact).max(0) * 4 * np.finfo(np.float32).eps)
@@ -103,17 +104,19 @@ def worst_loss(rows: Rows, storage: Storage) -> tuple[float, int]:
     return float(share[worst]), worst
 
 
-def encoded(rows: Rows, stored: Stored) -> npt.NDArray[Any]:
+def encoded(rows: Values, stored: StorageChoice) -> npt.NDArray[Any]:
     """Return (n, width) rows as they are stored; what float16 cannot hold becomes infinite."""
     if stored.type == "float32":
-        return _rounded(rows) if stored.rounded else np.ascontiguousarray(rows, stored.dtype)
+        return (
+            _round_to_halves(rows) if stored.rounded else np.ascontiguousarray(rows, stored.dtype)
+        )
     halves = torch.from_numpy(np.ascontiguousarray(rows)).to(_TENSORS[stored.type])
     if stored.type == "bfloat16":
         halves = halves.view(torch.int16)
     return halves.numpy().view(stored.dtype)
 
 
-def decoded(raw: npt.NDArray[Any], storage: Storage) -> Rows:
+def decoded(raw: npt.NDArray[Any], storage: Storage) -> Values:
     """Return the float32 values of stored rows of any shape."""
     if storage == "float32":
         return raw.astype(np.float32, copy=False)
@@ -121,7 +124,7 @@ def decoded(raw: npt.NDArray[Any], storage: Storage) -> Rows:
     return bits.view(_TENSORS[storage]).float().numpy()
 
 
-def overflows(raw: npt.NDArray[Any], rows: Rows, stored: Stored) -> bool:
+def overflows(raw: npt.NDArray[Any], rows: Values, stored: StorageChoice) -> bool:
     """Return whether finite rows were too large for the type that they were encoded in."""
     if stored.type != "float16":
         return False
@@ -130,12 +133,12 @@ def overflows(raw: npt.NDArray[Any], rows: Rows, stored: Stored) -> bool:
     return largest >= _INFINITE and bool((np.isinf(raw) & np.isfinite(rows)).any())
 
 
-def widened() -> Stored:
+def widened() -> StorageChoice:
     """Return how a cut is stored once a row was too large for float16."""
-    return Stored("float32", "a row was too large for float16", rounded=True)
+    return StorageChoice("float32", "a row was too large for float16", rounded=True)
 
 
-def _rounded(rows: Rows) -> Rows:
-    halves = decoded(encoded(rows, Stored("float16")), "float16")
+def _round_to_halves(rows: Values) -> Values:
+    halves = decoded(encoded(rows, StorageChoice("float16")), "float16")
     too_large = np.any(np.isinf(halves) & np.isfinite(rows), axis=1, keepdims=True)
     return np.where(too_large, rows, halves)

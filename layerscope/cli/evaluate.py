@@ -68,7 +68,9 @@ def command(
     """
     from layerscope.data.shifts import open_shift
     from layerscope.extraction.evaluate import evaluate
+    from layerscope.extraction.settings import EvaluateSettings
 
+    asked = EvaluateSettings(task=task, **compute.words())
     name, path = sources.pair(data)
     shift = open_shift(name, path)
     model = network.load(checkpoint)
@@ -76,9 +78,7 @@ def command(
         cache = stack.enter_context(_clean(model, probes, task or shift.task))
         label = f"{cache.checkpoint} on {shift.name}"
         with terminal.progress(label, len(shift.conditions)) as advance:
-            report = evaluate(
-                model, cache, shift, output, task=task, **compute.words(), progress=advance
-            )
+            report = evaluate(model, cache, shift, output, asked, progress=advance)
     settings.write(output / "settings.json", "evaluate", context.params)
     terminal.emit(asdict(report), as_json, lambda: _text(report, shift))
     if any(it.bad for it in report.evaluations):

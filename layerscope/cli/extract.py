@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -17,11 +17,17 @@ from layerscope.cli.options import Compact, Json, OptionGroup, grouped, keep_opt
 from layerscope.errors import FINDINGS, WRONG_USE, LayerScopeError, SettingsError
 
 if TYPE_CHECKING:
-    from layerscope.extraction.extract import ExtractReport, Plan
+    from layerscope.extraction.job import ExtractJob
+    from layerscope.extraction.report import ExtractReport
+    from layerscope.extraction.settings import ExtractSettings
     from layerscope.models import ListedCheckpoint, LoadedModel
-    from layerscope.types import CutPoint, Setting, Source
+    from layerscope.runtime.ranks import Ranks
+    from layerscope.types import Source
 
 Row = dict[str, Any]
+
+_MEMORY_SHARE = 4
+"""Checkpoints that wait for their turn take one part in so many of the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,80 +123,133 @@ def command(
       layerscope extract net.pth --data objects3d=DIR --views 8,augment=simclr -o views/
       layerscope extract vit.pth --data places=DIR --stream statistics,tasks=places205
     """
+    from layerscope.extraction.settings import ExtractSettings
     from layerscope.runtime.device import choose_device
     from layerscope.runtime.ranks import joined
 
-    how = {**compute.words(), **caches.words(), **kept.words()}
+    asked = ExtractSettings(**compute.words(), **caches.words(), **kept.words())
     series = caches.members()
     with joined() as ranks, terminal.quiet_unless(ranks.leads):
-        where = choose_device(compute.device, ranks.local_rank)
-        opened = [sources.open_pair(pair, allow_missing=how["skip_bad"]) for pair in caches.data]
-        run = _Run(context.params, network, {**how, "ranks": ranks})
+        where = choose_device(asked.device, ranks.local_rank)
+        opened = [sources.open_pair(pair, allow_missing=asked.skip_bad) for pair in caches.data]
         if not dry_run:
             together = f", the first of {ranks.count} ranks" if ranks.count > 1 else ""
-            terminal.say(f"Device: {where}" + " (auto)" * (compute.device == "auto") + together)
-            run.require_room(series, opened)
-        for member in series:
-            run.checkpoint(member, opened)
+            terminal.say(f"Device: {where}" + " (auto)" * (asked.device == "auto") + together)
+        run = _Run(context.params, network, asked, ranks, opened)
+        run.extract(series)
         run.emit(as_json)
     raise typer.Exit(run.exit_code())
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A checkpoint once it is loaded, with what was planned of it ahead of its turn."""
+
+    member: ListedCheckpoint
+    model: LoadedModel
+    settings: ExtractSettings
+    jobs: dict[int, ExtractJob] = field(default_factory=dict)
+    """By the place of the source; what is wrong with others is said when their turn comes."""
+
+
+@dataclass(frozen=True)
+class _Unloaded:
+    """A checkpoint that cannot be loaded, which is said when its turn comes."""
+
+    member: ListedCheckpoint
+    error: LayerScopeError
 
 
 class _Run:
     """Several extractions, of which one that fails does not cost the others."""
 
     def __init__(
-        self, words: dict[str, Any], network: CheckpointOptions, how: dict[str, Any]
+        self,
+        words: dict[str, Any],
+        network: CheckpointOptions,
+        asked: ExtractSettings,
+        ranks: Ranks,
+        opened: Sequence[Source],
     ) -> None:
         self._words = words
         self._network = network
-        self._how = how
+        self._settings = asked
+        self._ranks = ranks
+        self._opened = opened
         self._output: Path = words["output"]
         self._rows: list[Row] = []
         self._names: dict[str, str] = {}
         """By name: which of the checkpoints has it."""
         self._failed: list[Row] = []
 
-    def require_room(self, series: Sequence[ListedCheckpoint], opened: Sequence[Source]) -> None:
-        """Refuse to begin what would end on a full disk, hours later."""
-        from layerscope.extraction.extract import plan, require_room
+    def extract(self, series: Sequence[ListedCheckpoint]) -> None:
+        """Load each checkpoint once, plan it once, and run what was planned."""
+        waiting, ready = deque(series), deque[_Loaded | _Unloaded]()
+        if len(series) * len(self._opened) > 1 and not self._words["dry_run"]:
+            ready = self._plan_ahead(waiting)
+        while ready or waiting:
+            # Nothing here keeps a network that had its turn.
+            self._take(ready.popleft() if ready else self._load(waiting.popleft()))
 
-        if len(series) * len(opened) < 2:
-            return  # the only cache is measured when it is opened
-        plans = []
-        for member in series:
-            # What is wrong with one of them is said when its turn comes.
-            with suppress(LayerScopeError):
-                model, cuts = self._loaded(member)
-                for source in opened:
-                    with suppress(LayerScopeError):
-                        plans.append(plan(model, source, self._output, cuts=cuts, **self._how))
-        require_room(plans)
+    def _plan_ahead(self, waiting: deque[ListedCheckpoint]) -> deque[_Loaded | _Unloaded]:
+        """Load and plan as many checkpoints as memory holds; refuse what would fill the disk.
 
-    def checkpoint(self, member: ListedCheckpoint, opened: Sequence[Source]) -> None:
-        word = member.checkpoint
+        Raises:
+            DiskError: The disk cannot hold the results of all.
+        """
+        from layerscope.extraction.plan import plan
+        from layerscope.extraction.room import require_room
+        from layerscope.runtime.memory import memory
+
+        room = self._ranks.decide(lambda: memory() // (_MEMORY_SHARE * self._ranks.count))
+        ready = deque[_Loaded | _Unloaded]()
+        jobs: list[ExtractJob] = []
+        while waiting and room > 0:
+            loaded = self._load(waiting.popleft())
+            ready.append(loaded)
+            if isinstance(loaded, _Unloaded):
+                continue
+            room -= _bytes_of(loaded.model)
+            for place, source in enumerate(self._opened):
+                with suppress(LayerScopeError):
+                    job = plan(
+                        loaded.model, source, self._output, loaded.settings, ranks=self._ranks
+                    )
+                    loaded.jobs[place] = job
+                    jobs.append(job)
+        require_room(jobs, unplanned=len(waiting) * len(self._opened))
+        return ready
+
+    def _load(self, member: ListedCheckpoint) -> _Loaded | _Unloaded:
+        from layerscope.models import select_cuts
+
         try:
-            model, cuts = self._loaded(member)
-            self._require_own_name(model.checkpoint.name, word)
+            model = member.named(self._network.load(member.checkpoint))
+            cuts = select_cuts(model, self._words["cuts"], self._words["pooling"])
         except LayerScopeError as error:
-            self._fail(word, None, error)
+            return _Unloaded(member, error)
+        return _Loaded(member, model, replace(self._settings, cuts=cuts, series=member.settings))
+
+    def _take(self, loaded: _Loaded | _Unloaded) -> None:
+        member = loaded.member
+        try:
+            if isinstance(loaded, _Unloaded):
+                raise loaded.error
+            self._require_own_name(loaded.model.checkpoint.name, member.checkpoint)
+        except LayerScopeError as error:
+            self._fail(member.checkpoint, None, error)
             return
+        model = loaded.model
         for note in model.notes:
             terminal.say(f"{model.checkpoint.name}: {note}")
         if member.settings:
-            told = ", ".join(f"{name} {value}" for name, value in member.settings.items())
-            terminal.say(f"{model.checkpoint.name}: {told}.")
-        for source in opened:
+            given = ", ".join(f"{name} {value}" for name, value in member.settings.items())
+            terminal.say(f"{model.checkpoint.name}: {given}.")
+        for place, source in enumerate(self._opened):
             try:
-                self._rows.append(self._one(model, cuts, source, member.settings))
+                self._rows.append(self._one(loaded, place))
             except LayerScopeError as error:
-                self._fail(word, source.name, error)
-
-    def _loaded(self, member: ListedCheckpoint) -> tuple[LoadedModel, tuple[CutPoint, ...]]:
-        from layerscope.models import select_cuts
-
-        model = member.named(self._network.load(member.checkpoint))
-        return model, select_cuts(model, self._words["cuts"], self._words["pooling"])
+                self._fail(member.checkpoint, source.name, error)
 
     def _require_own_name(self, name: str, word: str) -> None:
         other = self._names.setdefault(name, word)
@@ -200,35 +259,31 @@ class _Run:
                 hint="List them in a .csv table, with a name for each in its column name.",
             )
 
-    def _one(
-        self,
-        model: LoadedModel,
-        cuts: Sequence[CutPoint],
-        source: Source,
-        series: Mapping[str, Setting],
-    ) -> Row:
-        from layerscope.extraction.extract import extract, plan, require_room
+    def _one(self, loaded: _Loaded, place: int) -> Row:
+        from layerscope.extraction.plan import plan
+        from layerscope.extraction.room import require_room
 
-        how = {**self._how, "series": series}
-        planned = plan(model, source, self._output, cuts=cuts, **how)
-        if self._words["dry_run"]:
-            return _planned(planned)
-        require_room([planned])
-        # Not sooner: a command that was refused must not pass for the one that made these caches.
-        ranks = self._how["ranks"]
-        if ranks.leads:
-            settings.write(self._output / "settings.json", "extract", self._words)
-        label = f"{model.checkpoint.name} on {planned.header.source.name}"
-        if planned.cache_status.rows_done:
-            terminal.say(f"{label}: {planned.cache_status.rows_done} rows are there.")
-        job = partial(extract, model, source, self._output, cuts=cuts, **how)
-        if planned.cache_status.status == "there":
-            report = job()
+        if place in loaded.jobs:  # since it was planned, others may have written it
+            job = loaded.jobs[place].with_present_status()
         else:
-            with terminal.progress(label, planned.share(ranks), "images") as advance:
-                report = job(progress=advance)
-        _tell(report)
-        return _planned(planned) | _written(report)
+            source, how = self._opened[place], loaded.settings
+            job = plan(loaded.model, source, self._output, how, ranks=self._ranks)
+        if self._words["dry_run"]:
+            return _planned(job)
+        require_room([job])
+        # Not sooner: a command that was refused must not pass for the one that made these caches.
+        if self._ranks.leads:
+            settings.write(self._output / "settings.json", "extract", self._words)
+        label = f"{job.header.checkpoint.name} on {job.header.source.name}"
+        if job.cache_status.rows_done:
+            terminal.say(f"{label}: {job.cache_status.rows_done} rows are there.")
+        if job.cache_status.state == "there":
+            report = job.run()
+        else:
+            with terminal.progress(label, job.share(self._ranks), "images") as advance:
+                report = job.run(advance)
+        _say_what_differs(report)
+        return _planned(job) | _written(report)
 
     def _fail(self, checkpoint: str, source: str | None, error: LayerScopeError) -> None:
         named = error.message if checkpoint in error.message else f"{checkpoint}: {error.message}"
@@ -265,21 +320,24 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _planned(planned: Plan) -> Row:
-    cache_status = planned.cache_status
+def _planned(job: ExtractJob) -> Row:
+    status = job.cache_status
     return {
-        "checkpoint": planned.header.checkpoint.name,
-        "source": planned.header.source.name,
-        "images": planned.header.rows,
-        "cuts": len(planned.header.cuts),
-        "bytes": planned.bytes,
-        "status": {"part": f"{cache_status.rows_done} rows there"}.get(
-            cache_status.status, cache_status.status
-        ),
-        "path": str(planned.path),
-        "fingerprint": planned.header.fingerprint,
-        "settings": planned.settings,
+        "checkpoint": job.header.checkpoint.name,
+        "source": job.header.source.name,
+        "images": job.header.rows,
+        "cuts": len(job.header.cuts),
+        "bytes": job.bytes,
+        "status": f"{status.rows_done} rows there" if status.state == "part" else status.state,
+        "path": str(job.path),
+        "fingerprint": job.header.fingerprint,
+        "settings": job.series,
     }
+
+
+def _bytes_of(model: LoadedModel) -> int:
+    tensors = (*model.module.parameters(), *model.module.buffers())
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _written(report: ExtractReport) -> Row:
@@ -298,7 +356,7 @@ def _written(report: ExtractReport) -> Row:
     }
 
 
-def _tell(report: ExtractReport) -> None:
+def _say_what_differs(report: ExtractReport) -> None:
     for bad in report.bad:
         terminal.say(f"Skipped row {bad.row}, {bad.id}: {bad.reason}")
     for key, stored in report.stored.items():

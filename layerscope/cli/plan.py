@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,9 +15,11 @@ from layerscope.cli.options import Json, compute_option, grouped
 from layerscope.errors import FINDINGS
 
 if TYPE_CHECKING:
-    from layerscope.extraction.extract import Plan
+    from layerscope.extraction.job import ExtractJob
+    from layerscope.extraction.settings import ExtractSettings
     from layerscope.extraction.time_batches import BatchTiming
     from layerscope.models import ListedCheckpoint
+    from layerscope.types import Source
 
 Row = dict[str, Any]
 
@@ -47,12 +50,14 @@ def command(
       layerscope plan runs.csv --data objects3d=data/objects3d --views 8
       layerscope plan vit.pth --data inat=inat2018/ --pooling mean,cls --batches 0 --json
     """
-    how = {**compute.words(), **caches.words()}
+    from layerscope.extraction.settings import ExtractSettings
+
+    asked = ExtractSettings(**compute.words(), **caches.words())
     series = caches.members()
-    opened = [sources.open_pair(pair, allow_missing=how["skip_bad"]) for pair in caches.data]
+    opened = [sources.open_pair(pair, allow_missing=asked.skip_bad) for pair in caches.data]
     words = context.params
-    rows = [row for member in series for row in _planned(member, network, opened, words, how)]
-    _tell_room(rows, caches.output)
+    rows = [row for member in series for row in _planned(member, network, opened, words, asked)]
+    _add_room(rows, caches.output)
     terminal.emit({"plans": rows}, as_json, lambda: _text(rows))
     if not all(row["fits"] for row in rows):
         raise typer.Exit(FINDINGS)
@@ -61,49 +66,47 @@ def command(
 def _planned(
     member: ListedCheckpoint,
     network: CheckpointOptions,
-    opened: list[Any],
-    words: dict[str, Any],
-    how: dict[str, Any],
+    opened: Sequence[Source],
+    words: Mapping[str, Any],
+    asked: ExtractSettings,
 ) -> list[Row]:
-    from layerscope.extraction.extract import plan
+    from layerscope.extraction.plan import plan
     from layerscope.extraction.time_batches import time_batches
     from layerscope.models import select_cuts
 
     model = member.named(network.load(member.checkpoint))
     cuts = select_cuts(model, words["cuts"], words["pooling"])
-    rows = []
-    for source in opened:
-        planned = plan(model, source, words["output"], cuts=cuts, **how)
-        found = None
-        if words["batches"]:
-            timing = {name: how[name] for name in ("device", "precision")}
-            chosen = planned.header.cuts
-            found = time_batches(model, planned.loader, chosen, batches=words["batches"], **timing)
-        rows.append(_row(planned, found))
-    return rows
+    jobs = [plan(model, source, words["output"], asked, cuts=cuts) for source in opened]
+    batches = words["batches"]
+    return [_row(job, time_batches(job, batches) if batches else None) for job in jobs]
 
 
-def _row(planned: Plan, found: BatchTiming | None) -> Row:
-    cuts = planned.header.cuts
-    return {
-        "checkpoint": planned.header.checkpoint.name,
-        "source": planned.header.source.name,
-        "images": planned.header.rows,
-        "remaining": planned.remaining,
+def _row(job: ExtractJob, timing: BatchTiming | None) -> Row:
+    cuts = job.header.cuts
+    row: Row = {
+        "checkpoint": job.header.checkpoint.name,
+        "source": job.header.source.name,
+        "images": job.header.rows,
+        "remaining": job.remaining,
         "cuts": len({cut.name for cut in cuts}),
         "feature_sets": len(cuts),
         "features_per_image": sum(cut.width for cut in cuts),
-        "bytes": planned.remaining * planned.header.row_bytes,
-        "images_per_second": None if found is None else round(found.images_per_second, 1),
-        "seconds": None if found is None else round(planned.remaining / found.images_per_second),
-        "waiting": None if found is None else round(found.waiting, 3),
-        "memory": None if found is None else found.memory,
-        "device_memory": None if found is None else found.device_memory,
+        "bytes": job.bytes_left,
+    }
+    if timing is None:
+        names = ("images_per_second", "seconds", "waiting", "memory", "device_memory")
+        return row | dict.fromkeys(names)
+    return row | {
+        "images_per_second": round(timing.images_per_second, 1),
+        "seconds": round(job.remaining / timing.images_per_second),
+        "waiting": round(timing.waiting, 3),
+        "memory": timing.memory,
+        "device_memory": timing.device_memory,
     }
 
 
-def _tell_room(rows: list[Row], output: Path) -> None:
-    from layerscope.extraction.extract import existing_parent
+def _add_room(rows: list[Row], output: Path) -> None:
+    from layerscope.extraction.room import existing_parent
 
     free = shutil.disk_usage(existing_parent(output / "cache.h5")).free
     together = sum(row["bytes"] for row in rows)

@@ -21,7 +21,7 @@ _IMAGES = 4096
 _SEED = 0
 
 
-def statistics(model: CutModel, source: Source, batch_size: int) -> dict[str, Any]:
+def batch_norm_ingredients(model: CutModel, source: Source, batch_size: int) -> dict[str, Any]:
     """Return what determines the statistics of BatchNorms that have none; nothing if all have.
 
     Args:
@@ -73,14 +73,14 @@ def calibrated(model: CutModel, loader: Loader, device: torch.device) -> Iterato
     chosen = np.random.default_rng(_SEED).permutation(train)[:_IMAGES]
     images = type(loader)(replace(loader.request, rows=chosen))
     try:
-        with closing(_readable(images, device)) as batches:
+        with closing(_readable_batches(images, device)) as batches:
             calibrate(model.module, names, batches)
         yield
     finally:
         forget(model.module, names)
 
 
-def _readable(images: Loader, device: torch.device) -> Generator[Tensor, None, None]:
+def _readable_batches(images: Loader, device: torch.device) -> Generator[Tensor, None, None]:
     preparation = Preparation(images.request.preprocessing)
     for rows, batch in images:
         valid = torch.from_numpy(~np.isin(rows, [bad.row for bad in images.bad]))

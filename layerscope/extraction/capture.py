@@ -20,13 +20,13 @@ from layerscope.models.taps import Taps, on_host, under_way
 from layerscope.runtime.timers import StageTimer
 from layerscope.types import CutModel, CutPoint, Precision
 
-Features = dict[str, npt.NDArray[np.float32]]
+FeatureBatch = dict[str, npt.NDArray[np.float32]]
 Valid = npt.NDArray[np.bool_]
-Batch = tuple[npt.NDArray[np.int64], Features, Valid]
+CapturedBatch = tuple[npt.NDArray[np.int64], FeatureBatch, Valid]
 """Rows of the source, their features by cut and pooling, and which images could be read."""
 
 
-Launched = Callable[[], Features] | None
+PendingFeatures = Callable[[], FeatureBatch] | None
 """Waits for the features of a forward pass; None where no image could be read."""
 
 
@@ -39,7 +39,7 @@ def capturing(
     precision: Precision = "float32",
     *,
     calibrate: bool = True,
-) -> Iterator[Network]:
+) -> Iterator[FeatureCapture]:
     """Put a network on a device in eval mode with taps at its cuts, and give it back as it was.
 
     Args:
@@ -56,11 +56,11 @@ def capturing(
         open_taps(model, cuts) as taps,
         torch.inference_mode(),
     ):
-        yield Network(model, cuts, taps, device, precision, loader)
+        yield FeatureCapture(model, cuts, taps, device, precision, loader)
 
 
-class Network:
-    """A network as it is read: batches in, arrays of pooled features out.
+class FeatureCapture:
+    """A network whose features are captured: batches in, arrays of pooled features out.
 
     Made by :func:`capturing`.
     """
@@ -84,11 +84,11 @@ class Network:
         self._state = state_hash(model.module)
         self._first = True
 
-    def features(self, images: Tensor, valid: npt.NDArray[np.bool_]) -> Features:
+    def features(self, images: Tensor, valid: npt.NDArray[np.bool_]) -> FeatureBatch:
         """Return (b, width) features by cut and pooling; rows of unreadable images are NaN."""
-        return self._arrived(self._launched(images, valid), valid)
+        return self._wait_for(self._launch(images, valid), valid)
 
-    def run(self, loader: Loader, watch: StageTimer) -> Iterator[Batch]:
+    def run(self, loader: Loader, watch: StageTimer) -> Iterator[CapturedBatch]:
         """Yield every batch of a loader; a GPU computes one while the one before is used.
 
         Args:
@@ -97,26 +97,26 @@ class Network:
 
         Raises:
             SourceError: An image cannot be read.
-            CheckpointError: Features are not finite, or the network changes at once.
+            CheckpointError: FeatureBatch are not finite, or the network changes at once.
         """
         ids = loader.request.source.ids
-        latest: tuple[npt.NDArray[np.int64], Launched, Valid] | None = None
+        latest: tuple[npt.NDArray[np.int64], PendingFeatures, Valid] | None = None
         try:
             with closing(iter(loader)) as batches:
                 for rows, images in watch.waiting_for(batches):
                     valid = ~np.isin(rows, [bad.row for bad in loader.bad])
-                    launched = rows, self._launched(images, valid), valid
+                    launched = rows, self._launch(images, valid), valid
                     due, latest = latest, launched
                     if due is not None:
-                        yield self._checked(*due, ids)
+                        yield self._require_sound(*due, ids)
         except SourceError:
             if latest is not None:  # a bad image does not cost the good ones before it
-                yield self._checked(*latest, ids)
+                yield self._require_sound(*latest, ids)
             raise
         if latest is not None:
-            yield self._checked(*latest, ids)
+            yield self._require_sound(*latest, ids)
 
-    def sample(self, loader: Loader) -> Features:
+    def sample(self, loader: Loader) -> FeatureBatch:
         """Return the features of a loader's images, those that can be read, all together."""
         batches = [features for _, features, _ in self.run(loader, StageTimer())]
         whole = {cut.key: np.concatenate([b[cut.key] for b in batches]) for cut in self._cuts}
@@ -134,28 +134,32 @@ class Network:
             "bfloat16_difference": self.difference,
         }
 
-    def _checked(
-        self, rows: npt.NDArray[np.int64], launched: Launched, valid: Valid, ids: Sequence[str]
-    ) -> Batch:
-        features = self._arrived(launched, valid)
+    def _require_sound(
+        self,
+        rows: npt.NDArray[np.int64],
+        launched: PendingFeatures,
+        valid: Valid,
+        ids: Sequence[str],
+    ) -> CapturedBatch:
+        features = self._wait_for(launched, valid)
         require_finite(features, valid, [ids[row] for row in rows])
         return rows, features, valid
 
-    def _launched(self, images: Tensor, valid: Valid) -> Launched:
+    def _launch(self, images: Tensor, valid: Valid) -> PendingFeatures:
         """Begin a forward pass; on a GPU it need not have ended."""
         if not valid.any():
             return None
-        batch = self._placed(images if valid.all() else images[torch.from_numpy(valid)])
+        batch = self._place(images if valid.all() else images[torch.from_numpy(valid)])
         pooled = self._forward(batch, self._precision)
         if self._first:
             self._inspect(batch, on_host(pooled))
         return under_way(pooled)
 
-    def _arrived(self, launched: Launched, valid: Valid) -> Features:
+    def _wait_for(self, launched: PendingFeatures, valid: Valid) -> FeatureBatch:
         pooled = {} if launched is None else launched()
-        return {cut.key: _scattered(pooled.get(cut.key), valid, cut) for cut in self._cuts}
+        return {cut.key: _scatter(pooled.get(cut.key), valid, cut) for cut in self._cuts}
 
-    def _placed(self, images: Tensor) -> Tensor:
+    def _place(self, images: Tensor) -> Tensor:
         placed = self._preparation.placed(images, self._device)
         if self._device.type == "cpu":  # the layout in which convolutions on a CPU are fastest
             return placed.contiguous(memory_format=torch.channels_last)
@@ -166,7 +170,7 @@ class Network:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
             return self._taps.run_poolings(batch)
 
-    def _inspect(self, batch: Tensor, pooled: Features) -> None:
+    def _inspect(self, batch: Tensor, pooled: FeatureBatch) -> None:
         # After one batch rather than after an hour: most networks that drift do so at once.
         self._first = False
         if self.changed():
@@ -178,7 +182,7 @@ class Network:
             }
 
 
-def _scattered(
+def _scatter(
     pooled: npt.NDArray[np.float32] | None, valid: npt.NDArray[np.bool_], cut: CutPoint
 ) -> npt.NDArray[np.float32]:
     if pooled is not None and pooled.shape != (valid.sum(), cut.width):
@@ -195,7 +199,9 @@ def _scattered(
     return rows
 
 
-def require_finite(features: Features, valid: npt.NDArray[np.bool_], ids: Sequence[str]) -> None:
+def require_finite(
+    features: FeatureBatch, valid: npt.NDArray[np.bool_], ids: Sequence[str]
+) -> None:
     """Refuse features that are not finite.
 
     Args:

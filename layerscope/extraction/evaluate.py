@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,18 @@ import numpy.typing as npt
 import torch
 
 from layerscope.cache import Cache
-from layerscope.data import Loader, ReadRequest, frame_preprocessing, thin_source
-from layerscope.data.loaders import loaders
+from layerscope.data import Loader, frame_preprocessing, thin_source
 from layerscope.data.shifts import Condition, Shift
 from layerscope.errors import CheckpointError, SettingsError, SourceError
 from layerscope.estimators.linear import LinearProbe, probe_from
 from layerscope.estimators.logistic import fit_probe
-from layerscope.extraction.capture import Features, capturing, drift, require_finite
+from layerscope.extraction.capture import FeatureBatch, capturing, drift, require_finite
+from layerscope.extraction.settings import EvaluateSettings
 from layerscope.results.evaluations import CutSummary, Evaluation, Evaluations, summary
 from layerscope.results.line_files import replace_file
 from layerscope.runtime.device import choose_device
 from layerscope.runtime.timers import StageTimer
-from layerscope.types import CutModel, Precision, Source, Split, Task
+from layerscope.types import CutModel, Source, Split, Task
 
 Probes = Mapping[str, LinearProbe]
 """By cut and pooling, ``blocks.3@cls``."""
@@ -53,16 +53,10 @@ def evaluate(
     cache: Cache,
     shift: Shift,
     out: Path,
+    settings: EvaluateSettings | None = None,
     *,
-    task: str | None = None,
-    batch_size: int = 64,
-    device: str = "auto",
-    precision: Precision = "float32",
-    limit: int | None = None,
-    loader: str = "threads",
-    workers: int | None = None,
-    skip_bad: bool = False,
     progress: Callable[..., None] = lambda done, note="": None,
+    **changes: Any,
 ) -> EvaluateReport:
     """Evaluate the logistic probes of a clean cache under every condition of a shift.
 
@@ -74,15 +68,9 @@ def evaluate(
         cache: Of clean images, with the task's targets; its cuts are evaluated.
         shift: From :func:`layerscope.data.shifts.open_shift`.
         out: The results folder.
-        task: Whose probes; the shift's own, or the only task of classes that the cache has.
-        batch_size: Images per forward pass.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        precision: In which the network computes.
-        limit: At most this many images of each condition, for a smoke run.
-        loader: The name of a registered loader.
-        workers: Its threads or processes.
-        skip_bad: Leave out images that cannot be read, instead of stopping at the first.
+        settings: How probes are evaluated; the defaults where there are none.
         progress: Called with 1 and the condition's name after each condition.
+        **changes: Fields of :class:`EvaluateSettings` that differ from ``settings``.
 
     Raises:
         CheckpointError: The network is not the one of the cache, or it changes while it is read.
@@ -90,18 +78,11 @@ def evaluate(
         SourceError: An image cannot be read, or a class is none that the probes know.
         EstimatorError: No probe can be fitted on a cut.
     """
+    settings = replace(settings or EvaluateSettings(), **changes)
     _require_same_network(model, cache)
-    asked = _task(cache, shift, task)
+    asked = _task(cache, shift, settings.task)
     folder = out / "evaluations" / f"{cache.checkpoint}@{cache.source}"
-    stream = _Stream(
-        model,
-        cache,
-        asked,
-        _probes(cache, asked, folder),
-        choose_device(device),
-        precision,
-        lambda source: _loader(model, source, limit, loader, batch_size, workers, skip_bad, device),
-    )
+    stream = _ConditionStream(model, cache, asked, _probes(cache, asked, folder), settings)
     table = Evaluations(folder)
     there = table.rows()
     found, computed = list[Evaluation](), 0
@@ -126,7 +107,7 @@ def evaluate(
     )
 
 
-class _Stream:
+class _ConditionStream:
     """The network and the probes of all its cuts, judging one condition after the other."""
 
     def __init__(
@@ -135,18 +116,22 @@ class _Stream:
         cache: Cache,
         task: Task,
         probes: Probes,
-        device: torch.device,
-        precision: Precision,
-        loader: Callable[[Source], Loader],
+        settings: EvaluateSettings,
     ) -> None:
-        self.loader = loader
         self.watch = StageTimer()
         self._model = model
         self._cache = cache
         self._task = task
         self._probes = probes
-        self._device = device
-        self._precision: Precision = precision
+        self._settings = settings
+        self._device = choose_device(settings.device)
+
+    def loader(self, source: Source) -> Loader:
+        """Return the loader of a condition's images."""
+        limit = self._settings.limit
+        images = source if limit is None else thin_source(source, limit)
+        preprocessing = frame_preprocessing(self._model.checkpoint.preprocessing, source.framing)
+        return self._settings.open_loader(images, preprocessing, self._device)
 
     def known(
         self, there: list[Evaluation], shift: Shift, condition: Condition, images: Loader
@@ -166,15 +151,15 @@ class _Stream:
         source = images.request.source
         labels = _relabelled(source, self._task)
         right = dict.fromkeys(self._probes, 0)
-        cuts = self._cache.cuts
-        with capturing(self._model, cuts, images, self._device, self._precision) as network:
+        cuts, precision = self._cache.cuts, self._settings.precision
+        with capturing(self._model, cuts, images, self._device, precision) as capture:
             with closing(iter(images)) as batches:
                 for rows, batch in self.watch.waiting_for(batches):
                     valid = ~np.isin(rows, [bad.row for bad in images.bad])
-                    features = network.features(batch, valid)
+                    features = capture.features(batch, valid)
                     require_finite(features, valid, [source.ids[row] for row in rows])
                     self._count(right, features, labels[rows], valid)
-            if network.changed():
+            if capture.changed():
                 raise drift(self._model, "Nothing was kept")
         self.watch.stop()
         n = len(source.ids) - len(images.bad)
@@ -227,7 +212,7 @@ class _Stream:
     def _count(
         self,
         right: dict[str, int],
-        features: Features,
+        features: FeatureBatch,
         labels: npt.NDArray[np.int64],
         valid: npt.NDArray[np.bool_],
     ) -> None:
@@ -237,29 +222,8 @@ class _Stream:
 
     def _key(self, images: Loader) -> str:
         source = images.request.source
-        parts = (source.manifest, len(source.ids), images.decoder, self._precision)
+        parts = (source.manifest, len(source.ids), images.decoder, self._settings.precision)
         return "; ".join(map(str, parts))
-
-
-def _loader(
-    model: CutModel,
-    source: Source,
-    limit: int | None,
-    name: str,
-    batch_size: int,
-    workers: int | None,
-    skip_bad: bool,
-    device: str,
-) -> Loader:
-    reading = ReadRequest(
-        source if limit is None else thin_source(source, limit),
-        frame_preprocessing(model.checkpoint.preprocessing, source.framing),
-        batch_size,
-        workers=workers,
-        skip_bad=skip_bad,
-        normalised=choose_device(device).type == "cpu",
-    )
-    return loaders[name](reading)
 
 
 def _require_same_network(model: CutModel, cache: Cache) -> None:
@@ -281,9 +245,9 @@ def _task(cache: Cache, shift: Shift, name: str | None) -> Task:
     of_classes = {task.name: task for task in cache.tasks if task.kind == "classes"}
     wanted = name or shift.task or (next(iter(of_classes)) if len(of_classes) == 1 else "")
     if wanted not in of_classes:
-        said = f"has no classes of {wanted!r}" if wanted else "does not tell which task is meant"
+        reason = f"has no classes of {wanted!r}" if wanted else "does not tell which task is meant"
         raise SettingsError(
-            f"{str(cache.path)!r} {said}; it has {', '.join(of_classes) or 'none'}.",
+            f"{str(cache.path)!r} {reason}; it has {', '.join(of_classes) or 'none'}.",
             hint="Name a task with --task, or give the cache of the clean images.",
         )
     return of_classes[wanted]
@@ -294,20 +258,20 @@ def _probes(cache: Cache, task: Task, folder: Path) -> Probes:
     found = {}
     for cut in cache.cuts:
         path = folder / "probes" / f"{cut.key}.{task.name}.npz"
-        probe = _kept(path, cache.fingerprint)
+        probe = _read_probe(path, cache.fingerprint)
         if probe is None:
             probe = fit_probe(cache.view(cut.name, cut.pooling, task.name), task)
-            _keep(path, probe, cache.fingerprint)
+            _write_probe(path, probe, cache.fingerprint)
         found[cut.key] = probe
     return found
 
 
-def _keep(path: Path, probe: LinearProbe, fingerprint: str) -> None:
+def _write_probe(path: Path, probe: LinearProbe, fingerprint: str) -> None:
     arrays = {**probe.arrays(), "fingerprint": np.array(fingerprint)}
     replace_file(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 
 
-def _kept(path: Path, fingerprint: str) -> LinearProbe | None:
+def _read_probe(path: Path, fingerprint: str) -> LinearProbe | None:
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as stored:

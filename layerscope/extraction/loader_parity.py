@@ -1,4 +1,4 @@
-"""The verb *compare*: two loaders over the same rows, and how far the features lie apart."""
+"""Two loaders over the same rows, and how far their images and features lie apart."""
 
 from __future__ import annotations
 
@@ -87,14 +87,14 @@ def compare_loaders(
     first, second = _loader(model, source, loader, rows), _loader(model, other, against, rows)
     grey, features = _Grey(model), {cut.key: list[_Pair]() for cut in chosen}
     with (
-        capturing(model, chosen, first, target) as network,
+        capturing(model, chosen, first, target) as capture,
         closing(iter(first)) as ours,
         closing(iter(second)) as theirs,
     ):
         for (_, one), (_, another) in zip(ours, theirs, strict=True):
             grey.update(one, another)
             valid = np.ones(len(one), np.bool_)
-            seen, expected = network.features(one, valid), network.features(another, valid)
+            seen, expected = capture.features(one, valid), capture.features(another, valid)
             for key, pairs in features.items():
                 pairs.append((seen[key], expected[key]))
     return LoaderParity(
@@ -102,7 +102,7 @@ def compare_loaders(
         against=against,
         images=count,
         pixels=grey.compute(),
-        features={key: _difference(*_joined(pairs)) for key, pairs in features.items()},
+        features={key: _difference(*_join(pairs)) for key, pairs in features.items()},
     )
 
 
@@ -133,7 +133,7 @@ class _Grey:
         return self._sum / self._count, self._most
 
 
-def _joined(pairs: Sequence[_Pair]) -> _Pair:
+def _join(pairs: Sequence[_Pair]) -> _Pair:
     ours, theirs = zip(*pairs, strict=True)
     return np.concatenate(ours), np.concatenate(theirs)
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from layerscope.data import Loader
 from layerscope.extraction.capture import capturing
-from layerscope.runtime.device import choose_device
+from layerscope.extraction.job import ExtractJob
 from layerscope.runtime.timers import StageTimer
-from layerscope.types import CutModel, CutPoint, Precision
 
 BATCHES = 4
 """Timed; one more goes before them, in which memory is claimed and code is compiled."""
@@ -40,23 +37,11 @@ class BatchTiming:
     """Peak bytes on the device, where it has memory of its own."""
 
 
-def time_batches(
-    model: CutModel,
-    loader: Loader,
-    cuts: Sequence[CutPoint],
-    *,
-    device: str = "auto",
-    precision: Precision = "float32",
-    batches: int = BATCHES,
-) -> BatchTiming | None:
+def time_batches(job: ExtractJob, batches: int = BATCHES) -> BatchTiming | None:
     """Run some batches through the network as extraction does, and keep nothing.
 
     Args:
-        model: The network.
-        loader: Of the rows that are to be extracted; the rehearsal takes some, evenly spaced.
-        cuts: That are to be captured.
-        device: Where the network computes.
-        precision: In which it computes.
+        job: The extraction; batches of its rows are taken, evenly spaced.
         batches: How many are timed.
 
     Returns:
@@ -65,22 +50,23 @@ def time_batches(
     Raises:
         SourceError: An image cannot be read.
     """
-    target, order = choose_device(device), loader.request.order
+    reading, order = job.loader.request, job.loader.request.order
     if not len(order):
         return None
-    wanted = min((1 + batches + AHEAD) * loader.request.batch_size, len(order))
+    wanted = min((1 + batches + AHEAD) * reading.batch_size, len(order))
     rows = order[np.arange(wanted) * len(order) // wanted]
-    some = type(loader)(replace(loader.request, rows=rows))
-    if target.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(target)
+    some = type(job.loader)(replace(reading, rows=rows))
+    device, precision = job.device, job.settings.precision
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     watch, images = StageTimer(), 0
     with (
-        capturing(model, cuts, some, target, precision, calibrate=False) as network,
+        capturing(job.model, job.header.cuts, some, device, precision, calibrate=False) as capture,
         closing(iter(some)) as source,
     ):
         for number, (given, batch) in enumerate(watch.waiting_for(source)):
             valid = ~np.isin(given, [bad.row for bad in some.bad])
-            network.features(batch, valid)
+            capture.features(batch, valid)
             images += len(given)
             if number == 0 and len(some.request) > 1:
                 watch.restart()
@@ -93,5 +79,5 @@ def time_batches(
         images_per_second=images / watch.seconds,
         waiting=watch.share,
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        device_memory=torch.cuda.max_memory_allocated(target) if target.type == "cuda" else None,
+        device_memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     )

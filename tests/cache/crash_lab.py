@@ -159,7 +159,7 @@ def judge(given, path, acknowledged, wrong, what):
 
 
 def resume(given, path, wrong, what):
-    if cache_status(path, given.header, "missing").status != "there":
+    if cache_status(path, given.header, "missing").state != "there":
         write(given, path)
     if digest(path) != given.digest:
         wrong.append(f"{what}: the finished file differs")
@@ -246,7 +246,7 @@ def together(given, path, ranks, victim=None, arming=lambda: None):
     """Let some ranks write what is missing, of which one may die; return whether one did."""
     died = False
     with CacheBuild(path, given.header) as lead:
-        shares = lead.shares(ranks, BATCH)
+        shares = lead.assignments(ranks, BATCH)
         children = [
             forked(
                 lambda part=part, rank=rank: share(
@@ -279,7 +279,7 @@ def with_ranks(given):
             for cut in reference.cuts:
                 if not np.array_equal(cache[cut.key], reference[cut.key]):
                     wrong.append(f"{what}: {cut.key} differs")
-        if cache_status(path, given.header, "missing").status != "there":
+        if cache_status(path, given.header, "missing").state != "there":
             wrong.append(f"{what}: it is not there")
         with open_cache(path) as cache:
             sharded = bool(cache.shards)
@@ -337,9 +337,9 @@ def annotating(given):
         found = cache_status(path, other, "missing")
         if found.rows_done != header.rows:
             wrong.append(f"{what}: {found.rows_done} rows are left")
-        if found.status == "there" and found.outdated:
+        if found.state == "there" and found.outdated:
             annotate(path, other)
-        elif found.status != "there":
+        elif found.state != "there":
             with CacheWriter(path, other) as to:
                 if len(to.missing):
                     wrong.append(f"{what}: rows are missing")

@@ -15,7 +15,7 @@ def cache(request, tmp_path, header, fill):
     """One file, or three shards; nobody should be able to tell."""
     path = tmp_path / "net@toy.h5"
     with CacheBuild(path, header) as lead:
-        for share in lead.shares(request.param, 4):
+        for share in lead.assignments(request.param, 4):
             with AssignmentWriter(path, lead.header, share) as writer:
                 fill(writer)
         lead.finish()

@@ -17,7 +17,7 @@ from layerscope.cache import (
     open_cache,
     repair,
 )
-from layerscope.cache.hdf5_offsets import place_of
+from layerscope.cache.hdf5_offsets import extent_of
 from layerscope.cache.layout import CHECKSUMS, FEATURES, TARGETS
 from layerscope.errors import CacheError
 from layerscope.types import SPLITS
@@ -53,7 +53,7 @@ def touches(path):
         names = [
             f"{group}/{key}" for group in (FEATURES, CHECKSUMS, TARGETS) for key in file[group]
         ]
-        places = [place_of(file, name) for name in names]
+        places = [extent_of(file, name) for name in names]
     return [range(p.offset, p.offset + p.count * p.row_bytes) for p in places]
 
 
@@ -101,7 +101,7 @@ def written(tmp_path, header, fill):
 def sharded(tmp_path, header, fill):
     path = tmp_path / "shared" / "net@toy.h5"
     with CacheBuild(path, header) as lead:
-        for share in lead.shares(2, 4):
+        for share in lead.assignments(2, 4):
             with AssignmentWriter(path, lead.header, share) as writer:
                 fill(writer)
         lead.finish()
@@ -110,7 +110,7 @@ def sharded(tmp_path, header, fill):
 
 def spoil(path, dataset, row):
     with h5py.File(path) as file:
-        place = place_of(file, dataset)
+        place = extent_of(file, dataset)
     flip(path, place.offset + row * place.row_bytes, 255)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from layerscope.cache import AssignmentWriter, CacheBuild, CacheWriter, choose_storage, open_cache
-from layerscope.cache.storage import Stored, decoded, encoded, widened, worst_loss
+from layerscope.cache.storage import StorageChoice, decoded, encoded, widened, worst_loss
 
 DRAW = np.random.default_rng(0)
 PLAIN = DRAW.standard_normal((64, 5)).astype(np.float32)
@@ -24,12 +24,12 @@ def chosen(rows, asked="float16"):
 
 
 def test_usual_features_are_stored_in_float16():
-    assert chosen(PLAIN) == Stored("float16")
-    assert chosen(np.maximum(PLAIN, 0) * 100) == Stored("float16")
+    assert chosen(PLAIN) == StorageChoice("float16")
+    assert chosen(np.maximum(PLAIN, 0) * 100) == StorageChoice("float16")
 
 
 def test_values_near_float16s_end_make_a_cut_float32():
-    assert chosen(PLAIN * 100) == Stored("float16")
+    assert chosen(PLAIN * 100) == StorageChoice("float16")
     far = chosen(PLAIN * 20_000)
     assert far.type == "float32"
     assert re.match(r"values up to [\d.e+]+ come near float16's end at 65,504", far.why)
@@ -54,13 +54,13 @@ def test_tiny_features_that_float16_would_flatten_make_a_cut_float32():
 def test_a_constant_feature_has_nothing_to_lose():
     rows = PLAIN.copy()
     rows[:, 1], rows[:, 2] = 0.1, 0
-    assert chosen(rows) == Stored("float16")
+    assert chosen(rows) == StorageChoice("float16")
 
 
 def test_other_types_are_given_as_asked_and_an_empty_sample_decides_nothing():
-    assert chosen(PLAIN * 1e6, "bfloat16") == Stored("bfloat16")
-    assert chosen(PLAIN, "float32") == Stored("float32")
-    assert chosen(np.empty((0, 5)), "float16") == Stored("float16")
+    assert chosen(PLAIN * 1e6, "bfloat16") == StorageChoice("bfloat16")
+    assert chosen(PLAIN, "float32") == StorageChoice("float32")
+    assert chosen(np.empty((0, 5)), "float16") == StorageChoice("float16")
 
 
 @pytest.mark.parametrize("storage", ["float16", "bfloat16", "float32"])
@@ -84,7 +84,7 @@ def test_what_is_written_comes_back_rounded_to_its_type(tmp_path, headers, stora
             if storage == "bfloat16":  # as the documentation reads it
                 plain = (plain.astype("u4") << 16).view("f4")
             np.testing.assert_array_equal(plain, expected)
-            assert cache.stored[key] == Stored(storage)
+            assert cache.stored[key] == StorageChoice(storage)
             half = cache[key].take(np.arange(3), np.float16)
             assert half.dtype == np.float16
             np.testing.assert_array_equal(half, expected[:3].astype(np.float16))
@@ -92,7 +92,7 @@ def test_what_is_written_comes_back_rounded_to_its_type(tmp_path, headers, stora
 
 def write(path, header, features, ranks, batch=4):
     with CacheBuild(path, header) as lead:
-        for share in lead.shares(ranks, batch):
+        for share in lead.assignments(ranks, batch):
             with AssignmentWriter(path, lead.header, share) as writer:
                 for start in range(0, len(share.rows), batch):
                     rows = share.rows[start : start + batch]
@@ -139,6 +139,11 @@ def test_infinities_and_nans_are_no_overflow(tmp_path, header, features):
 
 
 def test_encoding_is_idempotent():
-    for stored in (Stored("float16"), Stored("bfloat16"), Stored("float32"), widened()):
+    for stored in (
+        StorageChoice("float16"),
+        StorageChoice("bfloat16"),
+        StorageChoice("float32"),
+        widened(),
+    ):
         rows = decoded(encoded(PLAIN, stored), stored.type)
         np.testing.assert_array_equal(decoded(encoded(rows, stored), stored.type), rows)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from layerscope.cache import CacheWriter, annotate, cache_status, merge, open_cache
-from layerscope.cache.hdf5_offsets import Place
+from layerscope.cache.hdf5_offsets import Extent
 from layerscope.errors import CacheError, DiskError
 
 NAME = "net@toy.h5"
@@ -40,7 +40,7 @@ def assert_same_file(first, second):
 
 def test_a_complete_cache_of_the_same_things_is_there(complete, header):
     for existing in ("keep", "missing"):
-        assert cache_status(complete, header, existing).status == "there"
+        assert cache_status(complete, header, existing).state == "there"
         with pytest.raises(CacheError, match="is complete"):
             CacheWriter(complete, header, existing)
 
@@ -73,7 +73,7 @@ def test_replace_leaves_the_old_cache_until_the_new_one_is_whole(complete, heade
         assert len(writer.missing) == other.rows
         fill(writer, other.rows)
         writer.finish()
-    assert cache_status(complete, other, "keep").status == "there"
+    assert cache_status(complete, other, "keep").state == "there"
 
 
 def test_keep_leaves_a_part_as_it_is(tmp_path, header, fill):
@@ -132,7 +132,7 @@ def test_a_cache_too_large_for_the_disk_is_refused_before_it_is_begun(
 
 
 def test_a_disk_that_fills_up_costs_no_finished_row(tmp_path, header, fill, complete, monkeypatch):
-    write = Place.write
+    write = Extent.write
 
     def full(self, handle, first, rows):
         if self.shape == (5,) and first >= 8:
@@ -141,7 +141,7 @@ def test_a_disk_that_fills_up_costs_no_finished_row(tmp_path, header, fill, comp
 
     path = tmp_path / "full" / NAME
     with monkeypatch.context() as patched:
-        patched.setattr(Place, "write", full)
+        patched.setattr(Extent, "write", full)
         with (
             pytest.raises(DiskError, match="No space left") as caught,
             CacheWriter(path, header) as writer,
@@ -186,7 +186,7 @@ def test_a_cache_of_an_older_format_is_to_be_extracted_again(tmp_path, header, n
     with pytest.raises(CacheError, match="older format") as caught:
         CacheWriter(tmp_path / NAME, header, existing)
     assert "--existing replace" in caught.value.hint
-    assert cache_status(tmp_path / NAME, header, "replace").status == "new"
+    assert cache_status(tmp_path / NAME, header, "replace").state == "new"
 
 
 def test_a_cut_in_two_poolings_has_two_datasets(tmp_path, headers, fill):
@@ -248,7 +248,7 @@ def test_other_annotations_are_written_beside_the_same_features(finished, header
     merge(finished)
     assert finished.read_bytes() == fresh.read_bytes()
     found = cache_status(finished, other, "missing")
-    assert (found.status, found.outdated) == ("there", False)
+    assert (found.state, found.outdated) == ("there", False)
 
 
 def test_an_unfinished_cache_goes_on_with_other_annotations(tmp_path, header, fill):

@@ -19,8 +19,11 @@ from layerscope.extraction.evaluate import evaluate
 from layerscope.extraction.extract import extract
 from layerscope.models import load
 from layerscope.types import Preprocessing
+from tests.cli.test_counts import calls
 from tests.data.tasks.conftest import wnids
 from tests.toy_source import CARD
+
+__all__ = ["calls"]
 
 CLASSES = sorted(wnids(3))
 COLOURS = {CLASSES[0]: (200, 60, 60), CLASSES[1]: (60, 200, 60), CLASSES[2]: (60, 60, 200)}
@@ -246,6 +249,11 @@ def test_the_command_prints_a_line_for_each_cut(door):
     assert "No mCE: these are missing: gaussian_noise, shot_noise" in out
     code, out, err = door("net.toml", "--data", "inc=inc", "--task", "folder", "--json")
     assert json.loads(out)["computed"] == 0
+
+
+def test_the_command_loads_and_traces_once(door, calls):
+    assert door("net.toml", "--data", "inc=inc", "--task", "folder", "--limit", "2")[0] == 0
+    assert calls == {"load": 1, "trace": 1}
 
 
 def test_the_command_says_what_is_wrong(door):

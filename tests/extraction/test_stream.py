@@ -11,7 +11,7 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.neighbors import NearestCentroid
 
-from layerscope.cache import collection, find_caches, open_cache, open_statistics
+from layerscope.cache import collector, find_caches, open_cache, open_statistics
 from layerscope.cache.label import write_label
 from layerscope.data.sources import sources
 from layerscope.errors import CacheError, LayerScopeError, UnknownNameError
@@ -182,7 +182,7 @@ def test_tasks_are_chosen_and_scatters_of_classes_have_their_limit(
     model, source, tmp_path, monkeypatch
 ):
     cuts = model.cuts[-1:]
-    monkeypatch.setattr(collection, "CLASS_BYTES", 0)
+    monkeypatch.setattr(collector, "CLASS_BYTES", 0)
     report = stream(model, source, tmp_path, cuts=cuts, tasks=["toy-kind"])
     with open_statistics(report.path) as opened:
         assert [task.name for task in opened.tasks] == ["toy-kind"]

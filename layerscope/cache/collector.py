@@ -12,14 +12,20 @@ from torch import Tensor
 
 from layerscope.cache.hdf5_offsets import Rows
 from layerscope.cache.header import Header
-from layerscope.cache.storage import decoded, encoded, overflows, widened
+from layerscope.cache.storage import (
+    FeatureRows,
+    Valid,
+    Values,
+    decoded,
+    encoded,
+    overflows,
+    widened,
+)
 from layerscope.stats.class_moments import RunningClassMoments
 from layerscope.stats.moments import RunningCrossMoments, State
 from layerscope.types import SPLITS, Source, Split, Task
 
 Running = RunningCrossMoments | RunningClassMoments
-Valid = npt.NDArray[np.bool_]
-Array = npt.NDArray[np.float32]
 
 TOGETHER = 1024
 """Rows that are collected before they become products: each product is d × d, however few rows."""
@@ -29,7 +35,7 @@ have theirs first, and of the others the scatter within classes is kept as a who
 
 
 @dataclass(frozen=True, slots=True)
-class Division:
+class TaskGroup:
     """Tasks that divide the rows alike: those of the source's own splits, or one by itself."""
 
     owner: str
@@ -45,7 +51,7 @@ class Division:
     classified: tuple[Task, ...]
 
 
-def divisions(source: Source, regression: Mapping[str, Tensor]) -> tuple[Division, ...]:
+def task_groups(source: Source, regression: Mapping[str, Tensor]) -> tuple[TaskGroup, ...]:
     """Return the tasks of a source by their splits.
 
     Args:
@@ -63,41 +69,52 @@ def divisions(source: Source, regression: Mapping[str, Tensor]) -> tuple[Divisio
         targets = torch.cat([torch.zeros(len(places), 0, dtype=torch.float64), *parts], 1)
         classified = tuple(task for task in mine if task.kind == "classes")
         widths = tuple(part.shape[1] for part in parts)
-        found.append(Division(owner, places, regressed, widths, targets, classified))
+        found.append(TaskGroup(owner, places, regressed, widths, targets, classified))
     return tuple(found)
 
 
-class Collection:
+def target_columns(groups: Sequence[TaskGroup]) -> dict[str, tuple[str, int, int]]:
+    """Return where the targets of each regression task are among those of its owner."""
+    found: dict[str, tuple[str, int, int]] = {}
+    for group in groups:
+        first = 0
+        for task, width in zip(group.regressed, group.widths, strict=True):
+            found[task.name] = (group.owner, first, first + width)
+            first += width
+    return found
+
+
+class StatisticsCollector:
     """Statistics of every cut, split and task, of rows that arrive in batches.
 
     They are those of the features as a cache would hold them, in products of float64.
 
     Args:
         header: Of what is collected.
-        divided: From :func:`divisions`.
+        groups: From :func:`task_groups`.
     """
 
-    def __init__(self, header: Header, divided: Sequence[Division]) -> None:
+    def __init__(self, header: Header, groups: Sequence[TaskGroup]) -> None:
         self._stored = dict(header.storage)
         self._widths = {cut.key: cut.width for cut in header.cuts}
-        self._divided = divided
+        self._groups = groups
         self._labels = {
             task.name: torch.from_numpy(header.source.targets[task.name].astype(np.int64))
-            for division in divided
-            for task in division.classified
+            for group in groups
+            for task in group.classified
         }
         self._classes = {name: _count(labels) for name, labels in self._labels.items()}
         self._separate = _with_scatters(self._widths.values(), self._classes)
         self._running: dict[str, Running] = {}
-        self._waiting: list[tuple[Rows, Mapping[str, Array]]] = []
+        self._waiting: list[tuple[Rows, FeatureRows]] = []
 
-    def update(self, rows: Rows, features: Mapping[str, Array], valid: Valid) -> None:
+    def update(self, rows: Rows, features: FeatureRows, valid: Valid) -> None:
         """Take in the features of some rows of the source; unreadable ones are left out."""
         self._waiting.append((rows[valid], {key: part[valid] for key, part in features.items()}))
         if sum(len(part) for part, _ in self._waiting) >= TOGETHER:
             self._absorb()
 
-    def merge(self, other: Collection) -> None:
+    def merge(self, other: StatisticsCollector) -> None:
         """Take in everything that another collection of the same things has seen."""
         self._absorb()
         other._absorb()
@@ -126,20 +143,15 @@ class Collection:
         """Memory that everything takes once each statistic has seen a row."""
         total = 0
         for width in self._widths.values():
-            for division in self._divided:
-                joint = width + division.targets.shape[1]
+            for group in self._groups:
+                joint = width + group.targets.shape[1]
                 total += len(SPLITS) * 8 * joint * joint
-                for task in division.classified:
+                for task in group.classified:
                     count = self._classes[task.name]
                     for split in SPLITS:
                         kept = count if self._keeps_scatters(task.name, split) else 1
                         total += 8 * (count * width + kept * width * width)
         return total
-
-    @property
-    def without_scatters(self) -> tuple[str, ...]:
-        """Names of the tasks whose classes' scatters are kept only as a whole."""
-        return tuple(name for name in self._classes if name not in self._separate)
 
     def _absorb(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -153,7 +165,7 @@ class Collection:
             for name, running, chosen, targets in self._statistics(key, width, rows):
                 self._running.setdefault(name, running).update(values[chosen], targets)
 
-    def _as_stored(self, key: str, values: Array) -> Array:
+    def _as_stored(self, key: str, values: Values) -> Values:
         stored = self._stored[key]
         raw = encoded(values, stored)
         if overflows(raw, values, stored):
@@ -165,17 +177,17 @@ class Collection:
         self, key: str, width: int, rows: Rows
     ) -> Iterator[tuple[str, Running, Tensor, Tensor]]:
         """Yield what some rows belong to: its name, its beginning, which rows, their targets."""
-        for division in self._divided:
-            codes = division.codes[rows]
+        for group in self._groups:
+            codes = group.codes[rows]
             for place, split in enumerate(SPLITS):
                 here = np.flatnonzero(codes == place)
                 if not len(here):
                     continue
                 chosen, own = torch.from_numpy(here), torch.from_numpy(rows[here])
-                targets = division.targets[own]
+                targets = group.targets[own]
                 begun: Running = RunningCrossMoments(width, targets.shape[1])
-                yield cross_name(key, division.owner, split), begun, chosen, targets
-                for task in division.classified:
+                yield cross_name(key, group.owner, split), begun, chosen, targets
+                for task in group.classified:
                     kept = self._keeps_scatters(task.name, split)
                     begun = RunningClassMoments(width, self._classes[task.name], kept)
                     yield (
