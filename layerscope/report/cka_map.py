@@ -9,6 +9,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from layerscope.report.layout import heading, plain_frame
 from layerscope.report.style import INK, styled
 from layerscope.types import CutPoint
 
@@ -24,7 +25,7 @@ def similarity_map(
     values: npt.NDArray[np.float64],
     cuts: tuple[Sequence[CutPoint], Sequence[CutPoint]],
     checkpoints: tuple[str, str],
-    heading: str,
+    text: str,
 ) -> Figure:
     """Draw similarities between cuts.
 
@@ -32,7 +33,7 @@ def similarity_map(
         values: (r, c) in about [0, 1]; NaN is left blank.
         cuts: Of the rows and of the columns.
         checkpoints: Whose these are.
-        heading: What the numbers are, and of which images.
+        text: What the numbers are, and of which images.
     """
     with styled():
         size = (2.2 + CELL * len(cuts[1]), 1.8 + CELL * len(cuts[0]))
@@ -43,21 +44,14 @@ def similarity_map(
         axes.set_yticks(range(len(cuts[0])), labels=[cut.key for cut in cuts[0]])
         axes.set_xlabel(checkpoints[1])
         axes.set_ylabel(checkpoints[0])
-        _plain_frame(axes)
+        plain_frame(axes)
         _heads(axes, cuts)
         if max(map(len, cuts)) <= NUMBERED:
             _numbers(axes, values)
         bar = figure.colorbar(image, ax=axes, shrink=0.6)
         bar.outline.set_visible(False)
-        figure.suptitle(heading, x=0.01, ha="left")
+        heading(figure, text)
         return figure
-
-
-def _plain_frame(axes: Axes) -> None:
-    axes.tick_params(length=0)
-    axes.grid(visible=False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
 def _heads(axes: Axes, cuts: tuple[Sequence[CutPoint], Sequence[CutPoint]]) -> None:

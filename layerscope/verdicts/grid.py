@@ -21,16 +21,16 @@ import torch
 
 from layerscope.stats.rank_correlation import independence, kendall, over_pairs, spearman
 from layerscope.stats.spread import spread_ratio
-from layerscope.types import Direction, Interval, Losses, Score
-from layerscope.verdicts.runs import Run
-from layerscope.verdicts.verdict import Comparison, in_runs, usual
+from layerscope.types import Direction, Interval
+from layerscope.verdicts.runs import TrainingRun
+from layerscope.verdicts.verdict import Comparison, in_runs, mean_metric, usual
 
 FEWEST = 3
 """Runs below which a scatter shows nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class GridPoint:
     """One run at its last snapshot."""
 
     run: str
@@ -56,7 +56,7 @@ class Grid:
     estimator: str
     metric: str
     direction: Direction
-    points: tuple[Point, ...]
+    points: tuple[GridPoint, ...]
     tau: Interval
     """Kendall's τ-b between trunk and head over the runs."""
     rho: Interval
@@ -70,7 +70,11 @@ class Grid:
 
 
 def grids(
-    comparisons: Sequence[Comparison], runs: Sequence[Run], *, level: float = 0.95, seed: int = 0
+    comparisons: Sequence[Comparison],
+    runs: Sequence[TrainingRun],
+    *,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> list[Grid]:
     """Return trunk against head for every task and probe with at least three runs.
 
@@ -91,7 +95,7 @@ def grids(
 
 
 def _grid(
-    comparisons: Sequence[Comparison], by_last: Mapping[str, Run], level: float, seed: int
+    comparisons: Sequence[Comparison], by_last: Mapping[str, TrainingRun], level: float, seed: int
 ) -> Grid:
     first = comparisons[0].scores[0]
     ordered = sorted(comparisons, key=lambda it: list(by_last).index(it.scores[0].checkpoint))
@@ -120,15 +124,17 @@ def _grid(
     )
 
 
-def _point(comparison: Comparison, run: Run) -> Point | None:
+def _point(comparison: Comparison, run: TrainingRun) -> GridPoint | None:
     heads = [i for i, score in enumerate(comparison.scores) if score.part == "head"]
     if not heads or len(heads) == len(comparison.scores):
         return None
     trunk, _ = usual(comparison)
     head = heads[-1]
     cuts = [comparison.scores[trunk], comparison.scores[head]]
-    at_trunk, at_head = (_metric(comparison.scores[i], comparison.losses[i]) for i in (trunk, head))
-    return Point(
+    at_trunk, at_head = (
+        mean_metric(comparison.scores[i], comparison.losses[i].test) for i in (trunk, head)
+    )
+    return GridPoint(
         run.name,
         cuts[0].checkpoint,
         run.settings,
@@ -139,11 +145,6 @@ def _point(comparison: Comparison, run: Run) -> Point | None:
         cuts[0].stderr,
         cuts[1].stderr,
     )
-
-
-def _metric(score: Score, losses: Losses) -> float:
-    mean = float(losses.test.mean())
-    return mean if score.direction == "minimise" else 1 - mean
 
 
 def sentence(found: Grid, titles: Mapping[str, str]) -> str:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from layerscope.report.evidence import Evidence
+from layerscope.report.section import find_all
+from layerscope.report.style import styled
 from layerscope.types import Interval, Score, Verdict
 
 CUTS = (
@@ -114,6 +119,23 @@ def series() -> Iterator[list[Score]]:
         for task in SHAPES:
             values = enumerate(curve(task, checkpoint))
             yield [score(checkpoint, task, index, value) for index, value in values]
+
+
+def evidence(scores: Sequence[Score], verdicts: Sequence[Verdict] = (), **more: object) -> Evidence:
+    table = tuple(scores)
+    return Evidence(Path("nowhere"), table, tuple(verdicts), current=table, **more)  # type: ignore[arg-type]
+
+
+def figures(
+    scores: Sequence[Score],
+    verdicts: Sequence[Verdict],
+    titles: Mapping[str, str] | None = None,
+    **more: object,
+) -> dict[str, Figure]:
+    """Every figure that any section draws."""
+    with styled():
+        findings = find_all(evidence(scores, verdicts, titles=titles or {}, **more))
+    return {name: it for found in findings.values() for name, it in found.figures.items()}
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from layerscope.results.store import Results
-from layerscope.types import Losses, Score, Task
+from layerscope.types import Losses, Score, ScoreKind, Task
 
 N = 400
 CUTS = ("stem", "layer1", "layer2", "layer3", "trunk", "head.1", "head.2")
@@ -71,33 +72,23 @@ def measure(
     task: str = "none",
     stderr: float = 0.0,
 ) -> Score:
-    index = CUTS.index(cut)
-    return Score(
-        checkpoint=checkpoint,
-        source="toy",
-        cut=cut,
-        index=index,
-        part="head" if cut.startswith("head") else "trunk",
-        width=8,
-        depth=index / (len(CUTS) - 1),
-        pooling="mean",
+    return replace(
+        probe(cut, 0.0, checkpoint=checkpoint),
         task=task,
         estimator=name,
         metric=metric,
-        direction=direction,  # type: ignore[arg-type]
-        primary=True,
+        direction=direction,
         val=value,
         test=value,
         stderr=stderr,
-        n_train=100_000,
-        n_val=N,
-        n_test=N,
-        n_groups=N,
-        seed=0,
         settings={"convention": "paper"},
         kind="measure",
-        fingerprint=f"sha256:{checkpoint}",
+        losses=None,
     )
+
+
+def of_kind(stored: Results, kind: ScoreKind) -> list[Score]:
+    return [score for score in stored.scores() if score.kind == kind]
 
 
 def folder(path: Path, scores: Sequence[Score], settings: Mapping[str, Mapping] | None = None):

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from layerscope.errors import LayerScopeError
-from layerscope.results.measures import divided
 from layerscope.results.store import Results, failed
 from layerscope.types import Control, Interval
 from layerscope.verdicts.scorecard import MeasureScore, scorecard, sentences
 from layerscope.verdicts.verdict import comparisons, verdict, verdicts
-from tests.report.planted import CUTS, folder, measure, probe
+from tests.report.planted import CUTS, folder, measure, of_kind, probe
 
 # The probe's own choice is layer3; every step away from it costs 5 points or more.
 ACCURACY = dict(zip(CUTS, (0.40, 0.55, 0.70, 0.90, 0.80, 0.60, 0.45), strict=True))
@@ -26,7 +25,7 @@ def layers(accuracy=ACCURACY, **more):
 def standing(path: Path, values: dict[str, float], scores=None, **more) -> MeasureScore:
     rows = [measure(cut, value, **more) for cut, value in values.items()]
     stored = folder(path, [*(scores or layers()), *rows])
-    (found,) = scorecard(comparisons(stored), divided(stored.scores())[1], resamples=2000)
+    (found,) = scorecard(comparisons(stored), of_kind(stored, "measure"), resamples=2000)
     return found
 
 
@@ -130,7 +129,7 @@ def test_measures_have_no_verdict_and_need_no_losses(tmp_path):
     unlabelled = [measure(cut, 1.0) for cut in CUTS[1:]]
     stored = folder(tmp_path, [*layers(), *rows, lost, *unlabelled])
     assert [it.estimator for it in verdicts(stored)] == ["logistic"]
-    probes, measures = divided(stored.scores())
+    probes, measures = of_kind(stored, "probe"), of_kind(stored, "measure")
     assert {it.estimator for it in probes} == {"logistic"}
     assert len(measures) == 2 * len(CUTS)
 
