@@ -14,7 +14,7 @@ from layerscope.errors import SettingsError
 from layerscope.types import Split
 
 if TYPE_CHECKING:
-    from layerscope.probing.layer_cka import LayerSimilarity
+    from layerscope.results.layer_similarity import LayerSimilarity
 
 MOST = 2
 """Caches: one with itself, or two with each other."""
@@ -34,7 +34,11 @@ def command(
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder of the heat map; none is drawn without."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Draw a heat map, and keep the values for layerscope report; a results folder.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: both estimates.")] = False,
 ) -> None:
@@ -46,7 +50,7 @@ def command(
     \b
     Examples:
       layerscope cka features/net@in1k.h5
-      layerscope cka features/net@in1k.h5 features/other@in1k.h5 -o report/
+      layerscope cka features/net@in1k.h5 features/other@in1k.h5 -o results/
       layerscope cka features/net@in1k.h5 --split val --images 1000 --json
     """
     from layerscope.cache import find_caches, open_cache
@@ -71,13 +75,10 @@ def command(
 def _draw(found: LayerSimilarity, output: Path, biased: bool) -> None:
     from layerscope.report.cka_map import similarity_map
     from layerscope.report.style import save
+    from layerscope.results.layer_similarity import keep_similarity
 
-    kind, values = ("Biased", found.biased) if biased else ("Unbiased", found.unbiased)
-    heading = f"{kind} linear CKA of {found.images:,} {found.split} images of {found.source}"
-    figure = similarity_map(values, found.cuts, found.checkpoints, heading)
-    one, other = found.checkpoints
-    name = f"cka-{one}" if one == other else f"cka-{one}-{other}"
-    png, _ = save(figure, output / name.replace("/", "-"))
+    keep_similarity(output, found)
+    png, _ = save(similarity_map(found, biased=biased), output / f"cka-{found.name}")
     terminal.say(f"The heat map is {png}.")
 
 

@@ -26,7 +26,8 @@ def command(
     """Draw what every cut is worth and write the verdicts, the cut table and one page.
 
     Where there are scores of measures that train no probe, also a scorecard of them; where
-    checkpoints are snapshots of a run or runs of a grid, curves over epochs and trunk against head.
+    checkpoints are snapshots of a run or runs of a grid, curves over epochs and trunk against head;
+    and what layerscope evaluate and layerscope cka kept in the same folder.
 
     Leaves with code 1 where cells of the table have no value; the page lists them.
 
@@ -52,5 +53,5 @@ def command(
 
 def _text(report: Report) -> str:
     (table,) = report.findings["verdicts"].tables
-    rows = terminal.table(table.header, table.rows, right=table.numbers)
+    rows = terminal.table(table.header, table.rows, right=tuple(table.numbers))
     return "\n".join([rows, *report.sentences])

@@ -31,9 +31,9 @@ def depth_figure(drawn: Sequence[Curve], verdicts: Sequence[Verdict]) -> Figure:
         fill_panel(axes, group, look, verdicts, shared)
         axes.set_title(_task_title(group[0], panels))
         axes.set_ylabel(panel.value_label(group[0]))
-    _hide_inner_names(grid, min(3, len(panels)))
+    hide_inner_names(grid, min(3, len(panels)))
     write_heading(figure, *_heading(drawn, "what every cut is worth"))
-    depth_legend(figure, look, shared and bool(drawn[0].heads))
+    depth_legend(figure, look, shared and bool(drawn[0].heads), verdict_marks())
     return figure
 
 
@@ -51,10 +51,12 @@ def latents_figure(drawn: Sequence[Curve], verdicts: Sequence[Verdict]) -> Figur
         # One linear scale for all: 1 is a constant answer, and most of the story is below it.
         panel.scale_from_zero(axes, drawn)
     if panel.aligned(drawn):
-        _hide_inner_names(grid, 2)
+        hide_inner_names(grid, 2)
     write_heading(figure, *_heading(drawn, "all latents over depth"))
     heads = any(group[0].heads for group in panels)
-    depth_legend(figure, {names[task]: stroke for task, stroke in look.items()}, heads)
+    depth_legend(
+        figure, {names[task]: stroke for task, stroke in look.items()}, heads, verdict_marks()
+    )
     return figure
 
 
@@ -70,10 +72,10 @@ def measures_figure(drawn: Sequence[Curve]) -> Figure:
         labels = "" if first.task == UNLABELLED.name else f" · {first.title}"
         axes.set_title(f"{first.estimator}{labels}")
         axes.set_ylabel(panel.metric_name(first.metric))
-    _hide_inner_names(grid, min(3, len(panels)))
+    hide_inner_names(grid, min(3, len(panels)))
     text = f"{drawn[0].source}: measures of every cut, without a probe"
     write_heading(figure, text, "bands: 95% intervals")
-    depth_legend(figure, look, shared and bool(drawn[0].heads), marks=False)
+    depth_legend(figure, look, shared and bool(drawn[0].heads))
     return figure
 
 
@@ -127,7 +129,7 @@ def write_heading(figure: Figure, text: str, details: str) -> None:
 
 
 def depth_legend(
-    figure: Figure, look: dict[str, Stroke], heads: bool, *, marks: bool = True
+    figure: Figure, look: dict[str, Stroke], heads: bool, marks: Sequence[Artist] = ()
 ) -> None:
     """Add the legend of a figure over depth.
 
@@ -135,26 +137,30 @@ def depth_legend(
         figure: The figure.
         look: Strokes by name.
         heads: Whether heads are shaded.
-        marks: Whether cuts of verdicts are marked.
+        marks: Entries for what is marked on the lines.
     """
     handles: list[Artist] = [
         legend_line(name, color=s.colour, linestyle=s.dash, linewidth=1.8)
         for name, s in look.items()
     ]
-    if marks:
-        square = {"markersize": 7, "markeredgecolor": "white"}
-        circle = {"markersize": 4.5, "markerfacecolor": "white"}
-        handles += [
-            legend_mark("best cut, chosen on validation", "s", color=INK, **square),
-            legend_mark("tied with it", "o", color=INK, **circle),
-        ]
+    handles += marks
     end = {"color": FAINT, "linestyle": (0, (3, 2)), "linewidth": 0.9}
     handles += [legend_line("end of trunk", **end)]
     handles += [Patch(facecolor=SHADE, label="head")] if heads else []
     legend(figure, handles, 4 if _wide(figure) else 2)
 
 
-def _hide_inner_names(grid: Sequence[Any], columns: int) -> None:
+def verdict_marks() -> list[Artist]:
+    """Return the legend's entries for the cuts of verdicts."""
+    square = {"markersize": 7, "markeredgecolor": "white"}
+    circle = {"markersize": 4.5, "markerfacecolor": "white"}
+    return [
+        legend_mark("best cut, chosen on validation", "s", color=INK, **square),
+        legend_mark("tied with it", "o", color=INK, **circle),
+    ]
+
+
+def hide_inner_names(grid: Sequence[Any], columns: int) -> None:
     """Name the cut points under the lowest panel of every column only."""
     for axes in grid[:-columns]:
         axes.tick_params(labelbottom=False)
