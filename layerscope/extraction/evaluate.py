@@ -19,6 +19,7 @@ from layerscope.errors import CheckpointError, SettingsError, SourceError
 from layerscope.estimators.linear import LinearProbe, probe_from
 from layerscope.estimators.logistic import fit_probe
 from layerscope.extraction.capture import Features, capturing, drift, require_finite
+from layerscope.results.durable_files import replace_file
 from layerscope.results.evaluations import (
     FOLDER,
     CutSummary,
@@ -27,7 +28,6 @@ from layerscope.results.evaluations import (
     ShiftSummary,
     summary,
 )
-from layerscope.results.line_files import replace_file
 from layerscope.runtime.device import choose_device
 from layerscope.runtime.timers import StageTimer
 from layerscope.types import CutModel, Precision, Source, Split, Task

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from layerscope.errors import LayerScopeError
-from layerscope.results.line_files import append_lines, complete_lines, replace_file
+from layerscope.results.durable_files import append_lines, complete_lines, replace_file
 from layerscope.stats.corruption import mean_corruption_error
 from layerscope.types import Part
 

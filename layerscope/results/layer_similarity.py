@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerscope.errors import LayerScopeError
-from layerscope.results.line_files import replace_file
+from layerscope.results.durable_files import replace_file
 from layerscope.types import CutPoint, Split
 
 FOLDER = "cka"

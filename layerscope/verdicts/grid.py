@@ -155,18 +155,25 @@ def sentence(found: Grid, titles: Mapping[str, str]) -> str:
         titles: By task: what to call it, where its name will not do.
     """
     runs = len(found.points)
+    tau, spread = describe_interval(found.tau), describe_interval(found.spread)
     parts = [
-        f"over {runs} runs Kendall's τ of trunk and head is {_number(found.tau)}",
+        f"over {runs} runs Kendall's τ of trunk and head is {tau}",
         f"p = {found.p_value:.2g}" if math.isfinite(found.p_value) else "",
-        f"ratio of the head's standard deviation over runs to the trunk's {_number(found.spread)}",
+        f"ratio of the head's standard deviation over runs to the trunk's {spread}",
     ]
     title = titles.get(found.task, found.task)
     return f"{title}, {found.estimator}: {'; '.join(filter(None, parts))}. {found.note}".strip()
 
 
-def _number(found: Interval) -> str:
+def describe_interval(found: Interval, no_interval: str = " (no interval)") -> str:
+    """Return an estimate over runs with its interval, where it has one.
+
+    Args:
+        found: Any interval.
+        no_interval: What to say behind the estimate where there is none.
+    """
     if math.isnan(found.estimate):
         return "not defined"
     if math.isnan(found.low):
-        return f"{found.estimate:.2f} (no interval)"
+        return f"{found.estimate:.2f}{no_interval}"
     return f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]"

@@ -15,6 +15,7 @@ from layerscope.report.evidence import Evidence
 from layerscope.report.section import find_all
 from layerscope.report.style import styled
 from layerscope.types import Interval, Score, Verdict
+from tests.report import planted
 
 CUTS = (
     "stem",
@@ -55,20 +56,17 @@ def curve(task: str, checkpoint: str) -> list[float]:
 
 def score(checkpoint: str, task: str, index: int, value: float) -> Score:
     classes = task == "objects3d-category"
-    return Score(
+    return planted.score(
+        CUTS[index],
+        index,
+        len(CUTS) - 1,
         checkpoint=checkpoint,
         source="objects3d",
-        cut=CUTS[index],
-        index=index,
-        part="head" if CUTS[index].startswith("head") else "trunk",
         width=64,
-        depth=index / (len(CUTS) - 1),
-        pooling="mean",
         task=task,
         estimator="logistic" if classes else "ridge",
         metric="top-1" if classes else "mse",
         direction="maximise" if classes else "minimise",
-        primary=True,
         val=value,
         test=value,
         stderr=0.02,
@@ -76,7 +74,6 @@ def score(checkpoint: str, task: str, index: int, value: float) -> Score:
         n_val=1000,
         n_test=1000,
         n_groups=40,
-        seed=0,
         settings={"lambda": 0.1},
         fingerprint=f"sha256:{checkpoint}",
         trained=not checkpoint.endswith("-random"),

@@ -11,6 +11,7 @@ from layerscope.report.sections import across
 from layerscope.types import Interval, Losses, Score
 from layerscope.verdicts.common_cut import CommonCut, common_cuts, find_common_cut, sentence
 from layerscope.verdicts.verdict import Comparison, verdict
+from tests.report.planted import score
 
 N = 300
 CUTS = ("stem", "layer1", "layer2", "trunk", "head.1")
@@ -31,7 +32,7 @@ def comparison(
     for index, cut in enumerate(CUTS):
         if cut not in val:
             continue
-        scores.append(score(checkpoint, task, estimator, cut, index))
+        scores.append(planted_score(checkpoint, task, estimator, cut, index))
         noise = [spread * rng.standard_normal(N) for _ in range(2)]
         means = (val[cut], (test or val)[cut])
         losses.append(Losses(*(m * (1 + e - e.mean()) for m, e in zip(means, noise, strict=True))))
@@ -40,32 +41,9 @@ def comparison(
     )
 
 
-def score(checkpoint: str, task: str, estimator: str, cut: str, index: int) -> Score:
-    return Score(
-        checkpoint=checkpoint,
-        source="memory",
-        cut=cut,
-        index=index,
-        part="head" if cut.startswith("head") else "trunk",
-        width=8,
-        depth=index / 4,
-        pooling="mean",
-        task=task,
-        estimator=estimator,
-        metric="mse",
-        direction="minimise",
-        primary=True,
-        val=0.0,
-        test=0.0,
-        stderr=0.0,
-        n_train=100_000,
-        n_val=N,
-        n_test=N,
-        n_groups=N // 2,
-        seed=0,
-        settings={},
-        fingerprint="f00d",
-    )
+def planted_score(checkpoint: str, task: str, estimator: str, cut: str, index: int) -> Score:
+    asked = {"checkpoint": checkpoint, "task": task, "estimator": estimator}
+    return score(cut, index, 4, source="memory", n_val=N, n_test=N, n_groups=N // 2, **asked)
 
 
 def curve(*values: float) -> dict[str, float]:

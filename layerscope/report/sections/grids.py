@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -17,8 +16,7 @@ from layerscope.report.panel import metric_name
 from layerscope.report.section import Finding, Section, sections
 from layerscope.report.style import COLOURS, FAINT, MARKERS, WIDTH
 from layerscope.report.table import csv_text
-from layerscope.types import Interval
-from layerscope.verdicts.grid import Grid, GridPoint, grids, sentence
+from layerscope.verdicts.grid import Grid, GridPoint, describe_interval, grids, sentence
 
 NOTE = """Every run counts once, with its last snapshot. Intervals draw whole runs, as if the
 grid were a sample of the settings that might have been tried. A correlation of runs that are all in
@@ -125,7 +123,8 @@ def _draw(axes: Any, one: Grid, key: str, kinds: Sequence[Any]) -> None:
     axes.plot(ends, ends, color=FAINT, linestyle=(0, (3, 2)), linewidth=0.9, zorder=1)
     axes.set(xlim=ends, ylim=ends)
     axes.set_box_aspect(1)
-    text = f"τ {_number(one.tau)}\nhead/trunk deviation {_number(one.spread)}"
+    tau, spread = (describe_interval(it, no_interval="") for it in (one.tau, one.spread))
+    text = f"τ {tau}\nhead/trunk deviation {spread}"
     # Where the head is worse there are no points: above the line or, for errors, below it.
     x, y, ha, va = (0.03, 0.97, "left", "top")
     if one.direction == "minimise":
@@ -141,11 +140,3 @@ def _ends(points: Sequence[GridPoint]) -> tuple[float, float]:
     high = max(value + NORMAL_95 * error for value, error in pairs)
     air = AIR * (high - low or 1.0)
     return low - air, high + air
-
-
-def _number(found: Interval) -> str:
-    if math.isnan(found.estimate):
-        return "not defined"
-    if math.isnan(found.low):
-        return f"{found.estimate:.2f}"
-    return f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]"
