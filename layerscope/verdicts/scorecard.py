@@ -243,7 +243,7 @@ def sentences(scores: Sequence[MeasureScore], titles: Mapping[str, str]) -> list
 
 def _sentence(group: Sequence[MeasureScore], titles: Mapping[str, str]) -> str:
     first, count = group[0], len(group)
-    name = named(first)
+    name = full_name(first)
     taus = [one.tau.estimate for one in group if math.isfinite(one.tau.estimate)]
     ranks = f"Kendall's τ with the probe {_spread(taus)}" if taus else "no order of the cuts"
     costly = [one for one in group if one.costs]
@@ -266,7 +266,7 @@ def _severity(score: MeasureScore) -> float:
     return score.regret.estimate / chance if chance > 0 else math.inf
 
 
-def named(score: MeasureScore) -> str:
+def full_name(score: MeasureScore) -> str:
     """Return a measure's name, with its metric where that is another and whether it has labels."""
     metric = score.measure_metric if score.measure_metric != score.measure else ""
     more = ", ".join(filter(None, (metric, "with labels" if score.labels else "")))

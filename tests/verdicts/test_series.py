@@ -30,7 +30,9 @@ def last(epoch: int) -> float:
     return 0.5 + 0.02 * min(epoch, 10) - 0.02 * max(epoch - 10, 0)
 
 
-def run_of(path: Path, courses: dict, measures=(), names="net_epoch_{:03d}", **settings) -> Results:
+def run_of(
+    path: Path, accuracies: dict, measures=(), names="net_epoch_{:03d}", **settings
+) -> Results:
     """A folder of snapshots, with the accuracy of each cut by epoch."""
     scores, known = [], {}
     for epoch in EPOCHS:
@@ -38,8 +40,8 @@ def run_of(path: Path, courses: dict, measures=(), names="net_epoch_{:03d}", **s
         known[name] = {"epoch": epoch, **settings}
         # Some rows differ from epoch to epoch, as they do where a network goes on training.
         scores += [
-            probe(cut, course(epoch), checkpoint=name, shift=epoch if course is flat else 0)
-            for cut, course in courses.items()
+            probe(cut, accuracy(epoch), checkpoint=name, shift=epoch if accuracy is flat else 0)
+            for cut, accuracy in accuracies.items()
         ]
         scores += [
             replace(make(epoch), checkpoint=name, fingerprint=f"sha256:{name}") for make in measures
@@ -86,9 +88,9 @@ def test_the_last_layer_over_fits_from_its_peak_on_and_the_early_one_does_not(tm
 
 def test_a_flat_run_cannot_be_told(tmp_path):
     found = only(run_of(tmp_path, dict.fromkeys(SHOWN, flat)))
-    for course in found.curves:
-        assert not course.falls
-        assert course.fall.low <= 0 <= course.fall.high
+    for curve in found.curves:
+        assert not curve.falls
+        assert curve.fall.low <= 0 <= curve.fall.high
     # Of equal epochs the first is the peak, and all of them are tied with it.
     assert found.curve("head.2").peak == 2
     assert found.plateau == (2.0, 20.0)
@@ -111,9 +113,9 @@ def test_the_peak_is_validations_and_the_fall_the_test_rows(tmp_path):
     ]
     stored.append(rows)
     found = only(stored)
-    course = found.curve("head.2")
-    assert (course.peak, course.falls) == (4, False)
-    assert course.fall.estimate == pytest.approx(-0.3)
+    curve = found.curve("head.2")
+    assert (curve.peak, curve.falls) == (4, False)
+    assert curve.fall.estimate == pytest.approx(-0.3)
     assert "head.2 is better at the end than at epoch 4, which validation preferred: by 0.3" in (
         sentence(found, {})
     )

@@ -18,7 +18,7 @@ from layerscope.report.section import Finding, Section, Table, sections
 from layerscope.report.style import COLOURS, FAINT, INK, MARKERS, WIDTH
 from layerscope.report.table import csv_text, number, signed
 from layerscope.types import Interval
-from layerscope.verdicts.scorecard import MeasureScore, named, scorecard, sentences
+from layerscope.verdicts.scorecard import MeasureScore, full_name, scorecard, sentences
 
 HEADER = (
     "checkpoint",
@@ -104,7 +104,7 @@ def scorecard_figure(found: Sequence[MeasureScore], titles: Mapping[str, str]) -
     """
     panels = grouped(found, "task", "estimator")
     checkpoints = list(dict.fromkeys(one.checkpoint for one in found))
-    rows = [list(dict.fromkeys(named(one) for one in group)) for group in panels.values()]
+    rows = [list(dict.fromkeys(full_name(one) for one in group)) for group in panels.values()]
     counts = [len(names) for names in rows]
     height = MARGIN + 0.55 * len(rows) + PER_MEASURE * sum(counts)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
@@ -157,7 +157,7 @@ def _rows(axes: Any, names: Sequence[str]) -> None:
 
 
 def _height_of(one: MeasureScore, names: Sequence[str], checkpoints: Sequence[str]) -> float:
-    row, count = names.index(named(one)), len(checkpoints)
+    row, count = names.index(full_name(one)), len(checkpoints)
     if count == 1 or count > MOST:
         return float(row)
     return row + SPREAD * (checkpoints.index(one.checkpoint) / (count - 1) - 0.5)
@@ -188,7 +188,7 @@ def _cloud(
 ) -> None:
     """Draw a dot for each checkpoint and a bar at their median."""
     known = [
-        (named(one), value.estimate)
+        (full_name(one), value.estimate)
         for one, value in zip(group, values, strict=True)
         if math.isfinite(value.estimate)
     ]
