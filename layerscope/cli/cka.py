@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -83,15 +82,9 @@ def _draw(found: LayerSimilarity, output: Path, biased: bool) -> None:
 
 
 def _text(found: LayerSimilarity, biased: bool) -> str:
-    values = found.biased if biased else found.unbiased
-    rows, columns = found.cuts
-    lines = [
-        (cut.key, *("" if math.isnan(one) else f"{one:.2f}" for one in of_cut))
-        for cut, of_cut in zip(rows, values.tolist(), strict=True)
-    ]
-    one, other = found.checkpoints
-    corner = one if one == other else f"{one} \\ {other}"
-    header = (corner, *(cut.key for cut in columns))
-    table = terminal.table(header, lines, right=range(1, len(header)))
+    from layerscope.report.sections.cka import similarity_table
+
+    table = similarity_table(found, biased=biased)
+    rows = terminal.table(table.header, table.rows, right=tuple(table.numbers))
     kind = "Biased" if biased else "Unbiased"
-    return f"{table}\n{kind} linear CKA of {found.images:,} {found.split} images."
+    return f"{rows}\n{kind} linear CKA of {found.images:,} {found.split} images."

@@ -12,7 +12,7 @@ from layerscope.errors import LayerScopeError
 from layerscope.report import table
 from layerscope.report.evidence import Evidence, gather
 from layerscope.report.page import page
-from layerscope.report.section import Finding, find_all, sentences
+from layerscope.report.section import Finding, find_all
 from layerscope.report.style import save, styled
 from layerscope.results.store import MAKE, open_results
 from layerscope.types import Score, Verdict
@@ -40,20 +40,15 @@ class Report:
     @property
     def sentences(self) -> list[str]:
         """All that sections say beside the verdicts."""
-        return sentences(self.findings.values())
+        return [text for finding in self.findings.values() for text in finding.sentences]
 
     def document(self) -> dict[str, Any]:
         """Return what ``--json`` prints and ``verdicts.json`` holds."""
-        return document(self.findings)
-
-
-def document(findings: Mapping[str, Finding]) -> dict[str, Any]:
-    """Return for JSON what every section found, by name."""
-    return {
-        name: table.records(finding.records)
-        for name, finding in findings.items()
-        if finding.records is not None
-    }
+        return {
+            name: table.records(finding.records)
+            for name, finding in self.findings.items()
+            if finding.records is not None
+        }
 
 
 def write_report(results: Path, output: Path) -> Report:

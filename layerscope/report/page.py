@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -131,30 +131,24 @@ def _list(texts: Iterable[str]) -> str:
 
 
 def _table(table: Table) -> str:
-    rows = _rows(table.header, table.rows, table.numbers)
-    if not table.may_fold or len(table.rows) <= FOLDED:
-        return rows
-    return f"<details><summary>{len(table.rows)} rows</summary>{rows}</details>\n"
-
-
-def _rows(
-    header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Collection[int] = ()
-) -> str:
     def line(cells: Sequence[str], tag: str) -> str:
-        classes = [' class="number"' if i in numbers else "" for i in range(len(cells))]
-        inner = (
-            f"<{tag}{c}>{escape(cell)}</{tag}>" for c, cell in zip(classes, cells, strict=True)
-        )
-        return f"<tr>{''.join(inner)}</tr>\n"
+        inner = ""
+        for i, cell in enumerate(cells):
+            kind = ' class="number"' if i in table.numbers else ""
+            inner += f"<{tag}{kind}>{escape(cell)}</{tag}>"
+        return f"<tr>{inner}</tr>\n"
 
-    body = "".join(line(row, "td") for row in rows)
-    return f'<div class="wide"><table>\n{line(header, "th")}{body}</table></div>\n'
+    lines = line(table.header, "th") + "".join(line(row, "td") for row in table.rows)
+    html = f'<div class="wide"><table>\n{lines}</table></div>\n'
+    if not table.may_fold or len(table.rows) <= FOLDED:
+        return html
+    return f"<details><summary>{len(table.rows)} rows</summary>{html}</details>\n"
 
 
 def _provenance(scores: Sequence[Score], settings: Mapping[str, Any]) -> str:
     header = ("checkpoint", "source", "fingerprint", "train", "val", "test", "groups", "seeds")
-    html = "<h2>Provenance</h2>\n" + _rows(header, _caches(scores), (3, 4, 5, 6))
-    html += _rows(("package", "version"), list(versions().items()))
+    html = "<h2>Provenance</h2>\n" + _table(Table(header, _caches(scores), (3, 4, 5, 6)))
+    html += _table(Table(("package", "version"), list(versions().items())))
     if settings:
         text = json.dumps(settings, indent=2, ensure_ascii=False, sort_keys=True, default=str)
         html += f"<details><summary>Settings</summary><pre>{escape(text)}</pre></details>\n"

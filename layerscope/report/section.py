@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -76,8 +76,3 @@ def find_all(evidence: Evidence) -> dict[str, Finding]:
     """Return what every section finds, in the order of the page."""
     ordered = sorted(sections.items(), key=lambda item: item[1].order)
     return {name: section().find(evidence) for name, section in ordered}
-
-
-def sentences(findings: Iterable[Finding]) -> list[str]:
-    """Return all that is said beside the headlines."""
-    return [text for finding in findings for text in finding.sentences]

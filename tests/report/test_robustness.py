@@ -96,7 +96,7 @@ def test_evaluations_without_a_summary_are_read_and_know_no_clean_images(results
     assert (found.checkpoint, found.source, found.conditions) == ("net", "toy", 2)
     assert found.cuts[0].shifted == pytest.approx(0.3)
     (table,) = robustness(results).tables
-    assert table.rows == [("net", "toy-kind", "inc", "stem@mean", "–", "30.00%", "–", "–")]
+    assert table.rows == [("net", "toy-kind", "inc", "stem@mean", "–", "30.00%", "–")]
     assert robustness(results).sentences == []
     assert robustness(results).figures == {}
 

@@ -4,9 +4,9 @@ import csv
 import json
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 
-from layerscope.report import table
-from layerscope.report.folder import document as report_document
+from layerscope.report import Report, table
 from layerscope.report.section import find_all
 from layerscope.report.sections.failures import failures
 from layerscope.report.sections.verdicts import HEADER, NUMBERS, cells
@@ -53,8 +53,9 @@ def test_verdicts_in_csv_have_one_number_to_a_column(verdicts):
 
 
 def test_the_json_schema_is_stable(scores, verdicts):
-    found = report_document(find_all(evidence(scores, verdicts)))
-    document = json.loads(json.dumps(found, allow_nan=False))
+    made = evidence(scores, verdicts)
+    report = Report(Path("index.html"), made, find_all(made))
+    document = json.loads(json.dumps(report.document(), allow_nan=False))
     assert set(document) == {"verdicts", "across", "scorecard", "series", "grids", "failed"}
     assert list(document["verdicts"][0]) == [
         "checkpoint",

@@ -29,7 +29,7 @@ class Similarities(Section):
         return Finding(
             "Similarity of layers",
             sentences=[sentence(one) for one in found],
-            tables=[table(one) for one in found],
+            tables=[similarity_table(one) for one in found],
             note=NOTE,
             figures={f"cka-{one.name}": similarity_map(one) for one in found},
             files={"cka.csv": cka_csv(found)} if found else {},
@@ -65,13 +65,13 @@ def sentence(found: LayerSimilarity) -> str:
     )
 
 
-def table(found: LayerSimilarity) -> Table:
-    """Return the map as a table."""
+def similarity_table(found: LayerSimilarity, *, biased: bool = False) -> Table:
+    """Return one of the estimates as a table; what is not defined is left blank."""
     rows, columns = found.cuts
     corner = " \\ ".join(dict.fromkeys(found.checkpoints))
     lines = [
         (cut.key, *("" if np.isnan(one) else f"{one:.2f}" for one in values))
-        for cut, values in zip(rows, found.unbiased, strict=True)
+        for cut, values in zip(rows, found.biased if biased else found.unbiased, strict=True)
     ]
     numbers = range(1, 1 + len(columns))
     return Table((corner, *(cut.key for cut in columns)), lines, numbers, may_fold=True)

@@ -27,17 +27,8 @@ from layerscope.report.table import csv_text
 from layerscope.results.evaluations import ShiftSummary, shift_summaries
 from layerscope.types import Direction
 
-HEADER = (
-    "checkpoint",
-    "task",
-    "shift",
-    "cut",
-    "clean top-1",
-    "shifted top-1",
-    "points lost",
-    "mCE",
-)
-NUMBERS = (4, 5, 6, 7)
+HEADER = ("checkpoint", "task", "shift", "cut", "clean top-1", "shifted top-1", "mCE")
+NUMBERS = (4, 5, 6)
 NOTE = """A logistic probe of clean images is judged on shifted ones, averaged over all conditions
 of the shift. A star marks the cut that clean validation images prefer; no shifted image had a say
 in that choice. The mean corruption error (mCE) is relative to AlexNet's. Only the share of right
@@ -99,7 +90,6 @@ def cells(found: Iterable[ShiftSummary]) -> list[tuple[str, ...]]:
             f"{cut.key} *" if cut.key == one.chosen else cut.key,
             _percent(cut.clean),
             _percent(cut.shifted),
-            _points(cut.clean - cut.shifted),
             _percent(cut.mce, digits=1),
         )
         for one in found
@@ -201,10 +191,6 @@ def _marks() -> list[Artist]:
         legend_line("shifted images", color=INK, linewidth=1.8),
         legend_line("clean images", color=INK, linewidth=1.2, linestyle=CLEAN_DASH),
     ]
-
-
-def _points(share: float) -> str:
-    return "–" if math.isnan(share) else f"{100 * share:.1f}"
 
 
 def _percent(share: float | None, digits: int = 2) -> str:

@@ -32,16 +32,7 @@ HEADER = (
     "what the test rows say",
 )
 NUMBERS = (4, 5, 6, 7)
-MEASURES_HEADER = (
-    "run",
-    "task",
-    "probe",
-    "cut",
-    "measure",
-    "of which",
-    "τ",
-    "τ from the peak on",
-)
+MEASURES_HEADER = (*HEADER[:4], "measure", "of which", "τ", "τ from the peak on")
 MEASURES_NUMBERS = (6, 7)
 COLUMNS = (
     "run",
