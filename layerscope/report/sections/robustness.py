@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from layerscope.report import panel
@@ -116,81 +115,75 @@ def robustness_figure(found: Sequence[ShiftSummary], titles: Mapping[str, str]) 
         found: Of one source.
         titles: By task, what to call it.
     """
-    panels: list[tuple[str, list[ShiftSummary]]] = []
-    for (task, shift), group in grouped(found, "task", "shift").items():
-        name = f"{title(task, group[0].source, titles)} · {shift}"
-        panels.append((name, group))
-        with_mce = [it for it in group if all(cut.mce is not None for cut in it.cuts)]
-        panels += [(name, with_mce)] if with_mce else []
     look = strokes(one.checkpoint for one in found)
-    cuts = [tuple(cut.key for cut in one.cuts) for one in found]
-    shared = len(set(cuts)) == 1
+    panels = list(_panels(found, look, titles))
+    shared = panel.aligned([line.curve for lines in panels for line in lines])
     figure, grid = depth_panels(len(panels), COLUMNS)
-    seen: set[str] = set()
-    for axes, (name, group) in zip(grid, panels, strict=True):
-        _draw(axes, group, look, shared, "mce" if name in seen else "top-1")
-        axes.set_title(name)
-        seen.add(name)
+    for axes, lines in zip(grid, panels, strict=True):
+        for line in lines:
+            _draw(axes, line, shared)
+        panel.frame(axes, [line.curve for line in lines], shared, look)
+        axes.set_title(lines[0].curve.title)
+        axes.set_ylabel(panel.value_label(lines[0].curve))
     if shared:
         hide_inner_names(grid, min(COLUMNS, len(panels)))
     text = f"{found[0].source}: probes of clean images on shifted ones"
     write_heading(figure, text, "mean over the conditions of each shift")
-    heads = shared and "head" in found[0].parts
-    depth_legend(figure, look, heads, _marks())
+    marks = [
+        legend_mark("chosen on clean validation", "s", color=INK, markersize=7),
+        legend_line("shifted images", color=INK, linewidth=1.8),
+        legend_line("clean images", color=INK, linewidth=1.2, linestyle=CLEAN_DASH),
+    ]
+    depth_legend(figure, look, shared and "head" in found[0].parts, marks)
     return figure
 
 
-def _draw(
-    axes: Any,
-    group: Sequence[ShiftSummary],
-    look: Mapping[str, Stroke],
-    shared: bool,
-    metric: str,
-) -> None:
-    measured: list[Curve] = []
-    for one in group:
-        stroke = look[one.checkpoint]
-        if metric == "mce":
-            drawn = [(_curve(one, "mCE", "minimise", [cut.mce or 0.0 for cut in one.cuts]), stroke)]
-        else:
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One checkpoint in one panel."""
+
+    curve: Curve
+    stroke: Stroke
+    chosen: str
+
+
+def _panels(
+    found: Sequence[ShiftSummary], look: Mapping[str, Stroke], titles: Mapping[str, str]
+) -> Iterator[list[_Line]]:
+    for (task, shift), group in grouped(found, "task", "shift").items():
+        name = f"{title(task, group[0].source, titles)} · {shift}"
+        top_1, mce = [], []
+        for one in group:
+            stroke = look[one.checkpoint]
+            clean = _curve(one, name, "top-1", [cut.clean for cut in one.cuts])
+            shifted = _curve(one, name, "top-1", [cut.shifted for cut in one.cuts])
             dashed = Stroke(stroke.colour, CLEAN_DASH, random=True)
-            clean, shifted = ([getattr(it, of) for it in one.cuts] for of in ("clean", "shifted"))
-            drawn = [
-                (_curve(one, "top-1", "maximise", clean), dashed),
-                (_curve(one, "top-1", "maximise", shifted), stroke),
-            ]
-        for curve, how in drawn:
-            panel.draw(axes, curve, how, None, shared)
-            _mark(axes, curve, how, one.chosen, shared)
-            measured.append(curve)
-    panel.frame(axes, measured, shared, look)
-    axes.set_ylabel(panel.value_label(measured[0]))
+            top_1 += [_Line(clean, dashed, one.chosen), _Line(shifted, stroke, one.chosen)]
+            errors = [cut.mce for cut in one.cuts if cut.mce is not None]
+            if len(errors) == len(one.cuts):
+                mce.append(_Line(_curve(one, name, "mCE", errors), stroke, one.chosen))
+        yield top_1
+        if mce:
+            yield mce
 
 
-def _curve(one: ShiftSummary, metric: str, direction: Direction, values: Sequence[float]) -> Curve:
+def _curve(one: ShiftSummary, name: str, metric: str, values: Sequence[float]) -> Curve:
     last = max(len(values) - 1, 1)
     points = tuple(
         CurvePoint(cut.key, i, part, i / last, value, 0.0)
         for i, (cut, part, value) in enumerate(zip(one.cuts, one.parts, values, strict=True))
     )
+    direction: Direction = "minimise" if metric == "mCE" else "maximise"
     asked = (one.checkpoint, one.source, one.task, "logistic", metric, direction)
-    return Curve(*asked, n_test=0, n_groups=0, title=one.task, points=points)
+    return Curve(*asked, n_test=0, n_groups=0, title=name, points=points)
 
 
-def _mark(axes: Any, curve: Curve, stroke: Stroke, chosen: str, shared: bool) -> None:
-    places = dict(zip(curve.cuts, panel.positions(curve, shared), strict=True))
-    values = {point.cut: point.value for point in curve.points}
-    if chosen in places:
-        square = {"marker": "s", "markersize": 7, "markeredgecolor": "white", "gid": "chosen"}
-        axes.plot(places[chosen], values[chosen], color=stroke.colour, zorder=5, **square)
-
-
-def _marks() -> list[Artist]:
-    return [
-        legend_mark("chosen on clean validation", "s", color=INK, markersize=7),
-        legend_line("shifted images", color=INK, linewidth=1.8),
-        legend_line("clean images", color=INK, linewidth=1.2, linestyle=CLEAN_DASH),
-    ]
+def _draw(axes: Any, line: _Line, shared: bool) -> None:
+    panel.draw(axes, line.curve, line.stroke, None, shared)
+    for x, point in zip(panel.positions(line.curve, shared), line.curve.points, strict=True):
+        if point.cut == line.chosen:
+            square = {"marker": "s", "markersize": 7, "markeredgecolor": "white", "gid": "chosen"}
+            axes.plot(x, point.value, color=line.stroke.colour, zorder=5, **square)
 
 
 def _percent(share: float | None, digits: int = 2) -> str:
