@@ -83,7 +83,7 @@ def test_the_heat_map_is_drawn_where_it_is_asked_for(cache, tmp_path):
     done = run(cache, "-o", tmp_path / "report")
     assert done.exit_code == 0, done.output
     names = {path.name for path in (tmp_path / "report").iterdir()}
-    assert names == {"cka-net.png", "cka-net.svg", "settings.json"}
+    assert names == {"cka-net.png", "cka-net.svg", "cka", "settings.json"}
     assert "The heat map is" in done.stderr
     assert (tmp_path / "report" / "cka-net.svg").read_text().count('id="head"') == 2
 

@@ -20,7 +20,7 @@ from layerscope.estimators.naming import make
 from layerscope.probing import arrangements
 from layerscope.probing.cells import size, sweep
 from layerscope.report.curve import curves
-from layerscope.results.line_files import append_lines
+from layerscope.results.durable_files import append_lines
 from layerscope.results.store import Results
 from layerscope.types import SPLITS, CutPoint, LayerView, Score, Split, Task
 from layerscope.verdicts.comparison import comparisons, sentence, verdicts
