@@ -25,7 +25,7 @@ from layerscope.estimators.classification import (
     read_classes,
     require_classes,
 )
-from layerscope.estimators.layer import Features, Layer, read_layer, standardised
+from layerscope.estimators.layer import Features, LoadedLayer, read_layer, standardised
 from layerscope.estimators.predictions import Predictions, regression_scores
 from layerscope.estimators.regression import Regression, read_regression
 from layerscope.types import LayerView, Score, Split, Task
@@ -108,7 +108,7 @@ class Imported:
             yield from regression_scores(view, layer, self.name, self._seed, known)
 
     def _classify(
-        self, view: LayerView, layer: Layer, features: Features, target: Target
+        self, view: LayerView, layer: LoadedLayer, features: Features, target: Target
     ) -> Iterator[Score]:
         with _guarded(self.name) as warned:
             model = self._made()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from layerscope.estimators import estimators
-from layerscope.estimators.layer import Layer, read_layer
+from layerscope.estimators.layer import LoadedLayer, read_layer
 from layerscope.estimators.predictions import Predictions, regression_scores
 from layerscope.estimators.regression import Regression, read_regression
 from layerscope.stats.moments import BLOCK, RunningCrossMoments
@@ -50,7 +50,7 @@ class Ridge:
         yield from regression_scores(view, layer, self.name, self._seed, known)
 
 
-def _fit(layer: Layer, regressions: Sequence[Regression]) -> list[Predictions]:
+def _fit(layer: LoadedLayer, regressions: Sequence[Regression]) -> list[Predictions]:
     path = _path(layer, torch.cat([item.encoded["train"] for item in regressions], 1))
     known, start = [], 0
     for item in regressions:
@@ -59,21 +59,20 @@ def _fit(layer: Layer, regressions: Sequence[Regression]) -> list[Predictions]:
     return known
 
 
-def _path(layer: Layer, targets: Tensor) -> RidgePath:
+def _path(layer: LoadedLayer, targets: Tensor) -> RidgePath:
     """Solve on the training rows, in float64: least squares divides by small eigenvalues."""
-    rows = layer.features["train"]
-    running = RunningCrossMoments(rows.shape[1], targets.shape[1])
-    for block, answers in zip(torch.split(rows, BLOCK), torch.split(targets, BLOCK), strict=True):
-        running.update(block.double(), answers)
+    running = RunningCrossMoments(len(layer.rarely), targets.shape[1])
+    for block, wanted in zip(layer.blocks("train"), torch.split(targets, BLOCK), strict=True):
+        running.update(block.double(), wanted)
     return ridge_path(running.compute())
 
 
-def _fit_one(layer: Layer, regression: Regression, path: RidgePath) -> Predictions:
-    rows, targets = layer.features["val"], regression.encoded["val"]
+def _fit_one(layer: LoadedLayer, regression: Regression, path: RidgePath) -> Predictions:
+    rows, targets = layer.rows("val"), regression.encoded["val"]
     choice = choose_penalty(lambda penalties: path.errors(rows, targets, penalties).mean(1))
     chosen = torch.tensor([choice.penalty], dtype=torch.float64)
     splits: tuple[Split, ...] = ("val", "test")
-    predicted = {split: path.predict(layer.features[split], chosen)[0] for split in splits}
+    predicted = {split: path.predict(layer.rows(split), chosen)[0] for split in splits}
     settings = {
         "lambda": choice.penalty,
         "lambda_low": choice.low,

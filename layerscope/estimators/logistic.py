@@ -18,7 +18,7 @@ from layerscope.estimators.classification import (
     judge_all,
     read_targets,
 )
-from layerscope.estimators.layer import Layer, LayerRows
+from layerscope.estimators.layer import LayerRows, LoadedLayer
 from layerscope.estimators.linear import LinearProbe
 from layerscope.estimators.streamed_layer import open_layer
 from layerscope.stats import products
@@ -159,7 +159,9 @@ def _grid(start: int, end: int) -> Tensor:
 
 
 def _training(layer: LayerRows) -> _Training:
-    held = layer.features["train"] if isinstance(layer, Layer) else None
+    held = None
+    if isinstance(layer, LoadedLayer) and layer.stored["train"].numel() <= LARGE:
+        held = layer.rows("train")
     small = held is not None and held.numel() <= SMALL
     dtype = torch.float64 if small else torch.float32
     running: RunningMoments | None = None
@@ -168,7 +170,7 @@ def _training(layer: LayerRows) -> _Training:
         running.update(block.to(dtype))
     assert running is not None, "a layer without training rows is refused when it is read"
     basis = spectrum(running.compute(), whole=True)
-    if held is None or held.numel() > LARGE:
+    if held is None:
         streamed = StreamedRows(lambda: layer.blocks("train"), basis.standardiser, dtype)
         return _Training(streamed, basis)
     return _Training(standardised(held, basis.standardiser, dtype), basis)

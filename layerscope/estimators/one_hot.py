@@ -16,7 +16,7 @@ from layerscope.estimators.classification import (
     judge_all,
     read_targets,
 )
-from layerscope.estimators.layer import Layer, read_layer
+from layerscope.estimators.layer import LoadedLayer, read_layer
 from layerscope.stats.moments import BLOCK, RunningCrossMoments
 from layerscope.stats.ridge import RidgePath, choose_penalty, ridge_path
 from layerscope.types import LayerView, Score, Split, Task
@@ -57,7 +57,7 @@ class RidgeClassifier:
             start += len(target.classes)
 
     def _scores(
-        self, view: LayerView, layer: Layer, target: Target, path: RidgePath
+        self, view: LayerView, layer: LoadedLayer, target: Target, path: RidgePath
     ) -> Iterator[Score]:
         def errors(penalties: Tensor) -> Tensor:
             found = (_judged(path, float(it), layer, target, "val") for it in penalties)
@@ -77,13 +77,12 @@ class RidgeClassifier:
         yield from classification_scores(cell, val, test)
 
 
-def _path(layer: Layer, targets: Sequence[Target]) -> RidgePath:
+def _path(layer: LoadedLayer, targets: Sequence[Target]) -> RidgePath:
     """Solve for the classes of all tasks side by side, in float64."""
-    rows = layer.features["train"]
     places = torch.stack([target.places("train") for target in targets], 1)
     widths = [len(target.classes) for target in targets]
-    running = RunningCrossMoments(rows.shape[1], sum(widths))
-    for block, own in zip(torch.split(rows, BLOCK), torch.split(places, BLOCK), strict=True):
+    running = RunningCrossMoments(len(layer.rarely), sum(widths))
+    for block, own in zip(layer.blocks("train"), torch.split(places, BLOCK), strict=True):
         hot = [
             torch.nn.functional.one_hot(place, width)
             for place, width in zip(own.unbind(1), widths, strict=True)
@@ -92,10 +91,12 @@ def _path(layer: Layer, targets: Sequence[Target]) -> RidgePath:
     return ridge_path(running.compute())
 
 
-def _judged(path: RidgePath, penalty: float, layer: Layer, target: Target, split: Split) -> Judged:
+def _judged(
+    path: RidgePath, penalty: float, layer: LoadedLayer, target: Target, split: Split
+) -> Judged:
     weights = path.weights(torch.tensor([penalty], dtype=torch.float64))[0]
     blocks = (
         (path.spectrum.standardiser(block) @ weights + path.intercept)[:, None]
-        for block in torch.split(layer.features[split], BLOCK)
+        for block in layer.blocks(split)
     )
     return judge_all(blocks, target, split)[0].ranked_only()

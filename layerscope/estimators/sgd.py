@@ -18,7 +18,7 @@ from layerscope.estimators.classification import (
     judge_all,
     read_targets,
 )
-from layerscope.estimators.layer import Features, Layer, read_layer, standardised
+from layerscope.estimators.layer import Features, LoadedLayer, read_layer, standardised
 from layerscope.estimators.presets import PREFIX, PRESETS, Preset
 from layerscope.stats.minibatch import Course, Heads, train_heads
 from layerscope.stats.rows import BLOCK
@@ -68,7 +68,7 @@ class Sgd:
             yield from self._scores(view, layer, features, target)
 
     def _scores(
-        self, view: LayerView, layer: Layer, features: Features, target: Target
+        self, view: LayerView, layer: LoadedLayer, features: Features, target: Target
     ) -> Iterator[Score]:
         course = _course(self._preset, layer.count("train"))
         rates = self._preset.rates_for(course.batch)

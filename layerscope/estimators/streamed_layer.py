@@ -73,11 +73,15 @@ def open_layer(view: LayerView) -> LayerRows:
     Raises:
         EstimatorError: As :func:`layerscope.estimators.layer.read_layer`.
     """
+    if isinstance(view, BlockView) and not fits_memory(view):
+        return _streamed(view)
+    return read_layer(view)
+
+
+def fits_memory(view: LayerView) -> bool:
+    """Return whether half of the memory is enough for all rows of a cut."""
     rows = sum(len(view.groups(split)) for split in SPLITS)
-    size = rows * view.cut.width * torch.float32.itemsize
-    if size <= SHARE * memory() or not isinstance(view, BlockView):
-        return read_layer(view)
-    return _streamed(view)
+    return rows * view.cut.width * torch.float32.itemsize <= SHARE * memory()
 
 
 def _streamed(view: BlockView) -> StreamedLayer:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from layerscope.stats.moments import BLOCK
 from layerscope.types import CutPoint, LayerView, Split
 
 Rows = npt.NDArray[np.int64]
@@ -101,9 +102,10 @@ class DividedView(SameView):
         train = np.asarray(read(*given, "train"))
         if not len(rows) or rows.max() < len(train):
             return train[rows]
-        if rows.min() >= len(train):
-            return np.asarray(read(*given, "val"))[rows - len(train)]
-        return np.concatenate((train, np.asarray(read(*given, "val"))))[rows]
+        val = np.asarray(read(*given, "val"))
+        if np.array_equal(rows, len(train) + np.arange(len(val))):
+            return val
+        return _gathered(train, val, rows)
 
 
 @dataclass(frozen=True)
@@ -131,3 +133,14 @@ class ShuffledView(SameView):
     def target(self, task: str, split: Split) -> npt.NDArray[Any]:
         target = np.asarray(self.view.target(task, split))
         return target[np.random.default_rng(self.seed).permutation(len(target))]
+
+
+def _gathered(train: npt.NDArray[Any], val: npt.NDArray[Any], rows: Rows) -> npt.NDArray[Any]:
+    """Return rows of two splits, without a copy of both together."""
+    gathered = np.empty((len(rows), *train.shape[1:]), np.result_type(train, val))
+    for start in range(0, len(rows), BLOCK):
+        places, block = rows[start : start + BLOCK], gathered[start : start + BLOCK]
+        of_train = places < len(train)
+        block[of_train] = train[places[of_train]]
+        block[~of_train] = val[places[~of_train] - len(train)]
+    return gathered

@@ -13,6 +13,7 @@ from layerscope.errors import CacheError, EstimatorError, SettingsError
 from layerscope.probing.arranged_view import DividedView
 from layerscope.probing.arrangement import Arrangement, arranged
 from layerscope.probing.folds import joined
+from layerscope.probing.held_view import held
 from layerscope.results.store import Results, failed
 from layerscope.types import (
     SPLITS,
@@ -180,9 +181,9 @@ def _cells(
     """Yield what is computed together: tasks that share the rows of a cut."""
     for cut in cache.cuts:
         for owner, divided in _divided(cache, tasks).items():
-            view = cache.view(cut.name, cut.pooling, owner)
-            for estimator, arrangement in _pairs(_among(cache.cuts, estimators), arrangements):
-                yield view, estimator, arrangement, divided
+            with held(cache.view(cut.name, cut.pooling, owner)) as view:
+                for estimator, arrangement in _pairs(_among(cache.cuts, estimators), arrangements):
+                    yield view, estimator, arrangement, divided
 
 
 def _among(cuts: Sequence[CutPoint], estimators: Sequence[Estimator]) -> list[Estimator]:
