@@ -30,7 +30,7 @@ from layerscope.stats.discriminant import (
     nearest_class_mean,
 )
 from layerscope.stats.rows import BLOCK
-from layerscope.types import LayerView, Score, Split, Task
+from layerscope.types import Estimator, LayerView, Score, Split, Task
 
 SHRINKAGES = (1.0, 0.5, 0.1, 0.01, 0.001, 0.0)
 """Among which validation chooses LDA's, from the simplest classifier to the most flexible."""
@@ -39,7 +39,7 @@ LEAST = 1e-12
 
 
 @estimators.register("ncm")
-class NearestClassMean:
+class NearestClassMean(Estimator):
     """Nearest class mean on standardised features, with nothing to choose.
 
     The posterior is that of classes that are equally frequent and normal around their means with
@@ -76,7 +76,7 @@ class NearestClassMean:
 
 
 @estimators.register("lda")
-class Lda:
+class Lda(Estimator):
     """Linear discriminant analysis; its shrinkage is chosen on the validation split.
 
     The shrinkage s mixes the within-class covariance of the standardised features with the

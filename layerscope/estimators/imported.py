@@ -28,7 +28,7 @@ from layerscope.estimators.classification import (
 from layerscope.estimators.layer import Features, LoadedLayer, read_layer, standardised
 from layerscope.estimators.predictions import Predictions, regression_scores
 from layerscope.estimators.regression import Regression, read_regression
-from layerscope.types import LayerView, Score, Split, Task
+from layerscope.types import Estimator, LayerView, Score, Split, Task
 
 WARNINGS = 3
 """Different warnings that a note repeats."""
@@ -37,7 +37,7 @@ SPLITS: tuple[Split, ...] = ("val", "test")
 Array = npt.NDArray[Any]
 
 
-class Imported:
+class Imported(Estimator):
     """An estimator of scikit-learn's kind, fitted on standardised training features.
 
     A classifier is asked for probabilities where it has any, else for decision values, which rank

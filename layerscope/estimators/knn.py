@@ -20,14 +20,14 @@ from layerscope.estimators.classification import (
 )
 from layerscope.estimators.layer import Features, read_layer
 from layerscope.stats.neighbours import nearest, unit_rows, vote
-from layerscope.types import LayerView, Score, Split, Task
+from layerscope.types import Estimator, LayerView, Score, Split, Task
 
 NEIGHBOURS = (10, 20, 100, 200)
 TEMPERATURE = 0.07
 
 
 @estimators.register("knn")
-class Knn:
+class Knn(Estimator):
     """Exact cosine k nearest neighbours as in DINO; k is chosen on the validation split.
 
     Features are not standardised, as in DINO: those of large scale or offset dominate. Of k = 10,

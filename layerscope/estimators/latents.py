@@ -13,11 +13,11 @@ from layerscope.estimators.predictions import Predictions, regression_scores
 from layerscope.estimators.regression import Regression, read_regression
 from layerscope.stats.moments import BLOCK, RunningCrossMoments
 from layerscope.stats.ridge import RidgePath, choose_penalty, ridge_path
-from layerscope.types import LayerView, Score, Split, Task
+from layerscope.types import Estimator, LayerView, Score, Split, Task
 
 
 @estimators.register("ridge")
-class Ridge:
+class Ridge(Estimator):
     """Linear regression of latent variables with an L2 penalty chosen on the validation split.
 
     Labels of which any number may apply are regressed as zeros and ones. Features are standardised

@@ -27,7 +27,7 @@ from layerscope.stats.regularisation_path import GROUP, WarmStart, solve_path
 from layerscope.stats.rows import Rows, StreamedRows, standardised
 from layerscope.stats.softmax import PASSES, Labelling, Solution
 from layerscope.stats.spectrum import Spectrum, Standardiser, spectrum
-from layerscope.types import LayerView, Score, Task
+from layerscope.types import Estimator, LayerView, Score, Task
 
 HIGH, LOW = 0, -5
 """Powers of ten between which λ is sought first."""
@@ -87,7 +87,7 @@ class _Path:
 
 
 @estimators.register("logistic")
-class Logistic:
+class Logistic(Estimator):
     """Multinomial logistic regression with an L2 penalty chosen on the validation split.
 
     Three λ of a grid and all tasks are solved in the same passes over the training rows, to a

@@ -32,13 +32,13 @@ from layerscope.estimators.predictions import Predictions, regression_scores
 from layerscope.estimators.regression import Regression, read_regression
 from layerscope.stats.perceptron import Perceptron, Recipe, Trained, Worth, train
 from layerscope.stats.rows import BLOCK
-from layerscope.types import LayerView, Score, Split, Task
+from layerscope.types import Estimator, LayerView, Score, Split, Task
 
 RECIPE = Recipe(hidden=(2048, 2048))
 
 
 @estimators.register("mlp")
-class Mlp:
+class Mlp(Estimator):
     """A perceptron of 2,048-2,048 hidden units, stopped early by the validation split.
 
     Classes are learned by cross-entropy and latents by the squared error of their standardised

@@ -76,7 +76,7 @@ def make(name: str, seed: int) -> Estimator:
         'coding-rate(eps_sq=0.1)'
     """
     if name in estimators:
-        return estimators[name](seed)
+        return _make_registered(name, seed)
     head, bracket, arguments = name.partition("(")
     if bracket and head.strip() in estimators:
         return _set(head.strip(), f"({arguments}", seed)
@@ -92,7 +92,33 @@ def make(name: str, seed: int) -> Estimator:
         )
     if "." in name or "(" in name:
         return _imported(name, seed)
-    return estimators[name](seed)
+    return _make_registered(name, seed)
+
+
+def require_estimator(estimator: object) -> Estimator:
+    """Return an estimator that is one.
+
+    Raises:
+        SettingsError: It does not derive from :class:`layerscope.types.Estimator`, or has no name.
+    """
+    if isinstance(estimator, Estimator) and isinstance(getattr(estimator, "name", None), str):
+        return estimator
+    what = "has no name" if isinstance(estimator, Estimator) else "does not derive from Estimator"
+    raise SettingsError(
+        f"The estimator class {type(estimator).__name__!r} {what}.",
+        hint="Derive it from layerscope.types.Estimator, or from Measure if it fits nothing, and "
+        "give it name, handles and score.",
+    )
+
+
+def _make_registered(name: str, seed: int, /, **settings: Any) -> Estimator:
+    maker: Any = estimators[name]
+    if missing := sorted(getattr(maker, "__abstractmethods__", ())):
+        raise SettingsError(
+            f"The estimator {name!r} has no {' and no '.join(missing)}.",
+            hint="Write it: layerscope.types.Estimator says what each method returns.",
+        )
+    return require_estimator(maker(seed, **settings))
 
 
 def _set(head: str, arguments: str, seed: int) -> Estimator:
@@ -107,13 +133,12 @@ def _set(head: str, arguments: str, seed: int) -> Estimator:
             hint=f"Its settings are {', '.join(known)}." if known else "It has none.",
         )
     try:
-        made: Estimator = maker(seed, name=_named(head, given), **given)  # type: ignore[call-arg]
+        return _make_registered(head, seed, name=_named(head, given), **given)
     except TypeError as error:
         raise SettingsError(
             f"The settings of {head + arguments!r} are of the wrong kind: {error}.",
             hint=f"See {head} on the page of measures.",
         ) from None
-    return made
 
 
 def _imported(text: str, seed: int) -> Imported:

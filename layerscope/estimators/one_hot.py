@@ -19,11 +19,11 @@ from layerscope.estimators.classification import (
 from layerscope.estimators.layer import LoadedLayer, read_layer
 from layerscope.stats.moments import BLOCK, RunningCrossMoments
 from layerscope.stats.ridge import RidgePath, choose_penalty, ridge_path
-from layerscope.types import LayerView, Score, Split, Task
+from layerscope.types import Estimator, LayerView, Score, Split, Task
 
 
 @estimators.register("ridge-classifier")
-class RidgeClassifier:
+class RidgeClassifier(Estimator):
     """Least squares on one-hot classes with an L2 penalty, in closed form: a fast screening.
 
     One eigendecomposition serves all tasks and every λ. λ is chosen by the task's metric on the

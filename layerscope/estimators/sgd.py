@@ -27,7 +27,7 @@ from layerscope.types import Estimator, LayerView, Score, Split, Task
 CAVEAT = "The published protocol augments and crops at random, which cached features cannot repeat."
 
 
-class Sgd:
+class Sgd(Estimator):
     """A linear classifier trained as a published protocol does, on cached features.
 
     All learning rates of the protocol are trained side by side on the same minibatches; of several

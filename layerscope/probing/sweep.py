@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from layerscope.errors import CacheError, EstimatorError, SettingsError
+from layerscope.estimators.naming import require_estimator
 from layerscope.probing.arranged_view import DividedView
 from layerscope.probing.arrangement import Arrangement, arranged
 from layerscope.probing.folds import joined
@@ -18,7 +19,6 @@ from layerscope.results.store import Results, failed
 from layerscope.types import (
     SPLITS,
     UNLABELLED,
-    CutPoint,
     Definition,
     Draw,
     Estimator,
@@ -80,8 +80,11 @@ def sweep(
 
     Raises:
         CacheError: A cache is incomplete, or two hold the same checkpoint and source.
+        SettingsError: An estimator does not derive from :class:`layerscope.types.Estimator`.
     """
     _require_distinct(caches)
+    for estimator in estimators:
+        require_estimator(estimator)
     results = Results(out, keep_predictions=keep_predictions)
     there = {_cell(score, score.task) for score in results.scores() if _is_done(score)}
     computed, kept, lost = 0, 0, list[Score]()
@@ -179,17 +182,12 @@ def _cells(
     arrangements: Sequence[Arrangement],
 ) -> Iterator[tuple[LayerView, Estimator, Arrangement, list[Task]]]:
     """Yield what is computed together: tasks that share the rows of a cut."""
+    ready = [estimator.among(cache.cuts) for estimator in estimators]
     for cut in cache.cuts:
         for owner, divided in _divided(cache, tasks).items():
             with held(cache.view(cut.name, cut.pooling, owner)) as view:
-                for estimator, arrangement in _pairs(_among(cache.cuts, estimators), arrangements):
+                for estimator, arrangement in _pairs(ready, arrangements):
                     yield view, estimator, arrangement, divided
-
-
-def _among(cuts: Sequence[CutPoint], estimators: Sequence[Estimator]) -> list[Estimator]:
-    """Return the estimators, those that compare cuts at something common ready for these."""
-    made = [(one, getattr(one, "among", None)) for one in estimators]
-    return [one if among is None else among(cuts) for one, among in made]
 
 
 def _pairs(
@@ -202,7 +200,7 @@ def _pairs(
     pairs: dict[tuple[str, Arrangement], Estimator] = {}
     for arrangement in arrangements:
         for estimator in estimators:
-            made = _seeded(estimator, arrangement.seed)
+            made = estimator.with_seed(arrangement.seed)
             measured = isinstance(estimator, Measure)
             way = replace(arrangement, draw=Draw(), folds=1) if measured else arrangement
             # Where nothing is left to chance, every seed is the same cell.
@@ -210,13 +208,6 @@ def _pairs(
             named = replace(way, seed=0) if settled else way
             pairs.setdefault((estimator.name, named), made)
     return [(estimator, arrangement) for (_, arrangement), estimator in pairs.items()]
-
-
-def _seeded(estimator: Estimator, seed: int) -> Estimator:
-    """Return an estimator with a seed; itself where it leaves nothing to chance."""
-    with_seed = getattr(estimator, "with_seed", None)
-    made: Estimator = estimator if with_seed is None else with_seed(seed)
-    return made
 
 
 def _is_done(score: Score) -> bool:
