@@ -86,8 +86,8 @@ class ClassSeparation(ClassMeasure):
 def _separation(view: LayerView, task: Task, split: Split, seed: int) -> tuple[float, float]:
     split_rows, labels = read_rows(view, split), read_labels(view, task.name, split)
     classes, width = int(labels.max()) + 1, split_rows.features.shape[1]
-    sure = split == "test"
-    blocks = blocks_of(split_rows.groups, seed) if sure else torch.zeros_like(labels)
+    with_errors = split == "test"
+    blocks = blocks_of(split_rows.groups, seed) if with_errors else torch.zeros_like(labels)
     slots = blocks * classes + labels
     parts = int(blocks.max()) + 1
     sums = torch.zeros(parts * classes, width, dtype=torch.float64)
@@ -98,7 +98,7 @@ def _separation(view: LayerView, task: Task, split: Split, seed: int) -> tuple[f
     sums = sums.view(parts, classes, width)
     counts = torch.bincount(slots, minlength=parts * classes).view(parts, classes)
     value = class_separation(sums.sum(0), counts.sum(0))
-    if not sure:
+    if not with_errors:
         return value, 0.0
     without = [
         [class_separation(sums.sum(0) - own, counts.sum(0) - number)]
@@ -124,15 +124,15 @@ def geometry(view: LayerView, task: str, split: Split, seed: int) -> Geometry:
     """
     split_rows = read_rows(view, split)
     labels = read_labels(view, task, split)
-    sure = split == "test"
-    blocks = blocks_of(split_rows.groups, seed) if sure else torch.zeros_like(labels)
+    with_errors = split == "test"
+    blocks = blocks_of(split_rows.groups, seed) if with_errors else torch.zeros_like(labels)
     moments = class_moments_without_blocks(split_rows.features, labels, blocks)
     whole = next(moments)
     collapse, fisher = _add_result(_collapse, [], whole), _add_result(_fisher, [], whole)
-    for part in moments if sure else ():
+    for part in moments if with_errors else ():
         collapse = _add_result(_collapse, collapse, part)
         fisher = _add_result(_fisher, fisher, part)
-    return Geometry(_with_nc4(_values(collapse), split_rows, whole, sure), _values(fisher))
+    return Geometry(_with_nc4(_values(collapse), split_rows, whole, with_errors), _values(fisher))
 
 
 def _add_result(function: Measured, known: Known, moments: ClassMoments) -> Known:
@@ -156,7 +156,7 @@ def _values(found: Known) -> Values | EstimatorError:
 
 
 def _with_nc4(
-    found: Values | EstimatorError, split_rows: SplitRows, moments: ClassMoments, sure: bool
+    found: Values | EstimatorError, split_rows: SplitRows, moments: ClassMoments, with_errors: bool
 ) -> Values | EstimatorError:
     """Add the share of rows on which two classifiers differ, which is a mean over rows."""
     if isinstance(found, EstimatorError):
@@ -165,7 +165,7 @@ def _with_nc4(
     # The moments are about the rows' mean.
     offset = split_rows.features.double().mean(0)
     differs = disagreement(split_rows.features.double() - offset, moments, weights)
-    error = float(standard_errors(differs[:, None], split_rows.groups)) if sure else 0.0
+    error = float(standard_errors(differs[:, None], split_rows.groups)) if with_errors else 0.0
     return found[0] | {"nc4": float(differs.mean())}, found[1] | {"nc4": error}
 
 

@@ -132,8 +132,8 @@ class TwoNn(SplitMeasure):
         dimension, line = two_nn(near), two_nn_by_line(near)
         errors = (0.0, 0.0)
         if split == "test":
-            sure = standard_errors(dimension.influence[:, None], found.groups)
-            errors = (float(sure), _line_error(near, found.groups, self.seed))
+            error = standard_errors(dimension.influence[:, None], found.groups)
+            errors = (float(error), _line_error(near, found.groups, self.seed))
         return SplitValues(
             {
                 "twonn": SplitValue(dimension.value, "minimise", errors[0]),

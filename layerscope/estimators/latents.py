@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from layerscope.estimators import estimators
+from layerscope.estimators.classification import HELD_OUT
 from layerscope.estimators.layer import LoadedLayer, read_layer
 from layerscope.estimators.predictions import Predictions, regression_scores
 from layerscope.estimators.regression import Regression, read_regression
 from layerscope.stats.moments import BLOCK, RunningCrossMoments
-from layerscope.stats.ridge import RidgePath, choose_penalty, ridge_path
-from layerscope.types import Estimator, LayerView, Score, Split, Task
+from layerscope.stats.ridge import Choice, RidgePath, choose_penalty, ridge_path
+from layerscope.types import Estimator, LayerView, Score, Task
 
 
 @estimators.register("ridge")
@@ -67,17 +69,20 @@ def _path(layer: LoadedLayer, targets: Tensor) -> RidgePath:
     return ridge_path(running.compute())
 
 
-def _fit_one(layer: LoadedLayer, regression: Regression, path: RidgePath) -> Predictions:
-    rows, targets = layer.rows("val"), regression.encoded["val"]
-    choice = choose_penalty(lambda penalties: path.errors(rows, targets, penalties).mean(1))
-    chosen = torch.tensor([choice.penalty], dtype=torch.float64)
-    splits: tuple[Split, ...] = ("val", "test")
-    predicted = {split: path.predict(layer.rows(split), chosen)[0] for split in splits}
-    settings = {
+def ridge_settings(path: RidgePath, choice: Choice) -> dict[str, Any]:
+    """Return what the table says of a λ that was chosen."""
+    return {
         "lambda": choice.penalty,
         "lambda_low": choice.low,
         "lambda_high": choice.high,
         "edge": choice.edge,
         "rank": path.spectrum.rank,
     }
-    return Predictions(regression, predicted, settings)
+
+
+def _fit_one(layer: LoadedLayer, regression: Regression, path: RidgePath) -> Predictions:
+    rows, targets = layer.rows("val"), regression.encoded["val"]
+    choice = choose_penalty(lambda penalties: path.errors(rows, targets, penalties).mean(1))
+    chosen = torch.tensor([choice.penalty], dtype=torch.float64)
+    predicted = {split: path.predict(layer.rows(split), chosen)[0] for split in HELD_OUT}
+    return Predictions(regression, predicted, ridge_settings(path, choice))

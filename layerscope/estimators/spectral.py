@@ -69,7 +69,7 @@ def spectra(view: LayerView, split: Split) -> Spectra:
     Raises:
         EstimatorError: There are no rows, or a feature is not finite.
     """
-    split_rows, sure = read_rows(view, split), split == "test"
+    split_rows, with_errors = read_rows(view, split), split == "test"
     rows = split_rows.features
     running = RunningMoments(rows.shape[1])
     for block in torch.split(rows, BLOCK):
@@ -77,12 +77,12 @@ def spectra(view: LayerView, split: Split) -> Spectra:
     moments = running.compute()
     zero = torch.zeros_like(moments.mean)
     matrices = [
-        (of_covariance(moments, vectors=sure), moments.mean),
-        (of_second_moment(moments, vectors=sure), zero),
+        (of_covariance(moments, vectors=with_errors), moments.mean),
+        (of_second_moment(moments, vectors=with_errors), zero),
     ]
     known = []
     for found, mean in matrices:
-        influence = Influence.of(found, rows, mean, split_rows.groups) if sure else None
+        influence = Influence.of(found, rows, mean, split_rows.groups) if with_errors else None
         known.append(MatrixEigenvalues(found, influence))
     return Spectra(*known)
 

@@ -29,7 +29,7 @@ DEFINITION = Definition(
 
 
 @dataclass(frozen=True, slots=True)
-class LayerSimilarity:
+class LayerCka:
     """Linear CKA between the cuts of two checkpoints, or of one with itself."""
 
     checkpoints: tuple[str, str]
@@ -57,9 +57,9 @@ class LayerSimilarity:
         }
 
 
-def similarity(
+def layer_cka(
     cache: Cache, other: Cache | None = None, *, split: Split = "test", images: int = IMAGES
-) -> LayerSimilarity:
+) -> LayerCka:
     """Return linear CKA between every cut of a cache and every cut of it or of another.
 
     Features are read in blocks of rows, and of each cut no more than two are in memory.
@@ -84,7 +84,7 @@ def similarity(
     found = cka(readers, len(places))
     first = len(cache.cuts)
     columns = slice(0, first) if other is None else slice(first, None)
-    return LayerSimilarity(
+    return LayerCka(
         (cache.checkpoint, (other or cache).checkpoint),
         (cache.cuts, (other or cache).cuts),
         found.biased[:first, columns].numpy(),

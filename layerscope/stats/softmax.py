@@ -220,7 +220,7 @@ class ProblemBatch:
         known = start.curvature if start else None
         self._spread = prior * (1 - prior) if known is None else known.spread[self._draws]
         pairs = known.at(self._penalty, size) if known else []
-        self._descent = Descent(self._begun(start, prior), dtype, pairs)
+        self._descent = Descent(self._first_point(start, prior), dtype, pairs)
         self._known: list[tuple[Tensor, Curvature]] = []
         self._points = torch.zeros_like(self._descent.point)
         self._left = torch.zeros(3, len(place), dtype=torch.float64, device=counts.device)
@@ -251,11 +251,11 @@ class ProblemBatch:
         size = len(logits), len(self._numbers), self._classes
         chosen = self._labels[place][:, None] + self._firsts[: size[1]]
         share = None if self._weights is None else self._weights[place][:, self._draws]
-        p, surprise = _softmax(logits, chosen, size)
+        p, nll = _softmax(logits, chosen, size)
         if share is not None:
-            # A row without weight may be of a class that the draw lacks, at infinite surprise.
-            surprise = torch.where(share > 0, surprise * share, 0.0)
-        self._loss += surprise.sum(0, dtype=torch.float64)
+            # A row without weight may be of a class that the draw lacks, at an infinite nll.
+            nll = torch.where(share > 0, nll * share, 0.0)
+        self._loss += nll.sum(0, dtype=torch.float64)
         if looks:
             spread = p - p.square()
             if share is not None:
@@ -292,7 +292,7 @@ class ProblemBatch:
         ends = Convergence(objective, gap, passes.long(), self._converged.view(self._shape[:2]))
         return Solution(points[..., :-1], points[..., -1], ends, self._curvature())
 
-    def _begun(self, start: Start | None, prior: Tensor) -> Tensor:
+    def _first_point(self, start: Start | None, prior: Tensor) -> Tensor:
         point = prior.new_zeros(len(prior), *self._shape[2:])
         point[..., -1] = prior.log()
         if start is not None:
