@@ -18,7 +18,7 @@ from layerscope.estimators.cell import Cell, MetricValue, losses, require_metric
 from layerscope.estimators.layer import LayerRows, read_target
 from layerscope.stats.rows import BLOCK
 from layerscope.stats.standard_error import standard_errors
-from layerscope.types import SPLITS, Direction, Estimator, LayerView, Score, Split, Task
+from layerscope.types import METRICS, SPLITS, Estimator, LayerView, Score, Split, Task
 
 Labels = npt.NDArray[np.int64]
 OutputKind = Literal["probabilities", "scores", "labels"]
@@ -33,13 +33,7 @@ FEW = 5
 """The most likely classes among which the true one counts as found by top-5."""
 BINS = 15
 """Of equal width in confidence, for the calibration error (Guo et al. 2017)."""
-DIRECTIONS: Mapping[str, Direction] = {
-    "top-1": "maximise",
-    "top-5": "maximise",
-    "mean-per-class": "maximise",
-    "nll": "minimise",
-    "ece": "minimise",
-}
+DIRECTIONS = METRICS["classes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,27 +193,27 @@ def classify_rows(
     return classify_blocks(blocks, target, split)[0]
 
 
-def offered(target: Target, answers: OutputKind = "probabilities") -> list[str]:
+def offered(target: Target, output: OutputKind = "probabilities") -> list[str]:
     """Return the metrics that there are of a task's classes."""
     some = ["top-1", "mean-per-class"]
-    if answers == "probabilities":
+    if output == "probabilities":
         some += ["nll", "ece"]
-    if answers != "labels" and len(target.classes) > FEW:
+    if output != "labels" and len(target.classes) > FEW:
         some += ["top-5"]
     return some
 
 
-def require_classes(target: Target, estimator: str, answers: OutputKind = "probabilities") -> None:
+def require_classes(target: Target, estimator: str, output: OutputKind = "probabilities") -> None:
     """Refuse a task whose primary metric there is not.
 
     Raises:
         EstimatorError: The metric is none that the classifier gives.
     """
-    require_metric(target.task, offered(target, answers), estimator)
+    require_metric(target.task, offered(target, output), estimator)
 
 
 def read_targets(
-    view: LayerView, tasks: Iterable[Task], estimator: str, answers: OutputKind = "probabilities"
+    view: LayerView, tasks: Iterable[Task], estimator: str, output: OutputKind = "probabilities"
 ) -> list[Target]:
     """Read the labels of tasks whose primary metric an estimator gives.
 
@@ -228,7 +222,7 @@ def read_targets(
     """
     targets = [read_classes(view, task) for task in tasks]
     for target in targets:
-        require_classes(target, estimator, answers)
+        require_classes(target, estimator, output)
     return targets
 
 

@@ -60,7 +60,7 @@ class Imported(Estimator):
         self._given = arguments
         self._arguments = _with_seed(kind, arguments, seed)
         try:
-            model = self._made()
+            model = self._new_model()
         except Exception as error:  # whatever the class raises, its arguments are the user's
             raise SettingsError(
                 f"{name} cannot be made: {type(error).__name__}: {error}",
@@ -109,8 +109,8 @@ class Imported(Estimator):
     def _classify(
         self, view: LayerView, layer: LoadedLayer, features: Features, target: Target
     ) -> Iterator[Score]:
-        with _guarded(self.name) as warned:
-            model = self._made()
+        with _as_estimator_errors(self.name) as warned:
+            model = self._new_model()
             model.fit(features["train"].numpy(), target.labels["train"])
             outputs = {it: _predict(model, features[it].numpy(), target) for it in HELD_OUT}
         kind = outputs["test"].kind
@@ -122,9 +122,9 @@ class Imported(Estimator):
 
     def _regress(self, features: Features, regression: Regression) -> Predictions:
         columns: dict[Split, list[Array]] = {split: [] for split in HELD_OUT}
-        with _guarded(self.name) as warned:
+        with _as_estimator_errors(self.name) as warned:
             for component in regression.encoded["train"].numpy().T:
-                model = self._made()
+                model = self._new_model()
                 model.fit(features["train"].numpy(), component)
                 for split, known in columns.items():
                     rows = features[split].numpy()
@@ -132,7 +132,7 @@ class Imported(Estimator):
         predicted = {split: torch.from_numpy(np.stack(it, 1)) for split, it in columns.items()}
         return Predictions(regression, predicted, self._settings(), _note(warned))
 
-    def _made(self) -> Any:
+    def _new_model(self) -> Any:
         return self._kind(**self._arguments)
 
     def _settings(self) -> dict[str, Any]:
@@ -241,7 +241,7 @@ def _model_type(model: Any) -> str | None:
 
 
 @contextmanager
-def _guarded(name: str) -> Iterator[list[warnings.WarningMessage]]:
+def _as_estimator_errors(name: str) -> Iterator[list[warnings.WarningMessage]]:
     """Turn whatever someone's own code raises into an EstimatorError, and keep its warnings."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,39 +27,10 @@ SMALL_SHARE = 20
 """With few training rows: one in so many is enough."""
 
 
-class LayerRows(Protocol):
+@dataclass(frozen=True)
+class LayerRows(ABC):
     """The rows of one cut, ready for computation, a few thousand at a time."""
 
-    @property
-    def groups(self) -> Tensor:
-        """(n_test,) int64, the group of each test row."""
-        ...
-
-    @property
-    def rare(self) -> int:
-        """Features that were set to zero, because next to no training row made them vary."""
-        ...
-
-    @property
-    def n_groups(self) -> int:
-        """The number of independent groups among the test rows."""
-        ...
-
-    def count(self, split: Split) -> int:
-        """Return the number of rows of a split."""
-        ...
-
-    def blocks(self, split: Split) -> Iterator[Tensor]:
-        """Yield (m, width) float32 rows of a split, finite, in order."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedLayer:
-    """The rows of one cut in memory, ready for computation."""
-
-    stored: Features
-    """(n, width) float32 by split, finite. Other estimators read the same memory."""
     groups: Tensor
     """(n_test,) int64, the group of each test row."""
     rarely: Tensor
@@ -70,29 +42,48 @@ class LoadedLayer:
         return int(self.rarely.sum())
 
     @property
+    def n_groups(self) -> int:
+        """The number of independent groups among the test rows."""
+        return len(torch.unique(self.groups))
+
+    @abstractmethod
+    def count(self, split: Split) -> int:
+        """Return the number of rows of a split."""
+
+    def blocks(self, split: Split) -> Iterator[Tensor]:
+        """Yield (m, width) float32 rows of a split, finite, in order."""
+        yield from map(self.without_rare, self.stored_blocks(split))
+
+    @abstractmethod
+    def stored_blocks(self, split: Split) -> Iterable[Tensor]:
+        """Return the same blocks as the cache has them."""
+
+    def without_rare(self, rows: Tensor) -> Tensor:
+        """Return stored rows with zeros in the features that rarely vary."""
+        return rows.masked_fill(self.rarely, 0) if self.rare else rows
+
+
+@dataclass(frozen=True)
+class LoadedLayer(LayerRows):
+    """The rows of one cut in memory."""
+
+    stored: Features
+    """(n, width) float32 by split, finite. Other estimators read the same memory."""
+
+    @property
     def features(self) -> Features:
         """(n, width) float32 by split: a copy where a feature is zero that is not zero stored."""
         return {split: self.rows(split) for split in self.stored}
 
     def rows(self, split: Split) -> Tensor:
         """Return the (n, width) float32 rows of one split."""
-        return self._without_rare(self.stored[split])
+        return self.without_rare(self.stored[split])
 
     def count(self, split: Split) -> int:
-        """Return the number of rows of a split."""
         return len(self.stored[split])
 
-    def blocks(self, split: Split) -> Iterator[Tensor]:
-        """Yield (m, width) float32 rows of a split, in order."""
-        yield from map(self._without_rare, torch.split(self.stored[split], BLOCK))
-
-    def _without_rare(self, rows: Tensor) -> Tensor:
-        return rows.masked_fill(self.rarely, 0) if self.rare else rows
-
-    @property
-    def n_groups(self) -> int:
-        """The number of independent groups among the test rows."""
-        return len(torch.unique(self.groups))
+    def stored_blocks(self, split: Split) -> Iterable[Tensor]:
+        return torch.split(self.stored[split], BLOCK)
 
 
 def read_layer(view: LayerView) -> LoadedLayer:
@@ -105,7 +96,7 @@ def read_layer(view: LayerView) -> LoadedLayer:
     train = stored["train"]
     rarely = rarely_vary(train)
     require_variation(varying(train) & ~rarely, view, len(train))
-    return LoadedLayer(stored, group_numbers(view), rarely)
+    return LoadedLayer(group_numbers(view), rarely, stored)
 
 
 def group_numbers(view: LayerView) -> Tensor:

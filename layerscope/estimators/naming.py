@@ -79,7 +79,7 @@ def make(name: str, seed: int) -> Estimator:
         return _make_registered(name, seed)
     head, bracket, arguments = name.partition("(")
     if bracket and head.strip() in estimators:
-        return _set(head.strip(), f"({arguments}", seed)
+        return _make_with_settings(head.strip(), f"({arguments}", seed)
     if name == PAIRWISE:
         raise SettingsError(
             f"{name!r} compares layers with each other and is no score of one.",
@@ -91,7 +91,7 @@ def make(name: str, seed: int) -> Estimator:
             hint=f"The presets are {', '.join(PREFIX + known for known in PRESETS)}.",
         )
     if "." in name or "(" in name:
-        return _imported(name, seed)
+        return _make_imported(name, seed)
     return _make_registered(name, seed)
 
 
@@ -121,9 +121,9 @@ def _make_registered(name: str, seed: int, /, **settings: Any) -> Estimator:
     return require_estimator(maker(seed, **settings))
 
 
-def _set(head: str, arguments: str, seed: int) -> Estimator:
+def _make_with_settings(head: str, arguments: str, seed: int) -> Estimator:
     """Return a registered estimator with settings of the user's own."""
-    _, given = _parsed(f"estimator{arguments}")
+    _, given = _parse_call(f"estimator{arguments}")
     maker = estimators[head]
     known = [name for name in inspect.signature(maker).parameters if name not in ("seed", "name")]
     wrong = [name for name in given if name not in known]
@@ -133,7 +133,7 @@ def _set(head: str, arguments: str, seed: int) -> Estimator:
             hint=f"Its settings are {', '.join(known)}." if known else "It has none.",
         )
     try:
-        return _make_registered(head, seed, name=_named(head, given), **given)
+        return _make_registered(head, seed, name=_name_of_call(head, given), **given)
     except TypeError as error:
         raise SettingsError(
             f"The settings of {head + arguments!r} are of the wrong kind: {error}.",
@@ -141,12 +141,12 @@ def _set(head: str, arguments: str, seed: int) -> Estimator:
         ) from None
 
 
-def _imported(text: str, seed: int) -> Imported:
-    path, arguments = _parsed(text)
-    return Imported(_named(path, arguments), import_class(path), arguments, seed)
+def _make_imported(text: str, seed: int) -> Imported:
+    path, arguments = _parse_call(text)
+    return Imported(_name_of_call(path, arguments), import_class(path), arguments, seed)
 
 
-def _named(path: str, arguments: dict[str, Any]) -> str:
+def _name_of_call(path: str, arguments: dict[str, Any]) -> str:
     written = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
     name = f"{path}({written})" if arguments else path
     if len(quote(name)) > LONGEST:
@@ -157,7 +157,7 @@ def _named(path: str, arguments: dict[str, Any]) -> str:
     return name
 
 
-def _parsed(text: str) -> tuple[str, dict[str, Any]]:
+def _parse_call(text: str) -> tuple[str, dict[str, Any]]:
     """Return the path and the arguments of what looks like a call and is none."""
     try:
         node = ast.parse(text.strip(), mode="eval").body

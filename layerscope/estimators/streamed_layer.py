@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -37,32 +37,18 @@ class BlockView(LayerView, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class StreamedLayer:
+@dataclass(frozen=True)
+class StreamedLayer(LayerRows):
     """The rows of one cut, which are read and checked anew by everyone who wants them."""
 
     view: BlockView
     counts: dict[Split, int]
-    groups: Tensor
-    """(n_test,) int64, the group of each test row."""
-    rarely: Tensor
-    """(width,) bool, features that are zero here, because next to no row made them vary."""
-
-    @property
-    def rare(self) -> int:
-        return int(self.rarely.sum())
-
-    @property
-    def n_groups(self) -> int:
-        return len(torch.unique(self.groups))
 
     def count(self, split: Split) -> int:
         return self.counts[split]
 
-    def blocks(self, split: Split) -> Iterator[Tensor]:
-        """Yield (m, width) float32 rows of a split, in order."""
-        for block in _read(self.view, split):
-            yield block.masked_fill_(self.rarely, 0) if self.rare else block
+    def stored_blocks(self, split: Split) -> Iterable[Tensor]:
+        return _read(self.view, split)
 
 
 def open_layer(view: LayerView) -> LayerRows:
@@ -80,7 +66,7 @@ def open_layer(view: LayerView) -> LayerRows:
 
 def fits_memory(view: LayerView) -> bool:
     """Return whether half of the memory is enough for all rows of a cut."""
-    rows = sum(len(view.groups(split)) for split in SPLITS)
+    rows = sum(len(view.instances(split)) for split in SPLITS)
     return rows * view.cut.width * torch.float32.itemsize <= SHARE * memory()
 
 
@@ -97,7 +83,7 @@ def _streamed(view: BlockView) -> StreamedLayer:
     mean = total / counts["train"]
     rarely = few_rows_behind(_read(view, "train"), mean, counts["train"]) & varies
     require_variation(varies & ~rarely, view, counts["train"])
-    return StreamedLayer(view, counts, group_numbers(view), rarely)
+    return StreamedLayer(group_numbers(view), rarely, view, counts)
 
 
 def _read(view: BlockView, split: Split) -> Iterator[Tensor]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,42 +69,28 @@ class DividedView(SameView):
     """The same."""
 
     def features(self, split: Split) -> npt.NDArray[np.float32]:
-        if split == "test":
-            return self.view.features(split)
-        rows: npt.NDArray[np.float32] = self._taken(split, "features")
-        return rows
+        return self._select(split, self.view.features)
 
     def target(self, task: str, split: Split) -> npt.NDArray[Any]:
-        if split == "test":
-            return self.view.target(task, split)
-        target: npt.NDArray[Any] = self._taken(split, "target", task)
-        return target
+        return self._select(split, partial(self.view.target, task))
 
     def groups(self, split: Split) -> npt.NDArray[np.str_]:
-        if split == "test":
-            return self.view.groups(split)
-        groups: npt.NDArray[np.str_] = self._taken(split, "groups")
-        return groups
+        return self._select(split, self.view.groups)
 
     def views(self, split: Split) -> npt.NDArray[np.int64]:
-        if split == "test":
-            return self.view.views(split)
-        views: npt.NDArray[np.int64] = self._taken(split, "views")
-        return views
+        return self._select(split, self.view.views)
 
     def instances(self, split: Split) -> npt.NDArray[np.int64]:
-        if split == "test":
-            return self.view.instances(split)
-        instances: npt.NDArray[np.int64] = self._taken(split, "instances")
-        return instances
+        return self._select(split, self.view.instances)
 
-    def _taken(self, split: Split, what: str, *given: str) -> Any:
+    def _select(self, split: Split, read: Callable[[Split], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        if split == "test":
+            return read(split)
         rows = self.train if split == "train" else self.val
-        read = getattr(self.view, what)
-        train = np.asarray(read(*given, "train"))
+        train = np.asarray(read("train"))
         if not len(rows) or rows.max() < len(train):
             return train[rows]
-        val = np.asarray(read(*given, "val"))
+        val = np.asarray(read("val"))
         if np.array_equal(rows, len(train) + np.arange(len(val))):
             return val
         return _gathered(train, val, rows)

@@ -89,15 +89,15 @@ def sweep(
     there = {_cell(score, score.task) for score in results.scores() if _is_done(score)}
     computed, kept, lost = 0, 0, list[Score]()
     for cache in caches:
-        mine = _known_to(cache, tasks, estimators)
+        mine = _tasks_known_to(cache, tasks, estimators)
         if existing != "keep":
-            _describe(cache, mine, results)
+            _keep_facts(cache, mine, results)
         for view, estimator, arrangement, answered in _cells(cache, estimators, mine, arrangements):
-            asked = _asked(estimator, arrangement, answered)
+            asked = _tasks_of(estimator, arrangement, answered)
             cells = {task: _cell(view, task.name, estimator.name, arrangement) for task in asked}
             todo = [task for task in asked if _is_wanted(cells[task], there, existing)]
-            found = _attempt(estimator, view, todo, arrangement) if todo else ()
-            scores = [_described(score, cache, arrangement) for score in found]
+            found = _score_or_fail(estimator, view, todo, arrangement) if todo else ()
+            scores = [_with_facts(score, cache, arrangement) for score in found]
             results.append(scores)
             computed += len(todo)
             kept += sum(cells[task] in there for task in asked if task not in todo)
@@ -115,7 +115,7 @@ def size(
 ) -> int:
     """Return how often a sweep calls its ``progress``."""
     parts = (
-        len(cache.cuts) * len(_divided(cache, _known_to(cache, tasks, estimators)))
+        len(cache.cuts) * len(_by_splits(cache, _tasks_known_to(cache, tasks, estimators)))
         for cache in caches
     )
     return sum(parts) * len(_pairs(estimators, arrangements))
@@ -131,7 +131,7 @@ def _require_distinct(caches: Sequence[FeatureCache]) -> None:
             )
 
 
-def _known_to(
+def _tasks_known_to(
     cache: FeatureCache, tasks: Sequence[Task], estimators: Sequence[Estimator]
 ) -> list[Task]:
     """Return the tasks that a cache has targets for, and that of no labels where it is wanted."""
@@ -146,7 +146,7 @@ def _known_to(
     return [*known, UNLABELLED] if wanted else known
 
 
-def _asked(estimator: Estimator, arrangement: Arrangement, tasks: Sequence[Task]) -> list[Task]:
+def _tasks_of(estimator: Estimator, arrangement: Arrangement, tasks: Sequence[Task]) -> list[Task]:
     """Return the tasks that an estimator has cells for; shuffled labels change nothing for none."""
     handled = [task for task in tasks if estimator.handles(task)]
     if arrangement.control.kind == "shuffled":
@@ -154,9 +154,9 @@ def _asked(estimator: Estimator, arrangement: Arrangement, tasks: Sequence[Task]
     return handled
 
 
-def _describe(cache: FeatureCache, tasks: Sequence[Task], results: Results) -> None:
+def _keep_facts(cache: FeatureCache, tasks: Sequence[Task], results: Results) -> None:
     first = cache.cuts[0]
-    for owner, divided in _divided(cache, tasks).items():
+    for owner, divided in _by_splits(cache, tasks).items():
         groups = cache.view(first.name, first.pooling, owner).groups("test")
         for task in divided:
             results.keep_groups(
@@ -167,7 +167,7 @@ def _describe(cache: FeatureCache, tasks: Sequence[Task], results: Results) -> N
         results.keep_settings(cache.checkpoint, cache.settings)
 
 
-def _divided(cache: FeatureCache, tasks: Sequence[Task]) -> dict[str | None, list[Task]]:
+def _by_splits(cache: FeatureCache, tasks: Sequence[Task]) -> dict[str | None, list[Task]]:
     """Return the tasks by whose splits they use: the source's (None), or their own."""
     divided: dict[str | None, list[Task]] = {}
     for task in tasks:
@@ -184,7 +184,7 @@ def _cells(
     """Yield what is computed together: tasks that share the rows of a cut."""
     ready = [estimator.among(cache.cuts) for estimator in estimators]
     for cut in cache.cuts:
-        for owner, divided in _divided(cache, tasks).items():
+        for owner, divided in _by_splits(cache, tasks).items():
             with held(cache.view(cut.name, cut.pooling, owner)) as view:
                 for estimator, arrangement in _pairs(ready, arrangements):
                     yield view, estimator, arrangement, divided
@@ -234,7 +234,7 @@ def _is_wanted(
     return cell not in there if existing == "missing" else existing == "replace"
 
 
-def _described(score: Score, cache: FeatureCache, arrangement: Arrangement) -> Score:
+def _with_facts(score: Score, cache: FeatureCache, arrangement: Arrangement) -> Score:
     """Return a score with the facts that its estimator could not know."""
     return replace(
         score,
@@ -247,7 +247,7 @@ def _described(score: Score, cache: FeatureCache, arrangement: Arrangement) -> S
     )
 
 
-def _attempt(
+def _score_or_fail(
     estimator: Estimator, view: LayerView, tasks: Sequence[Task], arrangement: Arrangement
 ) -> Iterator[Score]:
     """Score the tasks together, or one by one where together they fail, to find the culprit."""
@@ -255,13 +255,13 @@ def _attempt(
         scores = list(_scores(estimator, view, tasks, arrangement))
     except NUMERICAL as error:
         if len(tasks) == 1:
-            yield _lost(estimator, view, tasks[0], arrangement, str(error))
+            yield _failed_score(estimator, view, tasks[0], arrangement, str(error))
             return
         for task in tasks:
-            yield from _attempt(estimator, view, [task], arrangement)
+            yield from _score_or_fail(estimator, view, [task], arrangement)
         return
     for score in scores:
-        yield _honest(score)
+        yield _fail_if_not_finite(score)
 
 
 def _scores(
@@ -277,7 +277,7 @@ def _scores(
         yield from joined(parts, places) if arrangement.folds > 1 else parts[0]
 
 
-def _honest(score: Score) -> Score:
+def _fail_if_not_finite(score: Score) -> Score:
     """Mark a score that is not a number as failed, so that no gap passes for a value."""
     if score.status == "failed" or all(
         math.isfinite(value) for value in (score.val, score.test, score.stderr)
@@ -286,7 +286,7 @@ def _honest(score: Score) -> Score:
     return failed(score, f"{score.metric} is not defined on these rows.")
 
 
-def _lost(
+def _failed_score(
     estimator: Estimator, view: LayerView, task: Task, arrangement: Arrangement, note: str
 ) -> Score:
     counts = {split: len(view.groups(split)) for split in SPLITS}
