@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -19,6 +20,7 @@ from layerscope.estimators.layer import (
     require_finite,
     require_rows,
     require_variation,
+    shared_tensor,
 )
 from layerscope.runtime.memory import memory
 from layerscope.stats.moments import BLOCK
@@ -26,6 +28,8 @@ from layerscope.types import SPLITS, LayerView, Split
 
 SHARE = 0.5
 """Of the memory that a layer's features may take."""
+COPIED = 1 << 26
+"""Numbers up to which rows of a layer in memory are copied; of more there is no second copy."""
 
 
 @runtime_checkable
@@ -35,6 +39,14 @@ class BlockView(LayerView, Protocol):
     def blocks(self, split: Split, size: int) -> Iterator[npt.NDArray[np.float32]]:
         """Yield (m, width) features of one split, at most ``size`` rows at a time, in order."""
         ...
+
+
+class IndexedView(ABC):
+    """A view of rows that memory holds already, so that all of a split at once are a copy."""
+
+    @abstractmethod
+    def blocks(self, split: Split, size: int) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield (m, width) features of one split, at most ``size`` rows at a time, in order."""
 
 
 @dataclass(frozen=True)
@@ -52,22 +64,26 @@ class StreamedLayer(LayerRows):
 
 
 def open_layer(view: LayerView) -> LayerRows:
-    """Return a cut's rows: held where half of the memory is enough for all, and else streamed.
+    """Return a cut's rows: in memory where half of it is enough for all, and else streamed.
 
-    Views that read everything at once, as those of the protocols do, are always held.
+    Large ones that index a layer in memory are streamed from there; views that read everything at
+    once are always read whole.
 
     Raises:
         EstimatorError: As :func:`layerscope.estimators.layer.read_layer`.
     """
-    if isinstance(view, BlockView) and not fits_memory(view):
-        return _streamed(view)
-    return read_layer(view)
+    fits = _size(view) <= COPIED if isinstance(view, IndexedView) else fits_memory(view)
+    return _streamed(view) if isinstance(view, BlockView) and not fits else read_layer(view)
 
 
 def fits_memory(view: LayerView) -> bool:
     """Return whether half of the memory is enough for all rows of a cut."""
-    rows = sum(len(view.instances(split)) for split in SPLITS)
-    return rows * view.cut.width * torch.float32.itemsize <= SHARE * memory()
+    return _size(view) * torch.float32.itemsize <= SHARE * memory()
+
+
+def _size(view: LayerView) -> int:
+    """Return the numbers of all rows together."""
+    return view.cut.width * sum(len(view.instances(split)) for split in SPLITS)
 
 
 def _streamed(view: BlockView) -> StreamedLayer:
@@ -88,6 +104,6 @@ def _streamed(view: BlockView) -> StreamedLayer:
 
 def _read(view: BlockView, split: Split) -> Iterator[Tensor]:
     for read in view.blocks(split, BLOCK):
-        rows = torch.from_numpy(read)
+        rows = shared_tensor(read)
         require_finite(rows, view, split)
         yield rows

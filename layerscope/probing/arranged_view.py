@@ -93,7 +93,7 @@ class DividedView(SameView):
         val = np.asarray(read("val"))
         if np.array_equal(rows, len(train) + np.arange(len(val))):
             return val
-        return _gathered(train, val, rows)
+        return gathered(train, val, rows)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class ShuffledView(SameView):
         return target[np.random.default_rng(self.seed).permutation(len(target))]
 
 
-def _gathered(train: npt.NDArray[Any], val: npt.NDArray[Any], rows: Rows) -> npt.NDArray[Any]:
+def gathered(train: npt.NDArray[Any], val: npt.NDArray[Any], rows: Rows) -> npt.NDArray[Any]:
     """Return rows of two splits, without a copy of both together."""
     gathered = np.empty((len(rows), *train.shape[1:]), np.result_type(train, val))
     for start in range(0, len(rows), BLOCK):

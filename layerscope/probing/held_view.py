@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.estimators.streamed_layer import fits_memory
-from layerscope.probing.arranged_view import SameView
-from layerscope.types import LayerView, Split
+from layerscope.estimators.streamed_layer import IndexedView, fits_memory
+from layerscope.probing.arranged_view import DividedView, Rows, SameView, gathered
+from layerscope.types import SPLITS, LayerView, Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +27,25 @@ class HeldView(SameView):
             rows.flags.writeable = False
             self.by_split[split] = rows
         return self.by_split[split]
+
+
+@dataclass(frozen=True)
+class HeldRowsView(DividedView, IndexedView):
+    """Other training and validation rows of a held view, which need not be copied all at once."""
+
+    def blocks(self, split: Split, size: int) -> Iterator[npt.NDArray[np.float32]]:
+        train, val, test = (self.view.features(part) for part in SPLITS)
+        if split == "test":
+            yield from (test[start : start + size] for start in range(0, len(test), size))
+            return
+        rows = self.train if split == "train" else self.val
+        for start in range(0, len(rows), size):
+            yield gathered(train, val, rows[start : start + size])
+
+
+def divided(view: LayerView, train: Rows, val: Rows) -> DividedView:
+    """Return a view of other training and validation rows, by their places in both together."""
+    return (HeldRowsView if isinstance(view, HeldView) else DividedView)(view, train, val)
 
 
 @contextmanager

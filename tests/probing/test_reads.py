@@ -14,7 +14,7 @@ import pytest
 from layerscope.estimators import streamed_layer
 from layerscope.estimators.naming import make
 from layerscope.probing import arrangements
-from layerscope.probing.held_view import held
+from layerscope.probing.held_view import HeldRowsView, held
 from layerscope.probing.sweep import sweep
 from layerscope.types import SPLITS, Split
 from tests.probing.test_sweep import CATEGORY, LATENT, Cache, View, small
@@ -106,3 +106,34 @@ def test_a_layer_beyond_half_of_the_memory_is_not_held(monkeypatch):
     plain = cache.view("stem")
     with held(plain) as view:
         assert view is plain
+
+
+def test_large_folds_and_draws_are_not_copied_and_get_the_same_probe(tmp_path, monkeypatch):
+    ways = arrangements(["20%"]), arrangements(folds=3)
+    copied, streamed = (
+        {
+            (score.cut, score.train): score
+            for way in ways
+            for score in sweep(
+                [counted()], [CATEGORY], [make("logistic", 0)], tmp_path / name, arrangements=way
+            ).results.scores()
+            if score.primary
+        }
+        for name in _streaming_later(monkeypatch)
+    )
+    assert len(copied) == 3 * 2
+    for cell, score in copied.items():
+        assert streamed[cell].status == "done"
+        assert streamed[cell].test == pytest.approx(score.test, abs=5e-3)
+
+
+def _streaming_later(monkeypatch):
+    """Name two folders, between which no split of a fold can be read whole any more."""
+    yield "copied"
+    monkeypatch.setattr(streamed_layer, "COPIED", 0)
+    monkeypatch.setattr(HeldRowsView, "features", _refuse)
+    yield "streamed"
+
+
+def _refuse(view: HeldRowsView, split: Split) -> np.ndarray:
+    raise AssertionError(f"all of {split} were asked for at once")
