@@ -14,7 +14,7 @@ from layerscope.errors import SettingsError
 from layerscope.types import Split
 
 if TYPE_CHECKING:
-    from layerscope.results.layer_similarity import LayerSimilarity
+    from layerscope.results.layer_cka import LayerCka
 
 MOST = 2
 """Caches: one with itself, or two with each other."""
@@ -58,7 +58,7 @@ def command(
       layerscope cka features/net@in1k.h5 --split val --images 1000 --json
     """
     from layerscope.cache import find_caches, open_cache
-    from layerscope.probing.layer_cka import similarity
+    from layerscope.probing.layer_cka import layer_cka
 
     paths = [found for path in caches for found in find_caches(path)]
     if len(paths) > MOST:
@@ -68,7 +68,7 @@ def command(
         )
     with ExitStack() as stack:
         opened = [stack.enter_context(open_cache(path)) for path in paths]
-        found = similarity(*opened, split=split, images=images)
+        found = layer_cka(*opened, split=split, images=images)
     if output is not None:
         _draw(found, output, biased)
         values = {"caches": paths, "split": split, "images": images, "biased": biased}
@@ -76,17 +76,17 @@ def command(
     terminal.emit(found.record(), as_json, lambda: _text(found, biased))
 
 
-def _draw(found: LayerSimilarity, output: Path, biased: bool) -> None:
+def _draw(found: LayerCka, output: Path, biased: bool) -> None:
     from layerscope.report.cka_map import similarity_map
     from layerscope.report.style import save
-    from layerscope.results.layer_similarity import keep_similarity
+    from layerscope.results.layer_cka import keep_similarity
 
     keep_similarity(output, found)
     png, _ = save(similarity_map(found, biased=biased), output / f"cka-{found.name}")
     terminal.say(f"The heat map is {png}.")
 
 
-def _text(found: LayerSimilarity, biased: bool) -> str:
+def _text(found: LayerCka, biased: bool) -> str:
     from layerscope.report.sections.cka import similarity_table
 
     table = similarity_table(found, biased=biased)

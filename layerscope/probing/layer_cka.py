@@ -8,7 +8,7 @@ from torch import Tensor
 
 from layerscope.cache import Cache
 from layerscope.errors import EstimatorError, SettingsError
-from layerscope.results.layer_similarity import LayerSimilarity
+from layerscope.results.layer_cka import LayerCka
 from layerscope.stats.cka import Read, cka
 from layerscope.types import CutPoint, Definition, Split
 
@@ -25,9 +25,9 @@ DEFINITION = Definition(
 """Of the headline; the biased estimate is also unchanged by copies."""
 
 
-def similarity(
+def layer_cka(
     cache: Cache, other: Cache | None = None, *, split: Split = "test", images: int = IMAGES
-) -> LayerSimilarity:
+) -> LayerCka:
     """Return linear CKA between every cut of a cache and every cut of it or of another.
 
     Features are read in blocks of rows, and of each cut no more than two are in memory.
@@ -52,7 +52,7 @@ def similarity(
     found = cka(readers, len(places))
     first = len(cache.cuts)
     columns = slice(0, first) if other is None else slice(first, None)
-    return LayerSimilarity(
+    return LayerCka(
         (cache.checkpoint, (other or cache).checkpoint),
         (cache.cuts, (other or cache).cuts),
         found.biased[:first, columns].numpy(),

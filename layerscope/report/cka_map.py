@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from layerscope.report.layout import heading, plain_frame
 from layerscope.report.style import INK, styled
-from layerscope.results.layer_similarity import LayerSimilarity
+from layerscope.results.layer_cka import LayerCka
 from layerscope.types import CutPoint
 
 CELL = 0.32
@@ -22,7 +22,7 @@ DARK_BELOW = 0.45
 """Similarity under which a number is printed in white."""
 
 
-def similarity_map(found: LayerSimilarity, *, biased: bool = False) -> Figure:
+def similarity_map(found: LayerCka, *, biased: bool = False) -> Figure:
     """Draw similarities between cuts; what is not defined is left blank.
 
     Args:

@@ -23,7 +23,7 @@ from layerscope.results.evaluations import (
     ShiftSummary,
     shift_summaries,
 )
-from layerscope.results.layer_similarity import LayerSimilarity, keep_similarity, similarities
+from layerscope.results.layer_cka import LayerCka, keep_similarity, similarities
 from layerscope.types import CutPoint
 from tests.report.conftest import evidence
 from tests.report.planted import CUTS, folder, probe
@@ -40,7 +40,7 @@ def summary(checkpoint: str = "net", shift: str = "inc", mce: float | None = 0.8
     return ShiftSummary(checkpoint, "toy", "toy-kind", shift, 15, "layer3@mean", cuts, PARTS)
 
 
-def similarity(*checkpoints: str) -> LayerSimilarity:
+def similarity(*checkpoints: str) -> LayerCka:
     cuts = tuple(
         CutPoint(i, cut, cut, part, 8, "mean", i / 6)
         for i, (cut, part) in enumerate(zip(CUTS, PARTS, strict=True))
@@ -51,7 +51,7 @@ def similarity(*checkpoints: str) -> LayerSimilarity:
     values[0, 6] = np.nan
     one, *other = checkpoints
     pair = (one, other[0] if other else one)
-    return LayerSimilarity(pair, (cuts, cuts), values + 0.01, values, 512, "test", "toy", "planted")
+    return LayerCka(pair, (cuts, cuts), values + 0.01, values, 512, "test", "toy", "planted")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from layerscope.report.cka_map import similarity_map
 from layerscope.report.evidence import Evidence
 from layerscope.report.section import Finding, Section, Table, sections
 from layerscope.report.table import csv_text
-from layerscope.results.layer_similarity import LayerSimilarity, similarities
+from layerscope.results.layer_cka import LayerCka, similarities
 
 NOTE = """Linear CKA, unbiased: 1 is the same arrangement of the images up to rotation and scale,
 about 0 are unrelated layers. What a layer says and how alike it is to others are two questions: no
@@ -37,7 +37,7 @@ class Similarities(Section):
         )
 
 
-def sentence(found: LayerSimilarity) -> str:
+def sentence(found: LayerCka) -> str:
     """Return in one plain sentence where layers change, or which of two checkpoints are alike."""
     one, other = found.checkpoints
     asked = f"{found.images:,} {found.split} images of {found.source}"
@@ -65,7 +65,7 @@ def sentence(found: LayerSimilarity) -> str:
     )
 
 
-def similarity_table(found: LayerSimilarity, *, biased: bool = False) -> Table:
+def similarity_table(found: LayerCka, *, biased: bool = False) -> Table:
     """Return one of the estimates as a table; what is not defined is left blank."""
     rows, columns = found.cuts
     corner = " \\ ".join(dict.fromkeys(found.checkpoints))
@@ -77,7 +77,7 @@ def similarity_table(found: LayerSimilarity, *, biased: bool = False) -> Table:
     return Table((corner, *(cut.key for cut in columns)), lines, numbers, may_fold=True)
 
 
-def cka_csv(found: Iterable[LayerSimilarity]) -> str:
+def cka_csv(found: Iterable[LayerCka]) -> str:
     """Return one row for every pair of cuts."""
     return csv_text(
         {

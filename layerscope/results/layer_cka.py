@@ -18,7 +18,7 @@ FOLDER = "cka"
 
 
 @dataclass(frozen=True, slots=True)
-class LayerSimilarity:
+class LayerCka:
     """Linear CKA between the cuts of two checkpoints, or of one with itself."""
 
     checkpoints: tuple[str, str]
@@ -52,7 +52,7 @@ class LayerSimilarity:
         }
 
 
-def keep_similarity(folder: Path, found: LayerSimilarity) -> None:
+def keep_similarity(folder: Path, found: LayerCka) -> None:
     """Keep similarities in a results folder, in place of earlier ones of the same checkpoints.
 
     Raises:
@@ -64,7 +64,7 @@ def keep_similarity(folder: Path, found: LayerSimilarity) -> None:
     replace_file(path, lambda file: file.write(text.encode()))
 
 
-def similarities(folder: Path) -> list[LayerSimilarity]:
+def similarities(folder: Path) -> list[LayerCka]:
     """Return the similarities that a results folder holds, sorted by file.
 
     Raises:
@@ -73,14 +73,14 @@ def similarities(folder: Path) -> list[LayerSimilarity]:
     return [_read(path) for path in sorted((folder / FOLDER).glob("*.json"))]
 
 
-def _read(path: Path) -> LayerSimilarity:
+def _read(path: Path) -> LayerCka:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         rows, columns = (tuple(CutPoint(**cut) for cut in cuts) for cuts in record.pop("cuts"))
         one, other = record.pop("checkpoints")
         # NumPy reads null as not a number.
         biased, unbiased = (np.array(record.pop(kind), float) for kind in ("biased", "unbiased"))
-        return LayerSimilarity((one, other), (rows, columns), biased, unbiased, **record)
+        return LayerCka((one, other), (rows, columns), biased, unbiased, **record)
     except (ValueError, TypeError, KeyError):
         raise LayerScopeError(
             f"{str(path)!r} holds no similarities of layers.",
