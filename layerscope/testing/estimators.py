@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from layerscope.errors import LayerScopeError
+from layerscope.estimators import estimators
 from layerscope.estimators.naming import make
 from layerscope.testing.attempts import Failure, Mishap, attempt, mishaps, unfit
 from layerscope.testing.findings import collect, described, missing
@@ -55,8 +56,10 @@ def check_estimator(name: str) -> list[str]:
     """
     try:
         estimator = make(name, SEED)
-    except LayerScopeError:
-        raise
+    except LayerScopeError as error:
+        if name not in estimators:
+            raise
+        return [error.message]
     except Exception as error:  # noqa: BLE001  whatever it is, it is the finding
         return [f"It cannot be made from a seed: {described(error)}"]
     if isinstance(estimator, Measure):

@@ -1,11 +1,11 @@
 """What is no estimator is refused by a message, and what is one has defaults."""
 
 import pytest
-from layerscope.probing.sweep import sweep
 
 from layerscope.errors import SettingsError
 from layerscope.estimators import estimators
 from layerscope.estimators.naming import make, require_estimator
+from layerscope.probing import sweep
 from layerscope.types import Estimator, Measure
 
 

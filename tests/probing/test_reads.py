@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layerscope.probing.sweep import sweep
 
 from layerscope.estimators import streamed_layer
 from layerscope.estimators.naming import make
-from layerscope.probing import arrangements
+from layerscope.probing import arrangements, sweep
 from layerscope.probing.held_view import HeldRowsView, held
 from layerscope.types import SPLITS, Split
 from tests.probing.test_sweep import CATEGORY, LATENT, Cache, View, small

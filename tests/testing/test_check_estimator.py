@@ -205,7 +205,19 @@ class Demanding(Faulty):
 
 
 class Bare:
-    """It has only the method that matters most."""
+    """It derives from nothing, and has only the method that matters most."""
+
+    def __init__(self, seed=0):
+        pass
+
+    def score(self, view, tasks):
+        return iter(())
+
+
+class Half(Estimator):
+    """It lacks a method."""
+
+    name = "half"
 
     def __init__(self, seed=0):
         pass
@@ -256,8 +268,8 @@ def test_a_sound_one_conforms(found, kind):
         (Undefined, "It raises AttributeError: 'RankMe' object has no attribute 'definitions'"),
         (Undecided, "It raises AttributeError: 'Task' object has no attribute 'nothing'"),
         (Demanding, "It cannot be made from a seed: TypeError"),
-        (Bare, "It has no name."),
-        (Bare, "It has no handles."),
+        (Bare, "does not derive from Estimator"),
+        (Half, "has no handles"),
     ],
 )
 def test_a_fault_is_found(found, kind, finding):
