@@ -6,7 +6,7 @@ import re
 
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import Operation, act, linear, norm
 from layerscope.models.trunks import TrunkFacts, build_trunk
 
@@ -15,6 +15,7 @@ _INDEX = re.compile(r"(\d+)\.")
 _PARAMETERS, _LOSS = "params.json", "training.loss"
 
 
+@register
 class FFCVSSL(Family):
     """The checkpoints of facebookresearch/FFCV-SSL: ``model.pth`` and ``final_weights.pt``.
 
@@ -36,7 +37,6 @@ class FFCVSSL(Family):
         return "" if weights.has("projector") else "net, its projector removed"
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the projector, BYOL's predictor and the supervised classifier."""
         weights = contents.state_dict
         activation = declared.head_act or "relu"
         head = _mlp(weights, "projector.", activation)
@@ -78,6 +78,3 @@ def _mlp(weights: Weights, prefix: str, activation: Activation) -> tuple[Operati
             steps.append(norm(f"{prefix}{number}.1"))
         steps.append(act(activation))
     return tuple(steps)
-
-
-families.add(FFCVSSL.name, FFCVSSL())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Family, Parts, branch_of, families
+from layerscope.models.families import Family, Parts, branch_of, register
 from layerscope.models.families.dino import (
     KNOWN,
     branch_weights,
@@ -23,6 +23,7 @@ _IGNORED = {
 }
 
 
+@register
 class IBOT(Family):
     """The checkpoints of bytedance/ibot, whole or extracted by its script."""
 
@@ -48,7 +49,6 @@ class IBOT(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the MLP with its L2 norm, and the class token's logits."""
         if "teacher" not in contents.names():
             return self._extracted_parts(contents, declared)
         branch = branch_of(self, declared)
@@ -83,6 +83,3 @@ class IBOT(Family):
 def _extracted(contents: Contents) -> Weights:
     # The script shortens the trunk's keys alone; those of the student's head keep their wrapper.
     return contents.state_dict.renamed([(r"^module\.", "")])
-
-
-families.add(IBOT.name, IBOT())

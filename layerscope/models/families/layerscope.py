@@ -6,13 +6,14 @@ import re
 
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import Operation, act, linear, norm
 from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _HEAD_LINEAR = re.compile(r"head\.(\d+)\.0\.weight$")
 
 
+@register
 class LayerScope(Family):
     """What ``layerscope pretrain`` writes."""
 
@@ -27,7 +28,6 @@ class LayerScope(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the MLP head and the read-out, if there is one."""
         tensors = contents.table()
         widths = _head_widths(tensors)
         output = tensors.get("output.weight")
@@ -59,6 +59,3 @@ def _operations(layers: int) -> tuple[Operation, ...]:
         for step in (linear(f"head.{number}.0"), norm(f"head.{number}.1"), act("relu"))
     ]
     return (*hidden, linear(f"head.{layers}.0"))
-
-
-families.add(LayerScope.name, LayerScope())

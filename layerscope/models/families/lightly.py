@@ -10,7 +10,7 @@ from torch import nn
 
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Family, Parts, families, require_weights
+from layerscope.models.families import Family, Parts, register, require_weights
 from layerscope.models.heads import Operation, l2, linear, sequential, weight_normed
 from layerscope.models.preprocessing import IMAGENET
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk, vit
@@ -86,6 +86,7 @@ _IGNORED = {
 }
 
 
+@register
 class Lightly(Family):
     """The networks of lightly-ai/lightly, saved by Lightning or as a state dict."""
 
@@ -100,7 +101,6 @@ class Lightly(Family):
         return f"{naming.online[0]} and {naming.online[1]}.layers" if naming else ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the head, and what reads it: the predictor, prototypes or logits."""
         weights = contents.state_dict
         naming = _naming(weights) or _NAMINGS[-1]
         branch = declared.branch or naming.usual
@@ -215,6 +215,3 @@ def _logits(behind: Weights) -> Mapping[str, Sequence[Operation]]:
     if len(names) == 1:
         return {"Q": (linear(names[0]),)}
     return {f"Q{number}": (linear(name),) for number, name in enumerate(names, start=1)}
-
-
-families.add(Lightly.name, Lightly())

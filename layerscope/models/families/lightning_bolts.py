@@ -10,7 +10,7 @@ from torch import nn
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Family, Parts, branch_of, families, require_weights
+from layerscope.models.families import Family, Parts, branch_of, register, require_weights
 from layerscope.models.heads import Operation, l2, sequential
 from layerscope.models.preprocessing import CIFAR10, IMAGENET
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk
@@ -30,6 +30,7 @@ _PREPROCESSING = {
 }
 
 
+@register
 class LightningBolts(Family):
     """The checkpoints of SimCLR, BYOL and SimSiam of Lightning-Universe/lightning-bolts."""
 
@@ -48,7 +49,6 @@ class LightningBolts(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the head and, of an online network, the predictor."""
         branch = branch_of(self, declared)
         weights = contents.state_dict
         if weights.has(*_SIMCLR):
@@ -107,6 +107,3 @@ def _pooled(contents: Contents, declared: Declared) -> bool:
 
 def _preprocessing(contents: Contents) -> Preprocessing:
     return _PREPROCESSING.get(str(contents.value("hyper_parameters", "dataset")), IMAGENET)
-
-
-families.add(LightningBolts.name, LightningBolts())

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Declared
-from layerscope.models.families import Family, Parts, branch_of, families, require_weights
+from layerscope.models.families import Family, Parts, branch_of, register, require_weights
 from layerscope.models.heads import Operation, act, l2, linear, norm, sequential
 from layerscope.models.trunks import TrunkFacts, build_trunk
 
@@ -25,6 +25,7 @@ _ATTENTION_HEADS = {384: 12, 768: 12, 1024: 16}
 """What is known of MoCo v3's transformers, the only ones with a projector."""
 
 
+@register
 class MMSelfSup(Family):
     """The checkpoints of open-mmlab/mmselfsup, 0.x and 1.x, with a projector in their neck."""
 
@@ -42,7 +43,6 @@ class MMSelfSup(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the neck as head, the predictor and the prototypes."""
         branch = branch_of(self, declared)
         weights = _weights(contents)
         network = weights if branch == "online" else require_weights(_momentum(weights), branch)
@@ -135,6 +135,3 @@ def _prototypes(tensors: Weights) -> Mapping[str, Sequence[Operation]]:
     if len(names) == 1:
         return {"Q": (linear(names[0]),)}
     return {f"Q{number}": (linear(name),) for number, name in enumerate(names, start=1)}
-
-
-families.add(MMSelfSup.name, MMSelfSup())

@@ -11,7 +11,7 @@ from torch import nn
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Family, Parts, branch_of, families
+from layerscope.models.families import Family, Parts, branch_of, register
 from layerscope.models.heads import l2, sequential
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk
 
@@ -22,6 +22,7 @@ _PATCH = 16
 _STEM_LAST = "patch_embed.proj.12.weight"
 
 
+@register
 class MoCoV3(Family):
     """The checkpoints of facebookresearch/moco-v3.
 
@@ -41,7 +42,6 @@ class MoCoV3(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk and the head of the chosen encoder; online, with the predictor."""
         weights = contents.state_dict
         branch, act = branch_of(self, declared), declared.head_act or "relu"
         encoder = weights.under(_ENCODERS[branch])
@@ -113,6 +113,3 @@ def _stem(width: int) -> nn.Sequential:
         ]
         inputs = outputs
     return nn.Sequential(*layers, nn.Conv2d(inputs, width, 1))
-
-
-families.add(MoCoV3.name, MoCoV3())

@@ -12,7 +12,7 @@ import torch
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import Operation, act, linear
 from layerscope.models.preprocessing import CLIP
 from layerscope.models.trunks import TrunkFacts, build_trunk, clip, vit, zoo
@@ -31,6 +31,7 @@ _POOLINGS: dict[str, Pooling] = {"tok": "cls", "avg": "mean"}
 _UNSUPPORTED = ("attentional_pool", "qk_norm", "scaled_cosine_attn", "scale_heads", "act_kwargs")
 
 
+@register
 class OpenClip(Family):
     """The checkpoints of mlfoundations/open_clip, from a training run or a model hub."""
 
@@ -50,7 +51,6 @@ class OpenClip(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the image tower: the trunk, and the projection as its head."""
         visual, model = contents.state_dict.under("visual."), _model(contents)
         if visual.has(r"trunk\."):
             tower = _timm_tower(visual, model, declared)
@@ -269,6 +269,3 @@ def _notes(model: Mapping[str, Any], tower: Tower) -> tuple[str, ...]:
     if not tower.head:
         notes.append("The image tower has no projection: its representation is the embedding.")
     return tuple(notes)
-
-
-families.add(OpenClip.name, OpenClip())

@@ -12,7 +12,7 @@ from torch import nn
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import sequential
 from layerscope.models.preprocessing import UNNORMALISED
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk, resnet
@@ -60,6 +60,7 @@ _UNTRAINED = (
 )
 
 
+@register
 class SimCLRv2(Family):
     """The files that Separius/SimCLRv2-Pytorch writes."""
 
@@ -76,7 +77,6 @@ class SimCLRv2(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, and the head of three layers where the file holds a trained one."""
         network = unwrapped(contents.table("resnet")).without("fc.")
         head = unwrapped(contents.table("head"))
         trained = _is_trained(head)
@@ -217,6 +217,3 @@ def _shape(shapes: Mapping[str, tuple[int, ...]], name: str, dimensions: int) ->
             hint="A SimCLR v2 trunk has selective kernels in its stem and all blocks, or in none.",
         )
     return shape
-
-
-families.add(SimCLRv2.name, SimCLRv2())

@@ -8,7 +8,7 @@ from typing import Any
 
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Family, Parts, branch_of, families, require_weights
+from layerscope.models.families import Family, Parts, branch_of, register, require_weights
 from layerscope.models.heads import Operation, l2, linear, sequential, weight_normed
 from layerscope.models.preprocessing import CIFAR10, IMAGENET
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk
@@ -37,6 +37,7 @@ _IGNORED = {
 }
 
 
+@register
 class SoloLearn(Family):
     """The checkpoints of vturrisi/solo-learn, of every method that it trains."""
 
@@ -57,7 +58,6 @@ class SoloLearn(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the head, and what reads it: the predictor or the prototypes."""
         branch = branch_of(self, declared)
         prefix, weights = _PREFIXES[branch], contents.state_dict
         own = require_weights(weights.under(f"{prefix}{_backbone(weights)}."), branch)
@@ -185,6 +185,3 @@ def _notes(weights: Weights) -> Sequence[str]:
     if _WHITENING in weights:
         return ("The head ends before VIbCReg's whitening of the embedding.",)
     return ()
-
-
-families.add(SoloLearn.name, SoloLearn())

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import Operation, l2, linear, sequential
 from layerscope.models.preprocessing import IMAGENET
 from layerscope.models.trunks import TrunkFacts, build_trunk
@@ -23,6 +23,7 @@ SWAV = replace(IMAGENET, std=(0.228, 0.224, 0.225))
 _SEVERAL = re.compile(r"prototypes\.prototypes(\d+)\.weight$")
 
 
+@register
 class SwAV(Family):
     """The checkpoints of facebookresearch/swav, and its released state dicts."""
 
@@ -37,7 +38,6 @@ class SwAV(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the head with its L2 norm, and the prototypes."""
         weights = contents.state_dict
         behind = weights.only("projection_head.", "prototypes.")
         return Parts(
@@ -65,6 +65,3 @@ def _prototypes(behind: Weights) -> Mapping[str, Sequence[Operation]]:
         f"Q{place}": (linear(f"prototypes.prototypes{number}"),)
         for place, number in enumerate(numbers, start=1)
     }
-
-
-families.add(SwAV.name, SwAV())

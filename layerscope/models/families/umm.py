@@ -7,7 +7,7 @@ from dataclasses import replace
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Family, Parts, branch_of, families
+from layerscope.models.families import Family, Parts, branch_of, register
 from layerscope.models.heads import Operation, l2, linear, sequential
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
 from layerscope.models.trunks import TrunkFacts, build_trunk
@@ -31,6 +31,7 @@ _TINY = (
 )
 
 
+@register
 class UMM(Family):
     """The checkpoints of ZeenSong/UMM: SimCLR, MoCo, BYOL, SimSiam, SwAV, VICReg and more."""
 
@@ -45,7 +46,6 @@ class UMM(Family):
         return "a ResNet called back_bone" if weights.has(r"back_bone\.conv1\.weight$") else ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk and the head of the chosen branch, and what is behind the online one."""
         branch = branch_of(self, declared)
         weights = contents.state_dict
         network = weights.under(_TRUNKS[branch])
@@ -98,6 +98,3 @@ def _layers(
     if f"{name}.weight" in weights:
         return (linear(name), *last)
     return sequential(weights, f"{name}.", act, last=last) if weights.only(f"{name}.") else ()
-
-
-families.add(UMM.name, UMM())

@@ -9,7 +9,7 @@ from torch import Tensor
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared, Stem
-from layerscope.models.families import Family, Parts, branch_of, families
+from layerscope.models.families import Family, Parts, branch_of, register
 from layerscope.models.heads import sequential
 from layerscope.models.preprocessing import IMAGENET
 from layerscope.models.trunks import TrunkFacts, build_trunk
@@ -34,6 +34,7 @@ _CIFAR = Preprocessing(
 """From workers/linear.py: channel statistics with the standard deviation within images."""
 
 
+@register
 class US3L(Family):
     """The checkpoints of megvii-research/US3L-CVPR2023: slimmable SimCLR, BYOL and their like."""
 
@@ -190,6 +191,3 @@ def _mixed(encoder: Weights) -> tuple[str, ...]:
         "If it was trained at several widths, which the file does not say, its BatchNorm "
         "statistics mix them all.",
     )
-
-
-families.add(US3L.name, US3L())

@@ -13,7 +13,7 @@ from torch.nn import functional
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import Operation, act, l2, linear, matrix, norm, sequential
 from layerscope.models.heads import weight_normed as weight_normed_linear
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk
@@ -67,6 +67,7 @@ class _Behind:
     notes: tuple[str, ...] = ()
 
 
+@register
 class VISSL(Family):
     """The checkpoints of facebookresearch/vissl.
 
@@ -93,7 +94,6 @@ class VISSL(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, and the heads as VISSL runs them."""
         trunk, heads = _tables(contents)
         _require_whole(contents, trunk, heads)
         probed = trunk.has(r"base_model\.") or heads.has(r"\d+\.channel_bn\.")
@@ -318,6 +318,3 @@ def _prototypes(heads: Weights, prefix: str) -> Mapping[str, Sequence[Operation]
 
 
 _SINGLE = {r"projection_head\.\d": _swav, r"mlp\.": _dino, r"fc\.fc1\.": _msn}
-
-
-families.add(VISSL.name, VISSL())
