@@ -58,11 +58,6 @@ class Assembly:
 def put_together(parts: Parts, contents: Contents, declared: Declared) -> Assembly:
     """Return the network of a file's parts, filled strictly.
 
-    Args:
-        parts: From a family.
-        contents: The file that they are from.
-        declared: What the user declared: here, the size of the images.
-
     Raises:
         CheckpointError: A tensor of the trunk or head is missing, has no place, or is not finite.
     """

@@ -173,10 +173,6 @@ def _model_of_card(
 def assemble(contents: Contents, declared: Declared) -> Assembly:
     """Return the network of a file's contents: the second and third stage in one call.
 
-    Args:
-        contents: What a file holds.
-        declared: What its weights cannot tell.
-
     Raises:
         CheckpointError: No family fits, several do, or the one that was declared does not.
     """

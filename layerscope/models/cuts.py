@@ -109,10 +109,6 @@ def _device(module: nn.Module) -> torch.device:
 def cut_points(calls: Sequence[Call], stops: Sequence[Stop]) -> tuple[CutPoint, ...]:
     """Return a family's declared stops as cut points in call order, each in its usual pooling.
 
-    Args:
-        calls: From :func:`trace`.
-        stops: What the family declares, in any order.
-
     Raises:
         CheckpointError: A declared module is never called.
     """
@@ -154,10 +150,6 @@ def layout_of(shape: tuple[int, ...], channels_last: bool = False) -> Layout:
 
 def cut_point(stop: Stop, call: Call) -> CutPoint:
     """Return a stop as a cut point in its usual pooling, without a place among others yet.
-
-    Args:
-        stop: What is declared of it.
-        call: The traced call of its module.
 
     Raises:
         CheckpointError: Its output's first axis does not count images, or it is neither a vector,

@@ -76,10 +76,6 @@ class OwnNetwork:
 def own_parts(contents: Contents, declared: Declared) -> Parts | OwnNetwork:
     """Return the network that ``declared.arch`` makes, with the file's tensors for it.
 
-    Args:
-        contents: What the file holds.
-        declared: With ``arch``.
-
     Raises:
         CheckpointError: The factory cannot be imported or called, or the file is not of the
             library's architecture.
@@ -96,11 +92,6 @@ def own_parts(contents: Contents, declared: Declared) -> Parts | OwnNetwork:
 
 def build_own(own: OwnNetwork, contents: Contents, declared: Declared) -> Assembly:
     """Return a user's own network, filled with the file's tensors, with its stops.
-
-    Args:
-        own: From :func:`own_parts`.
-        contents: What the file holds.
-        declared: With ``arch``, and what it needs besides.
 
     Raises:
         CheckpointError: The file does not fill the network, the network does not run, or what an

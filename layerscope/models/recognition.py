@@ -28,10 +28,6 @@ class Recognised:
 def recognise(contents: Contents, declared: Declared) -> Recognised:
     """Return the family of a file's contents and the parts that the family makes of them.
 
-    Args:
-        contents: What a file holds.
-        declared: What its weights cannot tell.
-
     Raises:
         CheckpointError: No family fits, several do, or the one that was declared does not.
     """

@@ -38,12 +38,7 @@ class BarlowTwins(Family):
 
 
 def backbone_and_projector(weights: Weights, declared: Declared) -> Parts:
-    """Return the parts of a ResNet called ``backbone`` and an MLP called ``projector``.
-
-    Args:
-        weights: A state dict.
-        declared: What the user declared.
-    """
+    """Return the parts of a ResNet called ``backbone`` and an MLP called ``projector``."""
     projector = weights.only("projector.")
     return Parts(
         trunk=build_trunk(weights.under("backbone."), TrunkFacts(), declared),

@@ -72,13 +72,7 @@ def split_teacher(contents: Contents) -> tuple[Weights, Weights]:
 
 
 def class_token_head(head: Weights, last: Operation, declared: Declared) -> dict[str, Any]:
-    """Return the entries of ``Parts`` for a class token's head; those of no head without one.
-
-    Args:
-        head: From :func:`split_teacher`.
-        last: What gives the logits.
-        declared: What the user declared.
-    """
+    """Return the entries of ``Parts`` for a head whose last operation gives logits, or for none."""
     return {
         "tensors": head,
         "head": projector(head, declared.head_act or "gelu") if head else (),

@@ -64,9 +64,13 @@ class DINOv3(Family):
     def parts(self, contents: Contents, declared: Declared) -> Parts:
         backbone, head = split_teacher(contents)
         notes = () if head else ("DINOv3's releases hold no head; its training's files do.",)
-        build = _convnext if _is_convnext(backbone) else _transformer
+        if _is_convnext(backbone):
+            named = backbone.without(_SAME_NORM).renamed(_CONVNEXT_NAMES)
+            trunk = build_trunk(named, TrunkFacts(), declared)
+        else:
+            trunk = _transformer(backbone, declared)
         return Parts(
-            trunk=build(backbone, declared),
+            trunk=trunk,
             **class_token_head(head, linear("last_layer"), declared),
             ignored={
                 r".*\bmask_token$": "stands for the masked patches",
@@ -85,12 +89,6 @@ class DINOv3(Family):
 
 def _is_convnext(backbone: Weights) -> bool:
     return backbone.has(r"downsample_layers\.0\.", r"stages\.0\.0\.dwconv\.", r"norms\.3\.")
-
-
-def _convnext(backbone: Weights, declared: Declared) -> Trunk:
-    return build_trunk(
-        backbone.without(_SAME_NORM).renamed(_CONVNEXT_NAMES), TrunkFacts(), declared
-    )
 
 
 def _transformer(backbone: Weights, declared: Declared) -> Trunk:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Declared
 from layerscope.models.families import Family, Parts, register
@@ -11,7 +9,6 @@ from layerscope.models.heads import Operation, act, linear, norm
 from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _TABLES = ("net.", "projector.", "predictor.", "fc.", "bn.")
-_INDEX = re.compile(r"(\d+)\.")
 _PARAMETERS, _LOSS = "params.json", "training.loss"
 
 
@@ -67,9 +64,8 @@ def _mlp(weights: Weights, prefix: str, activation: Activation) -> tuple[Operati
     (``model.proj_relu``) a Sequential of Linear and activation.
     """
     below = weights.under(prefix)
-    numbers = sorted({int(match[1]) for match in map(_INDEX.match, below) if match})
     steps: list[Operation] = []
-    for number in numbers:
+    for number in below.numbers():
         if f"{number}.weight" in below:
             steps.append(linear(f"{prefix}{number}"))
             continue

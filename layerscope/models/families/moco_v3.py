@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -47,26 +46,19 @@ class MoCoV3(Family):
         encoder = weights.under(_ENCODERS[branch])
         name = "head." if encoder.has(r"head\.\d") else "fc."
         head = encoder.only(name)
-        operations = sequential(head, name, act)
-        if branch == "momentum":
-            # Its embeddings are compared as they are; the online ones go through the predictor.
-            return Parts(
-                trunk=_trunk(encoder.without(name), declared),
-                tensors=head,
-                head=(*operations, l2()),
-                ignored={**_OTHERS, r"(.*[/.])?predictor\.": "of the online branch alone"},
-            )
-        predictor = weights.only("predictor.")
+        # Momentum embeddings are compared as they are; online ones go through the predictor.
+        last = [l2()] if branch == "momentum" else []
+        predictor = Weights() if branch == "momentum" else weights.only("predictor.")
         return Parts(
             trunk=_trunk(encoder.without(name), declared),
             tensors=head.joined(predictor),
-            head=operations,
+            head=sequential(head, name, act, last=last),
             predictor=sequential(predictor, "predictor.", act),
-            ignored=_OTHERS,
+            ignored={
+                r"(.*[/.])?(base|momentum)_encoder\.": "the other branch's weights",
+                r"(.*[/.])?predictor\.": "of the online branch alone",
+            },
         )
-
-
-_OTHERS: Mapping[str, str] = {r"(.*[/.])?(base|momentum)_encoder\.": "the other branch's weights"}
 
 
 def _trunk(tensors: Weights, declared: Declared) -> Trunk:

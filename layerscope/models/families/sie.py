@@ -137,9 +137,6 @@ def _trunk(tensors: Weights) -> Trunk:
     the same as with its −10,000, since no value behind a ReLU is below zero. A basic block's
     stride is in its second convolution, not in its first; and the first block of every stage has a
     projecting shortcut, whether its width changes or not.
-
-    Args:
-        tensors: By torchvision's names.
     """
     shapes = tensors.shapes
     module = resnet.trunk_from_shapes(shapes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from layerscope.models.contents import Contents, Weights
+from layerscope.models.contents import Contents
 from layerscope.models.declared import Declared
 from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import act, linear, norm
@@ -32,7 +32,7 @@ class SimCLRAndrewAtanov(Family):
     def parts(self, contents: Contents, declared: Declared) -> Parts:
         weights = contents.state_dict
         network = weights.under("convnet.").without("fc.")
-        cifar = _is_cifar(network)
+        cifar = network.shapes["conv1.weight"][-1] == 3
         return Parts(
             trunk=build_trunk(network, TrunkFacts(stem="cifar" if cifar else "imagenet"), declared),
             tensors=weights.only("projection."),
@@ -49,7 +49,3 @@ class SimCLRAndrewAtanov(Family):
             },
             preprocessing=_CIFAR if cifar else UNNORMALISED,
         )
-
-
-def _is_cifar(network: Weights) -> bool:
-    return network.shapes["conv1.weight"][-1] == 3

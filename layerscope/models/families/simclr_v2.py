@@ -113,8 +113,7 @@ def _parted(tensors: Weights) -> Weights:
     """Return the tensors, the joint convolution of each two paths parted into two."""
     parted = Weights()
     for name in tensors:
-        own = tensors.only(name)
-        own = Weights({name: tensors[name]}, {name: own.origins[name]})
+        own = Weights({name: tensors[name]}, {name: tensors.origins[name]})
         block, joint, rest = name.partition(_PATHS)
         if not joint:
             parted = parted.joined(own)
@@ -142,9 +141,6 @@ def _selective_trunk(tensors: Weights) -> Trunk:
     of two 3 × 3 paths (its ReLU and BatchNorm are within, and torchvision's ReLU behind it leaves
     what is not negative as it is); and each projecting shortcut averages before it projects, over
     windows that a row and a column of zeros fill up.
-
-    Args:
-        tensors: By the names of that network.
     """
     shapes = tensors.shapes
     plain = _plain_shapes(shapes)

@@ -6,7 +6,6 @@ torchvision's three.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -19,8 +18,6 @@ from layerscope.models.trunks import TrunkFacts, build_trunk
 
 SWAV = replace(IMAGENET, std=(0.228, 0.224, 0.225))
 """``.228``, not ``.229``: in pre-training (src/multicropdataset.py) and in eval_linear.py."""
-
-_SEVERAL = re.compile(r"prototypes\.prototypes(\d+)\.weight$")
 
 
 @register
@@ -60,7 +57,7 @@ def _projection(behind: Weights, activation: Activation) -> tuple[Operation, ...
 def _prototypes(behind: Weights) -> Mapping[str, Sequence[Operation]]:
     if "prototypes.weight" in behind:
         return {"Q": (linear("prototypes"),)}
-    numbers = sorted(int(match[1]) for match in map(_SEVERAL.match, behind) if match)
+    numbers = behind.numbers("prototypes.prototypes")
     return {
         f"Q{place}": (linear(f"prototypes.prototypes{number}"),)
         for place, number in enumerate(numbers, start=1)

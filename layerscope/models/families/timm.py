@@ -46,7 +46,8 @@ class Timm(Family):
         named = contents.value("arch")
         if isinstance(named, str) and _is_known(named):
             return "" if families["torchvision"].recognise(contents) else f"its arch is {named}"
-        if _is_plain_transformer(weights) or families["torchvision"].recognise(contents):
+        plain = vit.fits(weights.without("head.").shapes)
+        if plain or families["torchvision"].recognise(contents):
             return ""
         return f"the names and shapes of {found[0].title}"
 
@@ -59,9 +60,7 @@ class Timm(Family):
         named, published = _named_architecture(contents, tensors)
         found = zoo.find_network(tensors, declared, named=named)
         preprocessing, source = _preprocessing(found, settings, published)
-        used = "/".join(("", averaged) if branch == "momentum" else ("", *contents.path)).lstrip(
-            "/"
-        )
+        used = averaged if branch == "momentum" else "/".join(contents.path)
         others = [name for name in (*_AVERAGED, "state_dict", "model") if name != used]
         return Parts(
             trunk=found.trunk,
@@ -76,10 +75,6 @@ class Timm(Family):
 
 def _is_known(name: str) -> bool:
     return bool(timm.is_model(name.partition(".")[0]))
-
-
-def _is_plain_transformer(weights: Weights) -> bool:
-    return vit.fits(weights.without("head.").shapes)
 
 
 def _named_architecture(

@@ -46,12 +46,8 @@ class Torchvision(Family):
     def parts(self, contents: Contents, declared: Declared) -> Parts:
         weights = contents.state_dict
         published = find_published(contents.file, all_architectures("torchvision"))
-        parts = (
-            _resnet_parts(weights, declared, published)
-            if _is_resnet(weights)
-            else _parts(weights, declared, published)
-        )
-        return parts
+        build = _resnet_parts if _is_resnet(weights) else _parts
+        return build(weights, declared, published)
 
 
 def _of_timm(contents: Contents) -> bool:

@@ -189,11 +189,8 @@ def _kind(contents: Contents) -> ViTKind | None:
         return None
     masked = weights.has(r"decoder\.decoder_embed\.")
     # An encoder alone has ViT's very keys.
-    return _MAE if masked or _model_type(contents) == "vit_mae" else _VIT
-
-
-def _model_type(contents: Contents) -> str:
-    return str(contents.beside.get(_CONFIG, {}).get("model_type", ""))
+    model_type = contents.beside.get(_CONFIG, {}).get("model_type", "")
+    return _MAE if masked or model_type == "vit_mae" else _VIT
 
 
 def _own(weights: Weights, prefix: str) -> Weights:
@@ -264,11 +261,7 @@ def _facts(contents: Contents, kind: ViTKind) -> TrunkFacts:
 
 
 def _config(contents: Contents, kind: ViTKind) -> Mapping[str, Any] | None:
-    """Return the configuration of the image tower; None where none lies beside the file.
-
-    Raises:
-        CheckpointError: What lies there describes another network.
-    """
+    """Return the configuration of the image tower; None where none lies beside the file."""
     config = contents.beside.get(_CONFIG)
     if config is None:
         return None

@@ -15,16 +15,19 @@ from layerscope.types import Preprocessing
 
 _TRUNKS: dict[Branch, str] = {"online": "back_bone.", "momentum": "target."}
 _HEADS: dict[Branch, str] = {"online": "head", "momentum": "head_target"}
-_CIFAR = replace(
-    IMAGENET_BICUBIC,
-    resize=40,
-    crop=32,
-    mean=(0.5071, 0.4867, 0.4408),
-    std=(0.2675, 0.2565, 0.2761),
-)
-_STL10 = replace(
-    IMAGENET_BICUBIC, resize=70, crop=64, mean=(0.43, 0.42, 0.39), std=(0.27, 0.26, 0.27)
-)
+_PREPROCESSING: dict[str, Preprocessing] = {
+    "imagenet": IMAGENET_BICUBIC,
+    "cifar": replace(
+        IMAGENET_BICUBIC,
+        resize=40,
+        crop=32,
+        mean=(0.5071, 0.4867, 0.4408),
+        std=(0.2675, 0.2565, 0.2761),
+    ),
+    "stl10": replace(
+        IMAGENET_BICUBIC, resize=70, crop=64, mean=(0.43, 0.42, 0.39), std=(0.27, 0.26, 0.27)
+    ),
+}
 _TINY = (
     "The channel statistics are STL-10's; a run on Tiny ImageNet used others, which a card can "
     "state."
@@ -75,13 +78,6 @@ class UMM(Family):
             preprocessing=_PREPROCESSING[stem],
             notes=(_TINY,) if stem == "stl10" else (),
         )
-
-
-_PREPROCESSING: dict[str, Preprocessing] = {
-    "imagenet": IMAGENET_BICUBIC,
-    "cifar": _CIFAR,
-    "stl10": _STL10,
-}
 
 
 def _normalises(weights: Weights) -> bool:

@@ -75,10 +75,11 @@ class US3L(Family):
         behind = behind.mapped(
             r"fc\.0\.weight", lambda weight: weight[:, : _divisible(weight.shape[1] * width)]
         )
+        kept = [name for name in behind if not name.endswith(_STATISTICS)]
         activation = declared.head_act or "relu"
         return Parts(
             trunk=trunk,
-            tensors=_without_statistics(behind) if slimmable else behind,
+            tensors=behind.only(*kept) if slimmable else behind,
             head=sequential(behind, "fc.", activation),
             predictor=sequential(behind, "predictor.", activation) if predicted else (),
             ignored={
@@ -163,11 +164,6 @@ def _divisible(channels: float) -> int:
     """Return the nearest multiple of 8, but no less than nine tenths of the channels."""
     rounded = max(1, int(channels + _DIVISOR / 2) // _DIVISOR * _DIVISOR)
     return rounded + _DIVISOR if rounded < 0.9 * channels else rounded
-
-
-def _without_statistics(head: Weights) -> Weights:
-    names = [name for name in head if not name.endswith(_STATISTICS)]
-    return head.only(*names)
 
 
 def _notes(slimmable: bool, width: float) -> tuple[str, ...]:

@@ -36,10 +36,6 @@ _UNREADABLE = (
 def read_archive(path: Path, trust: Collection[str]) -> Any:
     """Return what the archive of a checkpoint holds.
 
-    Args:
-        path: A zip archive.
-        trust: Dotted names that its pickle may mention.
-
     Raises:
         Malformed: It is damaged, no checkpoint, or holds code.
     """
@@ -152,9 +148,6 @@ class Archive:
 
     def storage(self, span: Span) -> torch.UntypedStorage:
         """Return the bytes of a storage, in place.
-
-        Args:
-            span: What a pickle says of it.
 
         Raises:
             Malformed: There is none, or it is damaged or of another size.

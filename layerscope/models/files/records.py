@@ -120,10 +120,6 @@ class Interpreter:
     def value(self, value: Any, path: tuple[str, ...] = ()) -> Any:
         """Return what a value of the pickle means.
 
-        Args:
-            value: As it was read.
-            path: Names of the tables that it lies in.
-
         Raises:
             Malformed: It is nested without end, or holds a tensor that cannot be.
         """

@@ -42,9 +42,6 @@ def is_safetensors(head: bytes) -> bool:
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file of safetensors, by name.
 
-    Args:
-        path: The file.
-
     Raises:
         Malformed: It is damaged, or holds other than plain numbers.
     """
@@ -92,9 +89,6 @@ def _check_entry(name: str, entry: Any, room: int) -> None:
 
 def shards_of(path: Path) -> dict[str, tuple[str, ...]]:
     """Return the names of the tensors in each file that an index names, by the file's name.
-
-    Args:
-        path: The index.
 
     Raises:
         Malformed: It is damaged, or names a file outside of its folder.

@@ -140,10 +140,6 @@ def _copy_aligned(storage: torch.UntypedStorage) -> torch.UntypedStorage:
 def span_of(identity: Any, name: str) -> Span:
     """Return what a reference to a storage says.
 
-    Args:
-        identity: As the pickle has it.
-        name: The name of the tensor that needs it, for messages.
-
     Raises:
         Malformed: It is no reference to a storage of plain numbers.
     """
@@ -165,10 +161,6 @@ def span_of(identity: Any, name: str) -> Span:
 def named_dtype(kind: Any, name: str) -> torch.dtype:
     """Return the type of a tensor's values, by a reference such as to ``torch.uint16``.
 
-    Args:
-        kind: As the pickle has it.
-        name: The tensor's name, for messages.
-
     Raises:
         Malformed: It is no type of plain numbers.
     """
@@ -179,12 +171,7 @@ def named_dtype(kind: Any, name: str) -> torch.dtype:
 
 
 def unusable(kind: str, name: str) -> Malformed:
-    """Return why a tensor of a type other than plain numbers is refused.
-
-    Args:
-        kind: As the file calls it.
-        name: The tensor's name, for messages.
-    """
+    """Return why a tensor of a type other than plain numbers is refused."""
     named = f"values of the type {kind[:24]!a}"
     what = next((text for start, text in _UNUSABLE.items() if kind.startswith(start)), named)
     return Malformed(

@@ -39,11 +39,7 @@ _IRRELEVANT = frozenset(
 
 
 def signature(network: nn.Module) -> tuple[Any, ...]:
-    """Return the module tree with every attribute that may matter, as something to compare.
-
-    Args:
-        network: On any device; its parameters' values do not count.
-    """
+    """Return the module tree with every attribute that may matter, as something to compare."""
     return tuple(
         (name, _kind(module), tuple(_attributes(module)))
         for name, module in network.named_modules()

@@ -127,10 +127,6 @@ def build(tensors: Weights, known: TrunkFacts) -> Trunk:
     MLP are read off the shapes. The number of attention heads, the activation and the LayerNorm's
     epsilon leave no trace in a state dict: they are the family's, or the user's.
 
-    Args:
-        tensors: By timm's keys, without a classifier.
-        known: What the family knows, with what the user declared.
-
     Raises:
         CheckpointError: The shapes are not those of a plain transformer, or the number of heads
             or the activation has to be declared.

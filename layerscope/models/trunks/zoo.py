@@ -101,12 +101,7 @@ def _index() -> _Index:
 
 
 def candidates(shapes: Shapes, *, classifier: bool = True) -> tuple[Architecture, ...]:
-    """Return the architectures whose tensors have these names and shapes, up to details.
-
-    Args:
-        shapes: By the file's keys.
-        classifier: Whether some of them may be a classifier's.
-    """
+    """Return the architectures whose tensors have these names and shapes, up to details."""
     index = _index()
     shapes = outside(shapes, training_only())
     found: dict[Architecture, None] = {}
@@ -130,10 +125,6 @@ def _are_layers(keys: Set[str], names: Sequence[str]) -> bool:
 
 def build(tensors: Weights, declared: Declared) -> Trunk:
     """Return the trunk whose state dict this is, without any classifier.
-
-    Args:
-        tensors: By timm's or torchvision's keys.
-        declared: What the user declared.
 
     Raises:
         CheckpointError: No architecture has these names and shapes, or several that differ have.
@@ -431,14 +422,7 @@ class _Axes:
     def stop(
         self, name: str, module: str, shape: tuple[int, ...], *, embedding: bool = False
     ) -> Stop:
-        """Return the stop of a layer.
-
-        Args:
-            name: The cut point's name.
-            module: The call.
-            shape: Shape of its output.
-            embedding: Whether no block has mixed the patches into the class token yet.
-        """
+        """Return the stop of a layer."""
         if len(shape) == 4:
             return Stop(name, module, "trunk", channels_last=self.channels_last(module, shape))
         if len(shape) == 2:
