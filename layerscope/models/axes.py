@@ -70,7 +70,7 @@ def _layout_by_growth(shape: tuple[int, ...], wide: tuple[int, ...]) -> Layout |
 def like_neighbour(
     shape: tuple[int, ...], neighbour: tuple[int, ...], layout: Layout
 ) -> Layout | None:
-    """Return the layout of a map that has the height and width of a known one; None if it has not."""
+    """Return the layout of a map with the height and width of a known one; None of any other."""
     if layout not in ("map", "map-last") or len(shape) != 4 or shape[0] != IMAGES:
         return None
     size = neighbour[2:] if layout == "map" else neighbour[1:3]

@@ -85,13 +85,14 @@ def trace(
 
         return record
 
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
     mode = module.training
     module.eval()
     handles = [
         m.register_forward_hook(recorder(name)) for name, m in module.named_modules() if name
     ]
     try:
-        module(torch.zeros(IMAGES, 3, side, width or side, device=_device(module)))
+        module(torch.zeros(IMAGES, 3, side, width or side, device=device))
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError):
         if whole:
             raise
@@ -100,10 +101,6 @@ def trace(
             handle.remove()
         module.train(mode)
     return calls
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next((p.device for p in module.parameters()), torch.device("cpu"))
 
 
 def cut_points(calls: Sequence[Call], stops: Sequence[Stop]) -> tuple[CutPoint, ...]:

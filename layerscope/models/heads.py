@@ -161,7 +161,7 @@ class L2Norm(nn.Module):
 
 
 class MatrixProduct(nn.Module):
-    """The product with a matrix, on the right: CLIP's projection."""
+    """The product with a matrix (inputs, outputs), on the right: CLIP's projection."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -207,11 +207,6 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 }
 
 
-def activation_layer(name: Activation) -> type[nn.Module]:
-    """Return the module class of an activation."""
-    return ACTIVATIONS[name]
-
-
 def build(operations: Sequence[Operation], tensors: Weights) -> tuple[Head, Weights]:
     """Return a head and its tensors under the names of the head's own state dict.
 
@@ -230,14 +225,16 @@ def build(operations: Sequence[Operation], tensors: Weights) -> tuple[Head, Weig
         if operation.kind == "l2":
             head.add_module(f"{number}n", L2Norm())
             continue
-        if operation.kind in _AFFINE and (not names or _has_affine(names)):
+        if operation.kind in _AFFINE and (not names or "linear" in names):
             number, names = number + 1, []
             head.add_module(str(number), nn.Sequential())
         elif not names:
             number, names = number + 1, ["before"]
             head.add_module(str(number), nn.Sequential())
         module, own = _module(operation, tensors)
-        name = _fresh(_NAMES[operation.kind], names)
+        name = _NAMES[operation.kind]
+        while name in names:
+            name += "_"
         names.append(name)
         head.get_submodule(str(number)).add_module(name, module)
         weights = weights.joined(own.within(f"{number}.{name}."))
@@ -253,14 +250,6 @@ _NAMES: dict[OperationKind, str] = {
     "layer_norm": "norm",
     "act": "act",
 }
-
-
-def _has_affine(names: Sequence[str]) -> bool:
-    return "linear" in names
-
-
-def _fresh(name: str, taken: Sequence[str]) -> str:
-    return name if name not in taken else _fresh(f"{name}_", taken)
 
 
 def _module(operation: Operation, tensors: Weights) -> tuple[nn.Module, Weights]:

@@ -126,7 +126,8 @@ def parallel_stops(head: Head) -> tuple[Stop, ...]:
     for number, layer in head.named_children():
         if not isinstance(layer, ParallelLayer):
             continue
-        if number == "1" and _partial(layer):
+        shares = {(read.start, read.stop) for read in layer.reads.values()}
+        if number == "1" and len(shares) > 1:
             stops += [
                 Stop(f"trunk.{name}", f"head.1.reads.{name}", "trunk", canonical=False)
                 for name in layer.reads
@@ -136,10 +137,6 @@ def parallel_stops(head: Head) -> tuple[Stop, ...]:
             for name in layer.layers
         ]
     return tuple(stops)
-
-
-def _partial(layer: ParallelLayer) -> bool:
-    return len({(read.start, read.stop) for read in layer.reads.values()}) > 1
 
 
 def describe_parallel(parallel: Mapping[str, ParallelHead], tensors: Weights) -> str:

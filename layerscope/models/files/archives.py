@@ -133,10 +133,7 @@ class Archive:
             )
 
     def record(self, name: str) -> bytes:
-        """Return the bytes of a small record.
-
-        Args:
-            name: Within the archive's folder.
+        """Return the bytes of a small record of the archive's folder.
 
         Raises:
             Malformed: There is none, or it is damaged or large.
@@ -175,7 +172,9 @@ class Archive:
         start = self._behind_header(info)
         if start + info.file_size > len(self.mapped):
             raise Malformed(f"is damaged or truncated: its record {name!r} is cut short")
-        if self._has_checksums and self._crc32(start, start + info.file_size) != info.CRC:
+        # torch.serialization.set_crc32_options(False) writes zeros throughout.
+        checked = any(each.CRC for each in self.members.values())
+        if checked and self._crc32(start, start + info.file_size) != info.CRC:
             raise Malformed(f"is damaged: its record {name!r} is not as it was written")
         return start, start + info.file_size
 
@@ -189,11 +188,6 @@ class Archive:
             if signature == _LOCAL_SIGNATURE and name == info.orig_filename.encode(coding):
                 return int(end + name_length + extra_length)
         raise Malformed(f"is damaged: its record {info.filename!r} does not lie where it should")
-
-    @cached_property
-    def _has_checksums(self) -> bool:
-        # torch.serialization.set_crc32_options(False) writes zeros throughout.
-        return any(info.CRC for info in self.members.values())
 
     def _crc32(self, start: int, end: int) -> int:
         checksum = 0

@@ -31,11 +31,7 @@ _UNUSABLE = {"F8": "torch.float8", "F4": "torch.float4", "F6": "torch.float6", "
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Return whether a file's first bytes are those of a file of safetensors.
-
-    Args:
-        head: At least nine bytes.
-    """
+    """Return whether a file's first bytes, nine or more, are those of a file of safetensors."""
     return head[_LENGTH : _LENGTH + 1] == b"{"
 
 
