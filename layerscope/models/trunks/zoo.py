@@ -104,7 +104,7 @@ def candidates(shapes: Shapes, *, classifier: bool = True) -> tuple[Architecture
         if _are_layers(shapes.keys() - rest.keys(), removed):
             for short in index["names"].get(digest(rest), ()):
                 library, _, name = short.partition(":")
-                found[Architecture(library, name)] = None  # type: ignore[arg-type]
+                found[Architecture(library, name)] = None
     return tuple(found)
 
 
