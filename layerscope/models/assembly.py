@@ -58,15 +58,13 @@ class Assembly:
 def put_together(parts: Parts, contents: Contents, declared: Declared) -> Assembly:
     """Return the network of a file's parts, filled strictly.
 
-    Args:
-        parts: From a family.
-        contents: The file that they are from.
-        declared: What the user declared: here, the size of the images.
-
     Raises:
         CheckpointError: A tensor of the trunk or head is missing, has no place, or is not finite.
     """
-    head, head_weights = _head(parts)
+    if parts.parallel:
+        head, head_weights = build_parallel(parts.parallel, parts.tensors)
+    else:
+        head, head_weights = build(parts.head, parts.tensors)
     predictor, predictor_weights = build(parts.predictor, parts.tensors)
     logits, logits_weights = _logits(parts)
     output, output_weights = build(() if parts.output is None else [parts.output], parts.tensors)
@@ -104,12 +102,6 @@ def _require_used(tensors: Weights, used: Weights) -> None:
                 f"The head has a tensor that its family does not account for: {name}.",
                 hint="The head is of another structure; describe the network with --declare arch.",
             )
-
-
-def _head(parts: Parts) -> tuple[Head, Weights]:
-    if parts.parallel:
-        return build_parallel(parts.parallel, parts.tensors)
-    return build(parts.head, parts.tensors)
 
 
 def _logits(parts: Parts) -> tuple[dict[str, Head], Weights]:
@@ -170,21 +162,12 @@ def origins_of(weights: Weights) -> dict[str, str]:
 def ignored_keys(
     contents: Contents, keys: Mapping[str, str], rules: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return, by the file's key, why its tensor is not used.
-
-    Args:
-        contents: What the file holds.
-        keys: Those that are used.
-        rules: Regular expressions for full keys, with the reasons.
-    """
+    """Return, by the file's key, why its tensor is not used, by rules for full keys."""
     patterns = [
         (re.compile(pattern), reason) for pattern, reason in (*rules.items(), *_ALWAYS.items())
     ]
-    unused: dict[str, str] = {}
-    for key in contents.tensors:
-        if key not in keys:
-            unused[key] = next(
-                (reason for pattern, reason in patterns if pattern.match(key)),
-                UNEXPLAINED,
-            )
-    return unused
+    return {
+        key: next((reason for pattern, reason in patterns if pattern.match(key)), UNEXPLAINED)
+        for key in contents.tensors
+        if key not in keys
+    }

@@ -70,13 +70,7 @@ def _layout_by_growth(shape: tuple[int, ...], wide: tuple[int, ...]) -> Layout |
 def like_neighbour(
     shape: tuple[int, ...], neighbour: tuple[int, ...], layout: Layout
 ) -> Layout | None:
-    """Return the layout of a map that has the height and width of a known one; None if it has not.
-
-    Args:
-        shape: Shape of the output in question.
-        neighbour: Shape of the known output.
-        layout: Layout of the known output.
-    """
+    """Return the layout of a map with the height and width of a known one; None of any other."""
     if layout not in ("map", "map-last") or len(shape) != 4 or shape[0] != IMAGES:
         return None
     size = neighbour[2:] if layout == "map" else neighbour[1:3]

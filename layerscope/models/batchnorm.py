@@ -54,12 +54,7 @@ def calibrate(module: nn.Module, names: Sequence[str], batches: Iterable[Tensor]
 
 
 def forget(module: nn.Module, names: Sequence[str]) -> None:
-    """Take the statistics of BatchNorms away, so that they use those of each batch.
-
-    Args:
-        module: The network.
-        names: The names of its BatchNorms.
-    """
+    """Take the statistics of BatchNorms away, so that they use those of each batch."""
     for name in names:
         layer = module.get_submodule(name)
         if isinstance(layer, _BatchNorm):

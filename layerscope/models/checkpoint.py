@@ -141,7 +141,8 @@ def _from_card(card: CheckpointCard, declared: Declared, trust: Sequence[str]) -
             f"its sha256 is {digest[:12]}…, the card says {card.sha256[:12]}….",
             hint="Fetch the weights again, or mend the card.",
         )
-    asked = declared.over(Declared(family=card.family, image_size=_crop(card.preprocessing)))
+    crop = None if card.preprocessing is None else card.preprocessing.crop
+    asked = declared.over(Declared(family=card.family, image_size=crop))
     recognised = recognise(contents, asked)
     assembly = _build(recognised, contents, asked)
     if card.preprocessing is not None:
@@ -172,10 +173,6 @@ def _model_of_card(
 
 def assemble(contents: Contents, declared: Declared) -> Assembly:
     """Return the network of a file's contents: the second and third stage in one call.
-
-    Args:
-        contents: What a file holds.
-        declared: What its weights cannot tell.
 
     Raises:
         CheckpointError: No family fits, several do, or the one that was declared does not.
@@ -252,10 +249,6 @@ def _name_with_choices(name: str, declared: Declared) -> str:
     given = declared.given()
     chosen = [form.format(given[choice]) for choice, form in forms.items() if choice in given]
     return "+".join([name, *chosen])
-
-
-def _crop(preprocessing: Preprocessing | None) -> int | None:
-    return None if preprocessing is None else preprocessing.crop
 
 
 def _side(preprocessing: Preprocessing) -> int:

@@ -24,11 +24,7 @@ _CONTAINERS = ("state_dict", "model_state_dict", "model")
 
 
 class MissingTensorError(CheckpointError, KeyError):
-    """A tensor that a family's files always hold is not in this one.
-
-    Args:
-        name: What it would be called.
-    """
+    """A tensor that a family's files always hold is not in this one."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -102,6 +98,11 @@ class Weights(Mapping[str, Tensor]):
     def only(self, *prefixes: str) -> Weights:
         """Return the tensors whose names begin with one of the prefixes."""
         return self._under_names({name: name for name in self if name.startswith(prefixes)})
+
+    def numbers(self, prefix: str = "") -> list[int]:
+        """Return in order the numbers behind a prefix: 0 and 2 of ``fc.0.bias``, ``fc.2.bias``."""
+        found = (re.match(rf"{re.escape(prefix)}(\d+)\.", name) for name in self)
+        return sorted({int(match[1]) for match in found if match})
 
     def renamed(self, rules: Rules) -> Weights:
         """Return all tensors, each renamed by the first rule whose pattern is found in its name.

@@ -85,13 +85,14 @@ def trace(
 
         return record
 
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
     mode = module.training
     module.eval()
     handles = [
         m.register_forward_hook(recorder(name)) for name, m in module.named_modules() if name
     ]
     try:
-        module(torch.zeros(IMAGES, 3, side, width or side, device=_device(module)))
+        module(torch.zeros(IMAGES, 3, side, width or side, device=device))
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError):
         if whole:
             raise
@@ -102,16 +103,8 @@ def trace(
     return calls
 
 
-def _device(module: nn.Module) -> torch.device:
-    return next((p.device for p in module.parameters()), torch.device("cpu"))
-
-
 def cut_points(calls: Sequence[Call], stops: Sequence[Stop]) -> tuple[CutPoint, ...]:
     """Return a family's declared stops as cut points in call order, each in its usual pooling.
-
-    Args:
-        calls: From :func:`trace`.
-        stops: What the family declares, in any order.
 
     Raises:
         CheckpointError: A declared module is never called.
@@ -154,10 +147,6 @@ def layout_of(shape: tuple[int, ...], channels_last: bool = False) -> Layout:
 
 def cut_point(stop: Stop, call: Call) -> CutPoint:
     """Return a stop as a cut point in its usual pooling, without a place among others yet.
-
-    Args:
-        stop: What is declared of it.
-        call: The traced call of its module.
 
     Raises:
         CheckpointError: Its output's first axis does not count images, or it is neither a vector,

@@ -18,7 +18,6 @@ from layerscope.models.declared import Activation
 
 OperationKind = Literal["linear", "weight_normed", "matrix", "norm", "layer_norm", "act", "l2"]
 
-_INDEX = re.compile(r"(\d+)\.")
 _AFFINE = ("linear", "weight_normed", "matrix")
 
 
@@ -86,9 +85,8 @@ def sequential(
         CheckpointError: The activation is unknown, or there is a gap that is not one activation.
     """
     below = tensors.under(prefix)
-    indices = sorted({int(match[1]) for name in below if (match := _INDEX.match(name))})
     steps: list[Operation] = []
-    for before, index in pairwise([-1, *indices]):
+    for before, index in pairwise([-1, *below.numbers()]):
         steps += _gap(prefix, before, index, activation)
         steps.append(_operation_at(below, prefix, index))
     return (*steps, *last)
@@ -130,12 +128,15 @@ def _operation_at(below: Weights, prefix: str, index: int) -> Operation:
     )
 
 
-class Head(nn.Sequential):
-    """Layers named ``1``, ``2``, … whose outputs are the cut points ``head.1``, ``head.2``, ….
+def numbered_logits(operations: Sequence[Operation]) -> dict[str, Sequence[Operation]]:
+    """Return logits that one operation each gives by their names: ``Q``, or ``Q1``, ``Q2``, …."""
+    if len(operations) == 1:
+        return {"Q": operations}
+    return {f"Q{number}": (one,) for number, one in enumerate(operations, start=1)}
 
-    Args:
-        layers: In order; their names are their numbers.
-    """
+
+class Head(nn.Sequential):
+    """Layers named ``1``, ``2``, … whose outputs are the cut points ``head.1``, ``head.2``, …."""
 
     def __init__(self, layers: Sequence[nn.Module] = ()) -> None:
         super().__init__()
@@ -160,12 +161,7 @@ class L2Norm(nn.Module):
 
 
 class MatrixProduct(nn.Module):
-    """The product with a matrix, on the right: CLIP's projection.
-
-    Args:
-        inputs: Rows of the matrix.
-        outputs: Columns of the matrix.
-    """
+    """The product with a matrix (inputs, outputs), on the right: CLIP's projection."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -180,10 +176,6 @@ class WeightNormed(nn.Module):
     """A bias-free Linear in weight-norm form, kept as its two tensors.
 
     Salimans and Kingma 2016, equation 2: ``w = g · v / ‖v‖``, the norm over each output's row.
-
-    Args:
-        inputs: Width of the input.
-        outputs: Width of the output.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -215,20 +207,11 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 }
 
 
-def activation_layer(name: Activation) -> type[nn.Module]:
-    """Return the module class of an activation."""
-    return ACTIVATIONS[name]
-
-
 def build(operations: Sequence[Operation], tensors: Weights) -> tuple[Head, Weights]:
     """Return a head and its tensors under the names of the head's own state dict.
 
     A layer is the longest run of operations that ends just before the next Linear, or at the end:
     its output, after normalisation and activation, is the cut point. L2 norms are no layers.
-
-    Args:
-        operations: In order.
-        tensors: Holds the tensors that the operations name.
 
     Raises:
         CheckpointError: A tensor is missing, or the widths of two layers do not fit.
@@ -242,14 +225,16 @@ def build(operations: Sequence[Operation], tensors: Weights) -> tuple[Head, Weig
         if operation.kind == "l2":
             head.add_module(f"{number}n", L2Norm())
             continue
-        if operation.kind in _AFFINE and (not names or _has_affine(names)):
+        if operation.kind in _AFFINE and (not names or "linear" in names):
             number, names = number + 1, []
             head.add_module(str(number), nn.Sequential())
         elif not names:
             number, names = number + 1, ["before"]
             head.add_module(str(number), nn.Sequential())
         module, own = _module(operation, tensors)
-        name = _fresh(_NAMES[operation.kind], names)
+        name = _NAMES[operation.kind]
+        while name in names:
+            name += "_"
         names.append(name)
         head.get_submodule(str(number)).add_module(name, module)
         weights = weights.joined(own.within(f"{number}.{name}."))
@@ -265,14 +250,6 @@ _NAMES: dict[OperationKind, str] = {
     "layer_norm": "norm",
     "act": "act",
 }
-
-
-def _has_affine(names: Sequence[str]) -> bool:
-    return "linear" in names
-
-
-def _fresh(name: str, taken: Sequence[str]) -> str:
-    return name if name not in taken else _fresh(f"{name}_", taken)
 
 
 def _module(operation: Operation, tensors: Weights) -> tuple[nn.Module, Weights]:

@@ -23,9 +23,6 @@ _WHITE = 255.0
 def processor_beside(contents: Contents) -> Mapping[str, Any] | None:
     """Return the settings of the image processor that lies beside a file; None without one.
 
-    Args:
-        contents: What the file holds.
-
     Raises:
         CheckpointError: They are no settings of an image processor.
     """

@@ -76,10 +76,6 @@ class OwnNetwork:
 def own_parts(contents: Contents, declared: Declared) -> Parts | OwnNetwork:
     """Return the network that ``declared.arch`` makes, with the file's tensors for it.
 
-    Args:
-        contents: What the file holds.
-        declared: With ``arch``.
-
     Raises:
         CheckpointError: The factory cannot be imported or called, or the file is not of the
             library's architecture.
@@ -96,11 +92,6 @@ def own_parts(contents: Contents, declared: Declared) -> Parts | OwnNetwork:
 
 def build_own(own: OwnNetwork, contents: Contents, declared: Declared) -> Assembly:
     """Return a user's own network, filled with the file's tensors, with its stops.
-
-    Args:
-        own: From :func:`own_parts`.
-        contents: What the file holds.
-        declared: With ``arch``, and what it needs besides.
 
     Raises:
         CheckpointError: The file does not fill the network, the network does not run, or what an
@@ -273,15 +264,13 @@ class _LayerWalk:
         return len(call.shape) == len(wide) == 3 and call.shape[2] != wide[2]
 
     def _stop(self, call: Call, points: Sequence[Call], maps: dict[str, Layout]) -> Stop:
-        part: Part = "head" if self._is_behind(call) else "trunk"
+        behind = self._order[call.module] >= self._trunk_calls
+        part: Part = "head" if behind else "trunk"
         if len(call.shape) == 3:
             prefix, class_token = self._tokens(call, points)
             return Stop(call.module, call.module, part, tokens=prefix, class_token=class_token)
         last = len(call.shape) == 4 and self._map(call, maps) == "map-last"
         return Stop(call.module, call.module, part, channels_last=last)
-
-    def _is_behind(self, call: Call) -> bool:
-        return self._order[call.module] >= self._trunk_calls
 
     @cached_property
     def _order(self) -> dict[str, int]:

@@ -26,12 +26,7 @@ class ParallelHead:
 
 
 class FeatureSlice(nn.Module):
-    """Some neighbouring features out of all.
-
-    Args:
-        start: The first.
-        stop: The one behind the last.
-    """
+    """Some neighbouring features out of all."""
 
     def __init__(self, start: int, stop: int) -> None:
         super().__init__()
@@ -63,10 +58,6 @@ class ParallelLayer(nn.Module):
 
 def build_parallel(parallel: Mapping[str, ParallelHead], tensors: Weights) -> tuple[Head, Weights]:
     """Return heads side by side as one, and its tensors under the names of its own state dict.
-
-    Args:
-        parallel: By the name of each head; all of as many layers.
-        tensors: Holds the tensors that their operations name.
 
     Raises:
         CheckpointError: A tensor is missing, or the heads are not of the same number of layers.
@@ -130,15 +121,13 @@ def parallel_stops(head: Head) -> tuple[Stop, ...]:
 
     They are the shares of the representation that the heads read (``trunk.inv``) where they do not
     read all of it, and each head's own layers (``head.1.inv``).
-
-    Args:
-        head: Any head; one that is not of several side by side has no such stops.
     """
     stops: list[Stop] = []
     for number, layer in head.named_children():
         if not isinstance(layer, ParallelLayer):
             continue
-        if number == "1" and _partial(layer):
+        shares = {(read.start, read.stop) for read in layer.reads.values()}
+        if number == "1" and len(shares) > 1:
             stops += [
                 Stop(f"trunk.{name}", f"head.1.reads.{name}", "trunk", canonical=False)
                 for name in layer.reads
@@ -148,10 +137,6 @@ def parallel_stops(head: Head) -> tuple[Stop, ...]:
             for name in layer.layers
         ]
     return tuple(stops)
-
-
-def _partial(layer: ParallelLayer) -> bool:
-    return len({(read.start, read.stop) for read in layer.reads.values()}) > 1
 
 
 def describe_parallel(parallel: Mapping[str, ParallelHead], tensors: Weights) -> str:

@@ -28,10 +28,6 @@ class Recognised:
 def recognise(contents: Contents, declared: Declared) -> Recognised:
     """Return the family of a file's contents and the parts that the family makes of them.
 
-    Args:
-        contents: What a file holds.
-        declared: What its weights cannot tell.
-
     Raises:
         CheckpointError: No family fits, several do, or the one that was declared does not.
     """
@@ -48,11 +44,7 @@ def recognise(contents: Contents, declared: Declared) -> Recognised:
 
 
 def recognise_family(contents: Contents, wanted: str | None = None) -> tuple[str, str]:
-    """Return the name of the family that contents are of, and why.
-
-    Args:
-        contents: What a file holds.
-        wanted: The only family that is to be considered; None for all.
+    """Return the name of the family that contents are of, and why; only the wanted is considered.
 
     Raises:
         CheckpointError: No family fits, or several do.

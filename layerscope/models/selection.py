@@ -169,13 +169,11 @@ class _Selection:
             return layout_of(shape), 0
         layout = like_neighbour(shape, self._shape(near), near.layout)
         layout = layout or self._maps.get(call.module)
-        if layout is None or (near.layout == "tokens" and not self._is_certain(call)):
+        # Among tokens, a square of four axes may be an attention's weights as well as a map.
+        module = self._model.module.get_submodule(base_name(call.module))
+        if layout is None or (near.layout == "tokens" and not isinstance(module, nn.Conv2d)):
             raise _no_cut_error(call, "it is not told which axes are height and width")
         return layout, 0
-
-    def _is_certain(self, call: Call) -> bool:
-        # Among tokens, a square of four axes may be an attention's weights as well as a map.
-        return isinstance(self._model.module.get_submodule(base_name(call.module)), nn.Conv2d)
 
     @cached_property
     def _maps(self) -> dict[str, Layout]:
@@ -196,9 +194,10 @@ class _Selection:
         """Return the cut points once for each pooling that fits, or in their usual one."""
         for pooling in poolings:
             if not any(pooling in _possible(cut) for cut in chosen):
+                others = dict.fromkeys(one for cut in chosen for one in _possible(cut))
                 raise CheckpointError(
                     f"The pooling {pooling!r} fits none of the chosen cuts: {_list_kinds(chosen)}.",
-                    hint=f"They can be pooled by {_list_poolings(chosen)}; a vector needs none.",
+                    hint=f"They can be pooled by {', '.join(others)}; a vector needs none.",
                 )
         return tuple(cut for point in chosen for cut in self._in_each(point, poolings))
 
@@ -229,10 +228,6 @@ def _matching(cuts: Sequence[CutPoint], pattern: str) -> list[CutPoint]:
 
 def _possible(cut: CutPoint) -> tuple[Pooling, ...]:
     return poolings_of(cut.layout, cut.prefix_tokens, cut.class_token)
-
-
-def _list_poolings(cuts: Sequence[CutPoint]) -> str:
-    return ", ".join(dict.fromkeys(pooling for cut in cuts for pooling in _possible(cut)))
 
 
 def _list_kinds(cuts: Sequence[CutPoint]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
@@ -72,6 +72,14 @@ families: Registry[Family] = Registry(
     "checkpoint family", package="layerscope.models.families", group="layerscope.families"
 )
 """Every known family by name."""
+
+F = TypeVar("F", bound=Family)
+
+
+def register(family: type[F]) -> type[F]:
+    """Add one of a class of families to the registry, under its name."""
+    families.add(family.name, family())
+    return family
 
 
 def branch_of(family: Family, declared: Declared) -> Branch:

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import sequential
 from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _TABLES = ("backbone.", "projector.", "bn.")
 
 
+@register
 class BarlowTwins(Family):
     """The full checkpoints of facebookresearch/barlowtwins; its bare trunks are torchvision's."""
 
@@ -31,25 +32,16 @@ class BarlowTwins(Family):
         return "backbone, a projector without biases and an affine-free bn"
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk and the projector."""
         parts = backbone_and_projector(contents.state_dict, declared)
         reason = "affine-free BatchNorm of the loss, behind the projector's output"
         return replace(parts, ignored={r"(.*[/.])?bn\.": reason})
 
 
 def backbone_and_projector(weights: Weights, declared: Declared) -> Parts:
-    """Return the parts of a ResNet called ``backbone`` and an MLP called ``projector``.
-
-    Args:
-        weights: A state dict.
-        declared: What the user declared.
-    """
+    """Return the parts of a ResNet called ``backbone`` and an MLP called ``projector``."""
     projector = weights.only("projector.")
     return Parts(
         trunk=build_trunk(weights.under("backbone."), TrunkFacts(), declared),
         tensors=projector,
         head=sequential(projector, "projector.", declared.head_act or "relu"),
     )
-
-
-families.add(BarlowTwins.name, BarlowTwins())

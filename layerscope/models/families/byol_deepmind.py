@@ -8,7 +8,7 @@ from torch import nn
 
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
 from layerscope.models.trunks import TrunkFacts, build_trunk, resnet
@@ -19,6 +19,7 @@ _PADDING = (
 )
 
 
+@register
 class BYOLDeepMind(Family):
     """DeepMind's ResNets of BYOL, converted from their pickles; projector and predictor are lost.
 
@@ -38,7 +39,6 @@ class BYOLDeepMind(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk with TensorFlow's padding, and the classifier that read it."""
         weights = contents.state_dict
         trunk = build_trunk(weights.without("fc."), TrunkFacts(stem="imagenet"), declared)
         _pad_as_tensorflow(trunk.module)
@@ -78,6 +78,3 @@ def _pad_as_tensorflow(network: nn.Module) -> None:
                 bias=False,
             )
             setattr(parent, name.rpartition(".")[2], same)
-
-
-families.add(BYOLDeepMind.name, BYOLDeepMind())

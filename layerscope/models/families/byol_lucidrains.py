@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Family, Parts, branch_of, families, require_weights
+from layerscope.models.families import Family, Parts, branch_of, register, require_weights
 from layerscope.models.heads import Operation, linear, norm, sequential
 from layerscope.models.trunks import TrunkFacts, build_trunk, resnet
 
@@ -15,6 +15,7 @@ _ENCODERS: dict[Branch, str] = {"online": "online_encoder.", "momentum": "target
 _SIMPLICIAL = "projector.0.0.weight"
 
 
+@register
 class BYOLLucidrains(Family):
     """The state dicts of lucidrains/byol-pytorch's ``BYOL`` around a torchvision ResNet."""
 
@@ -32,7 +33,6 @@ class BYOLLucidrains(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the projector and, of the online encoder, the predictor."""
         branch = branch_of(self, declared)
         weights = _weights(contents)
         encoder = require_weights(weights.under(_ENCODERS[branch]), branch)
@@ -111,6 +111,3 @@ def _head(encoder: Weights, activation: Activation) -> tuple[bool, Sequence[Oper
 def _mlp(tensors: Weights, prefix: str, activation: Activation) -> Sequence[Operation]:
     inner = f"{prefix}net." if f"{prefix}net.0.weight" in tensors else prefix
     return sequential(tensors, inner, activation)
-
-
-families.add(BYOLLucidrains.name, BYOLLucidrains())

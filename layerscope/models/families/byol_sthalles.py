@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from layerscope.models.contents import Contents, unwrapped
 from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Family, Parts, branch_of, families, require_weights
+from layerscope.models.families import Family, Parts, branch_of, register, require_weights
 from layerscope.models.families.byol_yaox12 import CHILDREN
 from layerscope.models.heads import sequential
 from layerscope.models.preprocessing import UNNORMALISED
@@ -18,6 +18,7 @@ _TABLES: dict[Branch, str] = {
 }
 
 
+@register
 class BYOLSthalles(Family):
     """The checkpoints of sthalles/PyTorch-BYOL."""
 
@@ -34,7 +35,6 @@ class BYOLSthalles(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk and the two-layer head of the chosen network."""
         branch = branch_of(self, declared)
         network = require_weights(unwrapped(contents.table(_TABLES[branch])), branch)
         head = network.only("projetion.")
@@ -50,6 +50,3 @@ class BYOLSthalles(Family):
             },
             preprocessing=replace(UNNORMALISED, resize=96, crop=96),
         )
-
-
-families.add(BYOLSthalles.name, BYOLSthalles())

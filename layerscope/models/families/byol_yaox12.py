@@ -8,7 +8,7 @@ import torchvision
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Family, Parts, branch_of, families, require_weights
+from layerscope.models.families import Family, Parts, branch_of, register, require_weights
 from layerscope.models.heads import Operation, act, linear, norm
 from layerscope.models.trunks import TrunkFacts, build_trunk
 
@@ -27,6 +27,7 @@ _MLP = (
 )
 
 
+@register
 class BYOLYaox12(Family):
     """The checkpoints of yaox12/BYOL-PyTorch."""
 
@@ -46,7 +47,6 @@ class BYOLYaox12(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the two-layer head and, of the online network, the predictor."""
         branch = branch_of(self, declared)
         if "online_backbone" in contents.names():
             trunk, tensors = _released(contents, branch)
@@ -136,6 +136,3 @@ def _counter(name: str) -> bool:
 
 def _mlp(name: str, activation: Activation) -> tuple[Operation, ...]:
     return linear(f"{name}.l1"), norm(f"{name}.bn1"), act(activation), linear(f"{name}.l2")
-
-
-families.add(BYOLYaox12.name, BYOLYaox12())

@@ -6,7 +6,7 @@ import re
 
 from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Family, Parts, branch_of, families, require_weights
+from layerscope.models.families import Family, Parts, branch_of, register, require_weights
 from layerscope.models.heads import Operation, l2, linear, sequential, weight_normed
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
 from layerscope.models.trunks import TrunkFacts, build_trunk
@@ -20,6 +20,7 @@ _TABLES: dict[Branch, str] = {"momentum": "teacher", "online": "student"}
 _CLASS_ATTENTION = re.compile(r"(cls_attn_blocks\.\d+\.attn\.)qkv\.(weight|bias)$")
 
 
+@register
 class DINO(Family):
     """The full checkpoints of facebookresearch/dino."""
 
@@ -39,7 +40,6 @@ class DINO(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the MLP with its L2 norm, and the logits, of the chosen branch."""
         branch = branch_of(self, declared)
         weights = branch_weights(contents, branch)
         head = weights.under("head.")
@@ -93,6 +93,3 @@ def ignored_beside(branch: Branch) -> dict[str, str]:
     """Return the reasons for which what lies beside a branch's weights is not needed."""
     other = "teacher" if branch == "online" else "student"
     return {f"{other}/": f"the {other}'s weights", r"\w+_loss/": "state of the training"}
-
-
-families.add(DINO.name, DINO())

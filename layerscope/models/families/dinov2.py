@@ -8,7 +8,7 @@ from typing import Any
 
 from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.families.dino import KNOWN, projector
 from layerscope.models.heads import Operation, weight_normed
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
@@ -29,6 +29,7 @@ _EVALUATED = 224
 _WITH_REGISTERS = TrunkFacts(resample=bicubic(antialias=True))
 
 
+@register
 class DINOv2(Family):
     """The releases and teacher checkpoints of facebookresearch/dinov2."""
 
@@ -48,7 +49,6 @@ class DINOv2(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk and, from a training's file, the class token's head."""
         backbone, head = split_teacher(contents)
         backbone = backbone.without("mask_token").renamed(_NAMES)
         notes = () if head else ("DINOv2's releases hold no head; its training's files do.",)
@@ -72,13 +72,7 @@ def split_teacher(contents: Contents) -> tuple[Weights, Weights]:
 
 
 def class_token_head(head: Weights, last: Operation, declared: Declared) -> dict[str, Any]:
-    """Return the entries of ``Parts`` for a class token's head; those of no head without one.
-
-    Args:
-        head: From :func:`split_teacher`.
-        last: What gives the logits.
-        declared: What the user declared.
-    """
+    """Return the entries of ``Parts`` for a head whose last operation gives logits, or for none."""
     return {
         "tensors": head,
         "head": projector(head, declared.head_act or "gelu") if head else (),
@@ -94,6 +88,3 @@ def _facts(backbone: Weights) -> TrunkFacts:
     trained = patch * math.isqrt(max(math.prod(positions[1:2]) - 1, 0))
     shrinks = trained > _EVALUATED and not _EVALUATED % patch
     return replace(known, image_size=_EVALUATED) if shrinks else known
-
-
-families.add(DINOv2.name, DINOv2())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.families.dinov2 import class_token_head, split_teacher
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
@@ -42,6 +42,7 @@ _SIDE = 224
 _BIAS = re.compile(r"(blocks\.\d+\.attn\.)qkv\.bias$")
 
 
+@register
 class DINOv3(Family):
     """The releases and teacher checkpoints of facebookresearch/dinov3."""
 
@@ -61,12 +62,15 @@ class DINOv3(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk and, from a training's file, the class token's head."""
         backbone, head = split_teacher(contents)
         notes = () if head else ("DINOv3's releases hold no head; its training's files do.",)
-        build = _convnext if _is_convnext(backbone) else _transformer
+        if _is_convnext(backbone):
+            named = backbone.without(_SAME_NORM).renamed(_CONVNEXT_NAMES)
+            trunk = build_trunk(named, TrunkFacts(), declared)
+        else:
+            trunk = _transformer(backbone, declared)
         return Parts(
-            trunk=build(backbone, declared),
+            trunk=trunk,
             **class_token_head(head, linear("last_layer"), declared),
             ignored={
                 r".*\bmask_token$": "stands for the masked patches",
@@ -85,12 +89,6 @@ class DINOv3(Family):
 
 def _is_convnext(backbone: Weights) -> bool:
     return backbone.has(r"downsample_layers\.0\.", r"stages\.0\.0\.dwconv\.", r"norms\.3\.")
-
-
-def _convnext(backbone: Weights, declared: Declared) -> Trunk:
-    return build_trunk(
-        backbone.without(_SAME_NORM).renamed(_CONVNEXT_NAMES), TrunkFacts(), declared
-    )
 
 
 def _transformer(backbone: Weights, declared: Declared) -> Trunk:
@@ -183,6 +181,3 @@ def _mask(weights: Weights, name: str, bias: Tensor) -> Tensor:
             f"{name} is missing, or of another shape than its bias.", hint="The file is incomplete."
         )
     return mask.float()
-
-
-families.add(DINOv3.name, DINOv3())

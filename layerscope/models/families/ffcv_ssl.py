@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import Operation, act, linear, norm
 from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _TABLES = ("net.", "projector.", "predictor.", "fc.", "bn.")
-_INDEX = re.compile(r"(\d+)\.")
 _PARAMETERS, _LOSS = "params.json", "training.loss"
 
 
+@register
 class FFCVSSL(Family):
     """The checkpoints of facebookresearch/FFCV-SSL: ``model.pth`` and ``final_weights.pt``.
 
@@ -36,7 +34,6 @@ class FFCVSSL(Family):
         return "" if weights.has("projector") else "net, its projector removed"
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the projector, BYOL's predictor and the supervised classifier."""
         weights = contents.state_dict
         activation = declared.head_act or "relu"
         head = _mlp(weights, "projector.", activation)
@@ -67,9 +64,8 @@ def _mlp(weights: Weights, prefix: str, activation: Activation) -> tuple[Operati
     (``model.proj_relu``) a Sequential of Linear and activation.
     """
     below = weights.under(prefix)
-    numbers = sorted({int(match[1]) for match in map(_INDEX.match, below) if match})
     steps: list[Operation] = []
-    for number in numbers:
+    for number in below.numbers():
         if f"{number}.weight" in below:
             steps.append(linear(f"{prefix}{number}"))
             continue
@@ -78,6 +74,3 @@ def _mlp(weights: Weights, prefix: str, activation: Activation) -> tuple[Operati
             steps.append(norm(f"{prefix}{number}.1"))
         steps.append(act(activation))
     return tuple(steps)
-
-
-families.add(FFCVSSL.name, FFCVSSL())

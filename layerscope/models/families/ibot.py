@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights, unwrapped
-from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Family, Parts, branch_of, families
-from layerscope.models.families.dino import (
-    KNOWN,
-    branch_weights,
-    ignored_beside,
-    projector,
-)
+from layerscope.models.declared import Declared
+from layerscope.models.families import Family, Parts, branch_of, register
+from layerscope.models.families.dino import KNOWN, branch_weights, ignored_beside, projector
 from layerscope.models.heads import weight_normed
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
 from layerscope.models.trunks import build_trunk
@@ -23,6 +18,7 @@ _IGNORED = {
 }
 
 
+@register
 class IBOT(Family):
     """The checkpoints of bytedance/ibot, whole or extracted by its script."""
 
@@ -48,28 +44,21 @@ class IBOT(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the MLP with its L2 norm, and the class token's logits."""
-        if "teacher" not in contents.names():
-            return self._extracted_parts(contents, declared)
-        branch = branch_of(self, declared)
-        weights = branch_weights(contents, branch)
-        trunk, head = weights.under("backbone."), weights.under("head.")
-        return self._parts(trunk, head, declared, ignored_beside(branch))
-
-    def _extracted_parts(self, contents: Contents, declared: Declared) -> Parts:
-        extracted = _extracted(contents)
-        branch: Branch = "online" if _MASK in extracted else "momentum"
-        if declared.branch not in (None, branch):
-            raise CheckpointError(
-                f"{contents.title} holds {branch} weights alone, extracted from their checkpoint.",
-                hint="Declare no branch, or give the whole checkpoint.",
-            )
-        return self._parts(extracted.without("head."), extracted.under("head."), declared, {})
-
-    def _parts(
-        self, trunk: Weights, head: Weights, declared: Declared, ignored: dict[str, str]
-    ) -> Parts:
-        head = head.without("last_layer2.")
+        if "teacher" in contents.names():
+            branch = branch_of(self, declared)
+            weights, ignored = branch_weights(contents, branch), ignored_beside(branch)
+            trunk = weights.under("backbone.")
+        else:
+            weights, ignored = _extracted(contents), {}
+            branch = "online" if _MASK in weights else "momentum"
+            if declared.branch not in (None, branch):
+                raise CheckpointError(
+                    f"{contents.title} holds {branch} weights alone, extracted from their "
+                    "checkpoint.",
+                    hint="Declare no branch, or give the whole checkpoint.",
+                )
+            trunk = weights.without("head.")
+        head = weights.under("head.").without("last_layer2.")
         return Parts(
             trunk=build_trunk(trunk.without(_MASK), KNOWN, declared),
             tensors=head,
@@ -83,6 +72,3 @@ class IBOT(Family):
 def _extracted(contents: Contents) -> Weights:
     # The script shortens the trunk's keys alone; those of the student's head keep their wrapper.
     return contents.state_dict.renamed([(r"^module\.", "")])
-
-
-families.add(IBOT.name, IBOT())

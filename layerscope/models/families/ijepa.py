@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from layerscope.models.contents import Contents, unwrapped
 from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Family, Parts, branch_of, families, require_weights
+from layerscope.models.families import Family, Parts, branch_of, register, require_weights
 from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _TABLES: dict[Branch, str] = {"momentum": "target_encoder", "online": "encoder"}
 _FACTS = TrunkFacts(attention_heads={192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16})
 
 
+@register
 class IJEPA(Family):
     """The checkpoints of facebookresearch/ijepa."""
 
@@ -34,7 +35,6 @@ class IJEPA(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk of the chosen encoder."""
         branch = branch_of(self, declared)
         encoder = require_weights(unwrapped(contents.table(_TABLES[branch])), branch)
         other = _TABLES["online" if branch == "momentum" else "momentum"]
@@ -49,6 +49,3 @@ class IJEPA(Family):
                 "I-JEPA has no projector, so the cuts end with the trunk.",
             ),
         )
-
-
-families.add(IJEPA.name, IJEPA())

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
-from layerscope.models.contents import Contents, Weights
+from layerscope.models.contents import Contents
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import Operation, act, linear, norm
 from layerscope.models.trunks import TrunkFacts, build_trunk
 
-_HEAD_LINEAR = re.compile(r"head\.(\d+)\.0\.weight$")
 
-
+@register
 class LayerScope(Family):
     """What ``layerscope pretrain`` writes."""
 
@@ -27,29 +24,17 @@ class LayerScope(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the MLP head and the read-out, if there is one."""
         tensors = contents.table()
-        widths = _head_widths(tensors)
+        layers = tensors.numbers("head.")
+        widths = [tensors[f"head.{number}.0.weight"].shape[0] for number in layers]
         output = tensors.get("output.weight")
         return Parts(
             trunk=build_trunk(tensors.under("trunk."), TrunkFacts(stem="imagenet"), declared),
             tensors=tensors.only("head.", "output."),
             head=_operations(len(widths)),
             output=None if output is None else linear("output"),
-            architecture={
-                "head": widths,
-                "output": 0 if output is None else output.shape[0],
-            },
+            architecture={"head": widths, "output": 0 if output is None else output.shape[0]},
         )
-
-
-def _head_widths(tensors: Weights) -> list[int]:
-    layers = [
-        (int(match[1]), tensors[name].shape[0])
-        for name in tensors
-        if (match := _HEAD_LINEAR.match(name))
-    ]
-    return [width for _, width in sorted(layers)]
 
 
 def _operations(layers: int) -> tuple[Operation, ...]:
@@ -59,6 +44,3 @@ def _operations(layers: int) -> tuple[Operation, ...]:
         for step in (linear(f"head.{number}.0"), norm(f"head.{number}.1"), act("relu"))
     ]
     return (*hidden, linear(f"head.{layers}.0"))
-
-
-families.add(LayerScope.name, LayerScope())

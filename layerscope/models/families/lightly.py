@@ -10,19 +10,22 @@ from torch import nn
 
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Family, Parts, families, require_weights
-from layerscope.models.heads import Operation, l2, linear, sequential, weight_normed
+from layerscope.models.families import Family, Parts, register, require_weights
+from layerscope.models.families.byol_yaox12 import CHILDREN
+from layerscope.models.heads import (
+    Operation,
+    l2,
+    linear,
+    numbered_logits,
+    sequential,
+    weight_normed,
+)
 from layerscope.models.preprocessing import IMAGENET
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk, vit
 
-_SEQUENTIAL = (  # torchvision's children: conv1, bn1, relu, maxpool, layer1 to layer4
-    (r"^0\.", "conv1."),
-    (r"^1\.", "bn1."),
-    *((rf"^{stage + 3}\.", f"layer{stage}.") for stage in range(1, 5)),
-)
 _SHORTCUT = ((r"^(\d\.\d+|layer\d\.\d+)\.shortcut\.", r"\1.downsample."),)
 _GENERATED = (  # the children of lightly's own ResNet: conv1, bn1, layer1 to layer4
-    *_SEQUENTIAL[:2],
+    *CHILDREN[:2],
     *((rf"^{stage + 1}\.", f"layer{stage}.") for stage in range(1, 5)),
 )
 _TORCHVISION_VIT = (
@@ -86,6 +89,7 @@ _IGNORED = {
 }
 
 
+@register
 class Lightly(Family):
     """The networks of lightly-ai/lightly, saved by Lightning or as a state dict."""
 
@@ -100,7 +104,6 @@ class Lightly(Family):
         return f"{naming.online[0]} and {naming.online[1]}.layers" if naming else ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the head, and what reads it: the predictor, prototypes or logits."""
         weights = contents.state_dict
         naming = _naming(weights) or _NAMINGS[-1]
         branch = declared.branch or naming.usual
@@ -114,10 +117,11 @@ class Lightly(Family):
             behind = behind.joined(weights.only("prediction_head."))
         behind = behind.joined(weights.only("prototypes."))
         activation = declared.head_act or _activation(trunk, behind, weights)
+        normalised = behind.has(r"head\.last_layer\.") or behind.has(r"prototypes\.")
         return Parts(
             trunk=trunk,
             tensors=behind,
-            head=_head(behind, activation),
+            head=sequential(behind, "head.layers.", activation, last=[l2()] if normalised else []),
             predictor=sequential(behind, "prediction_head.layers.", declared.head_act or "relu"),
             logits=_logits(behind),
             ignored=_IGNORED,
@@ -142,7 +146,7 @@ def _trunk(own: Weights, declared: Declared) -> tuple[Trunk, bool]:
     if own.has(r"(layer2|3)\.0\.shortcut\."):
         return _small_trunk(own.renamed(_SHORTCUT), declared), True
     if own.has(r"0\.weight$", r"4\.0\.conv1\.weight$"):
-        return build_trunk(own.renamed(_SEQUENTIAL), _stem(own, "0.weight"), declared), False
+        return build_trunk(own.renamed(CHILDREN), _stem(own, "0.weight"), declared), False
     if own.has(r"vit\."):
         own = own.under("vit.")
     if own.has(r"encoder\.layers\.encoder_layer_0\."):
@@ -188,33 +192,14 @@ def _activation(trunk: Trunk, behind: Weights, weights: Weights) -> Activation |
     """
     if behind.has(r"head\.last_layer\.") or weights.has(r"anchor_projection_head\."):
         return "gelu"
-    if not trunk.name.startswith("vit") or _ends_in_norm(behind):
+    last = max(behind.numbers("head.layers."), default=None)
+    if not trunk.name.startswith("vit") or f"head.layers.{last}.running_mean" in behind:
         return "relu"
     return None
-
-
-def _ends_in_norm(behind: Weights) -> bool:
-    matches = (re.match(r"head\.layers\.(\d+)\.", name) for name in behind)
-    last = max((int(match[1]) for match in matches if match), default=None)
-    return f"head.layers.{last}.running_mean" in behind
-
-
-def _head(behind: Weights, activation: Activation | None) -> Sequence[Operation]:
-    normalised = behind.has(r"head\.last_layer\.") or behind.has(r"prototypes\.")
-    return sequential(behind, "head.layers.", activation, last=[l2()] if normalised else [])
 
 
 def _logits(behind: Weights) -> Mapping[str, Sequence[Operation]]:
     if behind.has(r"head\.last_layer\."):
         return {"Q": (weight_normed("head.last_layer"),)}
-    names = [
-        name.removesuffix(".weight")
-        for name in behind.only("prototypes.")
-        if name.endswith(".weight")
-    ]
-    if len(names) == 1:
-        return {"Q": (linear(names[0]),)}
-    return {f"Q{number}": (linear(name),) for number, name in enumerate(names, start=1)}
-
-
-families.add(Lightly.name, Lightly())
+    weights = [name for name in behind.only("prototypes.") if name.endswith(".weight")]
+    return numbered_logits([linear(name.removesuffix(".weight")) for name in weights])

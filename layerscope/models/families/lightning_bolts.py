@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -10,11 +9,10 @@ from torch import nn
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Family, Parts, branch_of, families, require_weights
-from layerscope.models.heads import Operation, l2, sequential
+from layerscope.models.families import Family, Parts, branch_of, register, require_weights
+from layerscope.models.heads import l2, sequential
 from layerscope.models.preprocessing import CIFAR10, IMAGENET
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk
-from layerscope.types import Preprocessing
 
 _SIMCLR = (r"encoder\.conv1\.weight$", r"projection\.model\.0\.weight$")
 _SIAMESE = (r"online_network\.encoder\.", r"online_network\.projector\.model\.0\.weight$")
@@ -30,6 +28,7 @@ _PREPROCESSING = {
 }
 
 
+@register
 class LightningBolts(Family):
     """The checkpoints of SimCLR, BYOL and SimSiam of Lightning-Universe/lightning-bolts."""
 
@@ -48,21 +47,15 @@ class LightningBolts(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the head and, of an online network, the predictor."""
         branch = branch_of(self, declared)
         weights = contents.state_dict
         if weights.has(*_SIMCLR):
-            network, prefix = (
-                require_weights(weights if branch == "online" else Weights(), branch),
-                "projection.",
-            )
-            last: Sequence[Operation] = (l2(),)
+            prefix, last = "projection.", [l2()]
+            found = weights if branch == "online" else Weights()
         else:
-            network, prefix = (
-                require_weights(weights.under(_NETWORKS[branch]), branch),
-                "projector.",
-            )
-            last = ()
+            prefix, last = "projector.", []
+            found = weights.under(_NETWORKS[branch])
+        network = require_weights(found, branch)
         behind = network.only(prefix)
         if branch == "online":
             behind = behind.joined(weights.only("predictor."))
@@ -77,7 +70,9 @@ class LightningBolts(Family):
                 r".*\b(online_network|target_network|predictor)\.": "the other branch's weights",
                 r".*\bnon_linear_evaluator\.": "a classifier trained beside the method",
             },
-            preprocessing=_preprocessing(contents),
+            preprocessing=_PREPROCESSING.get(
+                str(contents.value("hyper_parameters", "dataset")), IMAGENET
+            ),
         )
 
 
@@ -103,10 +98,3 @@ def _pooled(contents: Contents, declared: Declared) -> bool:
             hint="Write --declare stem=imagenet (with one) or stem=cifar (without).",
         )
     return settings
-
-
-def _preprocessing(contents: Contents) -> Preprocessing:
-    return _PREPROCESSING.get(str(contents.value("hyper_parameters", "dataset")), IMAGENET)
-
-
-families.add(LightningBolts.name, LightningBolts())

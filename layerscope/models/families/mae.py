@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layerscope.models.contents import Contents
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import Operation, linear, norm
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
 from layerscope.models.trunks import TrunkFacts, build_trunk, vit
@@ -15,6 +15,7 @@ _FACTS = TrunkFacts(attention_heads={768: 12, 1024: 16, 1280: 16}, resample=bicu
 _PROBE_EPS = 1e-6
 
 
+@register
 class MAE(Family):
     """The checkpoints of facebookresearch/mae whose encoder is frozen or not yet fine-tuned."""
 
@@ -34,7 +35,6 @@ class MAE(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the encoder and, where one was trained on it, the linear probe."""
         weights = contents.state_dict
         probe = weights.only("head.")
         return Parts(
@@ -58,6 +58,3 @@ def _probe(names: set[str]) -> tuple[Operation, ...]:
     if "head.1.weight" in names:
         return (norm("head.0", eps=_PROBE_EPS), linear("head.1"))
     return (linear("head"),) if names else ()
-
-
-families.add(MAE.name, MAE())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Declared
-from layerscope.models.families import Family, Parts, branch_of, families, require_weights
-from layerscope.models.heads import Operation, act, l2, linear, norm, sequential
+from layerscope.models.families import Family, Parts, branch_of, register, require_weights
+from layerscope.models.heads import Operation, act, l2, linear, norm, numbered_logits, sequential
 from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _MOMENTUM = ("target_net.", "encoder_k.", "momentum_encoder.")
@@ -25,6 +25,7 @@ _ATTENTION_HEADS = {384: 12, 768: 12, 1024: 16}
 """What is known of MoCo v3's transformers, the only ones with a projector."""
 
 
+@register
 class MMSelfSup(Family):
     """The checkpoints of open-mmlab/mmselfsup, 0.x and 1.x, with a projector in their neck."""
 
@@ -42,17 +43,17 @@ class MMSelfSup(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the neck as head, the predictor and the prototypes."""
         branch = branch_of(self, declared)
         weights = _weights(contents)
         network = weights if branch == "online" else require_weights(_momentum(weights), branch)
         neck = network.under("neck.").without("mlp2.").within("neck.")
-        if neck.has(r"neck\.projection_neck\."):
+        swav = neck.has(r"neck\.projection_neck\.")
+        if swav:
             neck = neck.without("neck.bn.")
         behind = weights.only("head.predictor.", "head.prototypes.", "head.loss.prototypes.")
         tensors = neck.joined(behind) if branch == "online" else neck
         activation = declared.head_act or "relu"
-        logits = _prototypes(tensors)
+        prototypes = tensors.only("head.prototypes.", "head.loss.prototypes.")
         queue = weights.has(r"queue$")
         return Parts(
             trunk=build_trunk(
@@ -61,9 +62,9 @@ class MMSelfSup(Family):
                 declared,
             ),
             tensors=tensors,
-            head=(*_layers(neck, "neck.", activation), *([l2()] if queue or _swav(neck) else [])),
+            head=(*_layers(neck, "neck.", activation), *([l2()] if queue or swav else [])),
             predictor=_layers(tensors, "head.predictor.", activation),
-            logits=logits,
+            logits=numbered_logits([linear(name.removesuffix(".weight")) for name in prototypes]),
             ignored={
                 r".*\b(online_net|encoder|encoder_q|base_encoder)\.[01]\.": (
                     "the same tensors a second time"
@@ -121,20 +122,3 @@ def _layers(tensors: Weights, prefix: str, activation: Activation) -> Sequence[O
         if neck.has(rf"bn{number}\."):
             steps.append(norm(f"{prefix}bn{number}"))
     return steps
-
-
-def _swav(neck: Weights) -> bool:
-    return neck.has(r"neck\.projection_neck\.")
-
-
-def _prototypes(tensors: Weights) -> Mapping[str, Sequence[Operation]]:
-    names = [
-        name.removesuffix(".weight")
-        for name in tensors.only("head.prototypes.", "head.loss.prototypes.")
-    ]
-    if len(names) == 1:
-        return {"Q": (linear(names[0]),)}
-    return {f"Q{number}": (linear(name),) for number, name in enumerate(names, start=1)}
-
-
-families.add(MMSelfSup.name, MMSelfSup())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from layerscope.models.contents import Contents
 from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Family, Parts, branch_of, families
+from layerscope.models.families import Family, Parts, branch_of, register
 from layerscope.models.heads import Operation, l2, linear, sequential
 from layerscope.models.trunks import TrunkFacts, build_trunk
 
 _ENCODERS: dict[Branch, str] = {"online": "encoder_q.", "momentum": "encoder_k."}
 
 
+@register
 class MoCo(Family):
     """The checkpoints of facebookresearch/moco."""
 
@@ -27,7 +28,6 @@ class MoCo(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk and the head, one or two layers, of the chosen encoder."""
         prefix = _ENCODERS[branch_of(self, declared)]
         encoder = contents.state_dict.under(prefix)
         fc = encoder.only("fc.")
@@ -44,6 +44,3 @@ class MoCo(Family):
                 r".*\bqueue(_ptr)?$": "negatives of the last batches",
             },
         )
-
-
-families.add(MoCo.name, MoCo())

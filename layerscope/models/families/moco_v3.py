@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -11,7 +10,7 @@ from torch import nn
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared
-from layerscope.models.families import Family, Parts, branch_of, families
+from layerscope.models.families import Family, Parts, branch_of, register
 from layerscope.models.heads import l2, sequential
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk
 
@@ -22,6 +21,7 @@ _PATCH = 16
 _STEM_LAST = "patch_embed.proj.12.weight"
 
 
+@register
 class MoCoV3(Family):
     """The checkpoints of facebookresearch/moco-v3.
 
@@ -41,32 +41,24 @@ class MoCoV3(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk and the head of the chosen encoder; online, with the predictor."""
         weights = contents.state_dict
         branch, act = branch_of(self, declared), declared.head_act or "relu"
         encoder = weights.under(_ENCODERS[branch])
         name = "head." if encoder.has(r"head\.\d") else "fc."
         head = encoder.only(name)
-        operations = sequential(head, name, act)
-        if branch == "momentum":
-            # Its embeddings are compared as they are; the online ones go through the predictor.
-            return Parts(
-                trunk=_trunk(encoder.without(name), declared),
-                tensors=head,
-                head=(*operations, l2()),
-                ignored={**_OTHERS, r"(.*[/.])?predictor\.": "of the online branch alone"},
-            )
-        predictor = weights.only("predictor.")
+        # Momentum embeddings are compared as they are; online ones go through the predictor.
+        last = [l2()] if branch == "momentum" else []
+        predictor = Weights() if branch == "momentum" else weights.only("predictor.")
         return Parts(
             trunk=_trunk(encoder.without(name), declared),
             tensors=head.joined(predictor),
-            head=operations,
+            head=sequential(head, name, act, last=last),
             predictor=sequential(predictor, "predictor.", act),
-            ignored=_OTHERS,
+            ignored={
+                r"(.*[/.])?(base|momentum)_encoder\.": "the other branch's weights",
+                r"(.*[/.])?predictor\.": "of the online branch alone",
+            },
         )
-
-
-_OTHERS: Mapping[str, str] = {r"(.*[/.])?(base|momentum)_encoder\.": "the other branch's weights"}
 
 
 def _trunk(tensors: Weights, declared: Declared) -> Trunk:
@@ -113,6 +105,3 @@ def _stem(width: int) -> nn.Sequential:
         ]
         inputs = outputs
     return nn.Sequential(*layers, nn.Conv2d(inputs, width, 1))
-
-
-families.add(MoCoV3.name, MoCoV3())

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Family, Parts, branch_of, families, require_weights
+from layerscope.models.families import Family, Parts, branch_of, register, require_weights
 from layerscope.models.heads import Operation, act, l2, linear, norm
 from layerscope.models.trunks import TrunkFacts, build_trunk
 from layerscope.models.trunks.positions import bicubic
@@ -17,6 +17,7 @@ _FACTS = TrunkFacts(
 )
 
 
+@register
 class MSN(Family):
     """The checkpoints of facebookresearch/msn."""
 
@@ -33,7 +34,6 @@ class MSN(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the head, and the similarities to the prototypes."""
         branch = branch_of(self, declared)
         encoder = require_weights(unwrapped(contents.table(_TABLES[branch])), branch)
         other = _TABLES["online" if branch == "momentum" else "momentum"]
@@ -66,6 +66,3 @@ def _prototypes(contents: Contents) -> Weights:
     normalised = functional.normalize(found["prototypes"].float(), dim=-1)
     weight = found.with_tensor("prototypes.weight", normalised, ["prototypes"])
     return weight.only("prototypes.")
-
-
-families.add(MSN.name, MSN())

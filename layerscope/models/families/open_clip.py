@@ -12,7 +12,7 @@ import torch
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import Operation, act, linear
 from layerscope.models.preprocessing import CLIP
 from layerscope.models.trunks import TrunkFacts, build_trunk, clip, vit, zoo
@@ -27,10 +27,12 @@ _ATTENTION_HEADS = {
     **{1280: 16, 1408: 16, 1664: 16, 1792: 16},
 }
 """By width, in every configuration that OpenCLIP ships and in timm's trunks alike."""
+_CLIP_ALIKE = replace(clip.TRANSFORMER, trunk_act=None, attention_heads=_ATTENTION_HEADS)
 _POOLINGS: dict[str, Pooling] = {"tok": "cls", "avg": "mean"}
 _UNSUPPORTED = ("attentional_pool", "qk_norm", "scaled_cosine_attn", "scale_heads", "act_kwargs")
 
 
+@register
 class OpenClip(Family):
     """The checkpoints of mlfoundations/open_clip, from a training run or a model hub."""
 
@@ -50,7 +52,6 @@ class OpenClip(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the image tower: the trunk, and the projection as its head."""
         visual, model = contents.state_dict.under("visual."), _model(contents)
         if visual.has(r"trunk\."):
             tower = _timm_tower(visual, model, declared)
@@ -102,8 +103,7 @@ def _undescribed(visual: Weights, declared: Declared) -> Tower:
             "The file does not say how its transformer, which has no ln_pre, pools its patches.",
             hint=f"Put its {_CONFIG} beside the file.",
         )
-    known = replace(clip.TRANSFORMER, trunk_act=None, attention_heads=_ATTENTION_HEADS)
-    return clip.transformer(visual, known, declared)
+    return clip.transformer(visual, _CLIP_ALIKE, declared)
 
 
 def _width(visual: Weights) -> int:
@@ -130,7 +130,10 @@ def _timm_tower(visual: Weights, model: Mapping[str, Any], declared: Declared) -
         # timm's own classifier is what OpenCLIP calls the projection where it adds none.
         own = (linear("trunk.head"),) if classifier else ()
         tensors = projection.joined(visual.only("trunk.head."))
-        return Tower(build_trunk(plain, _timm_known(plain), declared), tensors, (*own, *steps))
+        # All of timm's transformers with a LayerNorm before the blocks are CLIP's.
+        usual = TrunkFacts(attention_heads=_ATTENTION_HEADS)
+        known = _CLIP_ALIKE if "norm_pre.weight" in plain else usual
+        return Tower(build_trunk(plain, known, declared), tensors, (*own, *steps))
     named = None if name is None else _named_architecture(str(name), vision, vit.fits(plain.shapes))
     network = zoo.find_network(trunk, declared, named=named)
     return Tower(
@@ -149,26 +152,8 @@ def _projection(visual: Weights) -> tuple[Operation, ...]:
     return ()
 
 
-def _timm_known(trunk: Weights) -> TrunkFacts:
-    """Return what is known of a plain transformer of timm whose name is not."""
-    if "norm_pre.weight" in trunk:
-        # All of timm's transformers with a LayerNorm before the blocks are CLIP's.
-        return replace(clip.TRANSFORMER, trunk_act=None, attention_heads=_ATTENTION_HEADS)
-    return TrunkFacts(attention_heads=_ATTENTION_HEADS)
-
-
 def _named_architecture(name: str, vision: Mapping[str, Any], plain: bool) -> Architecture:
-    """Return the architecture of timm that the configuration names, pooled as it says.
-
-    Args:
-        name: timm's.
-        vision: The configuration.
-        plain: Whether it is a plain transformer.
-
-    Raises:
-        CheckpointError: The pooling is not supported.
-        UnknownNameError: timm has no such architecture.
-    """
+    """Return the architecture of timm that the configuration names, pooled as it says."""
     architecture = by_name("timm", name)
     asked = str(vision.get("timm_pool", "avg") or "")
     if vision.get("timm_proj", "linear") in ("linear", "mlp"):
@@ -269,6 +254,3 @@ def _notes(model: Mapping[str, Any], tower: Tower) -> tuple[str, ...]:
     if not tower.head:
         notes.append("The image tower has no projection: its representation is the embedding.")
     return tuple(notes)
-
-
-families.add(OpenClip.name, OpenClip())

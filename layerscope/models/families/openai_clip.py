@@ -6,13 +6,14 @@ from dataclasses import replace
 
 from layerscope.models.contents import Contents
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.preprocessing import CLIP
 from layerscope.models.trunks import clip
 
 _SETTINGS = ("input_resolution", "context_length", "vocab_size")
 
 
+@register
 class OpenAIClip(Family):
     """The archives that openai/CLIP downloads, or their state dicts.
 
@@ -35,7 +36,6 @@ class OpenAIClip(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the image tower: the trunk, and the projection as the only head layer."""
         visual = contents.state_dict.under("visual.")
         if clip.is_transformer(visual):
             known = replace(clip.TRANSFORMER, trunk_act="quick_gelu")
@@ -49,6 +49,3 @@ class OpenAIClip(Family):
             ignored=clip.IGNORED | {rf".*\b({'|'.join(_SETTINGS)})$": "a setting of the network"},
             preprocessing=CLIP,
         )
-
-
-families.add(OpenAIClip.name, OpenAIClip())

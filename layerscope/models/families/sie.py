@@ -9,7 +9,7 @@ from torch import nn
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import sequential
 from layerscope.models.parallel_heads import ParallelHead
 from layerscope.models.trunks import Trunk, resnet
@@ -31,6 +31,7 @@ _SHARED = (
 _NO_HEAD = "The file holds the backbone alone, so the drop behind the trunk cannot be seen in it."
 
 
+@register
 class SIE(Family):
     """The checkpoints of facebookresearch/SIE, its baselines among them."""
 
@@ -51,7 +52,6 @@ class SIE(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, and the one head or the two side by side."""
         _check_size(declared.image_size)
         weights = contents.state_dict
         alone = _is_backbone(weights)
@@ -137,9 +137,6 @@ def _trunk(tensors: Weights) -> Trunk:
     the same as with its −10,000, since no value behind a ReLU is below zero. A basic block's
     stride is in its second convolution, not in its first; and the first block of every stage has a
     projecting shortcut, whether its width changes or not.
-
-    Args:
-        tensors: By torchvision's names.
     """
     shapes = tensors.shapes
     module = resnet.trunk_from_shapes(shapes)
@@ -166,6 +163,3 @@ def _trunk(tensors: Weights) -> Trunk:
 def _padded(layer: Any, sides: tuple[int, int, int, int]) -> nn.Sequential:
     layer.padding = (0, 0)
     return nn.Sequential(nn.ZeroPad2d(sides), layer)
-
-
-families.add(SIE.name, SIE())

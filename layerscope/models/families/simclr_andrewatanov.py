@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from layerscope.models.contents import Contents, Weights
+from layerscope.models.contents import Contents
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import act, linear, norm
 from layerscope.models.preprocessing import UNNORMALISED
 from layerscope.models.trunks import TrunkFacts, build_trunk
@@ -14,6 +14,7 @@ from layerscope.models.trunks import TrunkFacts, build_trunk
 _CIFAR = replace(UNNORMALISED, resize=32, crop=32)
 
 
+@register
 class SimCLRAndrewAtanov(Family):
     """The checkpoints of AndrewAtanov/simclr-pytorch."""
 
@@ -29,10 +30,9 @@ class SimCLRAndrewAtanov(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk and the two layers of the projection, each with its BatchNorm."""
         weights = contents.state_dict
         network = weights.under("convnet.").without("fc.")
-        cifar = _is_cifar(network)
+        cifar = network.shapes["conv1.weight"][-1] == 3
         return Parts(
             trunk=build_trunk(network, TrunkFacts(stem="cifar" if cifar else "imagenet"), declared),
             tensors=weights.only("projection."),
@@ -49,10 +49,3 @@ class SimCLRAndrewAtanov(Family):
             },
             preprocessing=_CIFAR if cifar else UNNORMALISED,
         )
-
-
-def _is_cifar(network: Weights) -> bool:
-    return network.shapes["conv1.weight"][-1] == 3
-
-
-families.add(SimCLRAndrewAtanov.name, SimCLRAndrewAtanov())

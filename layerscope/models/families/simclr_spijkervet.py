@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import sequential
 from layerscope.models.preprocessing import UNNORMALISED
 from layerscope.models.trunks import TrunkFacts, build_trunk
@@ -15,6 +15,7 @@ _LIGHTNING = "model."
 _HEAD = {"projector.0.weight", "projector.2.weight"}
 
 
+@register
 class SimCLRSpijkervet(Family):
     """The checkpoints of Spijkervet/SimCLR."""
 
@@ -31,7 +32,6 @@ class SimCLRSpijkervet(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk and the two layers of the projector."""
         weights = _network(contents)
         head = weights.only("projector.")
         return Parts(
@@ -49,6 +49,3 @@ def _network(contents: Contents) -> Weights:
     if weights.without("encoder.", _LIGHTNING):
         return weights
     return weights.under(_LIGHTNING) or weights
-
-
-families.add(SimCLRSpijkervet.name, SimCLRSpijkervet())

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from layerscope.models.contents import Contents
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import sequential
 from layerscope.models.preprocessing import UNNORMALISED
 from layerscope.models.trunks import TrunkFacts, build_trunk
@@ -15,6 +15,7 @@ _STL10 = replace(UNNORMALISED, resize=96, crop=96)
 _HEAD = {"fc.0.weight", "fc.0.bias", "fc.2.weight", "fc.2.bias"}
 
 
+@register
 class SimCLRSthalles(Family):
     """The checkpoints of sthalles/SimCLR."""
 
@@ -31,7 +32,6 @@ class SimCLRSthalles(Family):
         return "backbone alone, its fc two layers: fc.0 and fc.2" if set(head) == _HEAD else ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk and the two layers of its fc."""
         network = contents.state_dict.under("backbone.")
         head = network.only("fc.")
         return Parts(
@@ -44,6 +44,3 @@ class SimCLRSthalles(Family):
                 "(CIFAR-10, --declare image_size=32).",
             ),
         )
-
-
-families.add(SimCLRSthalles.name, SimCLRSthalles())

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import UNNORMALISED
 from layerscope.models.trunks import TrunkFacts, build_trunk, resnet
@@ -29,6 +29,7 @@ CONVERSION = (
 """What to say of torchvision's names where the order that tells the family is lost."""
 
 
+@register
 class SimCLRv1(Family):
     """The files that tonylins/simclr-converter writes."""
 
@@ -41,7 +42,6 @@ class SimCLRv1(Family):
         return _CONVERTED if is_converted(contents.state_dict) else ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, and the classifier without its bias as logits."""
         weights = contents.state_dict
         classifier = weights.only("fc.weight")
         return Parts(
@@ -83,6 +83,3 @@ def is_uncounted(weights: Weights) -> bool:
 
 def _counters(weights: Weights) -> list[Tensor]:
     return [t for name, t in weights.items() if name.endswith("num_batches_tracked")]
-
-
-families.add(SimCLRv1.name, SimCLRv1())

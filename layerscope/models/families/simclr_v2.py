@@ -12,7 +12,7 @@ from torch import nn
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import sequential
 from layerscope.models.preprocessing import UNNORMALISED
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk, resnet
@@ -60,6 +60,7 @@ _UNTRAINED = (
 )
 
 
+@register
 class SimCLRv2(Family):
     """The files that Separius/SimCLRv2-Pytorch writes."""
 
@@ -76,7 +77,6 @@ class SimCLRv2(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, and the head of three layers where the file holds a trained one."""
         network = unwrapped(contents.table("resnet")).without("fc.")
         head = unwrapped(contents.table("head"))
         trained = _is_trained(head)
@@ -113,8 +113,7 @@ def _parted(tensors: Weights) -> Weights:
     """Return the tensors, the joint convolution of each two paths parted into two."""
     parted = Weights()
     for name in tensors:
-        own = tensors.only(name)
-        own = Weights({name: tensors[name]}, {name: own.origins[name]})
+        own = Weights({name: tensors[name]}, {name: tensors.origins[name]})
         block, joint, rest = name.partition(_PATHS)
         if not joint:
             parted = parted.joined(own)
@@ -142,9 +141,6 @@ def _selective_trunk(tensors: Weights) -> Trunk:
     of two 3 × 3 paths (its ReLU and BatchNorm are within, and torchvision's ReLU behind it leaves
     what is not negative as it is); and each projecting shortcut averages before it projects, over
     windows that a row and a column of zeros fill up.
-
-    Args:
-        tensors: By the names of that network.
     """
     shapes = tensors.shapes
     plain = _plain_shapes(shapes)
@@ -217,6 +213,3 @@ def _shape(shapes: Mapping[str, tuple[int, ...]], name: str, dimensions: int) ->
             hint="A SimCLR v2 trunk has selective kernels in its stem and all blocks, or in none.",
         )
     return shape
-
-
-families.add(SimCLRv2.name, SimCLRv2())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from layerscope.models.contents import Contents
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import sequential
 from layerscope.models.trunks import TrunkFacts, build_trunk
 
 
+@register
 class SimSiam(Family):
     """The checkpoints of facebookresearch/simsiam."""
 
@@ -25,7 +26,6 @@ class SimSiam(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the head of three layers and the predictor of two."""
         weights = contents.state_dict
         encoder, act = weights.under("encoder."), declared.head_act or "relu"
         fc, predictor = encoder.only("fc."), weights.only("predictor.")
@@ -35,6 +35,3 @@ class SimSiam(Family):
             head=sequential(fc, "fc.", act),
             predictor=sequential(predictor, "predictor.", act),
         )
-
-
-families.add(SimSiam.name, SimSiam())

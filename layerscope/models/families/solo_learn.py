@@ -8,14 +8,22 @@ from typing import Any
 
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Family, Parts, branch_of, families, require_weights
-from layerscope.models.heads import Operation, l2, linear, sequential, weight_normed
+from layerscope.models.families import Family, Parts, branch_of, register, require_weights
+from layerscope.models.heads import (
+    Operation,
+    l2,
+    linear,
+    numbered_logits,
+    sequential,
+    weight_normed,
+)
 from layerscope.models.preprocessing import CIFAR10, IMAGENET
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk
 from layerscope.types import Preprocessing
 
 _PREFIXES: dict[Branch, str] = {"online": "", "momentum": "momentum_"}
 _WHITENING = "projector.7.running_wm"
+_NOT_WHITENED = "The head ends before VIbCReg's whitening of the embedding."
 _MORE_ATTENTION_HEADS = {192: 12, 384: 12, 768: 12, 1024: 16}
 """What is known of the transformers that MoCo v3 and MAE have to themselves."""
 _PREPROCESSING = {
@@ -37,6 +45,7 @@ _IGNORED = {
 }
 
 
+@register
 class SoloLearn(Family):
     """The checkpoints of vturrisi/solo-learn, of every method that it trains."""
 
@@ -57,7 +66,6 @@ class SoloLearn(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the head, and what reads it: the predictor or the prototypes."""
         branch = branch_of(self, declared)
         prefix, weights = _PREFIXES[branch], contents.state_dict
         own = require_weights(weights.under(f"{prefix}{_backbone(weights)}."), branch)
@@ -71,7 +79,7 @@ class SoloLearn(Family):
             logits=_logits(behind),
             ignored=_IGNORED,
             preprocessing=_preprocessing(trunk, weights, contents),
-            notes=_notes(weights),
+            notes=(_NOT_WHITENED,) if _WHITENING in weights else (),
         )
 
 
@@ -95,7 +103,7 @@ def _behind(weights: Weights, prefix: str) -> Weights:
 
 
 def _trunk(own: Weights, weights: Weights, contents: Contents, declared: Declared) -> Trunk:
-    if _has_small_stem(own):
+    if own.shapes.get("conv1.weight", (0,))[-1] == 3:
         # The 3 × 3 stem is padded by 2, so that its maps are two pixels wider than the image.
         return build_trunk(own, TrunkFacts(stem="cifar", stem_padding=2), declared)
     return build_trunk(
@@ -103,10 +111,6 @@ def _trunk(own: Weights, weights: Weights, contents: Contents, declared: Declare
         TrunkFacts(stem="imagenet", attention_heads=_attention_heads(weights, contents)),
         declared,
     )
-
-
-def _has_small_stem(own: Weights) -> bool:
-    return own.shapes.get("conv1.weight", (0,))[-1] == 3
 
 
 def _attention_heads(weights: Weights, contents: Contents) -> Mapping[int, int] | None:
@@ -155,10 +159,8 @@ def _logits(behind: Weights) -> Mapping[str, Sequence[Operation]]:
         return {"Q": (weight_normed("head.last_layer"),)}
     if behind.has(r"prototypes\.(weight_v$|parametrizations\.)"):
         return {"Q": (weight_normed("prototypes"),)}
-    names = [name.removesuffix(".weight") for name in behind.only("prototypes.")]
-    if len(names) == 1:
-        return {"Q": (linear(names[0]),)}
-    return {f"Q{number}": (linear(name),) for number, name in enumerate(names, start=1)}
+    names = behind.only("prototypes.")
+    return numbered_logits([linear(name.removesuffix(".weight")) for name in names])
 
 
 def _method(contents: Contents) -> str:
@@ -179,12 +181,3 @@ def _preprocessing(trunk: Trunk, weights: Weights, contents: Contents) -> Prepro
         # The stem is for CIFAR alone, and the online classifier tells which: 10 or 100 classes.
         named = "cifar100" if weights["classifier.weight"].shape[0] == 100 else "cifar10"
     return _PREPROCESSING.get(str(named), IMAGENET)
-
-
-def _notes(weights: Weights) -> Sequence[str]:
-    if _WHITENING in weights:
-        return ("The head ends before VIbCReg's whitening of the embedding.",)
-    return ()
-
-
-families.add(SoloLearn.name, SoloLearn())

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import Operation, l2, linear, sequential
 from layerscope.models.preprocessing import CIFAR10, IMAGENET
 from layerscope.models.trunks import TrunkFacts, build_trunk
@@ -22,6 +22,7 @@ _NAMES = ((r"^encoder\.(module\.)?", ""),)
 _BLOCKS = ((r"\.shortcut\.", ".downsample."),)
 
 
+@register
 class SupContrast(Family):
     """The checkpoints of HobbitLong/SupContrast."""
 
@@ -38,7 +39,6 @@ class SupContrast(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, and its head with an L2 norm or its classifier."""
         weights = contents.state_dict
         network = weights.only("encoder.").renamed(_NAMES).renamed(_BLOCKS)
         cifar = network.shapes["conv1.weight"][-1] == 3
@@ -68,6 +68,3 @@ def _operations(head: Weights, declared: Declared) -> tuple[Operation, ...]:
     if "head.weight" in head:
         return (linear("head"), l2())
     return sequential(head, "head.", declared.head_act or "relu", last=[l2()])
-
-
-families.add(SupContrast.name, SupContrast())

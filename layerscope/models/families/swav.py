@@ -6,13 +6,12 @@ torchvision's three.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import Operation, l2, linear, sequential
 from layerscope.models.preprocessing import IMAGENET
 from layerscope.models.trunks import TrunkFacts, build_trunk
@@ -20,9 +19,8 @@ from layerscope.models.trunks import TrunkFacts, build_trunk
 SWAV = replace(IMAGENET, std=(0.228, 0.224, 0.225))
 """``.228``, not ``.229``: in pre-training (src/multicropdataset.py) and in eval_linear.py."""
 
-_SEVERAL = re.compile(r"prototypes\.prototypes(\d+)\.weight$")
 
-
+@register
 class SwAV(Family):
     """The checkpoints of facebookresearch/swav, and its released state dicts."""
 
@@ -37,7 +35,6 @@ class SwAV(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, the head with its L2 norm, and the prototypes."""
         weights = contents.state_dict
         behind = weights.only("projection_head.", "prototypes.")
         return Parts(
@@ -60,11 +57,8 @@ def _projection(behind: Weights, activation: Activation) -> tuple[Operation, ...
 def _prototypes(behind: Weights) -> Mapping[str, Sequence[Operation]]:
     if "prototypes.weight" in behind:
         return {"Q": (linear("prototypes"),)}
-    numbers = sorted(int(match[1]) for match in map(_SEVERAL.match, behind) if match)
+    numbers = behind.numbers("prototypes.prototypes")
     return {
         f"Q{place}": (linear(f"prototypes.prototypes{number}"),)
         for place, number in enumerate(numbers, start=1)
     }
-
-
-families.add(SwAV.name, SwAV())

@@ -12,7 +12,7 @@ from timm.models import PretrainedCfg
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights, unwrapped
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, branch_of, families, require_weights
+from layerscope.models.families import Family, Parts, branch_of, families, register, require_weights
 from layerscope.models.trunks import vit, zoo
 from layerscope.models.trunks.architectures import Architecture, by_name
 from layerscope.models.trunks.published import Published, find_published, of_configuration
@@ -24,6 +24,7 @@ _AVERAGED = ("state_dict_ema", "model_ema")
 _SHOWN = 4
 
 
+@register
 class Timm(Family):
     """The state dicts of timm's networks, with their classifier or without."""
 
@@ -45,12 +46,12 @@ class Timm(Family):
         named = contents.value("arch")
         if isinstance(named, str) and _is_known(named):
             return "" if families["torchvision"].recognise(contents) else f"its arch is {named}"
-        if _is_plain_transformer(weights) or families["torchvision"].recognise(contents):
+        plain = vit.fits(weights.without("head.").shapes)
+        if plain or families["torchvision"].recognise(contents):
             return ""
         return f"the names and shapes of {found[0].title}"
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the network, its classifier (if any) as the head."""
         branch = branch_of(self, declared)
         averaged = next((name for name in _AVERAGED if name in contents.names()), _AVERAGED[0])
         own = unwrapped(contents.table(averaged)) if branch == "momentum" else contents.state_dict
@@ -59,9 +60,7 @@ class Timm(Family):
         named, published = _named_architecture(contents, tensors)
         found = zoo.find_network(tensors, declared, named=named)
         preprocessing, source = _preprocessing(found, settings, published)
-        used = "/".join(("", averaged) if branch == "momentum" else ("", *contents.path)).lstrip(
-            "/"
-        )
+        used = averaged if branch == "momentum" else "/".join(contents.path)
         others = [name for name in (*_AVERAGED, "state_dict", "model") if name != used]
         return Parts(
             trunk=found.trunk,
@@ -76,10 +75,6 @@ class Timm(Family):
 
 def _is_known(name: str) -> bool:
     return bool(timm.is_model(name.partition(".")[0]))
-
-
-def _is_plain_transformer(weights: Weights) -> bool:
-    return vit.fits(weights.without("head.").shapes)
 
 
 def _named_architecture(
@@ -178,6 +173,3 @@ def _notes(found: ZooNetwork, named: Architecture | None) -> tuple[str, ...]:
     return (
         f"{shown}{more} have the same tensors and compute the same as {found.architecture.name}.",
     )
-
-
-families.add(Timm.name, Timm())

@@ -8,7 +8,7 @@ from dataclasses import replace
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.families.byol_deepmind import statistics_last
 from layerscope.models.families.simclr_v1 import CONVERSION, is_converted, is_uncounted
 from layerscope.models.heads import linear
@@ -24,6 +24,7 @@ _ANTIALIASED = re.compile(r"resnet(aa|blur)\d+$")
 _TRANSFORMING = ("googlenet", "inception_v3")
 
 
+@register
 class Torchvision(Family):
     """The state dicts of torchvision's networks."""
 
@@ -43,15 +44,10 @@ class Torchvision(Family):
         return f"the names and shapes of {found[0].title}" if found else ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the network, its classifier (if any) as the head."""
         weights = contents.state_dict
         published = find_published(contents.file, all_architectures("torchvision"))
-        parts = (
-            _resnet_parts(weights, declared, published)
-            if _is_resnet(weights)
-            else _parts(weights, declared, published)
-        )
-        return parts
+        build = _resnet_parts if _is_resnet(weights) else _parts
+        return build(weights, declared, published)
 
 
 def _of_timm(contents: Contents) -> bool:
@@ -131,6 +127,3 @@ def _notes(published: Published | None) -> tuple[str, ...]:
         "The file does not tell what its images looked like: resized to 256 and cropped to 224 "
         "pixels is torchvision's usual preprocessing; a card states another.",
     )
-
-
-families.add(Torchvision.name, Torchvision())

@@ -12,7 +12,7 @@ import torch
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.heads import Operation, act, linear
 from layerscope.models.image_processors import PREPROCESSOR, preprocessing_of, processor_beside
 from layerscope.models.preprocessing import CLIP, IMAGENET_BICUBIC
@@ -126,6 +126,7 @@ _IGNORED = {
 }
 
 
+@register
 class Transformers(Family):
     """What ``save_pretrained`` of transformers writes, and its networks' own state dicts."""
 
@@ -141,7 +142,6 @@ class Transformers(Family):
         return f"embeddings and layers by the names of transformers' {kind.title}" if kind else ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, and the projection or classifier behind it as the only head layer."""
         weights, kind = contents.state_dict, _kind(contents)
         if kind is None:
             raise CheckpointError(
@@ -189,11 +189,8 @@ def _kind(contents: Contents) -> ViTKind | None:
         return None
     masked = weights.has(r"decoder\.decoder_embed\.")
     # An encoder alone has ViT's very keys.
-    return _MAE if masked or _model_type(contents) == "vit_mae" else _VIT
-
-
-def _model_type(contents: Contents) -> str:
-    return str(contents.beside.get(_CONFIG, {}).get("model_type", ""))
+    model_type = contents.beside.get(_CONFIG, {}).get("model_type", "")
+    return _MAE if masked or model_type == "vit_mae" else _VIT
 
 
 def _own(weights: Weights, prefix: str) -> Weights:
@@ -264,11 +261,7 @@ def _facts(contents: Contents, kind: ViTKind) -> TrunkFacts:
 
 
 def _config(contents: Contents, kind: ViTKind) -> Mapping[str, Any] | None:
-    """Return the configuration of the image tower; None where none lies beside the file.
-
-    Raises:
-        CheckpointError: What lies there describes another network.
-    """
+    """Return the configuration of the image tower; None where none lies beside the file."""
     config = contents.beside.get(_CONFIG)
     if config is None:
         return None
@@ -348,6 +341,3 @@ def _preprocessing(contents: Contents, kind: ViTKind) -> tuple[Preprocessing, tu
 def _side(preprocessing: Preprocessing) -> int | None:
     size = preprocessing.crop or preprocessing.resize
     return max(size) if isinstance(size, tuple) else size
-
-
-families.add(Transformers.name, Transformers())

@@ -7,7 +7,7 @@ from dataclasses import replace
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Branch, Declared
-from layerscope.models.families import Family, Parts, branch_of, families
+from layerscope.models.families import Family, Parts, branch_of, register
 from layerscope.models.heads import Operation, l2, linear, sequential
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
 from layerscope.models.trunks import TrunkFacts, build_trunk
@@ -15,22 +15,26 @@ from layerscope.types import Preprocessing
 
 _TRUNKS: dict[Branch, str] = {"online": "back_bone.", "momentum": "target."}
 _HEADS: dict[Branch, str] = {"online": "head", "momentum": "head_target"}
-_CIFAR = replace(
-    IMAGENET_BICUBIC,
-    resize=40,
-    crop=32,
-    mean=(0.5071, 0.4867, 0.4408),
-    std=(0.2675, 0.2565, 0.2761),
-)
-_STL10 = replace(
-    IMAGENET_BICUBIC, resize=70, crop=64, mean=(0.43, 0.42, 0.39), std=(0.27, 0.26, 0.27)
-)
+_PREPROCESSING: dict[str, Preprocessing] = {
+    "imagenet": IMAGENET_BICUBIC,
+    "cifar": replace(
+        IMAGENET_BICUBIC,
+        resize=40,
+        crop=32,
+        mean=(0.5071, 0.4867, 0.4408),
+        std=(0.2675, 0.2565, 0.2761),
+    ),
+    "stl10": replace(
+        IMAGENET_BICUBIC, resize=70, crop=64, mean=(0.43, 0.42, 0.39), std=(0.27, 0.26, 0.27)
+    ),
+}
 _TINY = (
     "The channel statistics are STL-10's; a run on Tiny ImageNet used others, which a card can "
     "state."
 )
 
 
+@register
 class UMM(Family):
     """The checkpoints of ZeenSong/UMM: SimCLR, MoCo, BYOL, SimSiam, SwAV, VICReg and more."""
 
@@ -45,7 +49,6 @@ class UMM(Family):
         return "a ResNet called back_bone" if weights.has(r"back_bone\.conv1\.weight$") else ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk and the head of the chosen branch, and what is behind the online one."""
         branch = branch_of(self, declared)
         weights = contents.state_dict
         network = weights.under(_TRUNKS[branch])
@@ -77,13 +80,6 @@ class UMM(Family):
         )
 
 
-_PREPROCESSING: dict[str, Preprocessing] = {
-    "imagenet": IMAGENET_BICUBIC,
-    "cifar": _CIFAR,
-    "stl10": _STL10,
-}
-
-
 def _normalises(weights: Weights) -> bool:
     # Of the methods, SwAV (prototypes) and MoCo (a target without predictor) put an L2 norm
     # behind the head in the network itself; the others leave it to their losses.
@@ -98,6 +94,3 @@ def _layers(
     if f"{name}.weight" in weights:
         return (linear(name), *last)
     return sequential(weights, f"{name}.", act, last=last) if weights.only(f"{name}.") else ()
-
-
-families.add(UMM.name, UMM())

@@ -9,7 +9,7 @@ from torch import Tensor
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Branch, Declared, Stem
-from layerscope.models.families import Family, Parts, branch_of, families
+from layerscope.models.families import Family, Parts, branch_of, register
 from layerscope.models.heads import sequential
 from layerscope.models.preprocessing import IMAGENET
 from layerscope.models.trunks import TrunkFacts, build_trunk
@@ -34,6 +34,7 @@ _CIFAR = Preprocessing(
 """From workers/linear.py: channel statistics with the standard deviation within images."""
 
 
+@register
 class US3L(Family):
     """The checkpoints of megvii-research/US3L-CVPR2023: slimmable SimCLR, BYOL and their like."""
 
@@ -74,10 +75,11 @@ class US3L(Family):
         behind = behind.mapped(
             r"fc\.0\.weight", lambda weight: weight[:, : _divisible(weight.shape[1] * width)]
         )
+        kept = [name for name in behind if not name.endswith(_STATISTICS)]
         activation = declared.head_act or "relu"
         return Parts(
             trunk=trunk,
-            tensors=_without_statistics(behind) if slimmable else behind,
+            tensors=behind.only(*kept) if slimmable else behind,
             head=sequential(behind, "fc.", activation),
             predictor=sequential(behind, "predictor.", activation) if predicted else (),
             ignored={
@@ -164,11 +166,6 @@ def _divisible(channels: float) -> int:
     return rounded + _DIVISOR if rounded < 0.9 * channels else rounded
 
 
-def _without_statistics(head: Weights) -> Weights:
-    names = [name for name in head if not name.endswith(_STATISTICS)]
-    return head.only(*names)
-
-
 def _notes(slimmable: bool, width: float) -> tuple[str, ...]:
     if not slimmable:
         return ()
@@ -190,6 +187,3 @@ def _mixed(encoder: Weights) -> tuple[str, ...]:
         "If it was trained at several widths, which the file does not say, its BatchNorm "
         "statistics mix them all.",
     )
-
-
-families.add(US3L.name, US3L())

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, register
 from layerscope.models.families.barlow_twins import backbone_and_projector
 
 
+@register
 class VICReg(Family):
     """The full checkpoints of facebookresearch/vicreg; its bare trunks are torchvision's."""
 
@@ -30,7 +31,6 @@ class VICReg(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk and the projector."""
         return backbone_and_projector(contents.state_dict, declared)
 
 
@@ -48,6 +48,3 @@ def _biased(projector: Weights) -> bool:
         and layers[-1] == max(indices)
         and f"{layers[-1]}.bias" not in projector
     )
-
-
-families.add(VICReg.name, VICReg())

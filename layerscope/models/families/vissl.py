@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from torch import Tensor
 from torch.nn import functional
@@ -13,10 +12,20 @@ from torch.nn import functional
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Activation, Declared
-from layerscope.models.families import Family, Parts, families
-from layerscope.models.heads import Operation, act, l2, linear, matrix, norm, sequential
-from layerscope.models.heads import weight_normed as weight_normed_linear
+from layerscope.models.families import Family, Parts, register
+from layerscope.models.heads import (
+    Operation,
+    act,
+    l2,
+    linear,
+    matrix,
+    norm,
+    numbered_logits,
+    sequential,
+    weight_normed,
+)
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk
+from layerscope.models.trunks.positions import bicubic
 
 _MODEL = ("classy_state_dict", "base_model", "model")
 _META = ("classy_state_dict", "base_model", "meta", "trunk")
@@ -43,16 +52,7 @@ _REGNET = (
 """From the names of ClassyVision's RegNet to torchvision's, in two steps."""
 _MASK = "patch_masking."
 _INDEX = re.compile(r"(\d+)[./]")
-_PROTOTYPES = re.compile(r"prototypes(\d+)\.")
-
-
-def _resampled(positions: Tensor, side: int) -> Tensor:
-    """Return position embeddings of another grid: bicubic, without antialiasing."""
-    maps = functional.interpolate(positions.permute(0, 3, 1, 2), size=(side, side), mode="bicubic")
-    return maps.permute(0, 2, 3, 1)
-
-
-_FACTS = TrunkFacts(attention_heads={192: 3, 384: 6, 768: 12, 1024: 16}, resample=_resampled)
+_FACTS = TrunkFacts(attention_heads={192: 3, 384: 6, 768: 12, 1024: 16}, resample=bicubic())
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class _Behind:
     notes: tuple[str, ...] = ()
 
 
+@register
 class VISSL(Family):
     """The checkpoints of facebookresearch/vissl.
 
@@ -93,7 +94,6 @@ class VISSL(Family):
         return ""
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, and the heads as VISSL runs them."""
         trunk, heads = _tables(contents)
         _require_whole(contents, trunk, heads)
         probed = trunk.has(r"base_model\.") or heads.has(r"\d+\.channel_bn\.")
@@ -203,9 +203,8 @@ def _for_images(heads: Weights, declared: Declared) -> _Behind:
     chains = {}
     for number in _indices(heads):
         inner = heads.under(f"{number}.")
-        nested = not inner.has(r"clf\.")
-        chains[number] = _indices(inner) if nested else []
-    whole = [number for number, chain in chains.items() if not _gaps(chain)]
+        chains[number] = [] if inner.has(r"clf\.") else _indices(inner)
+    whole = [n for n, chain in chains.items() if not chain or chain[-1] - chain[0] < len(chain)]
     if len(whole) != 1:
         raise CheckpointError(
             f"Of the heads {', '.join(map(str, chains))}, {len(whole)} can be the one for whole "
@@ -214,16 +213,9 @@ def _for_images(heads: Weights, declared: Declared) -> _Behind:
         )
     (number,) = whole
     own = heads.only(f"{number}.")
-    behind = (
-        _chain(own, f"{number}.", chains[number], declared)
-        if chains[number]
-        else _chain(own, "", [number], declared)
-    )
+    inside = (f"{number}.", chains[number]) if chains[number] else ("", [number])
+    behind = _chain(own, *inside, declared)
     return _Behind(behind.tensors, behind.head, unused="the head for the patches of an image")
-
-
-def _gaps(numbers: Sequence[int]) -> bool:
-    return any(after > before + 1 for before, after in pairwise(numbers))
 
 
 def _chain(heads: Weights, prefix: str, numbers: Sequence[int], declared: Declared) -> _Behind:
@@ -272,8 +264,7 @@ def _swav(heads: Weights, prefix: str, declared: Declared) -> _Behind:
 
 def _dino(heads: Weights, prefix: str, declared: Declared) -> _Behind:
     """Return the head of DINO or iBOT; the prototypes of iBOT's patches are not needed."""
-    patches = f"{prefix}prototypes1."
-    heads = heads.without(patches)
+    heads = heads.without(f"{prefix}prototypes1.")
     if f"{prefix}mlp.weight" in heads:
         steps: tuple[Operation, ...] = (linear(f"{prefix}mlp"),)
     else:
@@ -306,18 +297,11 @@ def _directions(prototypes: Tensor) -> Tensor:
 
 def _prototypes(heads: Weights, prefix: str) -> Mapping[str, Sequence[Operation]]:
     below = heads.under(prefix)
-    numbers = sorted({int(match[1]) for match in map(_PROTOTYPES.match, below) if match})
-    operations: list[Operation] = []
-    for number in numbers:
-        key = f"prototypes{number}"
-        plain = f"{key}.weight" in below
-        operations.append((linear if plain else weight_normed_linear)(prefix + key))
-    if len(operations) == 1:
-        return {"Q": operations}
-    return {f"Q{place}": (one,) for place, one in enumerate(operations, start=1)}
+    operations = []
+    for number in below.numbers("prototypes"):
+        plain = f"prototypes{number}.weight" in below
+        operations.append((linear if plain else weight_normed)(f"{prefix}prototypes{number}"))
+    return numbered_logits(operations)
 
 
 _SINGLE = {r"projection_head\.\d": _swav, r"mlp\.": _dino, r"fc\.fc1\.": _msn}
-
-
-families.add(VISSL.name, VISSL())

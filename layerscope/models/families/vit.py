@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from layerscope.models.contents import Contents, Weights
 from layerscope.models.declared import Declared
-from layerscope.models.families import Family, Parts, families
+from layerscope.models.families import Family, Parts, families, register
 from layerscope.models.heads import linear
 from layerscope.models.preprocessing import IMAGENET_BICUBIC
 from layerscope.models.trunks import Trunk, TrunkFacts, build_trunk, vit
@@ -39,6 +39,7 @@ _PLAIN_MLP = frozenset({1536})
 _CLIP_EPS = 1e-5
 
 
+@register
 class ViT(Family):
     """The state dict of one plain transformer: releases of DINO, MoCo v3, DeiT, timm's own."""
 
@@ -61,7 +62,6 @@ class ViT(Family):
         return "patch_embed and blocks, all by the names of a plain transformer"
 
     def parts(self, contents: Contents, declared: Declared) -> Parts:
-        """Return the trunk, and its classifier (if any) as the only head layer."""
         weights = contents.state_dict
         classifier = weights.only("head.")
         trunk = build_trunk(weights.without("head."), _facts(weights), declared)
@@ -110,6 +110,3 @@ def _notes(trunk: Trunk, declared: Declared) -> tuple[str, ...]:
         "The file does not tell what its images looked like: ImageNet's mean and standard "
         "deviation are the usual ones, but networks of timm often had 0.5; a card states others.",
     )
-
-
-families.add(ViT.name, ViT())

@@ -36,10 +36,6 @@ _UNREADABLE = (
 def read_archive(path: Path, trust: Collection[str]) -> Any:
     """Return what the archive of a checkpoint holds.
 
-    Args:
-        path: A zip archive.
-        trust: Dotted names that its pickle may mention.
-
     Raises:
         Malformed: It is damaged, no checkpoint, or holds code.
     """
@@ -137,10 +133,7 @@ class Archive:
             )
 
     def record(self, name: str) -> bytes:
-        """Return the bytes of a small record.
-
-        Args:
-            name: Within the archive's folder.
+        """Return the bytes of a small record of the archive's folder.
 
         Raises:
             Malformed: There is none, or it is damaged or large.
@@ -152,9 +145,6 @@ class Archive:
 
     def storage(self, span: Span) -> torch.UntypedStorage:
         """Return the bytes of a storage, in place.
-
-        Args:
-            span: What a pickle says of it.
 
         Raises:
             Malformed: There is none, or it is damaged or of another size.
@@ -182,7 +172,9 @@ class Archive:
         start = self._behind_header(info)
         if start + info.file_size > len(self.mapped):
             raise Malformed(f"is damaged or truncated: its record {name!r} is cut short")
-        if self._has_checksums and self._crc32(start, start + info.file_size) != info.CRC:
+        # torch.serialization.set_crc32_options(False) writes zeros throughout.
+        checked = any(each.CRC for each in self.members.values())
+        if checked and self._crc32(start, start + info.file_size) != info.CRC:
             raise Malformed(f"is damaged: its record {name!r} is not as it was written")
         return start, start + info.file_size
 
@@ -196,11 +188,6 @@ class Archive:
             if signature == _LOCAL_SIGNATURE and name == info.orig_filename.encode(coding):
                 return int(end + name_length + extra_length)
         raise Malformed(f"is damaged: its record {info.filename!r} does not lie where it should")
-
-    @cached_property
-    def _has_checksums(self) -> bool:
-        # torch.serialization.set_crc32_options(False) writes zeros throughout.
-        return any(info.CRC for info in self.members.values())
 
     def _crc32(self, start: int, end: int) -> int:
         checksum = 0

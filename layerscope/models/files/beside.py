@@ -25,9 +25,6 @@ _LARGEST = 1 << 20
 def read_beside(path: Path) -> Mapping[str, Mapping[str, Any]]:
     """Return the JSON files in the folder of a file of weights, parsed, by their names.
 
-    Args:
-        path: The file of weights.
-
     Raises:
         CheckpointError: One of them is damaged, too large, or no table.
     """

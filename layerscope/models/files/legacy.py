@@ -21,10 +21,6 @@ _LENGTH = 8
 def read_legacy(path: Path, trust: Collection[str]) -> Any:
     """Return what a checkpoint of torch.save before 1.6 holds.
 
-    Args:
-        path: A file that begins with a pickle.
-        trust: Dotted names that its pickle may mention.
-
     Raises:
         Malformed: It is damaged, was not written by torch.save, or holds code.
     """

@@ -111,10 +111,6 @@ def read_pickle(data: Bytes, start: int = 0) -> Pickle:
 
     Memory is bounded by the bytes that are there: no length or index is believed.
 
-    Args:
-        data: Holds the pickle.
-        start: Where it begins.
-
     Raises:
         Malformed: The data are no whole pickle.
     """

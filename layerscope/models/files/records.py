@@ -22,6 +22,7 @@ from layerscope.models.files.storages import NAMED, Tensors, named_dtype, span_o
 
 _DEEPEST = 64
 _LONGEST_KEY = 1024
+_KEYS = (str, float, bytes, type(None))
 _NAMES_SHOWN = 400
 _NAME_LENGTH = 200
 _SCRIPTED = "__torch__."
@@ -65,12 +66,9 @@ class Record(Mapping[str, Any]):
 
 
 def require_trust(pickle: Pickle, trusted: Collection[str], scripted: bool = False) -> None:
-    """Refuse a pickle that mentions more than plain tensors and what is trusted.
+    """Refuse a pickle that mentions more than plain tensors and the dotted names that are trusted.
 
-    Args:
-        pickle: Read as inert records.
-        trusted: Dotted names.
-        scripted: Whether it is a TorchScript archive's, whose own classes are records too.
+    Of a scripted pickle, a TorchScript archive's, its own classes are records too.
 
     Raises:
         Malformed: With every other name, and the option that would trust them.
@@ -116,20 +114,25 @@ class Interpreter:
         self._left = 16 * reads + 1024
         self._tensors_made: dict[int, tuple[InertObject, Tensor]] = {}
         self._open: set[int] = set()
+        self.encoded: dict[tuple[str, ...], bytes] = {}
 
     def value(self, value: Any, path: tuple[str, ...] = ()) -> Any:
         """Return what a value of the pickle means.
 
-        Args:
-            value: As it was read.
-            path: Names of the tables that it lies in.
-
         Raises:
             Malformed: It is nested without end, or holds a tensor that cannot be.
         """
+        if isinstance(value, Global):
+            return NAMED.get(value.name, value.name)
+        if isinstance(value, PersistentId):
+            return None  # a storage that no tensor lies over
         if not isinstance(value, list | tuple | Pairs | InertObject):
-            return _atom(value)
-        self._left -= 1 + (0 if isinstance(value, InertObject) else _length(value))
+            return value
+        if isinstance(value, Pairs):
+            self._left -= len(value.pairs)
+        elif not isinstance(value, InertObject):
+            self._left -= len(value)
+        self._left -= 1
         if len(self._open) > _DEEPEST:
             raise Malformed(
                 f"is nested deeper than {_DEEPEST} tables: {_dotted(path[:4])}…",
@@ -172,8 +175,8 @@ class Interpreter:
         return table
 
     def _object(self, made: InertObject, path: tuple[str, ...]) -> Any:
-        parts = _module_parts(made)
-        if parts is not None:
+        parts = dict(_named_pairs(made.state))
+        if {"_parameters", "_buffers", "_modules"} <= parts.keys():
             return self._module(parts, path)
         if made.name.startswith(_SCRIPTED):
             return self._script(made, path)
@@ -203,16 +206,14 @@ class Interpreter:
         }
         if made.name.startswith("omegaconf."):
             return values.get("_content", values.get("_val", Record(made.name, (), values)))
-        return Record(made.name, self._arguments(made, path), values)
+        arguments = self.value(made.arguments, (*path, "arguments"))
+        arguments = arguments if isinstance(arguments, tuple) else (arguments,)
+        return Record(made.name, arguments, values)
 
     def _state(self, state: Any, path: tuple[str, ...]) -> dict[str, Any]:
         if isinstance(state, Pairs):
             return {str(key): value for key, value in self._table(state.pairs, path).items()}
         return {} if state is None else {"state": self.value(state, (*path, "state"))}
-
-    def _arguments(self, made: InertObject, path: tuple[str, ...]) -> tuple[Any, ...]:
-        arguments = self.value(made.arguments, (*path, "arguments"))
-        return arguments if isinstance(arguments, tuple) else (arguments,)
 
     def _module(self, parts: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
         """Return the state dict of a module that was saved whole."""
@@ -271,18 +272,6 @@ class Interpreter:
         return self._tensors.over(span, (first, size, stride), dtype, name)
 
 
-def _atom(value: Any) -> Any:
-    if isinstance(value, Global):
-        return NAMED.get(value.name, value.name)
-    if isinstance(value, PersistentId):
-        return None  # a storage that no tensor lies over
-    return value
-
-
-def _length(value: Any) -> int:
-    return len(value.pairs) if isinstance(value, Pairs) else len(value)
-
-
 def _key(key: Any, path: tuple[str, ...]) -> Any:
     if isinstance(key, Global):
         key = key.name
@@ -291,18 +280,15 @@ def _key(key: Any, path: tuple[str, ...]) -> Any:
             f"has a key of {len(key)} letters {_dotted(path[:8])}",
             hint="Save the state dict alone.",
         )
-    if all(map(_is_simple, key if isinstance(key, tuple) else (key,))):
+    parts = key if isinstance(key, tuple) else (key,)
+    if all(
+        abs(part) < 1 << 63 if isinstance(part, int) else isinstance(part, _KEYS) for part in parts
+    ):
         return key
     raise Malformed(
         f"has a key {_dotted(path[:8])} that is no name",
         hint="Save the state dict alone.",
     )
-
-
-def _is_simple(key: Any) -> bool:
-    if isinstance(key, int):
-        return abs(key) < 1 << 63
-    return key is None or isinstance(key, str | float | bytes)
 
 
 def _dotted(path: tuple[str, ...]) -> str:
@@ -321,11 +307,6 @@ def _pairs_of(table: Any) -> list[tuple[Any, Any]]:
     if isinstance(table, InertObject) and table.name == "collections.OrderedDict":
         return table.pairs
     return []
-
-
-def _module_parts(made: InertObject) -> dict[str, Any] | None:
-    parts = dict(_named_pairs(made.state))
-    return parts if {"_parameters", "_buffers", "_modules"} <= parts.keys() else None
 
 
 def _texts(collection: Any) -> set[str]:
@@ -388,13 +369,22 @@ def _first(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -
 
 def _encode_text(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
     text, *encoding = made.arguments
-    if encoding not in (["latin1"], ["latin-1"], ["utf-8"], []):
-        raise ValueError("an unknown encoding")
-    return text.encode(*encoding)
+    if not isinstance(text, str) or encoding not in (["latin1"], ["latin-1"], ["utf-8"], []):
+        raise ValueError("no text, or an unknown encoding")
+    # One text may be asked for as often as there are bytes: its own are made once.
+    key = (text, *encoding)
+    if key not in interpreter.encoded:
+        interpreter.encoded[key] = text.encode(*encoding)
+    return interpreter.encoded[key]
 
 
 def _as_text(interpreter: Interpreter, made: InertObject, path: tuple[str, ...]) -> Any:
-    return ":".join(str(part) for part in interpreter.value(made.arguments, path))
+    if len(made.arguments) > 2 or not all(isinstance(p, str | int | float) for p in made.arguments):
+        raise ValueError("a name and a number at most")
+    text = ":".join(map(str, made.arguments))
+    if len(text) > _LONGEST_KEY:
+        raise ValueError("too long a name")
+    return text
 
 
 def _refuse(what: str) -> Callable[[Interpreter, InertObject, tuple[str, ...]], Any]:

@@ -31,19 +31,12 @@ _UNUSABLE = {"F8": "torch.float8", "F4": "torch.float4", "F6": "torch.float6", "
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Return whether a file's first bytes are those of a file of safetensors.
-
-    Args:
-        head: At least nine bytes.
-    """
+    """Return whether a file's first bytes, nine or more, are those of a file of safetensors."""
     return head[_LENGTH : _LENGTH + 1] == b"{"
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file of safetensors, by name.
-
-    Args:
-        path: The file.
 
     Raises:
         Malformed: It is damaged, or holds other than plain numbers.
@@ -92,9 +85,6 @@ def _check_entry(name: str, entry: Any, room: int) -> None:
 
 def shards_of(path: Path) -> dict[str, tuple[str, ...]]:
     """Return the names of the tensors in each file that an index names, by the file's name.
-
-    Args:
-        path: The index.
 
     Raises:
         Malformed: It is damaged, or names a file outside of its folder.

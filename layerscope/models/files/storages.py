@@ -127,22 +127,15 @@ class Tensors:
                 storage = self._find(span)
             except Malformed as error:
                 raise Malformed(f"{error.phrase}, which its tensor {name} needs") from error
-            aligned = storage.data_ptr() % _ALIGNMENT == 0
-            self._storages[span] = storage if aligned else _copy_aligned(storage)
+            if storage.data_ptr() % _ALIGNMENT:
+                # Vector instructions fault on values that do not lie where their type demands.
+                storage = torch.empty(0, dtype=torch.uint8).set_(storage).clone().untyped_storage()
+            self._storages[span] = storage
         return self._storages[span]
-
-
-def _copy_aligned(storage: torch.UntypedStorage) -> torch.UntypedStorage:
-    # Vector instructions fault on values that do not lie where their type demands.
-    return torch.empty(0, dtype=torch.uint8).set_(storage).clone().untyped_storage()
 
 
 def span_of(identity: Any, name: str) -> Span:
     """Return what a reference to a storage says.
-
-    Args:
-        identity: As the pickle has it.
-        name: The name of the tensor that needs it, for messages.
 
     Raises:
         Malformed: It is no reference to a storage of plain numbers.
@@ -150,7 +143,8 @@ def span_of(identity: Any, name: str) -> Span:
     if not (isinstance(identity, tuple) and len(identity) in {5, 6} and identity[0] == "storage"):
         raise Malformed(f"is damaged: its tensor {name} lies in no storage")
     _, kind, key, _, values, *view = identity
-    if not (isinstance(kind, Global) and _is_key(key) and _is_count(values)):
+    named = isinstance(key, str) or _is_count(key)
+    if not (isinstance(kind, Global) and named and _is_count(values)):
         raise Malformed(f"is damaged: the storage of its tensor {name} is described wrongly")
     short = kind.name.rpartition(".")[2].removesuffix("Storage")
     if short not in DTYPES:
@@ -165,10 +159,6 @@ def span_of(identity: Any, name: str) -> Span:
 def named_dtype(kind: Any, name: str) -> torch.dtype:
     """Return the type of a tensor's values, by a reference such as to ``torch.uint16``.
 
-    Args:
-        kind: As the pickle has it.
-        name: The tensor's name, for messages.
-
     Raises:
         Malformed: It is no type of plain numbers.
     """
@@ -179,12 +169,7 @@ def named_dtype(kind: Any, name: str) -> torch.dtype:
 
 
 def unusable(kind: str, name: str) -> Malformed:
-    """Return why a tensor of a type other than plain numbers is refused.
-
-    Args:
-        kind: As the file calls it.
-        name: The tensor's name, for messages.
-    """
+    """Return why a tensor of a type other than plain numbers is refused."""
     named = f"values of the type {kind[:24]!a}"
     what = next((text for start, text in _UNUSABLE.items() if kind.startswith(start)), named)
     return Malformed(
@@ -217,10 +202,6 @@ def _view(view: Any, values: int, name: str) -> tuple[int, int]:
         if first + count <= values:
             return first, count
     raise Malformed(f"is damaged: the storage of its tensor {name} is a view outside of another")
-
-
-def _is_key(value: Any) -> bool:
-    return isinstance(value, str) or _is_count(value)
 
 
 def _is_count(value: Any) -> bool:

@@ -16,11 +16,6 @@ def build_trunk(tensors: Weights, known: TrunkFacts, declared: Declared) -> Trun
     ResNets (torchvision's names) and plain vision transformers (timm's names) are told from their
     shapes; everything else is looked up among the architectures of timm and torchvision.
 
-    Args:
-        tensors: By torchvision's or timm's keys; each has to find its place.
-        known: What the family knows.
-        declared: What the user declared.
-
     Raises:
         CheckpointError: No architecture has these names and shapes, or something that the weights
             cannot tell has to be declared.

@@ -69,12 +69,7 @@ class Architecture:
         return network.eval()
 
     def outline(self, classes: int | None = None, side: int | None = None) -> nn.Module:
-        """Return the network on the ``meta`` device: shapes without values.
-
-        Args:
-            classes: As for :meth:`create`.
-            side: As for :meth:`create`.
-        """
+        """Return the network on the ``meta`` device: shapes without values."""
         try:
             with torch.device("meta"):
                 return self.create(classes, side)
@@ -209,12 +204,7 @@ def _no_chain(network: nn.Module) -> ClassifierSplit:
 
 
 def without_classifier(network: nn.Module, parts: ClassifierSplit) -> nn.Module:
-    """Return the network, changed in place to return what its classifier reads.
-
-    Args:
-        network: With its classifier.
-        parts: From :func:`split_classifier`.
-    """
+    """Return the network, changed in place to return what its classifier reads."""
     sequence, _, first = parts.removed[0].rpartition(".") if parts.removed else ("", "", "")
     if len(parts.operations) > 1:
         classifier = network.get_submodule(sequence)

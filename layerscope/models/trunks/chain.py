@@ -203,13 +203,7 @@ def _is_sequence(module: nn.Module) -> bool:
 
 
 def _is_stage(module: nn.Module, name: str, whole: Set[str]) -> bool:
-    """Return whether a module is a chain of blocks, and not a block of layers.
-
-    Args:
-        module: No sequence.
-        name: The module's dotted name.
-        whole: The names of modules that nothing crosses.
-    """
+    """Return whether a module is a chain of blocks, and not a block of layers."""
     if "Stage" in type(module).__name__:
         bodies = [("", module), *module.named_children()]
     else:
@@ -239,10 +233,6 @@ def layers(module: nn.Module, traced: ShapeTrace) -> tuple[ChainLayer, ...]:
     A block is one layer. Outside of blocks a layer is a convolution or Linear with what follows it
     up to the next one: normalisation, activation, pooling. What runs into the network's end, and
     what only follows a block, is no layer of its own.
-
-    Args:
-        module: The network.
-        traced: From :func:`trace_shapes`.
     """
     found: list[BottleneckCall] = []
     current: BottleneckCall | None = None
@@ -298,12 +288,7 @@ def _outermost(
 
 
 def last_affine(module: nn.Module, traced: ShapeTrace) -> str | None:
-    """Return the Linear, or 1 × 1 convolution of vectors, whose output the network returns.
-
-    Args:
-        module: The network.
-        traced: From :func:`trace_shapes`.
-    """
+    """Return the Linear, or 1 × 1 convolution of vectors, whose output the network returns."""
     ends = _up_to_views(traced.end)
     for call, _, vertex in reversed(traced.calls):
         name = call.partition("#")[0]

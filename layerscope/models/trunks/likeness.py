@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,21 +39,19 @@ _IRRELEVANT = frozenset(
 
 
 def signature(network: nn.Module) -> tuple[Any, ...]:
-    """Return the module tree with every attribute that may matter, as something to compare.
-
-    Args:
-        network: On any device; its parameters' values do not count.
-    """
-    return tuple(
-        (name, _kind(module), tuple(_attributes(module)))
-        for name, module in network.named_modules()
-    )
+    """Return the module tree with every attribute that may matter, as something to compare."""
+    return tuple((name, *_description(module)) for name, module in network.named_modules())
 
 
-def _kind(module: nn.Module) -> str:
+def _description(module: nn.Module) -> tuple[Any, ...]:
     if _does_nothing(module):
-        return "nothing"
-    return f"{type(module).__module__}.{type(module).__qualname__}"
+        return ("nothing",)
+    attributes = tuple(
+        (name, _plain(value))
+        for name, value in sorted(vars(module).items())
+        if not name.startswith("_") and name not in _IRRELEVANT
+    )
+    return f"{type(module).__module__}.{type(module).__qualname__}", attributes
 
 
 def _does_nothing(module: nn.Module) -> bool:
@@ -61,14 +59,6 @@ def _does_nothing(module: nn.Module) -> bool:
     return isinstance(module, nn.Identity | nn.Dropout | nn.Dropout2d | nn.Dropout3d) or type(
         module
     ).__name__ in ("DropPath", "StochasticDepth", "PatchDropout", "PatchDropoutWithIndices")
-
-
-def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    if _does_nothing(module):
-        return
-    for name, value in sorted(vars(module).items()):
-        if not name.startswith("_") and name not in _IRRELEVANT:
-            yield name, _plain(value)
 
 
 def _plain(value: Any) -> Any:

@@ -63,12 +63,7 @@ def sine_cosine(side: int, width: int, *, rows_first: bool) -> Tensor:
 
 
 def is_sine_cosine(positions: Tensor | None, *, rows_first: bool) -> bool:
-    """Return whether position embeddings (1, 1 + side², width) are the fixed table.
-
-    Args:
-        positions: Those of a file, or None where it has none.
-        rows_first: As for :func:`sine_cosine`.
-    """
+    """Return whether position embeddings (1, 1 + side², width) are the fixed table."""
     if positions is None or positions.dim() != 3 or positions.shape[0] != 1:
         return False
     _, length, width = positions.shape

@@ -45,10 +45,6 @@ def find_published(path: Path | None, among: Sequence[Architecture]) -> Publishe
     """Return the published weights that a file holds, byte by byte; None where it holds others.
 
     Both libraries write the first eight digits of a file's sha256 into its name.
-
-    Args:
-        path: The file; None where the tensors come from none.
-        among: The architectures that it may be of.
     """
     if path is None:
         return None

@@ -59,9 +59,6 @@ class ResNetOutline:
 def outline(shapes: Shapes) -> ResNetOutline:
     """Return the structure that a torchvision-style state dict describes.
 
-    Args:
-        shapes: Shape of every tensor, by torchvision's key (``layer1.0.conv1.weight``).
-
     Raises:
         CheckpointError: A stage or its first block is missing.
     """
@@ -155,9 +152,6 @@ def stops(shapes: Shapes) -> tuple[Stop, ...]:
 
     A residual block is one layer: nothing inside of it is a cut point, since a skip connection
     would cross the cut (Guillotine Regularization, footnote 3).
-
-    Args:
-        shapes: Shape of every tensor of the trunk, by torchvision's key.
     """
     blocks = [
         f"layer{stage}.{block}"

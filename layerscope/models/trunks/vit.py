@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from layerscope.errors import CheckpointError
 from layerscope.models.contents import Weights
 from layerscope.models.cuts import Stop
-from layerscope.models.heads import activation_layer
+from layerscope.models.heads import ACTIVATIONS
 from layerscope.models.trunks.trunk import Shapes, Trunk, TrunkFacts
 from layerscope.types import Pooling
 
@@ -121,15 +121,11 @@ def _depth(shapes: Shapes) -> int:
 
 
 def build(tensors: Weights, known: TrunkFacts) -> Trunk:
-    """Return the transformer whose tensors these are.
+    """Return the transformer whose tensors these are, by timm's keys and without a classifier.
 
     Depth, widths, patch, grid, class token, registers, layer scale, normalisations and the gated
     MLP are read off the shapes. The number of attention heads, the activation and the LayerNorm's
     epsilon leave no trace in a state dict: they are the family's, or the user's.
-
-    Args:
-        tensors: By timm's keys, without a classifier.
-        known: What the family knows, with what the user declared.
 
     Raises:
         CheckpointError: The shapes are not those of a plain transformer, or the number of heads
@@ -139,7 +135,9 @@ def build(tensors: Weights, known: TrunkFacts) -> Trunk:
     heads = _attention_heads(tensors.shapes, plan.width, known)
     tensors, grid, side = _with_positions(tensors, plan, known)
     shapes = tensors.shapes
-    pooling = known.pooling or _usual_pooling(shapes)
+    # A LayerNorm behind the pooling is what timm and MAE train with the mean of the patches.
+    reads_class = "cls_token" in shapes and "fc_norm.weight" not in shapes
+    pooling: Pooling = known.pooling or ("cls" if reads_class else "mean")
     module = _transformer(shapes, plan, side, heads, pooling, known)
     return Trunk(
         module=module,
@@ -194,12 +192,7 @@ def _mlp(plan: ViTOutline, known: TrunkFacts) -> dict[str, Any]:
             hint="Write --declare trunk_act=gelu, or trunk_act=quick_gelu, or in a card.",
         )
     linear = known.trunk_act == "none"
-    return {"act_layer": nn.Identity if linear else activation_layer(known.trunk_act)}
-
-
-def _usual_pooling(shapes: Shapes) -> Pooling:
-    # A LayerNorm behind the pooling is what timm and MAE train with the mean of the patches.
-    return "cls" if "cls_token" in shapes and "fc_norm.weight" not in shapes else "mean"
+    return {"act_layer": nn.Identity if linear else ACTIVATIONS[known.trunk_act]}
 
 
 def _with_positions(
@@ -273,7 +266,9 @@ def _resample(positions: Tensor, leading: int, grid: int, new: int, known: Trunk
 
 
 def _attention_heads(shapes: Shapes, width: int, known: TrunkFacts) -> int:
-    told, number = _heads_of_query_norm(shapes, width), _heads_of_facts(width, known)
+    # Queries are normalised over the width of one head.
+    told = width // shape_of(shapes, _Q_NORM, 1)[0] if _Q_NORM in shapes else None
+    number = _heads_of_facts(width, known)
     if told and isinstance(known.attention_heads, int) and told != number:
         raise CheckpointError(
             f"The normalisation of the queries tells {told} attention heads, not {number}.",
@@ -287,11 +282,6 @@ def _attention_heads(shapes: Shapes, width: int, known: TrunkFacts) -> int:
             hint="Write --declare attention_heads=N, or attention_heads in a card.",
         )
     return number
-
-
-def _heads_of_query_norm(shapes: Shapes, width: int) -> int | None:
-    """Return the number of heads where queries are normalised, over the width of one head."""
-    return width // shape_of(shapes, _Q_NORM, 1)[0] if _Q_NORM in shapes else None
 
 
 def _heads_of_facts(width: int, known: TrunkFacts) -> int | None:
@@ -350,16 +340,12 @@ def _final_norm(shapes: Shapes, pooling: str) -> str:
     return f"trunk is {pooled} after the final LayerNorm; blocks.* are taken before it."
 
 
-def stops(plan: ViTOutline, pooling: str, last: str = "norm") -> tuple[Stop, ...]:
+def stops(plan: ViTOutline, pooling: Pooling, last: str = "norm") -> tuple[Stop, ...]:
     """Return the canonical stops of a transformer: tokens going in, every block, the end.
 
-    Args:
-        plan: Its structure.
-        pooling: The usual one of its tokens, ``cls`` or ``mean``.
-        last: The module whose output is the representation: ``fc_norm`` is behind the pooling.
+    The output of the last module is the representation: ``fc_norm`` is behind the pooling.
     """
-    usual: Pooling = "mean" if pooling == "mean" else "cls"
-    tokens = Stop("", "", "trunk", plan.prefix, class_token=bool(plan.classes), pooling=usual)
+    tokens = Stop("", "", "trunk", plan.prefix, class_token=bool(plan.classes), pooling=pooling)
     # The class token is the same for every image until the first block has mixed the patches in.
     embed = replace(tokens, name="embed", module="norm_pre", pooling="mean", class_token=False)
     blocks = [f"blocks.{i}" for i in range(plan.depth)]

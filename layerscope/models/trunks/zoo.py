@@ -87,35 +87,24 @@ class _Plan:
         return self.side or self.usual_side
 
 
-@dataclass(frozen=True)
-class _Index:
-    names: Mapping[str, list[str]]
-    classifiers: Sequence[Sequence[str]]
-    versions: Mapping[str, str]
-
-
 @cache
-def _index() -> _Index:
-    table = json.loads(_PATH.read_text(encoding="utf-8"))
-    return _Index(table["names"], table["classifiers"], table["versions"])
+def _index() -> Mapping[str, Any]:
+    """Return what :func:`layerscope.models.trunks.zoo_index.indexed` made."""
+    table: Mapping[str, Any] = json.loads(_PATH.read_text(encoding="utf-8"))
+    return table
 
 
 def candidates(shapes: Shapes, *, classifier: bool = True) -> tuple[Architecture, ...]:
-    """Return the architectures whose tensors have these names and shapes, up to details.
-
-    Args:
-        shapes: By the file's keys.
-        classifier: Whether some of them may be a classifier's.
-    """
+    """Return the architectures whose tensors, perhaps a classifier's too, have these shapes."""
     index = _index()
     shapes = outside(shapes, training_only())
     found: dict[Architecture, None] = {}
-    for removed in index.classifiers if classifier else ([],):
+    for removed in index["classifiers"] if classifier else ([],):
         rest = outside(shapes, removed)
         if _are_layers(shapes.keys() - rest.keys(), removed):
-            for short in index.names.get(digest(rest), ()):
+            for short in index["names"].get(digest(rest), ()):
                 library, _, name = short.partition(":")
-                found[Architecture(library, name)] = None  # type: ignore[arg-type]
+                found[Architecture(library, name)] = None
     return tuple(found)
 
 
@@ -130,10 +119,6 @@ def _are_layers(keys: Set[str], names: Sequence[str]) -> bool:
 
 def build(tensors: Weights, declared: Declared) -> Trunk:
     """Return the trunk whose state dict this is, without any classifier.
-
-    Args:
-        tensors: By timm's or torchvision's keys.
-        declared: What the user declared.
 
     Raises:
         CheckpointError: No architecture has these names and shapes, or several that differ have.
@@ -182,7 +167,7 @@ def _plan_of_named(architecture: Architecture, shapes: Shapes) -> _Plan:
 
 
 def _unknown_error(shapes: Shapes, found: Sequence[Architecture]) -> CheckpointError:
-    known = " and ".join(f"{name} {version}" for name, version in _index().versions.items())
+    known = " and ".join(f"{name} {version}" for name, version in _index()["versions"].items())
     first = next(iter(shapes), "none")
     nearest = f"; those of {found[0].title} differ: {_plan(found[0], shapes)[1]}" if found else ""
     return CheckpointError(
@@ -262,11 +247,7 @@ def _more(keys: Sequence[str]) -> str:
 
 
 def _of_one_kind(plans: list[_Plan], tensors: Weights) -> list[_Plan]:
-    """Return the plans if it does not matter which of them the file is of.
-
-    Raises:
-        CheckpointError: It does matter.
-    """
+    """Return the plans if it does not matter which of them the file is of; raise if it does."""
     # Whoever has its usual size takes precedence over those that would have to be resized.
     plans = [plan for plan in plans if plan.side is None] or plans
     kinds: dict[Any, _Plan] = {}
@@ -275,7 +256,11 @@ def _of_one_kind(plans: list[_Plan], tensors: Weights) -> list[_Plan]:
     distinct = list(kinds.values())
     if len(distinct) > 1:
         sides = {plan.image_side for plan in distinct}
-        filled = [(_fill_trunk(plan, tensors), _stops(plan)[0]) for plan in distinct]
+        filled = []
+        for plan in distinct:
+            module = plan.module()
+            fill(module, _of_the_trunk(plan, tensors))
+            filled.append((module.eval(), _stops(plan)[0]))
         if not all(_same(filled, side) for side in sides):
             raise _ambiguous_error([plan.architecture for plan in distinct])
     return plans
@@ -286,12 +271,6 @@ def _same(filled: Sequence[tuple[nn.Module, Sequence[Stop]]], side: int) -> bool
         return same_features(filled, side)
     except _FAILURES:
         return False
-
-
-def _fill_trunk(plan: _Plan, tensors: Weights) -> nn.Module:
-    module = plan.module()
-    fill(module, _of_the_trunk(plan, tensors))
-    return module.eval()
 
 
 def _of_the_trunk(plan: _Plan, tensors: Weights) -> Weights:
@@ -325,13 +304,16 @@ def _zoo_network(plans: Sequence[_Plan], tensors: Weights, declared: Declared) -
         weights=_of_the_trunk(plan, tensors),
         stops=stops,
         name=plan.architecture.name,
-        details={"library": plan.architecture.library, **_size(plan, fixed)},
+        details={"library": plan.architecture.library}
+        | ({"image_size": plan.image_side} if fixed else {}),
         notes=notes,
         image_size=plan.image_side if fixed else None,
     )
     removed = [f"{name}." for name in plan.parts.removed]
-    owned = tensors.only(*removed) if removed else Weights()
-    ignored = _training_only(plan, tensors)
+    owned = tensors.only(*removed)
+    training = [f"{name}." for name in plan.architecture.training_only]
+    reason = "auxiliary classifiers, which only training uses"
+    ignored = dict.fromkeys(tensors.only(*training), reason)
     if plan.parts.reason:
         ignored |= dict.fromkeys(owned, plan.parts.reason)
         owned = Weights()
@@ -348,16 +330,6 @@ def _zoo_network(plans: Sequence[_Plan], tensors: Weights, declared: Declared) -
         side=plan.image_side,
         same=tuple(other.architecture for other in plans[1:]),
     )
-
-
-def _size(plan: _Plan, fixed: bool) -> dict[str, int]:
-    return {"image_size": plan.image_side} if fixed else {}
-
-
-def _training_only(plan: _Plan, tensors: Weights) -> dict[str, str]:
-    prefixes = [f"{name}." for name in plan.architecture.training_only]
-    owned = tensors.only(*prefixes) if prefixes else Weights()
-    return dict.fromkeys(owned, "auxiliary classifiers, which only training uses")
 
 
 def _as_linear(tensors: Weights, parts: ClassifierSplit) -> Weights:
@@ -431,27 +403,18 @@ class _Axes:
     def stop(
         self, name: str, module: str, shape: tuple[int, ...], *, embedding: bool = False
     ) -> Stop:
-        """Return the stop of a layer.
-
-        Args:
-            name: The cut point's name.
-            module: The call.
-            shape: Shape of its output.
-            embedding: Whether no block has mixed the patches into the class token yet.
-        """
+        """Return the stop of a layer."""
         if len(shape) == 4:
             return Stop(name, module, "trunk", channels_last=self.channels_last(module, shape))
         if len(shape) == 2:
             return Stop(name, module, "trunk")
         prefix = self._prefix_of(shape[1])
         class_token = bool(getattr(self._outline, "has_class_token", True))
+        reads_class = getattr(self._outline, "global_pool", "token") in ("token", "", None)
         usual: Pooling = (
-            "cls" if prefix and class_token and not embedding and self._reads_class() else "mean"
+            "cls" if prefix and class_token and not embedding and reads_class else "mean"
         )
         return Stop(name, module, "trunk", prefix, class_token, pooling=usual)
-
-    def _reads_class(self) -> bool:
-        return getattr(self._outline, "global_pool", "token") in ("token", "", None)
 
     def _prefix_of(self, tokens: int) -> int:
         """Return how many tokens are no patches: the class token joins some networks late."""

@@ -431,6 +431,16 @@ def inside(data):
         return file.read(next(name for name in file.namelist() if name.endswith("data.pkl")))
 
 
+def test_one_text_is_encoded_once_however_often_it_is_asked_for(tmp_path):
+    text, one = b"X\x04\x00\x00\x00text", b"h\x00h\x01\x85R"
+    body = b"\x80\x02c_codecs\nencode\nq\x000" + text + b"q\x010}X\x01\x00\x00\x00k]("
+    path = tmp_path / "model.pth"
+    path.write_bytes(archive(body + 9 * one + b"es."))
+    found = read_contents(path).root["k"]
+    assert found == 9 * [b"text"]
+    assert len(set(map(id, found))) == 1
+
+
 PAYLOADS = [name for name, _ in payloads("x")]
 
 
