@@ -167,11 +167,7 @@ def _cropped(
     return view.reshape(*size, 3)
 
 
-def _jitter(
-    colours: Colours,
-    augmentation: Augmentation,
-    uniform: npt.NDArray[np.float64],
-) -> None:
+def _jitter(colours: Colours, augmentation: Augmentation, uniform: npt.NDArray[np.float64]) -> None:
     factors = [
         _between((max(0.0, 1 - spread), 1 + spread), share)
         for spread, share in zip(
@@ -189,11 +185,7 @@ def _jitter(
             turn_hue(colours, turn)
 
 
-def _blurred(
-    colours: Colours,
-    augmentation: Augmentation,
-    share: float,
-) -> Colours:
+def _blurred(colours: Colours, augmentation: Augmentation, share: float) -> Colours:
     height, width, _ = colours.shape
     # Beyond its end the image is mirrored, once.
     radius = min(int(height * augmentation.kernel) // 2, height - 1, width - 1)

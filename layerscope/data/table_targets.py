@@ -78,8 +78,7 @@ def _require_values(table: Table, task: TableTask, empty: Iterable[bool]) -> Mas
         raise table.wrong(int(np.flatnonzero(~known)[0]), what, _EMPTY)
     if not known.any():
         raise SourceError(
-            f"{str(table.path)!r} has no value at all in {', '.join(task.columns)}.",
-            hint=_HINT,
+            f"{str(table.path)!r} has no value at all in {', '.join(task.columns)}.", hint=_HINT
         )
     return known
 

@@ -91,11 +91,7 @@ def open_folder(root: Path, *, name: str | None = None) -> Source:
         assignment.splits,
         {task: labels},
         sizes=[row.size for row in rows],
-        notes=(
-            *assignment.notes,
-            *layout.notes,
-            *_rare_note(classes, labels[assignment.carved]),
-        ),
+        notes=(*assignment.notes, *layout.notes, *_rare_note(classes, labels[assignment.carved])),
     )
 
 

@@ -180,12 +180,7 @@ def open_pug_spar(root: Path) -> Source:
     pairs = zip(factors["character_name"], factors["character2_name"], strict=True)
     factors["animals"] = ["+".join(sorted(pair)) for pair in pairs]
     return _source(
-        SPAR,
-        root,
-        factors["filename"],
-        factors,
-        _pair(factors, "animals", "world_name"),
-        used,
+        SPAR, root, factors["filename"], factors, _pair(factors, "animals", "world_name"), used
     )
 
 
