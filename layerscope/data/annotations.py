@@ -13,7 +13,6 @@ from layerscope.errors import SourceError
 T = TypeVar("T")
 
 _AGAIN = "Download the annotations again, or compare them with the layout in docs/tasks.md."
-_WHITE = " \t\r\n"
 
 
 def read_text(path: Path) -> str:
@@ -117,16 +116,16 @@ def _list_behind(text: str, key: str, path: Path) -> int:
     place = text.find("[", start)
     if start < 0 or place < 0 or text[start + len(key) + 2 : place].strip() != ":":
         raise _no_list(path, key)
-    return _skip(text, place + 1, _WHITE)
+    return _skip_white(text, place + 1)
 
 
 def _next(text: str, place: int) -> int:
-    place = _skip(text, place, _WHITE)
-    return _skip(text, place + 1, _WHITE) if text[place] == "," else place
+    place = _skip_white(text, place)
+    return _skip_white(text, place + 1) if text[place] == "," else place
 
 
-def _skip(text: str, place: int, these: str) -> int:
-    while place < len(text) and text[place] in these:
+def _skip_white(text: str, place: int) -> int:
+    while place < len(text) and text[place] in " \t\r\n":
         place += 1
     return place
 

@@ -82,13 +82,7 @@ augmentations.add(
 
 
 def generator(seed: int, name: str, view: int) -> np.random.Generator:
-    """Return the generator of one view of one image.
-
-    Args:
-        seed: The seed of all views.
-        name: The image's id.
-        view: Its number.
-    """
+    """Return the generator of one view of the image whose id is ``name``."""
     digest = hashlib.sha256(f"{seed}\0{view}\0{name}".encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 

@@ -101,9 +101,6 @@ class Decoder:
 
         Those are for Pillow to look at: other colour spaces, damage, bombs, and everything where
         simplejpeg is not installed.
-
-        Args:
-            data: A file's bytes.
         """
         if self._jpeg is None:
             return None

@@ -80,12 +80,7 @@ def image_files(folder: Path) -> list[ImageFile]:
 
 
 def file_sizes(root: Path, ids: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Return the (n,) sizes of files in bytes, ``MISSING`` for those that are not there.
-
-    Args:
-        root: The folder that the ids are relative to.
-        ids: (n,) paths.
-    """
+    """Return the (n,) sizes in bytes of files below a folder, ``MISSING`` for those not there."""
     base = os.fspath(root)
     chunks = [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
     with ThreadPoolExecutor(_THREADS) as pool:

@@ -90,12 +90,7 @@ def official_splits(words: Iterable[str], root: Path) -> dict[str, Split]:
 
 
 def left_out_note(words: Sequence[str], what: str) -> tuple[str, ...]:
-    """Return the note, if any, on what belongs to no split.
-
-    Args:
-        words: The names of what is left out.
-        what: The noun for it, such as ``folders``.
-    """
+    """Return the note, if any, on what belongs to no split; ``what`` is such as ``folders``."""
     if not words:
         return ()
     more = f" and {len(words) - 3} more" if len(words) > 3 else ""

@@ -147,7 +147,10 @@ def thin_source(source: Source, limit: int) -> Source:
         )
     members = [np.flatnonzero(source.splits == split) for split in SPLITS]
     shares = _shares([len(rows) for rows in members], limit)
-    picked = [_spaced(rows, share) for rows, share in zip(members, shares, strict=True)]
+    picked = [
+        rows[np.arange(share) * len(rows) // max(share, 1)]
+        for rows, share in zip(members, shares, strict=True)
+    ]
     return _subset(source, np.sort(np.concatenate(picked)))
 
 
@@ -158,10 +161,6 @@ def _shares(sizes: Sequence[int], limit: int) -> list[int]:
         shares[i] = min(sizes[i], -(-limit // (len(order) - place)))
         limit -= shares[i]
     return shares
-
-
-def _spaced(rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    return rows[np.arange(count) * len(rows) // max(count, 1)]
 
 
 def _subset(source: Source, rows: npt.NDArray[np.int64]) -> Source:

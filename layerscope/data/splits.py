@@ -115,14 +115,8 @@ def carve_val(
 ) -> npt.NDArray[np.str_]:
     """Return the (n,) splits of official training rows, some of which validate, and test rows.
 
-    Args:
-        train: (n,) rows of the official training split; all others test.
-        names: (n,) of all rows. This and all that follows is as for :func:`carve`.
-        labels: (n,) classes.
-        share: The share of the training rows that validates.
-        per_class: In place of a share.
-        groups: (n,) which rows stay together.
-        seed: The seed of the choice.
+    ``train`` is (n,), True in the official training split. All else is as for :func:`carve`, (n,)
+    of all rows, but ``share`` is that of the training rows.
     """
     rows = np.flatnonzero(train)
     val = carve(

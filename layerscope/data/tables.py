@@ -181,12 +181,10 @@ def _word_of(path: Path, name: str, kind: Any, types: Any) -> Callable[[Any], st
         kind = kind.value_type
     if types.is_floating(kind):
         return lambda value: repr(float(value))
-    if types.is_integer(kind) or types.is_boolean(kind):
+    if types.is_integer(kind) or types.is_boolean(kind) or types.is_null(kind):
         return str
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         return str.strip
-    if types.is_null(kind):
-        return str
     raise SourceError(
         f"The column {name!r} of {str(path)!r} is of the type {kind}.",
         hint="Text, numbers, booleans and lists of them can be read; write the column as one.",

@@ -27,10 +27,6 @@ _KINDS = {"bilinear": BILINEAR, "bicubic": BICUBIC}
 def frame_preprocessing(preprocessing: Preprocessing, framing: Framing) -> Preprocessing:
     """Return a checkpoint's preprocessing under what a source lets happen to its images.
 
-    Args:
-        preprocessing: The checkpoint's own.
-        framing: The source's.
-
     Examples:
         >>> own = Preprocessing(256, 224, (0.5,) * 3, (0.5,) * 3)
         >>> frame_preprocessing(own, "whole").resize, frame_preprocessing(own, "whole").crop
@@ -49,11 +45,7 @@ def frame_preprocessing(preprocessing: Preprocessing, framing: Framing) -> Prepr
 
 
 class Preparation:
-    """A preprocessing, ready to be applied to one decoded image after the other.
-
-    Args:
-        preprocessing: The checkpoint's, as the source frames it.
-    """
+    """A preprocessing, as a source frames it, ready to be applied to one image after the other."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
@@ -135,12 +127,8 @@ def _middle(whole: int, part: int) -> int:
 def image_transform(preprocessing: Preprocessing) -> Callable[[Pixels], Tensor]:
     """Return the function that prepares one image for a network.
 
-    Args:
-        preprocessing: The checkpoint's own.
-
-    Returns:
-        A function of (h, w, 3) pixels that returns (3, height, width) float32, and raises
-        ValueError for an image smaller than the crop.
+    It takes (h, w, 3) pixels, returns (3, height, width) float32, and raises ValueError for an
+    image smaller than the crop.
     """
     preparation, decoder = Preparation(preprocessing), Decoder()
 

@@ -38,11 +38,7 @@ class _Batch:
 
 @loaders.register("threads")
 class ThreadLoader:
-    """Threads in this process; JPEG by libjpeg-turbo, the rest by Pillow, no copy in between.
-
-    Args:
-        request: What to read.
-    """
+    """Threads in this process; JPEG by libjpeg-turbo, the rest by Pillow, no copy in between."""
 
     decoder = DECODER
 

@@ -192,16 +192,7 @@ def _source(
     groups: npt.NDArray[np.str_],
     used: Mapping[str, Mask] | None = None,
 ) -> Source:
-    """Return the record of one of the sets.
-
-    Args:
-        name: The source's name.
-        root: Its folder.
-        ids: (n,) paths of the images.
-        factors: Its table.
-        groups: (n,) what is split as a whole.
-        used: By column, for the questions that are not asked of every image: (n,) whether it is.
-    """
+    """Return the record of one of the sets; ``used`` masks columns not asked of every image."""
     everything = np.ones(len(ids), np.bool_)
     masks = {column: (used or {}).get(column, everything) for column in COLUMNS[name]}
     labelled = {column: _label(factors[column], masks[column]) for column in masks}
