@@ -137,6 +137,11 @@ def broken_json(path: Path, error: json.JSONDecodeError) -> SourceError:
     )
 
 
+def first_line(error: Exception) -> str:
+    """Return the beginning of what a library complains about."""
+    return str(error).split("\n", 1)[0].rstrip(".") or type(error).__name__
+
+
 def _no_list(path: Path, key: str) -> SourceError:
     return SourceError(f"{str(path)!r} has no list {key!r} of objects.", hint=_AGAIN)
 

@@ -31,6 +31,7 @@ Part = tuple[int, int, int, int]
 """(top, left, rows, columns) within a resized image."""
 
 BILINEAR, BICUBIC = 0, 1
+KINDS = {"bilinear": BILINEAR, "bicubic": BICUBIC}
 
 _AT_ONCE = 3
 """Taps that are summed in one go: an image that shrinks less than twofold has just three."""

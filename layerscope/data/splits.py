@@ -142,8 +142,8 @@ def hashed_splits(
     return carve_val(~test, names, labels, share=share, groups=groups, seed=seed + 1)
 
 
-def codes(splits: npt.NDArray[np.str_]) -> npt.NDArray[np.int8]:
-    """Return the (n,) places in ``SPLITS`` of split names.
+def codes(splits: npt.NDArray[np.str_], used: Mask | None = None) -> npt.NDArray[np.int8]:
+    """Return the (n,) places in ``SPLITS`` of split names, -1 where ``used`` is False.
 
     Examples:
         >>> codes(np.array(["test", "train"])).tolist()
@@ -152,4 +152,4 @@ def codes(splits: npt.NDArray[np.str_]) -> npt.NDArray[np.int8]:
     places = np.full(len(splits), -1, np.int8)
     for place, split in enumerate(SPLITS):
         places[splits == split] = place
-    return places
+    return places if used is None else np.where(used, places, np.int8(-1))

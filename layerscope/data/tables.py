@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from layerscope.data.annotations import csv_lines
+from layerscope.data.annotations import csv_lines, first_line
 from layerscope.errors import SourceError, UnknownNameError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
@@ -146,16 +146,12 @@ def _parquet(path: Path) -> Table:
             columns, rows = tuple(file.schema_arrow.names), file.metadata.num_rows
     except (pyarrow.ArrowException, OSError) as error:
         raise SourceError(
-            f"{str(path)!r} is no Parquet file: {_first_line(error)}.",
+            f"{str(path)!r} is no Parquet file: {first_line(error)}.",
             hint="Write the table again.",
         ) from error
     table = Table(path, columns, range(1, rows + 1), "row", read)
     _require_header(table)
     return table
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n", 1)[0].rstrip(".")
 
 
 def _words(path: Path, name: str, column: Any, types: Any) -> Column:

@@ -15,13 +15,11 @@ import torch
 from torch import Tensor
 
 from layerscope.data.decoding import Decoder, Raster
-from layerscope.data.resampling import BICUBIC, BILINEAR, Pixels, resample, resample_normalised
+from layerscope.data.resampling import KINDS, Pixels, resample, resample_normalised
 from layerscope.types import Framing, Preprocessing
 
 Size = tuple[int, int]
 """(height, width)."""
-
-_KINDS = {"bilinear": BILINEAR, "bicubic": BICUBIC}
 
 
 def frame_preprocessing(preprocessing: Preprocessing, framing: Framing) -> Preprocessing:
@@ -49,7 +47,7 @@ class Preparation:
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
-        self._kind = _KINDS[preprocessing.interpolation]
+        self._kind = KINDS[preprocessing.interpolation]
         self._mean = np.asarray(preprocessing.mean, dtype=np.float32)
         self._std = np.asarray(preprocessing.std, dtype=np.float32)
 

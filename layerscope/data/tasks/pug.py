@@ -199,7 +199,7 @@ def _source(
     main = next(iter(COLUMNS[name]))
     splits = hashed_splits(ids, _label(factors[main], everything).labels, groups)
     parts = {
-        task.name: np.where(masks[column], codes(splits), np.int8(-1))
+        task.name: codes(splits, masks[column])
         for column, task in COLUMNS[name].items()
         if not masks[column].all()
     }

@@ -90,7 +90,7 @@ def open_table(path: Path) -> Source:
         task = _task(name, asked, it, assignment.rule)
         targets[task] = it.target
         if not it.known.all():
-            own[task.name] = np.where(it.known, codes(assignment.splits), np.int8(-1))
+            own[task.name] = codes(assignment.splits, it.known)
             gone = int((~it.known).sum())
             notes.append(f"{task.name} leaves out {gone:,} of {len(ids):,} images without a value")
     require_task_splits(card.table, own)
