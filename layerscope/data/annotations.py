@@ -85,13 +85,9 @@ def read_json(path: Path) -> Any:
 
 
 def json_records(path: Path, key: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the objects of one list in a JSON file, without ever holding them all.
+    """Yield the objects of the list that is one field of a JSON file, never holding them all.
 
     A file of CLEVR's scenes is a fifth of a gigabyte as text, and several as objects.
-
-    Args:
-        path: The file, an object at its top.
-        key: The field that holds the list.
 
     Raises:
         SourceError: The file is missing, no JSON, or has no such list of objects.

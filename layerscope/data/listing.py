@@ -36,12 +36,7 @@ class ImageFile(NamedTuple):
 
 
 def require_folder(root: Path, *parts: str, hint: str) -> None:
-    """Refuse a folder that is not there, or that lacks one of its parts.
-
-    Args:
-        root: The folder that the user gave.
-        parts: Files and folders that it must hold, relative to it.
-        hint: Where to get it, or how it has to look.
+    """Refuse a folder that is not there, or that lacks one of its parts: files or folders in it.
 
     Raises:
         SourceError: Something is missing.
@@ -120,9 +115,7 @@ def _walk(folder: Path, prefix: str, above: tuple[_Identity, ...]) -> Iterator[I
 def list_folder(folder: Path, prefix: str = "") -> tuple[list[ImageFile], list[str]]:
     """Return the image files and the folders in a folder itself, both sorted by name.
 
-    Args:
-        folder: The folder.
-        prefix: The beginning of the files' paths, such as ``train/``.
+    The files' paths begin with the prefix, such as ``train/``.
 
     Raises:
         SourceError: A file cannot be looked at, or a name is not UTF-8.

@@ -67,11 +67,7 @@ def split_named(word: str) -> Split | None:
 
 
 def official_splits(words: Iterable[str], root: Path) -> dict[str, Split]:
-    """Return the split of every word that names one.
-
-    Args:
-        words: Names of folders, or whatever the set calls its parts.
-        root: The set, for the message.
+    """Return the split of every word, such as the name of a folder, that names one.
 
     Raises:
         SourceError: Two words name the same split.

@@ -61,24 +61,14 @@ class Table:
         return self.read(name)
 
     def wrong(self, row: int, what: str, hint: str) -> SourceError:
-        """Return the error for what a row holds.
-
-        Args:
-            row: Its position, from 0.
-            what: The end of the sentence, such as ``has no split``.
-            hint: What to do about it.
-        """
+        """Return the error for a row, from 0; ``what`` ends its sentence: ``has no split``."""
         return SourceError(
             f"{str(self.path)!r}, {self.unit} {self.numbers[row]}, {what}.", hint=hint
         )
 
 
 def open_table(path: Path, delimiter: str | None = None) -> Table:
-    """Return a table, whose kind its suffix tells.
-
-    Args:
-        path: The file.
-        delimiter: Between the cells of a text file, where it is not the suffix's own.
+    """Return a table, whose kind its suffix tells, and by default the delimiter of its cells.
 
     Raises:
         SourceError: The file is missing, of no known kind, broken, empty, or has a column twice.

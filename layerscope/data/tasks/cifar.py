@@ -57,9 +57,6 @@ def open_cifar10(root: Path) -> Source:
 
     Rows come in the order of the files, the training images first.
 
-    Args:
-        root: The folder with ``cifar-10-batches-py/``.
-
     Raises:
         SourceError: A file is missing, or is not the official one.
     """
@@ -71,9 +68,6 @@ def open_cifar100(root: Path) -> Source:
     """Return the record of CIFAR-100 with its fine labels.
 
     Rows come in the order of the files, the training images first.
-
-    Args:
-        root: The folder with ``cifar-100-python/``.
 
     Raises:
         SourceError: A file is missing, or is not the official one.

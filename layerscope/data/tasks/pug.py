@@ -120,9 +120,6 @@ _FIXED = ("character_label", "world_name")
 def open_pug_animals(root: Path) -> Source:
     """Return the record of PUG: Animals, with rows in the order of its table.
 
-    Args:
-        root: The folder with ``labels_pug_animal.csv`` and a folder for each animal.
-
     Raises:
         SourceError: The table is missing or incomplete.
     """
@@ -137,9 +134,6 @@ def open_pug_animals(root: Path) -> Source:
 @sources.register(IMAGENET)
 def open_pug_imagenet(root: Path) -> Source:
     """Return the record of PUG: ImageNet, with rows in the order of its table.
-
-    Args:
-        root: The folder with ``labels_pug_imagenet.csv`` and the images.
 
     Raises:
         SourceError: The table is missing or incomplete, or a factor has no resting value.
@@ -158,9 +152,6 @@ def open_pug_imagenet(root: Path) -> Source:
 @sources.register(SPAR)
 def open_pug_spar(root: Path) -> Source:
     """Return the record of PUG: SPAR, with rows in the order of its table.
-
-    Args:
-        root: The folder with ``labels.csv`` and the images.
 
     Raises:
         SourceError: The table is missing or incomplete.

@@ -62,12 +62,9 @@ NAME = "table"
 
 @sources.register(NAME)
 def open_table(path: Path) -> Source:
-    """Return the record of the images in a table.
+    """Return the record of the images in the table that a card explains.
 
     Rows come in the table's order.
-
-    Args:
-        path: The card, a TOML file that says which table to read and what its columns are.
 
     Raises:
         SourceError: The card or the table is missing, incomplete or contradicts itself; the message
