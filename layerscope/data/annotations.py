@@ -13,7 +13,6 @@ from layerscope.errors import SourceError
 T = TypeVar("T")
 
 _AGAIN = "Download the annotations again, or compare them with the layout in docs/tasks.md."
-_WHITE = " \t\r\n"
 
 
 def read_text(path: Path) -> str:
@@ -86,13 +85,9 @@ def read_json(path: Path) -> Any:
 
 
 def json_records(path: Path, key: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the objects of one list in a JSON file, without ever holding them all.
+    """Yield the objects of the list that is one field of a JSON file, never holding them all.
 
     A file of CLEVR's scenes is a fifth of a gigabyte as text, and several as objects.
-
-    Args:
-        path: The file, an object at its top.
-        key: The field that holds the list.
 
     Raises:
         SourceError: The file is missing, no JSON, or has no such list of objects.
@@ -117,16 +112,16 @@ def _list_behind(text: str, key: str, path: Path) -> int:
     place = text.find("[", start)
     if start < 0 or place < 0 or text[start + len(key) + 2 : place].strip() != ":":
         raise _no_list(path, key)
-    return _skip(text, place + 1, _WHITE)
+    return _skip_white(text, place + 1)
 
 
 def _next(text: str, place: int) -> int:
-    place = _skip(text, place, _WHITE)
-    return _skip(text, place + 1, _WHITE) if text[place] == "," else place
+    place = _skip_white(text, place)
+    return _skip_white(text, place + 1) if text[place] == "," else place
 
 
-def _skip(text: str, place: int, these: str) -> int:
-    while place < len(text) and text[place] in these:
+def _skip_white(text: str, place: int) -> int:
+    while place < len(text) and text[place] in " \t\r\n":
         place += 1
     return place
 
@@ -136,6 +131,11 @@ def broken_json(path: Path, error: json.JSONDecodeError) -> SourceError:
     return SourceError(
         f"{str(path)!r} is not JSON: {error.msg} in line {error.lineno}.", hint=_AGAIN
     )
+
+
+def first_line(error: Exception) -> str:
+    """Return the beginning of what a library complains about."""
+    return str(error).split("\n", 1)[0].rstrip(".") or type(error).__name__
 
 
 def _no_list(path: Path, key: str) -> SourceError:

@@ -113,11 +113,7 @@ def _require_splits(root: Path, splits: npt.NDArray[np.str_]) -> None:
 
 
 def require_task_splits(root: Path, task_splits: Mapping[str, npt.NDArray[np.int8]]) -> None:
-    """Refuse tasks with splits of their own of which one is empty.
-
-    Args:
-        root: The set, for the message.
-        task_splits: By task name: (n,) places in ``SPLITS``, -1 for rows that the task leaves out.
+    """Refuse tasks with splits of their own, (n,) places in ``SPLITS``, of which one is empty.
 
     Raises:
         SourceError: A split is empty.

@@ -82,13 +82,7 @@ augmentations.add(
 
 
 def generator(seed: int, name: str, view: int) -> np.random.Generator:
-    """Return the generator of one view of one image.
-
-    Args:
-        seed: The seed of all views.
-        name: The image's id.
-        view: Its number.
-    """
+    """Return the generator of one view of the image whose id is ``name``."""
     digest = hashlib.sha256(f"{seed}\0{view}\0{name}".encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
@@ -167,11 +161,7 @@ def _cropped(
     return view.reshape(*size, 3)
 
 
-def _jitter(
-    colours: Colours,
-    augmentation: Augmentation,
-    uniform: npt.NDArray[np.float64],
-) -> None:
+def _jitter(colours: Colours, augmentation: Augmentation, uniform: npt.NDArray[np.float64]) -> None:
     factors = [
         _between((max(0.0, 1 - spread), 1 + spread), share)
         for spread, share in zip(
@@ -189,11 +179,7 @@ def _jitter(
             turn_hue(colours, turn)
 
 
-def _blurred(
-    colours: Colours,
-    augmentation: Augmentation,
-    share: float,
-) -> Colours:
+def _blurred(colours: Colours, augmentation: Augmentation, share: float) -> Colours:
     height, width, _ = colours.shape
     # Beyond its end the image is mirrored, once.
     radius = min(int(height * augmentation.kernel) // 2, height - 1, width - 1)

@@ -16,11 +16,10 @@ import numpy.typing as npt
 from layerscope.data.augmentation import Augmentation, augmentations, draw_view, generator
 from layerscope.data.decoding import Decoder
 from layerscope.data.images import images_of
-from layerscope.data.resampling import BICUBIC, BILINEAR, Pixels
+from layerscope.data.resampling import KINDS, Pixels
 from layerscope.errors import SettingsError
 from layerscope.types import Images, Preprocessing, Source
 
-_KINDS = {"bilinear": BILINEAR, "bicubic": BICUBIC}
 _DECODER = Decoder()
 """One for all: it has a buffer for each thread, and nothing of it would cross to a process."""
 
@@ -108,7 +107,7 @@ def with_views(
         augmentation=augmentations[views.augmentation],
         seed=views.seed,
         size=size,
-        kind=_KINDS[preprocessing.interpolation],
+        kind=KINDS[preprocessing.interpolation],
     )
     return (
         replace(

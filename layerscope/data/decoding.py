@@ -91,8 +91,7 @@ class Decoder:
         if isinstance(image, np.ndarray):
             return self._copied(image, place)
         try:
-            raster = self.ordinary_jpeg(image) if image.startswith(_JPEG) else None
-            return raster or self._copied(_by_pillow(image), place)
+            return self.ordinary_jpeg(image) or self._copied(_by_pillow(image), place)
         except _UNREADABLE as error:
             raise unreadable(place, _reason(error, image)) from error
 
@@ -101,11 +100,8 @@ class Decoder:
 
         Those are for Pillow to look at: other colour spaces, damage, bombs, and everything where
         simplejpeg is not installed.
-
-        Args:
-            data: A file's bytes.
         """
-        if self._jpeg is None:
+        if self._jpeg is None or not data.startswith(_JPEG):
             return None
         try:
             height, width, space, _ = self._jpeg.decode_jpeg_header(data)

@@ -16,12 +16,7 @@ from layerscope.types import Images, Source
 
 @dataclass(frozen=True, slots=True)
 class FileImages:
-    """Image files below a folder.
-
-    Args:
-        root: The folder.
-        ids: (n,) paths relative to it.
-    """
+    """Image files: (n,) paths relative to a folder."""
 
     root: Path
     ids: Sequence[str]

@@ -36,12 +36,7 @@ class ImageFile(NamedTuple):
 
 
 def require_folder(root: Path, *parts: str, hint: str) -> None:
-    """Refuse a folder that is not there, or that lacks one of its parts.
-
-    Args:
-        root: The folder that the user gave.
-        parts: Files and folders that it must hold, relative to it.
-        hint: Where to get it, or how it has to look.
+    """Refuse a folder that is not there, or that lacks one of its parts: files or folders in it.
 
     Raises:
         SourceError: Something is missing.
@@ -80,12 +75,7 @@ def image_files(folder: Path) -> list[ImageFile]:
 
 
 def file_sizes(root: Path, ids: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Return the (n,) sizes of files in bytes, ``MISSING`` for those that are not there.
-
-    Args:
-        root: The folder that the ids are relative to.
-        ids: (n,) paths.
-    """
+    """Return the (n,) sizes in bytes of files below a folder, ``MISSING`` for those not there."""
     base = os.fspath(root)
     chunks = [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -125,9 +115,7 @@ def _walk(folder: Path, prefix: str, above: tuple[_Identity, ...]) -> Iterator[I
 def list_folder(folder: Path, prefix: str = "") -> tuple[list[ImageFile], list[str]]:
     """Return the image files and the folders in a folder itself, both sorted by name.
 
-    Args:
-        folder: The folder.
-        prefix: The beginning of the files' paths, such as ``train/``.
+    The files' paths begin with the prefix, such as ``train/``.
 
     Raises:
         SourceError: A file cannot be looked at, or a name is not UTF-8.

@@ -67,11 +67,7 @@ def split_named(word: str) -> Split | None:
 
 
 def official_splits(words: Iterable[str], root: Path) -> dict[str, Split]:
-    """Return the split of every word that names one.
-
-    Args:
-        words: Names of folders, or whatever the set calls its parts.
-        root: The set, for the message.
+    """Return the split of every word, such as the name of a folder, that names one.
 
     Raises:
         SourceError: Two words name the same split.
@@ -90,12 +86,7 @@ def official_splits(words: Iterable[str], root: Path) -> dict[str, Split]:
 
 
 def left_out_note(words: Sequence[str], what: str) -> tuple[str, ...]:
-    """Return the note, if any, on what belongs to no split.
-
-    Args:
-        words: The names of what is left out.
-        what: The noun for it, such as ``folders``.
-    """
+    """Return the note, if any, on what belongs to no split; ``what`` is such as ``folders``."""
     if not words:
         return ()
     more = f" and {len(words) - 3} more" if len(words) > 3 else ""

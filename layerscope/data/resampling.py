@@ -31,6 +31,7 @@ Part = tuple[int, int, int, int]
 """(top, left, rows, columns) within a resized image."""
 
 BILINEAR, BICUBIC = 0, 1
+KINDS = {"bilinear": BILINEAR, "bicubic": BICUBIC}
 
 _AT_ONCE = 3
 """Taps that are summed in one go: an image that shrinks less than twofold has just three."""
@@ -229,18 +230,9 @@ def resample_normalised(
     std: Floats,
     out: Floats,
 ) -> None:
-    """Do the same and write ``(byte / 255 - mean) / std`` in float32.
+    """Do as :func:`resample` does and write ``(byte / 255 - mean) / std``.
 
-    Args:
-        flat: As in :func:`resample`; so are ``height`` to ``kind``.
-        height: The image's height in pixels.
-        width: The image's width in pixels.
-        to: (height, width) of the whole resized image.
-        part: (top, left, rows, columns) within it.
-        kind: ``BILINEAR`` or ``BICUBIC``.
-        mean: (3,) float32, by channel.
-        std: (3,) float32.
-        out: (rows, 3 × columns) float32, contiguous.
+    ``mean`` and ``std`` are (3,) float32, by channel; ``out`` is (rows, 3 × columns) float32.
     """
     top, left, rows, columns = part
     size = 3 * columns

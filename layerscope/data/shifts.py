@@ -51,10 +51,6 @@ shifts: Registry[Callable[[Path], Shift]] = Registry(
 def open_shift(name: str, root: Path) -> Shift:
     """Return the conditions in a folder; any image source is a shift of one condition.
 
-    Args:
-        name: A registered shift or image source.
-        root: The folder.
-
     Raises:
         UnknownNameError: There is neither of this name.
         SourceError: The folder is incomplete.

@@ -11,11 +11,7 @@ _FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def own_name(name: str | None, kind: str) -> str:
-    """Return the name of a source: the user's, or that of its kind.
-
-    Args:
-        name: As the user gave it; None for none.
-        kind: The registered source, such as ``folder``.
+    """Return the name of a source: the user's, or that of its kind, such as ``folder``.
 
     Raises:
         SourceError: The name could not stand in a list of tasks, or another source has it.

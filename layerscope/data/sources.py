@@ -54,7 +54,13 @@ def open_source(
             raise UnknownNameError(f"option of {name}", option, known)
     source = opener(root, **{key: known[key](value) for key, value in options.items()})
     if source.missing and not allow_missing:
-        raise _absent(source)
+        row, reason = min(source.missing.items())
+        others = f", and {len(source.missing) - 1:,} more" if len(source.missing) > 1 else ""
+        raise SourceError(
+            f"The image {source.ids[row]!r} of {str(source.root)!r} cannot be read: "
+            f"{reason}{others}.",
+            hint="Restore the files, or leave them out with --skip-bad-images.",
+        )
     return source
 
 
@@ -83,15 +89,6 @@ def _type_name(annotation: Any) -> str:
     """Return ``Path`` of ``Path | None``, whether the annotation is postponed or not."""
     words = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     return words.partition(" ")[0].rpartition(".")[2]
-
-
-def _absent(source: Source) -> SourceError:
-    row, reason = min(source.missing.items())
-    others = f", and {len(source.missing) - 1:,} more" if len(source.missing) > 1 else ""
-    return SourceError(
-        f"The image {source.ids[row]!r} of {str(source.root)!r} cannot be read: {reason}{others}.",
-        hint="Restore the files, or leave them out with --skip-bad-images.",
-    )
 
 
 def all_tasks() -> tuple[Task, ...]:
@@ -147,7 +144,10 @@ def thin_source(source: Source, limit: int) -> Source:
         )
     members = [np.flatnonzero(source.splits == split) for split in SPLITS]
     shares = _shares([len(rows) for rows in members], limit)
-    picked = [_spaced(rows, share) for rows, share in zip(members, shares, strict=True)]
+    picked = [
+        rows[np.arange(share) * len(rows) // max(share, 1)]
+        for rows, share in zip(members, shares, strict=True)
+    ]
     return _subset(source, np.sort(np.concatenate(picked)))
 
 
@@ -158,10 +158,6 @@ def _shares(sizes: Sequence[int], limit: int) -> list[int]:
         shares[i] = min(sizes[i], -(-limit // (len(order) - place)))
         limit -= shares[i]
     return shares
-
-
-def _spaced(rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    return rows[np.arange(count) * len(rows) // max(count, 1)]
 
 
 def _subset(source: Source, rows: npt.NDArray[np.int64]) -> Source:

@@ -115,14 +115,8 @@ def carve_val(
 ) -> npt.NDArray[np.str_]:
     """Return the (n,) splits of official training rows, some of which validate, and test rows.
 
-    Args:
-        train: (n,) rows of the official training split; all others test.
-        names: (n,) of all rows. This and all that follows is as for :func:`carve`.
-        labels: (n,) classes.
-        share: The share of the training rows that validates.
-        per_class: In place of a share.
-        groups: (n,) which rows stay together.
-        seed: The seed of the choice.
+    ``train`` is (n,), True in the official training split. All else is as for :func:`carve`, (n,)
+    of all rows, but ``share`` is that of the training rows.
     """
     rows = np.flatnonzero(train)
     val = carve(
@@ -148,8 +142,8 @@ def hashed_splits(
     return carve_val(~test, names, labels, share=share, groups=groups, seed=seed + 1)
 
 
-def codes(splits: npt.NDArray[np.str_]) -> npt.NDArray[np.int8]:
-    """Return the (n,) places in ``SPLITS`` of split names.
+def codes(splits: npt.NDArray[np.str_], used: Mask | None = None) -> npt.NDArray[np.int8]:
+    """Return the (n,) places in ``SPLITS`` of split names, -1 where ``used`` is False.
 
     Examples:
         >>> codes(np.array(["test", "train"])).tolist()
@@ -158,4 +152,4 @@ def codes(splits: npt.NDArray[np.str_]) -> npt.NDArray[np.int8]:
     places = np.full(len(splits), -1, np.int8)
     for place, split in enumerate(SPLITS):
         places[splits == split] = place
-    return places
+    return places if used is None else np.where(used, places, np.int8(-1))

@@ -126,9 +126,6 @@ class _Section:
 def read_card(path: Path) -> TableCard:
     """Return what a card says.
 
-    Args:
-        path: The TOML file.
-
     Raises:
         SourceError: It is missing, a table itself, no TOML, or says too little, too much, or
             something that contradicts itself.

@@ -78,8 +78,7 @@ def _require_values(table: Table, task: TableTask, empty: Iterable[bool]) -> Mas
         raise table.wrong(int(np.flatnonzero(~known)[0]), what, _EMPTY)
     if not known.any():
         raise SourceError(
-            f"{str(table.path)!r} has no value at all in {', '.join(task.columns)}.",
-            hint=_HINT,
+            f"{str(table.path)!r} has no value at all in {', '.join(task.columns)}.", hint=_HINT
         )
     return known
 
@@ -115,23 +114,31 @@ def _sorted(found: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(words, key=int) if all(map(_WHOLE.fullmatch, words)) else words)
 
 
-def _labels(table: Table, task: TableTask) -> TableTarget:
-    return _flags(table, task) if task.several else _listed(table, task)
-
-
-def _flags(table: Table, task: TableTask) -> TableTarget:
-    """Return labels from one column of 0 and 1 for each."""
+def _cells(
+    table: Table, task: TableTask, read: Callable[[Table, int, str, Cell], float]
+) -> tuple[npt.NDArray[np.float64], Mask]:
+    """Return the (n, k) numbers of several columns, NaN where nothing is known."""
     columns = [table.column(name).cells for name in task.columns]
     known = _require_values(table, task, (not all(cells) for cells in zip(*columns, strict=True)))
-    target = np.full((len(known), len(columns)), -1, np.int64)
+    target = np.full((len(known), len(columns)), np.nan)
     for row in np.flatnonzero(known).tolist():
-        for place, cells in enumerate(columns):
-            word = cells[row]
-            flag = _FLAGS.get(word.lower()) if isinstance(word, str) else None
-            if flag is None:
-                what = f"has {task.columns[place]} {word!r}, which is not 0 or 1"
-                raise table.wrong(row, what, _HINT)
-            target[row, place] = flag
+        for place, (name, cells) in enumerate(zip(task.columns, columns, strict=True)):
+            target[row, place] = read(table, row, name, cells[row])
+    return target, known
+
+
+def _flag(table: Table, row: int, column: str, cell: Cell) -> int:
+    flag = _FLAGS.get(cell.lower()) if isinstance(cell, str) else None
+    if flag is None:
+        raise table.wrong(row, f"has {column} {cell!r}, which is not 0 or 1", _HINT)
+    return flag
+
+
+def _labels(table: Table, task: TableTask) -> TableTarget:
+    if not task.several:
+        return _listed(table, task)
+    numbers, known = _cells(table, task, _flag)
+    target = np.where(known[:, None], numbers, -1).astype(np.int64)
     return TableTarget(target, known, task.columns)
 
 
@@ -175,13 +182,7 @@ def _parts_of(table: Table, task: TableTask, row: int, cell: Cell) -> tuple[str,
 
 
 def _numbers(table: Table, task: TableTask) -> TableTarget:
-    columns = [table.column(name).cells for name in task.columns]
-    known = _require_values(table, task, (not all(cells) for cells in zip(*columns, strict=True)))
-    target = np.full((len(known), len(columns)), np.nan)
-    for row in np.flatnonzero(known).tolist():
-        for place, cells in enumerate(columns):
-            target[row, place] = _number(table, row, task.columns[place], cells[row])
-    return TableTarget(target, known)
+    return TableTarget(*_cells(table, task, _number))
 
 
 def _number(table: Table, row: int, column: str, cell: Cell) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from layerscope.data.annotations import csv_lines
+from layerscope.data.annotations import csv_lines, first_line
 from layerscope.errors import SourceError, UnknownNameError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
@@ -61,24 +61,14 @@ class Table:
         return self.read(name)
 
     def wrong(self, row: int, what: str, hint: str) -> SourceError:
-        """Return the error for what a row holds.
-
-        Args:
-            row: Its position, from 0.
-            what: The end of the sentence, such as ``has no split``.
-            hint: What to do about it.
-        """
+        """Return the error for a row, from 0; ``what`` ends its sentence: ``has no split``."""
         return SourceError(
             f"{str(self.path)!r}, {self.unit} {self.numbers[row]}, {what}.", hint=hint
         )
 
 
 def open_table(path: Path, delimiter: str | None = None) -> Table:
-    """Return a table, whose kind its suffix tells.
-
-    Args:
-        path: The file.
-        delimiter: Between the cells of a text file, where it is not the suffix's own.
+    """Return a table, whose kind its suffix tells, and by default the delimiter of its cells.
 
     Raises:
         SourceError: The file is missing, of no known kind, broken, empty, or has a column twice.
@@ -146,16 +136,12 @@ def _parquet(path: Path) -> Table:
             columns, rows = tuple(file.schema_arrow.names), file.metadata.num_rows
     except (pyarrow.ArrowException, OSError) as error:
         raise SourceError(
-            f"{str(path)!r} is no Parquet file: {_first_line(error)}.",
+            f"{str(path)!r} is no Parquet file: {first_line(error)}.",
             hint="Write the table again.",
         ) from error
     table = Table(path, columns, range(1, rows + 1), "row", read)
     _require_header(table)
     return table
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n", 1)[0].rstrip(".")
 
 
 def _words(path: Path, name: str, column: Any, types: Any) -> Column:
@@ -181,12 +167,10 @@ def _word_of(path: Path, name: str, kind: Any, types: Any) -> Callable[[Any], st
         kind = kind.value_type
     if types.is_floating(kind):
         return lambda value: repr(float(value))
-    if types.is_integer(kind) or types.is_boolean(kind):
+    if types.is_integer(kind) or types.is_boolean(kind) or types.is_null(kind):
         return str
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         return str.strip
-    if types.is_null(kind):
-        return str
     raise SourceError(
         f"The column {name!r} of {str(path)!r} is of the type {kind}.",
         hint="Text, numbers, booleans and lists of them can be read; write the column as one.",

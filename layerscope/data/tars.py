@@ -107,7 +107,8 @@ class TarImages:
     def read(self, row: int) -> bytes:
         size = int(self.size[row])
         try:
-            data = read_at(self.shards[self.shard[row]], int(self.offset[row]), size)
+            with self.shards[self.shard[row]].open("rb", buffering=0) as file:
+                data = os.pread(file.fileno(), size, int(self.offset[row]))
         except OSError as error:
             raise unreadable(self.place(row), error.strerror or str(error)) from error
         if len(data) < size:
@@ -125,12 +126,3 @@ class TarImages:
             offset=self.offset[rows],
             size=self.size[rows],
         )
-
-
-def read_at(path: Path, offset: int, size: int) -> bytes:
-    """Return bytes of a file from a place in it; fewer where it ends."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        return os.pread(handle, size, offset)
-    finally:
-        os.close(handle)

@@ -15,21 +15,15 @@ import torch
 from torch import Tensor
 
 from layerscope.data.decoding import Decoder, Raster
-from layerscope.data.resampling import BICUBIC, BILINEAR, Pixels, resample, resample_normalised
+from layerscope.data.resampling import KINDS, Pixels, resample, resample_normalised
 from layerscope.types import Framing, Preprocessing
 
 Size = tuple[int, int]
 """(height, width)."""
 
-_KINDS = {"bilinear": BILINEAR, "bicubic": BICUBIC}
-
 
 def frame_preprocessing(preprocessing: Preprocessing, framing: Framing) -> Preprocessing:
     """Return a checkpoint's preprocessing under what a source lets happen to its images.
-
-    Args:
-        preprocessing: The checkpoint's own.
-        framing: The source's.
 
     Examples:
         >>> own = Preprocessing(256, 224, (0.5,) * 3, (0.5,) * 3)
@@ -49,15 +43,11 @@ def frame_preprocessing(preprocessing: Preprocessing, framing: Framing) -> Prepr
 
 
 class Preparation:
-    """A preprocessing, ready to be applied to one decoded image after the other.
-
-    Args:
-        preprocessing: The checkpoint's, as the source frames it.
-    """
+    """A preprocessing, as a source frames it, ready to be applied to one image after the other."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
-        self._kind = _KINDS[preprocessing.interpolation]
+        self._kind = KINDS[preprocessing.interpolation]
         self._mean = np.asarray(preprocessing.mean, dtype=np.float32)
         self._std = np.asarray(preprocessing.std, dtype=np.float32)
 
@@ -135,12 +125,8 @@ def _middle(whole: int, part: int) -> int:
 def image_transform(preprocessing: Preprocessing) -> Callable[[Pixels], Tensor]:
     """Return the function that prepares one image for a network.
 
-    Args:
-        preprocessing: The checkpoint's own.
-
-    Returns:
-        A function of (h, w, 3) pixels that returns (3, height, width) float32, and raises
-        ValueError for an image smaller than the crop.
+    It takes (h, w, 3) pixels, returns (3, height, width) float32, and raises ValueError for an
+    image smaller than the crop.
     """
     preparation, decoder = Preparation(preprocessing), Decoder()
 

@@ -50,7 +50,11 @@ def catalogue(settings: RenderSettings) -> list[ObjectInstance]:
 
 def shape(instance: ObjectInstance, seed: int) -> Corners:
     """Return the instance's mesh, centred, scaled into view and with shading normals."""
-    return corners(_mesh(instance, seed).fitted())
+    if instance.file is not None:
+        mesh = _read(instance.file)
+    else:
+        mesh = categories[instance.category](np.random.default_rng([seed, instance.index, 0]))
+    return corners(mesh.fitted())
 
 
 def colour(instance: ObjectInstance, seed: int) -> Triple:
@@ -69,12 +73,6 @@ def digest(instances: Sequence[ObjectInstance]) -> str | None:
     for file in files:
         total.update(hashlib.sha256(file.read_bytes()).digest())
     return total.hexdigest()
-
-
-def _mesh(instance: ObjectInstance, seed: int) -> Mesh:
-    if instance.file is not None:
-        return _read(instance.file)
-    return categories[instance.category](np.random.default_rng([seed, instance.index, 0]))
 
 
 def _list_meshes(folder: Path, limit: int) -> list[ObjectInstance]:
@@ -109,10 +107,7 @@ def _read(file: Path) -> Mesh:
         raise RenderError(
             f"The mesh {str(file)!r} cannot be read: {error}.", hint="Repair it or take it away."
         ) from error
-    return _require_surface(file, Mesh(vertices.astype(np.float32), faces.astype(np.int32)))
-
-
-def _require_surface(file: Path, mesh: Mesh) -> Mesh:
+    mesh = Mesh(vertices.astype(np.float32), faces.astype(np.int32))
     used = mesh.vertices[np.unique(mesh.faces)]
     if not np.isfinite(used).all() or mesh.area() == 0.0:
         raise RenderError(

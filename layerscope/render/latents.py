@@ -29,13 +29,7 @@ class Latents:
 
 
 def draw_latents(seed: int, instance: int, view: int) -> Latents:
-    """Return the latents of one image, which depend on nothing but these three numbers.
-
-    Args:
-        seed: Seed of the data set.
-        instance: Index of the object in the data set.
-        view: Index of the view of that object.
-    """
+    """Return the latents of one image, which depend on nothing but these three numbers."""
     generator = np.random.default_rng([seed, instance, view, 1])
     low, high = zip(*((low, high) for low, high, _ in LATENTS.values()), strict=True)
     return Latents(*generator.uniform(low, high).tolist())

@@ -55,7 +55,12 @@ def check_agreement(folder: Path, wanted: dict[str, Any]) -> None:
     """
     file = folder / MANIFEST
     if not file.exists():
-        _check_unused(folder)
+        if (folder / "images").exists():
+            raise RenderError(
+                f"{str(folder)!r} holds images but no dataset.json.",
+                hint="Choose another folder: what is there cannot be told to belong to this data "
+                "set.",
+            )
         return
     there, here = _decisive(_read(file)), _decisive(wanted)
     differing = [
@@ -74,14 +79,6 @@ def write_manifest(folder: Path, record: dict[str, Any], *, complete: bool) -> N
     """Write the record, marked as complete or not."""
     text = json.dumps(record | {"complete": complete}, indent=2) + "\n"
     write_whole(folder / MANIFEST, text.encode())
-
-
-def _check_unused(folder: Path) -> None:
-    if (folder / "images").exists():
-        raise RenderError(
-            f"{str(folder)!r} holds images but no dataset.json.",
-            hint="Choose another folder: what is there cannot be told to belong to this data set.",
-        )
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -31,30 +31,30 @@ class Mesh:
 
     def moved(self, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Mesh:
         """Return the mesh shifted by (x, y, z)."""
-        return _mesh(self.vertices + np.array([x, y, z]), self.faces)
+        return new_mesh(self.vertices + np.array([x, y, z]), self.faces)
 
     def scaled(self, x: float = 1.0, y: float = 1.0, z: float = 1.0) -> Mesh:
         """Return the mesh stretched about the origin; a negative factor mirrors it."""
         faces = self.faces[:, ::-1] if x * y * z < 0 else self.faces
-        return _mesh(self.vertices * np.array([x, y, z]), faces)
+        return new_mesh(self.vertices * np.array([x, y, z]), faces)
 
     def turned(self, axis: str, degrees: float) -> Mesh:
         """Return the mesh turned counter-clockwise about the ``x``, ``y`` or ``z`` axis."""
-        return _mesh(self.vertices @ _turn(axis, degrees).T, self.faces)
+        return new_mesh(self.vertices @ _turn(axis, degrees).T, self.faces)
 
     def area(self) -> float:
         """Return the area of the whole surface."""
         return float(np.linalg.norm(_crossed(self), axis=1).sum()) / 2
 
-    def fitted(self, radius: float = RADIUS) -> Mesh:
-        """Return the mesh centred at the origin and scaled into a sphere of ``radius``.
+    def fitted(self) -> Mesh:
+        """Return the mesh centred at the origin and scaled into a sphere of ``RADIUS``.
 
         The centre is that of the bounding box, so that a mirror-symmetric object stays so.
         """
         used = self.vertices[np.unique(self.faces)].astype(np.float64)
         centre = (used.min(axis=0) + used.max(axis=0)) / 2
         reach = float(np.linalg.norm(used - centre, axis=1).max())
-        return _mesh((self.vertices - centre) * (radius / reach), self.faces)
+        return new_mesh((self.vertices - centre) * (RADIUS / reach), self.faces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def join(*meshes: Mesh) -> Mesh:
     """Return one mesh holding all the parts; parts may run into one another."""
     starts = np.cumsum([0] + [len(mesh.vertices) for mesh in meshes[:-1]])
     faces = [mesh.faces + start for mesh, start in zip(meshes, starts, strict=True)]
-    return _mesh(np.concatenate([mesh.vertices for mesh in meshes]), np.concatenate(faces))
+    return new_mesh(np.concatenate([mesh.vertices for mesh in meshes]), np.concatenate(faces))
 
 
 def mirrored(mesh: Mesh, axis: str) -> Mesh:
@@ -89,16 +89,17 @@ def mirrored(mesh: Mesh, axis: str) -> Mesh:
     return join(mesh, mesh.scaled(**{axis: -1.0}))
 
 
-def corners(mesh: Mesh, crease: float = float(CREASE)) -> Corners:
+def corners(mesh: Mesh) -> Corners:
     """Return the mesh with shading normals: smooth where it bends little, sharp at creases.
 
-    Args:
-        mesh: The mesh; vertices at one position count as one.
-        crease: Angle in radians below which two faces at a corner share their normal.
+    Vertices at one position count as one.
     """
-    mesh = _without_slivers(mesh)
+    # Triangles without area have no normal.
+    mesh = Mesh(mesh.vertices, mesh.faces[np.linalg.norm(_crossed(mesh), axis=1) > 1e-9])
     triangles = mesh.vertices[mesh.faces].astype(np.float64)
-    normals = _averaged(_welded(mesh), _crossed(mesh), float(np.cos(crease)))
+    _, label = np.unique(mesh.vertices.round(5) + 0.0, axis=0, return_inverse=True)
+    welded = label.reshape(-1)[mesh.faces]
+    normals = _averaged(welded, _crossed(mesh), float(np.cos(CREASE)))
     keys = np.concatenate([triangles.reshape(-1, 3), normals], axis=1).round(5) + 0.0
     unique, index = np.unique(keys, axis=0, return_inverse=True)
     return Corners(
@@ -123,18 +124,6 @@ def _averaged(labels: npt.NDArray[np.int64], weighted: Floats, cosine: float) ->
     return normals
 
 
-def _welded(mesh: Mesh) -> npt.NDArray[np.int64]:
-    """Return the faces with one index for all vertices at one position."""
-    _, label = np.unique(mesh.vertices.round(5) + 0.0, axis=0, return_inverse=True)
-    welded: npt.NDArray[np.int64] = label.reshape(-1)[mesh.faces]
-    return welded
-
-
-def _without_slivers(mesh: Mesh) -> Mesh:
-    """Drop triangles without area: they have no normal."""
-    return Mesh(mesh.vertices, mesh.faces[np.linalg.norm(_crossed(mesh), axis=1) > 1e-9])
-
-
 def _crossed(mesh: Mesh) -> Floats:
     """Return the (F, 3) faces' normals, each as long as twice the face's area."""
     first, second, third = mesh.vertices[mesh.faces].astype(np.float64).transpose(1, 0, 2)
@@ -152,5 +141,6 @@ def _turn(axis: str, degrees: float) -> Floats:
     return matrix
 
 
-def _mesh(vertices: npt.NDArray[np.floating], faces: npt.NDArray[np.integer]) -> Mesh:
+def new_mesh(vertices: npt.NDArray[np.floating], faces: npt.ArrayLike) -> Mesh:
+    """Return a mesh of vertices and faces of any kind of number."""
     return Mesh(vertices.astype(np.float32), np.ascontiguousarray(faces, dtype=np.int32))

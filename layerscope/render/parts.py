@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.render.mesh import Floats, Mesh
+from layerscope.render.mesh import Floats, Mesh, new_mesh
 
 Point = Sequence[float]
 Outline = Sequence[tuple[float, float]]
@@ -19,7 +19,7 @@ def box(size: Point, centre: Point = (0.0, 0.0, 0.0)) -> Mesh:
     corner = np.array([[x, y, z] for z in (-1, 1) for y in (-1, 1) for x in (-1, 1)])
     sides = [(0, 2, 3, 1), (4, 5, 7, 6), (0, 1, 5, 4), (2, 6, 7, 3), (0, 4, 6, 2), (1, 3, 7, 5)]
     faces = [triangle for a, b, c, d in sides for triangle in ((a, b, c), (a, c, d))]
-    return _mesh(corner * half + np.asarray(centre), faces)
+    return new_mesh(corner * half + np.asarray(centre), faces)
 
 
 def rod(
@@ -101,7 +101,7 @@ def plate(outline: Outline, thickness: float) -> Mesh:
     faces = [(a, c, b) for a, b, c in lid]
     faces += [(a + count, b + count, c + count) for a, b, c in lid]
     faces += [t for i, j in wall for t in ((i, j, j + count), (i, j + count, i + count))]
-    return _mesh(np.concatenate([front, back]), faces)
+    return new_mesh(np.concatenate([front, back]), faces)
 
 
 def arc(
@@ -146,7 +146,7 @@ def _skin(rings: Floats, closed: bool) -> Mesh:
         start, end = index[0], index[-1]
         faces.append(np.stack([np.roll(start, -1), start, np.full(sides, first)], -1))
         faces.append(np.stack([end, np.roll(end, -1), np.full(sides, last)], -1))
-    return _mesh(vertices, np.concatenate([part.reshape(-1, 3) for part in faces]))
+    return new_mesh(vertices, np.concatenate([part.reshape(-1, 3) for part in faces]))
 
 
 def _area(flat: Floats) -> float:
@@ -178,7 +178,3 @@ def _is_ear(flat: Floats, left: list[int], spot: int) -> bool:
 def _cross(first: Floats, second: Floats) -> npt.NDArray[np.float64]:
     product: npt.NDArray[np.float64] = first[..., 0] * second[..., 1]
     return product - first[..., 1] * second[..., 0]
-
-
-def _mesh(vertices: Floats, faces: Sequence[tuple[int, int, int]] | npt.NDArray[np.int64]) -> Mesh:
-    return Mesh(vertices.astype(np.float32), np.asarray(faces, dtype=np.int32))

@@ -182,7 +182,9 @@ class Beton:
         return header[0]
 
     def _read_fields(self, descriptors: npt.NDArray[Any]) -> tuple[Field, ...]:
-        names = [_text(name) for name in descriptors["name"]]
+        # A name ends at its first zero.
+        words = [name.partition(b"\0")[0] for name in descriptors["name"]]
+        names = [word.decode("ascii", "replace") for word in words]
         fields = tuple(map(Field, names, descriptors["type"].tolist()))
         strange = [it for it in fields if it.kind not in layout.PARTS and it.kind != layout.CUSTOM]
         if strange:
@@ -279,8 +281,3 @@ class Beton:
 
     def _damage_error(self, reason: str) -> SourceError:
         return SourceError(f"{str(self.path)!r} is damaged: {reason}.", hint=_AGAIN)
-
-
-def _text(name: bytes) -> str:
-    """Return a field's name, which ends at its first zero."""
-    return name.partition(b"\0")[0].decode("ascii", "replace")

@@ -118,12 +118,7 @@ class FfcvReader:
             table.clear()
 
     def start(self, parts: Sequence[Rows], finish: Finish) -> PreparingThread:
-        """Return a running thread, which gives a :class:`PreparedRows` for each of the parts.
-
-        Args:
-            parts: Rows of the file that belong together.
-            finish: Copies what was prepared out of FFCV's memory.
-        """
+        """Return a running thread, which gives a :class:`PreparedRows` for each of the parts."""
 
         def collect(results: Sequence[Any]) -> PreparedRows:
             named = dict(zip(self._order, results, strict=True))

@@ -27,22 +27,16 @@ _INSTALL = (
 
 
 class Library(NamedTuple):
-    """What is used of FFCV."""
+    """What is used of FFCV, by :func:`_load`."""
 
     loader: Any
-    """``Loader``."""
     iterator: Any
-    """``EpochIterator``, the thread that runs a loader's pipelines."""
+    """The thread that runs a loader's pipelines."""
     compiler: Any
-    """``Compiler``."""
     pipeline: Any
-    """``PipelineSpec``."""
     allocation: Any
-    """``AllocationQuery``."""
     integers: Any
-    """``IntDecoder``."""
     sequential: Any
-    """``OrderOption.SEQUENTIAL``."""
     decode: int
     """The address of the C function ``imdecode``."""
 

@@ -16,10 +16,7 @@ from layerscope.types import Source
 
 
 def open_beton(path: Path) -> Source:
-    """Return the source that was packed into a file, as it was when it was packed.
-
-    Args:
-        path: The ``.beton`` file that ``layerscope pack`` wrote; its sidecar lies beside it.
+    """Return the source that ``layerscope pack`` wrote into a file, as it was then.
 
     Raises:
         SourceError: One of the two files is missing or damaged, or they do not belong together.
@@ -45,10 +42,7 @@ def open_beton(path: Path) -> Source:
 def open_packed(name: str, path: Path, *, allow_missing: bool = False) -> Source:
     """Return a packed source by its name: what ``--data NAME=PATH.beton`` means.
 
-    Args:
-        name: The source's name, such as ``objects3d``.
-        path: The ``.beton`` file.
-        allow_missing: Whether images that were unreadable when they were packed may be absent.
+    With ``allow_missing``, images that were unreadable when they were packed may be absent.
 
     Raises:
         SourceError: Another source was packed into the file, a file is missing or damaged, or an

@@ -37,7 +37,6 @@ except ImportError:  # optional where nothing can be installed; nothing is packe
 Mode = Literal["jpeg", "raw"]
 Interpolation = Literal["bilinear", "bicubic"]
 
-_JPEG = b"\xff\xd8\xff"
 _AHEAD = 4
 """Images in flight for each worker: one large image holds up nobody but the writer."""
 
@@ -255,7 +254,7 @@ class _Packer:
     def _pack_readable(self, row: int) -> _PackedImage:
         place = self._images.place(row)
         data = self._images.read(row)
-        ordinary = self._decode_ordinary(data)
+        ordinary = self._decoder.ordinary_jpeg(data) if isinstance(data, bytes) else None
         raster = self._decoder.decode(data, place) if ordinary is None else ordinary
         small = self._settings.side is not None and (
             min(raster.height, raster.width) < self._settings.side
@@ -272,12 +271,6 @@ class _Packer:
             size = f"{sample.width}×{sample.height}"
             raise unreadable(place, f"its {size} pixels are too many for a .beton file")
         return _PackedImage(sample, "raw", small)
-
-    def _decode_ordinary(self, data: bytes | Pixels) -> Raster | None:
-        """Return the pixels of a JPEG that every libjpeg-turbo decodes without a complaint."""
-        if not isinstance(data, bytes) or not data.startswith(_JPEG):
-            return None
-        return self._decoder.ordinary_jpeg(data)
 
     def _resize(self, raster: Raster) -> Pixels | None:
         """Return a smaller image; None where it has the size that is wanted."""

@@ -23,12 +23,7 @@ from layerscope.data import decoding, resampling
 from layerscope.data.betons import layout
 from layerscope.data.betons.layout import JPEG
 from layerscope.data.decoding import MOST_PIXELS
-from layerscope.data.resampling import (
-    PADDING,
-    Bytes,
-    Floats,
-    resample,
-)
+from layerscope.data.resampling import PADDING, Bytes, Floats, resample
 
 Samples = npt.NDArray[np.int64]
 Addresses = npt.NDArray[np.uint64]

@@ -59,12 +59,7 @@ def sidecar_of(path: Path) -> Path:
 
 
 def write_sidecar(file: BinaryIO, sidecar: Sidecar) -> None:
-    """Write a sidecar.
-
-    Args:
-        file: The open file to write to.
-        sidecar: What to write.
-    """
+    """Write a sidecar into an open file."""
     source = sidecar.source
     record = {
         "version": VERSION,
@@ -93,10 +88,7 @@ def write_sidecar(file: BinaryIO, sidecar: Sidecar) -> None:
 
 
 def read_sidecar(path: Path) -> Sidecar:
-    """Return what the sidecar of a ``.beton`` file says.
-
-    Args:
-        path: The ``.beton`` file.
+    """Return what the sidecar of the ``.beton`` file at ``path`` says.
 
     Raises:
         SourceError: There is no sidecar, or it is damaged or of another version.

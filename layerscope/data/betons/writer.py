@@ -129,14 +129,7 @@ class BetonWriter:
 
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while a file is written into an error that names it.
-
-    Args:
-        path: The file.
-
-    Raises:
-        DiskError: Something went wrong.
-    """
+    """Turn what goes wrong while a file is written into a DiskError that names it."""
     try:
         yield
     except OSError as error:

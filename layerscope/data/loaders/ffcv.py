@@ -26,7 +26,7 @@ from layerscope.data.betons.preparing import MOST_THREADS, Resize, normalise
 from layerscope.data.loaders.buffers import Buffers
 from layerscope.data.loaders.loader import BadImage, ReadRequest, Rows, loaders
 from layerscope.data.loaders.threads import ThreadLoader
-from layerscope.data.resampling import BICUBIC, BILINEAR
+from layerscope.data.resampling import KINDS
 from layerscope.data.transforms import Preparation
 from layerscope.errors import SettingsError, SourceError
 
@@ -101,7 +101,7 @@ class FfcvLoader:
                 workers=min(self.request.worker_count, MOST_THREADS),
                 size=self._size,
                 resize=_resize(preprocessing.resize),
-                kind={"bilinear": BILINEAR, "bicubic": BICUBIC}[preprocessing.interpolation],
+                kind=KINDS[preprocessing.interpolation],
             )
         return self._readers[file]
 

@@ -102,13 +102,7 @@ loaders: Registry[Callable[[ReadRequest], Loader]] = Registry(
 
 
 def other_size(name: str, shape: Sequence[int], expected: Sequence[int]) -> SourceError:
-    """Return the error for an image that does not fit into its batch.
-
-    Args:
-        name: Its id.
-        shape: (height, width, …) of it.
-        expected: (height, width, …) of its neighbours.
-    """
+    """Return the error for an image whose (height, width, …) is not that of its batch."""
     return SourceError(
         f"The image {name!r} is {shape[1]}×{shape[0]} after preprocessing "
         f"and its neighbours are {expected[1]}×{expected[0]}.",

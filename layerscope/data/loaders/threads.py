@@ -18,9 +18,6 @@ from layerscope.data.loaders.loader import BadImage, ReadRequest, Rows, loaders,
 from layerscope.data.transforms import Preparation
 from layerscope.errors import SourceError
 
-DECODER = "libjpeg-turbo, Pillow's resampling with rows first"
-"""The bytes that Pillow gives, whoever decodes."""
-
 _AHEAD = 3
 """Batches in flight: enough that the network never waits for one slow image."""
 
@@ -38,13 +35,10 @@ class _Batch:
 
 @loaders.register("threads")
 class ThreadLoader:
-    """Threads in this process; JPEG by libjpeg-turbo, the rest by Pillow, no copy in between.
+    """Threads in this process; JPEG by libjpeg-turbo, the rest by Pillow, no copy in between."""
 
-    Args:
-        request: What to read.
-    """
-
-    decoder = DECODER
+    decoder = "libjpeg-turbo, Pillow's resampling with rows first"
+    """The bytes that Pillow gives, whoever decodes."""
 
     def __init__(self, request: ReadRequest) -> None:
         self.request = request

@@ -82,11 +82,7 @@ def _collate(items: list[_Item]) -> tuple[Tensor, list[str]] | _OddSize:
 
 @loaders.register("torchvision")
 class TorchvisionLoader:
-    """Worker processes with Pillow and torchvision's transforms: slow, and what everybody has.
-
-    Args:
-        request: What to read.
-    """
+    """Worker processes with Pillow and torchvision's transforms: slow, and what everybody has."""
 
     decoder = f"Pillow {version('pillow')}, torchvision"
 

@@ -1,26 +1,19 @@
 """FFCV's ``.beton`` files as people have them: images and their classes.
 
-Give one file, of which 60, 20 and 20 % then train, validate and test, or a folder:
-
-    root/train.beton
-    root/val.beton      (or validation, valid)
-    root/test.beton
-
-Without ``test.beton`` it is ``val.beton`` that tests, and 10 % of ``train.beton`` validate. The
-images are those of the first ``RGBImageField``, the classes the numbers of the ``IntField`` that is
-called ``label``. Files that ``layerscope pack`` wrote bring their own source along and are opened
-by its name.
+Give one file, or a folder with ``train.beton``, ``val.beton`` and ``test.beton``; splits are as in
+:mod:`layerscope.data.official`. The images are those of the first ``RGBImageField``, the classes
+the numbers of the ``IntField`` that is called ``label``. Files that ``layerscope pack`` wrote bring
+their own source along and are opened by its name.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from layerscope.data.assembly import assemble
 from layerscope.data.betons.beton import Beton
@@ -69,7 +62,9 @@ def open_beton_source(
         for split, beton in betons.items()
         for row in range(beton.samples)
     ]
-    assignment = assign_splits(_split_of_rows(betons), ids, labels, root)
+    lengths = [beton.samples for beton in betons.values()]
+    parts = None if "" in betons else np.repeat(list(betons), lengths)
+    assignment = assign_splits(parts, ids, labels, root)
     classes = tuple(map(str, range(int(labels.max()) + 1)))
     task = replace(TASK, name=called, source=called, classes=classes, split=assignment.rule)
     source = assemble(
@@ -81,7 +76,8 @@ def open_beton_source(
         images=BetonImages.whole(*betons.values()),
         notes=(*assignment.notes, *notes),
     )
-    return replace(source, manifest=_manifest(betons.values()))
+    identities = "".join(f"{beton.identity}\n" for beton in betons.values())
+    return replace(source, manifest=hashlib.sha256(identities.encode()).hexdigest())
 
 
 def _files(root: Path) -> tuple[Mapping[str, Path], Sequence[str]]:
@@ -126,17 +122,3 @@ def _labels(beton: Beton, field: str) -> Labels:
             hint="Name the field with the classes: --data beton=PATH,label=NAME.",
         )
     return labels
-
-
-def _split_of_rows(betons: Mapping[str, Beton]) -> npt.NDArray[np.str_] | None:
-    if "" in betons:
-        return None
-    return np.repeat(np.array(list(betons)), [beton.samples for beton in betons.values()])
-
-
-def _manifest(betons: Iterable[Beton]) -> str:
-    """Return the sha256 over the files' identities, in the order of the rows."""
-    digest = hashlib.sha256()
-    for beton in betons:
-        digest.update(f"{beton.identity}\n".encode())
-    return digest.hexdigest()

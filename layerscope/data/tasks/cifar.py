@@ -14,13 +14,11 @@ crop, and one that was trained on CIFAR gets them as they are.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from layerscope.data.assembly import assemble
 from layerscope.data.class_task import class_task
@@ -59,9 +57,6 @@ def open_cifar10(root: Path) -> Source:
 
     Rows come in the order of the files, the training images first.
 
-    Args:
-        root: The folder with ``cifar-10-batches-py/``.
-
     Raises:
         SourceError: A file is missing, or is not the official one.
     """
@@ -74,25 +69,10 @@ def open_cifar100(root: Path) -> Source:
 
     Rows come in the order of the files, the training images first.
 
-    Args:
-        root: The folder with ``cifar-100-python/``.
-
     Raises:
         SourceError: A file is missing, or is not the official one.
     """
     return _open(root, "CIFAR100", CIFAR100_TASK)
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """The official training or test set."""
-
-    pixels: npt.NDArray[np.uint8]
-    labels: Sequence[int]
-    classes: tuple[str, ...]
-
-    def names(self, folder: str) -> list[str]:
-        return [f"{folder}/{place:05d}" for place in range(len(self.labels))]
 
 
 def _open(root: Path, kind: str, task: Task) -> Source:
@@ -101,24 +81,25 @@ def _open(root: Path, kind: str, task: Task) -> Source:
 
     reader = getattr(datasets, kind)
     train, test = (_read(root, reader, task, train=part) for part in (True, False))
-    names = train.names("train")
-    labels = np.array([*train.labels, *test.labels], np.int64)
-    ids = [*names, *test.names("test")]
-    of_train = np.arange(len(ids)) < len(names)
+    labels = np.array([*train.targets, *test.targets], np.int64)
+    counts = {"train": len(train.targets), "test": len(test.targets)}
+    ids = [f"{part}/{place:05d}" for part, count in counts.items() for place in range(count)]
+    of_train = np.arange(len(ids)) < counts["train"]
     splits = carve_val(of_train, ids, labels, per_class=VAL_IMAGES // task.class_count)
     title = f"{task.title} in {str(root / reader.base_folder)!r}"
+    pixels = np.ascontiguousarray(np.concatenate([train.data, test.data]))
     return assemble(
         task.source,
         root,
         ids,
         splits,
-        {replace(task, classes=train.classes): labels},
-        images=ArrayImages(np.concatenate([train.pixels, test.pixels]), title),
+        {replace(task, classes=tuple(train.classes)): labels},
+        images=ArrayImages(pixels, title),
         framing="whole",
     )
 
 
-def _read(root: Path, reader: Any, task: Task, *, train: bool) -> _Part:
+def _read(root: Path, reader: Any, task: Task, *, train: bool) -> Any:
     hint = f"It holds the files of {task.title} for Python, as torchvision downloads them."
     require_folder(root, reader.base_folder, hint=hint)
     try:
@@ -127,11 +108,10 @@ def _read(root: Path, reader: Any, task: Task, *, train: bool) -> _Part:
             warnings.filterwarnings(
                 "ignore", r"dtype\(\): align", np.exceptions.VisibleDeprecationWarning
             )
-            part = reader(root, train=train)
+            return reader(root, train=train)
     except RuntimeError:
         raise SourceError(
             f"{str(root / reader.base_folder)!r} is not {task.title}: a file is missing, or its "
             "MD5 is not the published one.",
             hint=f"Download it again. {hint}",
         ) from None
-    return _Part(np.ascontiguousarray(part.data), part.targets, tuple(part.classes))

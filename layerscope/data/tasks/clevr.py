@@ -65,9 +65,6 @@ def open_clevr(root: Path) -> Source:
 
     Rows come in the order of the two files of scenes.
 
-    Args:
-        root: The folder ``CLEVR_v1.0``.
-
     Raises:
         SourceError: A file is missing, or a scene is incomplete.
     """

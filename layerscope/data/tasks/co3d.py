@@ -84,9 +84,6 @@ def open_co3d(root: Path) -> Source:
     Rows come by category in alphabetical order, and in it as the list has them: what trains, then
     what tests.
 
-    Args:
-        root: The folder with the categories.
-
     Raises:
         SourceError: A file is missing, no gzipped JSON or incomplete, or contradicts another.
     """

@@ -1,7 +1,7 @@
 """EuroSAT: satellite images of ten kinds of land use, 27,000 patches of 64×64 pixels in colour.
 
 The folder ``2750`` holds ``<Class>/<Class>_<number>.jpg``, numbered from 1 in each class, as
-``EuroSAT.zip`` unpacks it; torchvision keeps it at ``eurosat/2750``.
+``EuroSAT.zip`` unpacks it; torchvision keeps it at ``eurosat/2750``. Either path above it will do.
 
 No split is official. VTAB (Zhai et al. 2019) trains on 60 %, validates on 20 % and tests on 20 %,
 and so does this one, in the proportion of the classes: 16,200, 5,400 and 5,400 images. Which they
@@ -12,7 +12,7 @@ and all others train. As in VTAB, images are resized whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -62,10 +62,6 @@ def open_eurosat(root: Path) -> Source:
     """Return the record of EuroSAT.
 
     Rows are the 27,000 official images, by class and number; ids are relative to ``2750``.
-
-    Args:
-        root: The folder ``2750``, or the one that holds it, or the one that holds
-            ``eurosat/2750`` (torchvision's root).
 
     Raises:
         SourceError: A class is missing, or an image is none of the official ones.
@@ -142,10 +138,10 @@ def _require_known(home: Path, found: Mapping[str, int], names: list[str]) -> No
 
 def _splits(names: list[str]) -> npt.NDArray[np.str_]:
     listed = read_json(SPLIT)
-    chosen = {name: split for split in ("val", "test") for name in _listed(listed[split])}
+    chosen = {
+        _name(folder, number): split
+        for split in ("val", "test")
+        for folder, numbers in listed[split].items()
+        for number in numbers
+    }
     return np.array([chosen.get(name, "train") for name in names])
-
-
-def _listed(numbers: Mapping[str, list[int]]) -> Iterator[str]:
-    for folder, of_it in numbers.items():
-        yield from (_name(folder, number) for number in of_it)

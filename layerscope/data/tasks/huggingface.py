@@ -13,9 +13,7 @@ Features say what their columns are, so nothing is guessed. Of every set
 * everything else is left out, and a note says so: ``cast_column`` declares a whole number or a
   text to be a class.
 
-The splits train, validation and test are used as they are; without test it is validation that
-tests, and 10 % of train validate; a ``Dataset`` without splits is divided into 60, 20 and 20 %.
-Tasks are called like their columns: ``hf-label``.
+Splits are as in :mod:`layerscope.data.official`. Tasks are called like their columns: ``hf-label``.
 """
 
 from __future__ import annotations
@@ -31,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from layerscope.data.annotations import first_line
 from layerscope.data.assembly import assemble
 from layerscope.data.decoding import unreadable
 from layerscope.data.images import FileImages
@@ -176,7 +175,7 @@ def _load(root: Path) -> _Saved:
         found = library.load_from_disk(str(root))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(
-            f"The data set in {str(root)!r} cannot be loaded: {_first_line(error)}.",
+            f"The data set in {str(root)!r} cannot be loaded: {first_line(error)}.",
             hint="Save it again; a folder may have been copied in part.",
         ) from error
     if alone:
@@ -192,10 +191,6 @@ def _library() -> ModuleType:
             f"A saved data set needs the Python package {error.name}, which is not installed.",
             hint='Install it with: pip install "layerscope[hf]"',
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n", 1)[0].rstrip(".") or type(error).__name__
 
 
 def _join_splits(root: Path, found: Mapping[str, Any]) -> _Saved:
@@ -297,12 +292,10 @@ def _images(root: Path, saved: _Saved, column: str) -> tuple[SavedImages, npt.ND
     images = SavedImages(root, data, paths, saved.ids, starts, np.arange(len(saved.ids)))
     lengths = [compute.binary_length(it).fill_null(MISSING).to_numpy() for it in data]
     sizes = np.concatenate([np.zeros(0, np.int64), *lengths]).astype(np.int64)
-    apart = [
-        (row, path) for row in np.flatnonzero(sizes < 0).tolist() if (path := images.path(row))
-    ]
-    for row, path in apart:
-        file = root / path
-        sizes[row] = file.stat().st_size if file.is_file() else MISSING
+    for row in np.flatnonzero(sizes < 0).tolist():
+        if path := images.path(row):
+            file = root / path
+            sizes[row] = file.stat().st_size if file.is_file() else MISSING
     return images, sizes
 
 

@@ -111,19 +111,21 @@ def open_in1k(root: Path, *, list_1p: Path | None = None, list_10p: Path | None 
     listed = {
         name: _list_splits(path, ids, splits) for name, path in lists.items() if path is not None
     }
-    drawn = {name: _subset(classes, name) for name in DRAWN}
+    whole = (WHOLE, *(SHARES[name] for name in listed))
+    targets = {replace(task, classes=classes): labels for task in whole}
+    task_splits = dict(listed)
+    for name, task in DRAWN.items():
+        own = _subset(classes, name)
+        targets[replace(task, classes=tuple(classes[it] for it in own))] = _relabel(labels, own)
+        task_splits[name] = codes(splits, np.isin(labels, own))
     return assemble(
         WHOLE.source,
         root,
         ids,
         splits,
-        {
-            task: _relabel(labels, drawn[task.name]) if task.name in drawn else labels
-            for task in _tasks(classes, listed, drawn)
-        },
+        targets,
         sizes=sizes,
-        task_splits=listed
-        | {name: _subset_splits(labels, splits, own) for name, own in drawn.items()},
+        task_splits=task_splits,
         notes=[*_count_notes(found), *_list_notes(listed), _SEED_NOTE],
     )
 
@@ -163,27 +165,12 @@ def _images(folder: Path, classes: Sequence[str]) -> list[ImageFile]:
     return found
 
 
-def _tasks(
-    classes: Sequence[str], listed: Mapping[str, object], drawn: Mapping[str, Sequence[int]]
-) -> list[Task]:
-    names = tuple(classes)
-    return [
-        replace(WHOLE, classes=names),
-        *(replace(SHARES[name], classes=names) for name in listed),
-        *(
-            replace(DRAWN[name], classes=tuple(names[place] for place in own))
-            for name, own in drawn.items()
-        ),
-    ]
-
-
 def _list_splits(
     path: Path, ids: Sequence[str], splits: npt.NDArray[np.str_]
 ) -> npt.NDArray[np.int8]:
     """Return the splits of a task that trains on the images of a list and is judged as usual."""
     places = {name.rpartition("/")[2]: row for row, name in enumerate(ids)}
-    own = codes(splits)
-    own[own == SPLITS.index("train")] = -1
+    own = codes(splits, splits != "train")
     seen: set[int] = set()
     for number, name in read_lines(path):
         row = places.get(name)
@@ -215,12 +202,6 @@ def _relabel(labels: Labels, own: Sequence[int]) -> Labels:
     table = np.zeros(CLASSES, np.int64)
     table[list(own)] = np.arange(len(own))
     return table[labels]
-
-
-def _subset_splits(
-    labels: Labels, splits: npt.NDArray[np.str_], own: Sequence[int]
-) -> npt.NDArray[np.int8]:
-    return np.where(np.isin(labels, list(own)), codes(splits), np.int8(-1))
 
 
 def _count_notes(found: Mapping[str, Sequence[ImageFile]]) -> list[str]:

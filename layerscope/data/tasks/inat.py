@@ -44,9 +44,6 @@ def open_inat(root: Path) -> Source:
 
     Rows come in the order of ``train2018.json``, then of ``val2018.json``.
 
-    Args:
-        root: The folder with ``train_val2018/``, ``train2018.json`` and ``val2018.json``.
-
     Raises:
         SourceError: A file is missing, or an annotation is incomplete or contradicts another.
     """

@@ -65,9 +65,6 @@ _LAYOUT = "It holds a folder for each corruption, in that one for each severity 
 def open_inc(root: Path) -> Shift:
     """Return the conditions that a folder holds, in the order of the paper.
 
-    Args:
-        root: The folder with the corruptions; some may be missing, a severity may not.
-
     Raises:
         SourceError: There is no corruption, or one without all severities.
     """

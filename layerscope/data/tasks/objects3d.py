@@ -97,9 +97,6 @@ def open_objects3d(root: Path) -> Source:
 
     Rows come in the order of ``latents.csv``; the images of one object form one group.
 
-    Args:
-        root: The folder that ``layerscope render`` wrote.
-
     Raises:
         SourceError: Something is missing, incomplete or inconsistent; the message names the file
             and the line.

@@ -69,9 +69,6 @@ _Pair = tuple[str, int]
 def open_places(root: Path) -> Source:
     """Return the record of Places, whichever edition the folder holds.
 
-    Args:
-        root: The folder of either edition.
-
     Raises:
         SourceError: It holds neither, or a list is wrong.
     """
@@ -83,10 +80,6 @@ def open_places(root: Path) -> Source:
 @sources.register(PLACES205.source)
 def open_places205(root: Path) -> Source:
     """Return the record of Places205.
-
-    Args:
-        root: The folder with ``images256/`` (or the path above it in the archive) and
-            ``trainvalsplit_places205/``.
 
     Raises:
         SourceError: A folder or list is missing, or a line is wrong.
@@ -104,9 +97,6 @@ def open_places205(root: Path) -> Source:
 @sources.register(PLACES365.source)
 def open_places365(root: Path) -> Source:
     """Return the record of Places365-Standard.
-
-    Args:
-        root: The folder with the three lists and the images, of 256 pixels or large.
 
     Raises:
         SourceError: A folder or list is missing, or a line is wrong.

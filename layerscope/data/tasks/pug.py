@@ -120,9 +120,6 @@ _FIXED = ("character_label", "world_name")
 def open_pug_animals(root: Path) -> Source:
     """Return the record of PUG: Animals, with rows in the order of its table.
 
-    Args:
-        root: The folder with ``labels_pug_animal.csv`` and a folder for each animal.
-
     Raises:
         SourceError: The table is missing or incomplete.
     """
@@ -137,9 +134,6 @@ def open_pug_animals(root: Path) -> Source:
 @sources.register(IMAGENET)
 def open_pug_imagenet(root: Path) -> Source:
     """Return the record of PUG: ImageNet, with rows in the order of its table.
-
-    Args:
-        root: The folder with ``labels_pug_imagenet.csv`` and the images.
 
     Raises:
         SourceError: The table is missing or incomplete, or a factor has no resting value.
@@ -159,9 +153,6 @@ def open_pug_imagenet(root: Path) -> Source:
 def open_pug_spar(root: Path) -> Source:
     """Return the record of PUG: SPAR, with rows in the order of its table.
 
-    Args:
-        root: The folder with ``labels.csv`` and the images.
-
     Raises:
         SourceError: The table is missing or incomplete.
     """
@@ -180,12 +171,7 @@ def open_pug_spar(root: Path) -> Source:
     pairs = zip(factors["character_name"], factors["character2_name"], strict=True)
     factors["animals"] = ["+".join(sorted(pair)) for pair in pairs]
     return _source(
-        SPAR,
-        root,
-        factors["filename"],
-        factors,
-        _pair(factors, "animals", "world_name"),
-        used,
+        SPAR, root, factors["filename"], factors, _pair(factors, "animals", "world_name"), used
     )
 
 
@@ -197,23 +183,14 @@ def _source(
     groups: npt.NDArray[np.str_],
     used: Mapping[str, Mask] | None = None,
 ) -> Source:
-    """Return the record of one of the sets.
-
-    Args:
-        name: The source's name.
-        root: Its folder.
-        ids: (n,) paths of the images.
-        factors: Its table.
-        groups: (n,) what is split as a whole.
-        used: By column, for the questions that are not asked of every image: (n,) whether it is.
-    """
+    """Return the record of one of the sets; ``used`` masks columns not asked of every image."""
     everything = np.ones(len(ids), np.bool_)
     masks = {column: (used or {}).get(column, everything) for column in COLUMNS[name]}
     labelled = {column: _label(factors[column], masks[column]) for column in masks}
     main = next(iter(COLUMNS[name]))
     splits = hashed_splits(ids, _label(factors[main], everything).labels, groups)
     parts = {
-        task.name: np.where(masks[column], codes(splits), np.int8(-1))
+        task.name: codes(splits, masks[column])
         for column, task in COLUMNS[name].items()
         if not masks[column].all()
     }

@@ -62,12 +62,9 @@ NAME = "table"
 
 @sources.register(NAME)
 def open_table(path: Path) -> Source:
-    """Return the record of the images in a table.
+    """Return the record of the images in the table that a card explains.
 
     Rows come in the table's order.
-
-    Args:
-        path: The card, a TOML file that says which table to read and what its columns are.
 
     Raises:
         SourceError: The card or the table is missing, incomplete or contradicts itself; the message
@@ -90,7 +87,7 @@ def open_table(path: Path) -> Source:
         task = _task(name, asked, it, assignment.rule)
         targets[task] = it.target
         if not it.known.all():
-            own[task.name] = np.where(it.known, codes(assignment.splits), np.int8(-1))
+            own[task.name] = codes(assignment.splits, it.known)
             gone = int((~it.known).sum())
             notes.append(f"{task.name} leaves out {gone:,} of {len(ids):,} images without a value")
     require_task_splits(card.table, own)

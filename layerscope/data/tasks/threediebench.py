@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,8 @@ def open_3diebench(root: Path, *, lists: Path | None = None) -> Source:
     models = np.array(both.models)
     splits = carve_val(of_train, both.folders, both.labels, share=VAL_SHARE, groups=models)
     _, numbers = np.unique(models, return_inverse=True)
+    left_out = int((~kept).sum())
+    note = f"{left_out:,} training objects are left out, because their models also test."
     # Numbers: at 2.6 million rows the models' own names would take half a gigabyte.
     groups = np.array([str(it) for it in numbers.tolist()])
     return assemble(
@@ -137,7 +140,7 @@ def open_3diebench(root: Path, *, lists: Path | None = None) -> Source:
         np.repeat(splits, VIEWS),
         _targets(latents, np.repeat(both.labels, VIEWS), classes),
         groups=np.repeat(groups, VIEWS),
-        notes=_notes(int((~kept).sum())),
+        notes=[note] if left_out else [],
     )
 
 
@@ -151,12 +154,6 @@ def _exclude_tested(home: Path, train: _Objects, test: _Objects) -> Mask:
             hint=_LISTS,
         )
     return kept
-
-
-def _notes(left_out: int) -> tuple[str, ...]:
-    if not left_out:
-        return ()
-    return (f"{left_out:,} training objects are left out, because their models also test.",)
 
 
 def _targets(
@@ -235,30 +232,24 @@ def _classes(home: Path, *parts: _Objects) -> tuple[str, ...]:
 
 
 def _latents(root: Path, home: Path, train: _Objects, test: _Objects, kept: Mask) -> Latents:
-    masks = (kept, np.ones(len(test.folders), np.bool_))
     arrays = [home / f"{name}.npy" for name in _ARRAYS]
-    if all(path.is_file() for path in arrays):
-        found = [
-            _latents_from_array(root, path, objects, mask)
-            for path, objects, mask in zip(arrays, (train, test), masks, strict=True)
-        ]
-    else:
-        found = [
-            _latents_from_files(root, objects.select(mask).folders)
-            for objects, mask in zip((train, test), masks, strict=True)
-        ]
-    latents = np.concatenate(found)
     folders = (*train.select(kept).folders, *test.folders)
+    if all(path.is_file() for path in arrays):
+        of_train, of_test = map(partial(_latents_from_array, root), arrays, (train, test))
+        latents = np.concatenate([of_train[kept], of_test]).reshape(-1, len(LATENTS))
+    else:
+        latents = _latents_from_files(root, folders)
     _require_ranges(root, latents, folders)
     return latents
 
 
-def _latents_from_array(root: Path, path: Path, objects: _Objects, kept: Mask) -> Latents:
+def _latents_from_array(root: Path, path: Path, objects: _Objects) -> Latents:
+    """Return the (objects, views, 7) latents."""
     shape = (VIEWS * len(objects.folders), len(LATENTS))
     rows = _array(path, "f", shape, f"{shape[0]:,} rows of {shape[1]} latents")
     by_object = rows.reshape(-1, VIEWS, len(LATENTS))
     _require_order(root, path, objects.folders, by_object)
-    return np.asarray(by_object[kept], np.float64).reshape(-1, len(LATENTS))
+    return np.asarray(by_object, np.float64)
 
 
 def _require_order(

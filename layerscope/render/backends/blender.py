@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import weakref
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,27 +40,19 @@ class BlenderRenderer:
 
     name = "blender"
 
-    def __init__(self) -> None:
-        self._process: BlenderProcess | None = None
-
     def version(self) -> str:
-        return self._blender().version
+        return self._blender.version
 
     def render(self, scene: Scene, size: int, samples: int, seed: int) -> Image:
-        return self._blender().render(scene, size, samples, seed)
+        return self._blender.render(scene, size, samples, seed)
 
+    @cached_property
     def _blender(self) -> BlenderProcess:
-        if self._process is None:
-            self._process = BlenderProcess(blender_command())
-        return self._process
+        return BlenderProcess(blender_command())
 
 
 class BlenderProcess:
-    """A running worker: jobs go in as lines of JSON, images come back as files.
-
-    Args:
-        command: The program and its arguments.
-    """
+    """A running worker: jobs go in as lines of JSON, images come back as files."""
 
     def __init__(self, command: list[str]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="layerscope-blender-")

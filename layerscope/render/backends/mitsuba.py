@@ -11,6 +11,7 @@ free of grain: samples only smooth edges, and few are enough.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -30,14 +31,11 @@ class MitsubaRenderer:
 
     name = "mitsuba"
 
-    def __init__(self) -> None:
-        self._library: ModuleType | None = None
-
     def version(self) -> str:
-        return str(self._mitsuba().__version__)
+        return str(self._library.__version__)
 
     def render(self, scene: Scene, size: int, samples: int, seed: int) -> Image:
-        mi = self._mitsuba()
+        mi = self._library
         content = _description(mi, scene) | {"sensor": _sensor(mi, scene.stage, size, samples)}
         image = mi.render(mi.load_dict(content), spp=samples, seed=seed)
         shown = mi.Bitmap(image).convert(
@@ -45,10 +43,9 @@ class MitsubaRenderer:
         )
         return np.array(shown, dtype=np.uint8)
 
-    def _mitsuba(self) -> ModuleType:
-        if self._library is None:
-            self._library = _load()
-        return self._library
+    @cached_property
+    def _library(self) -> ModuleType:
+        return _load()
 
 
 def _load() -> ModuleType:
