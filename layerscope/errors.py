@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import difflib
 from collections.abc import Iterable
 from typing import ClassVar
@@ -31,16 +32,10 @@ class LayerScopeError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Another rank gets the same error, whatever its kind is made from.
-        return _told, (type(self), self.__dict__)
+        return copyreg.__newobj__, (type(self), self.message), self.__dict__
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".rstrip()
-
-
-def _told(kind: type[LayerScopeError], told: dict[str, str]) -> LayerScopeError:
-    error = kind.__new__(kind, told["message"])
-    error.__dict__.update(told)
-    return error
 
 
 class UnknownNameError(LayerScopeError):
