@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copyreg
 import difflib
 from collections.abc import Iterable
 from typing import ClassVar
@@ -32,10 +31,14 @@ class LayerScopeError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Another rank gets the same error, whatever its kind is made from.
-        return copyreg.__newobj__, (type(self), self.message), self.__dict__
+        return _new, (type(self), self.message), self.__dict__
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".rstrip()
+
+
+def _new(kind: type[LayerScopeError], message: str) -> LayerScopeError:
+    return kind.__new__(kind, message)
 
 
 class UnknownNameError(LayerScopeError):

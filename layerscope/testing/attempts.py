@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ def expected_columns(estimator: Estimator, layer: HeldLayer, task: Task) -> dict
     }
 
 
-def faults(scores: list[Score], metric: str, direction: Direction) -> Iterator[str]:
+def faults(scores: Sequence[Score], metric: str, direction: Direction) -> Iterator[str]:
     """Yield what is wrong with the numbers of scores, of which one is to be of a metric."""
     primary = [(score.metric, score.direction) for score in scores if score.primary]
     if primary != [(metric, direction)]:

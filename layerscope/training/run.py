@@ -157,7 +157,7 @@ def normaliser(mean: list[float], std: list[float]) -> Normalise:
 
     def normalise(images: Tensor) -> Tensor:
         centre, scale = torch.tensor([mean, std], device=images.device).view(2, 1, 3, 1, 1)
-        ready = (images.float() / 255 - centre) / scale
+        ready: Tensor = (images.float() / 255 - centre) / scale
         return ready.contiguous(memory_format=torch.channels_last)
 
     return normalise
