@@ -7,10 +7,11 @@ terms.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, get_args, runtime_checkable
 
 from layerscope.errors import SettingsError, UnknownNameError
 
@@ -611,7 +612,10 @@ class LayerView(Protocol):
     @property
     def fingerprint(self) -> str: ...
     def features(self, split: Split) -> npt.NDArray[np.float32]:
-        """(n, width) rows of one split, in source order."""
+        """(n, width) rows of one split, in source order.
+
+        Others read the same array: copy it before you write into it.
+        """
 
     def target(self, task: str, split: Split) -> npt.NDArray[Any]:
         """(n,) classes or (n, k) latents of one split."""
@@ -669,32 +673,38 @@ class FeatureCache(Protocol):
         """
 
 
-@runtime_checkable
-class Estimator(Protocol):
-    """Something that is worth a number at every cut.
+class Estimator(ABC):
+    """Gives every cut a number for a task. Estimators derive from this class."""
 
-    One that chance has a part in also has ``with_seed(seed)``, which returns it with another seed.
-    """
+    name: str
+    """The one in the table of scores."""
 
-    @property
-    def name(self) -> str:
-        """The one in the table of scores."""
-
+    @abstractmethod
     def handles(self, task: Task) -> bool:
         """Return whether the task's targets are of a kind that this estimator can score."""
 
+    @abstractmethod
     def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
         """Yield the scores of several tasks at once, because they share the features."""
 
+    def with_seed(self, seed: int) -> Self:
+        """Return the estimator with another seed, or itself where chance has no part in it."""
+        del seed
+        return self
 
-@runtime_checkable
-class Measure(Estimator, Protocol):
+    def among(self, cuts: Sequence[CutPoint]) -> Self:
+        """Return the estimator ready for these cuts, where its numbers depend on all of them."""
+        del cuts
+        return self
+
+
+class Measure(Estimator):
     """An estimator that fits nothing: a number of the validation rows, and of the test rows.
 
-    Its scores hold ``convention`` in their settings, and no losses. One whose numbers depend on
-    what all layers have in common also has ``among(cuts)``, which returns it ready for these.
+    Its scores hold ``convention`` in their settings, and no losses.
     """
 
+    @abstractmethod
     def definition(self, task: Task) -> Definition:
         """Return what its headline for a task is; :data:`UNLABELLED` where it uses no labels."""
 

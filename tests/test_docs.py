@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -22,7 +23,9 @@ from layerscope.estimators import estimators
 from layerscope.estimators.presets import PRESETS
 from layerscope.models.families import families
 from layerscope.render import renderers
+from layerscope.report.section import sections
 from layerscope.types import UNLABELLED, Measure, Task
+from tests.report.planted import folder, probe
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -38,7 +41,7 @@ def commands(group, prefix=""):
 
 
 COMMANDS = dict(commands(get_command(app)))
-NAMES = {registry.kind: registry.names() for registry in (estimators, loaders, renderers)}
+NAMES = {registry.kind: registry.names() for registry in (estimators, loaders, renderers, sections)}
 
 
 @pytest.fixture(scope="module")
@@ -216,3 +219,24 @@ def test_the_page_of_measures_has_every_definition_as_it_is():
         assert cells[1] == ("higher" if definition.direction == "maximise" else "lower")
         assert set(cells[2].split()) == {LETTERS[it] for it in definition.invariances}
         assert cells[4].split()[0] in definition.citation
+
+
+def test_the_section_of_the_how_to_page_is_in_the_report(tmp_path: Path):
+    page = (DOCS / "how-to" / "add-a-report-section.md").read_text()
+    plugin = tmp_path / "my_section.py"
+    plugin.write_text(re.search(r"```python\n(.+?)```", page, flags=re.DOTALL).group(1))
+    rows = [probe(cut, value) for cut, value in (("stem", 0.5), ("layer2", 0.8), ("trunk", 0.6))]
+    results = folder(tmp_path / "results", rows).folder
+    arguments = ["--plugin", str(plugin), "report", str(results), "-o", str(tmp_path / "report")]
+    call = f"from layerscope.cli.main import app; app({arguments!r})"
+    command = [sys.executable, "-W", "error", "-c", call]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "net, toy-kind: 33% deep." in done.stdout
+    document = json.loads((tmp_path / "report" / "verdicts.json").read_text())
+    assert [it["cut"] for it in document["savings"]] == ["layer2"]
+    assert (tmp_path / "report" / "savings.csv").read_text().startswith("checkpoint,task,cut,depth")
+    assert (tmp_path / "report" / "figures" / "savings.svg").is_file()
+    html = (tmp_path / "report" / "index.html").read_text()
+    at = [html.index(word) for word in ('alt="savings"', ">Cut table<", ">Savings<")]
+    assert at == sorted(at)

@@ -40,7 +40,7 @@ class Cells:
     def compare(self, latent: str, worse: tuple[str, str], better: tuple[str, str]) -> Interval:
         """Return by how much, in percent of the first's error, the second's error is lower."""
         pair = [self.losses(network, latent, cut).test for network, cut in (worse, better)]
-        groups, _ = self.results.groups(worse[0], "objects3d")
+        groups, _ = self.results.groups(worse[0], "objects3d", f"objects3d-{latent}")
         members = torch.tensor(np.unique(groups, return_inverse=True)[1])
         gap = difference(resample(torch.tensor(np.stack(pair, axis=1)), members), 0, 1)
         low, high = gap.interval(0.95)

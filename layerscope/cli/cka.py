@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +14,7 @@ from layerscope.errors import SettingsError
 from layerscope.types import Split
 
 if TYPE_CHECKING:
-    from layerscope.probing.layer_cka import LayerSimilarity
+    from layerscope.results.layer_cka import LayerCka
 
 MOST = 2
 """Caches: one with itself, or two with each other."""
@@ -38,7 +37,12 @@ def command(
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The folder for a heat map; without it none is drawn."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="The folder of results: the values are kept there for layerscope report, and a "
+            "heat map is drawn; without it neither is.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -50,11 +54,11 @@ def command(
     \b
     Examples:
       layerscope cka features/net@in1k.h5
-      layerscope cka features/net@in1k.h5 features/other@in1k.h5 -o report/
+      layerscope cka features/net@in1k.h5 features/other@in1k.h5 -o results/
       layerscope cka features/net@in1k.h5 --split val --images 1000 --json
     """
     from layerscope.cache import find_caches, open_cache
-    from layerscope.probing.layer_cka import similarity
+    from layerscope.probing.layer_cka import layer_cka
 
     paths = [found for path in caches for found in find_caches(path)]
     if len(paths) > MOST:
@@ -64,37 +68,28 @@ def command(
         )
     with ExitStack() as stack:
         opened = [stack.enter_context(open_cache(path)) for path in paths]
-        found = similarity(*opened, split=split, images=images)
+        found = layer_cka(*opened, split=split, images=images)
     if output is not None:
         _draw(found, output, biased)
         values = {"caches": paths, "split": split, "images": images, "biased": biased}
         settings.write(output / "settings.json", "cka", {**values, "output": output})
-    terminal.emit(found.record(), as_json, lambda: _format(found, biased))
+    terminal.emit(found.record(), as_json, lambda: _text(found, biased))
 
 
-def _draw(found: LayerSimilarity, output: Path, biased: bool) -> None:
+def _draw(found: LayerCka, output: Path, biased: bool) -> None:
     from layerscope.report.cka_map import similarity_map
     from layerscope.report.style import save
+    from layerscope.results.layer_cka import keep_similarity
 
-    kind, values = ("Biased", found.biased) if biased else ("Unbiased", found.unbiased)
-    heading = f"{kind} linear CKA of {found.images:,} {found.split} images of {found.source}"
-    figure = similarity_map(values, found.cuts, found.checkpoints, heading)
-    one, other = found.checkpoints
-    name = f"cka-{one}" if one == other else f"cka-{one}-{other}"
-    png, _ = save(figure, output / name.replace("/", "-"))
+    keep_similarity(output, found)
+    png, _ = save(similarity_map(found, biased=biased), output / f"cka-{found.name}")
     terminal.say(f"The heat map is {png}.")
 
 
-def _format(found: LayerSimilarity, biased: bool) -> str:
-    values = found.biased if biased else found.unbiased
-    rows, columns = found.cuts
-    lines = [
-        (cut.key, *("" if math.isnan(one) else f"{one:.2f}" for one in of_cut))
-        for cut, of_cut in zip(rows, values.tolist(), strict=True)
-    ]
-    one, other = found.checkpoints
-    corner = one if one == other else f"{one} \\ {other}"
-    header = (corner, *(cut.key for cut in columns))
-    table = terminal.table(header, lines, right=range(1, len(header)))
+def _text(found: LayerCka, biased: bool) -> str:
+    from layerscope.report.sections.cka import similarity_table
+
+    table = similarity_table(found, biased=biased)
+    rows = terminal.table(table.header, table.rows, right=tuple(table.numbers))
     kind = "Biased" if biased else "Unbiased"
-    return f"{table}\n{kind} linear CKA of {found.images:,} {found.split} images."
+    return f"{rows}\n{kind} linear CKA of {found.images:,} {found.split} images."

@@ -116,7 +116,7 @@ def _text(report: EvaluateReport, shift: Shift) -> str:
     header = ("cut", "clean top-1", "shifted top-1", "mCE")
     rows = [
         (
-            f"{it.cut}@{it.pooling}" + " *" * (f"{it.cut}@{it.pooling}" == report.chosen),
+            f"{it.key} *" if it.key == report.chosen else it.key,
             f"{it.clean:.2%}",
             f"{it.shifted:.2%}",
             "" if it.mce is None else f"{it.mce:.1%}",

@@ -29,12 +29,13 @@ class Kind(StrEnum):
     estimators = "estimators"
     renderers = "renderers"
     methods = "methods"
+    sections = "sections"
 
 
 def command(
     kind: Annotated[Kind, typer.Argument(help="The kind of things to list.")], as_json: Json = False
 ) -> None:
-    """List checkpoints, families, sources, tasks, loaders, estimators, renderers or methods.
+    """List checkpoints, families, sources, tasks, loaders and other pieces by name.
 
     The table of tasks shows what fits on a line; --json adds split, licence and citation.
 
@@ -130,6 +131,12 @@ def _methods() -> Rows:
     return [{"name": name, "trains": _first_line(item)} for name, item in methods.items()]
 
 
+def _sections() -> Rows:
+    from layerscope.report.section import sections
+
+    return [{"name": name, "shows": _first_line(item)} for name, item in sections.items()]
+
+
 def _first_line(item: object) -> str:
     document = item.__doc__ or type(item).__doc__ or ""
     return document.strip().split("\n", 1)[0].replace("``", "")
@@ -144,4 +151,5 @@ _LISTINGS: dict[Kind, Callable[[], Rows]] = {
     Kind.estimators: _estimators,
     Kind.renderers: _renderers,
     Kind.methods: _methods,
+    Kind.sections: _sections,
 }

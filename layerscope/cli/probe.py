@@ -102,7 +102,7 @@ def command(
     from layerscope.cache import find_caches, open_cache
     from layerscope.probing import arrangements
     from layerscope.verdicts.common_cut import common_cuts
-    from layerscope.verdicts.comparison import comparisons, verdict, weighed
+    from layerscope.verdicts.comparison import comparisons, note_widths, verdict
 
     paths = [found for path in caches or [Path("features")] for found in find_caches(path)]
     with ExitStack() as stack:
@@ -134,9 +134,9 @@ def command(
         for item in comparisons(report.results)
         if item.scores[0].checkpoint in names and item.scores[0].task in wanted
     ]
-    reached = weighed([(item, verdict(item, seed=seed)) for item in items])
-    across, reasons = common_cuts(items, seed=seed)
-    _print(report, reached, across, wanted, names, as_json)
+    found = note_widths([(item, verdict(item, seed=seed)) for item in items])
+    common, reasons = common_cuts(items, seed=seed)
+    _print(report, found, common, wanted, names, as_json)
     for line in reasons:
         terminal.say(line)
     if report.failed:
@@ -241,7 +241,7 @@ def _abbreviate(names: Sequence[str]) -> str:
 def _print(
     report: SweepReport,
     verdicts: Sequence[Verdict],
-    across: Sequence[CommonCut],
+    common: Sequence[CommonCut],
     tasks: dict[str, Task],
     names: set[str],
     as_json: bool,
@@ -255,7 +255,7 @@ def _print(
     ]
     data = {
         "verdicts": [verdict.row() for verdict in verdicts],
-        "across": [asdict(one) for one in across],
+        "across": [asdict(one) for one in common],
         "scores": [row(score) for score in scores],
     }
     # A cut that is in an older cache alone has a row that nothing replaced.
@@ -264,21 +264,21 @@ def _print(
         for score in report.results.current(scores)
         if score.primary and score.kind == "measure" and score.status == "done" and score.usual
     ]
-    terminal.emit(data, as_json, lambda: _format(verdicts, across, tasks, measures))
+    terminal.emit(data, as_json, lambda: _format(verdicts, common, tasks, measures))
 
 
 def _format(
     verdicts: Sequence[Verdict],
-    across: Sequence[CommonCut],
+    common: Sequence[CommonCut],
     tasks: dict[str, Task],
     measures: Sequence[Score],
 ) -> str:
-    parts = [_format_verdicts(verdicts, across, tasks)] if verdicts else []
-    parts += [_format_measures(measures)] if measures else []
+    parts = [_verdict_table(verdicts, common, tasks)] if verdicts else []
+    parts += [_measure_table(measures)] if measures else []
     return "\n\n".join(parts) or "No verdict: no cut has a score."
 
 
-def _format_measures(scores: Sequence[Score]) -> str:
+def _measure_table(scores: Sequence[Score]) -> str:
     """Return a table of what every measure says of the test rows, cut by cut, over seeds."""
     columns = list(dict.fromkeys(map(_column, scores)))
     rows: dict[tuple[str, ...], dict[str, list[Score]]] = {}
@@ -309,10 +309,10 @@ def _column(score: Score) -> str:
     return name if score.task == UNLABELLED.name else f"{name} of {score.task}"
 
 
-def _format_verdicts(
-    verdicts: Sequence[Verdict], across: Sequence[CommonCut], tasks: dict[str, Task]
+def _verdict_table(
+    verdicts: Sequence[Verdict], common: Sequence[CommonCut], tasks: dict[str, Task]
 ) -> str:
-    from layerscope.verdicts.common_cut import sentence as across_sentence
+    from layerscope.verdicts.common_cut import sentence as common_cut_sentence
     from layerscope.verdicts.comparison import sentence
 
     header = (
@@ -338,11 +338,11 @@ def _format_verdicts(
         f"{named(verdict)}: {sentence(verdict, tasks[verdict.task].title)}" for verdict in verdicts
     ]
     titles = {name: task.title for name, task in tasks.items() if task.title}
-    common = [f"{one.checkpoint}: {across_sentence(one, titles)}" for one in across]
+    shared = [f"{one.checkpoint}: {common_cut_sentence(one, titles)}" for one in common]
     notes = [
         f"{named(verdict)}, {verdict.task}: {verdict.note}" for verdict in verdicts if verdict.note
     ]
-    return "\n".join([table, "", *lines, *common, *notes])
+    return "\n".join([table, "", *lines, *shared, *notes])
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:

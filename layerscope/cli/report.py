@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from layerscope.cli import settings, terminal
 from layerscope.cli.options import Json
 from layerscope.errors import FINDINGS
+
+if TYPE_CHECKING:
+    from layerscope.report import Report
 
 
 def command(
@@ -24,7 +27,8 @@ def command(
     """Draw what every cut is worth and write the verdicts, the cut table and one page.
 
     Measures that train no probe get a scorecard. Snapshots of one training get curves over its
-    epochs, and the runs of a grid are drawn with their trunks against their heads.
+    epochs, and the runs of a grid are drawn with their trunks against their heads. What layerscope
+    evaluate and layerscope cka kept in the same folder is on the page too.
 
     The command ends with exit code 1 where cells of the table have no value; the page lists them.
 
@@ -33,22 +37,22 @@ def command(
       layerscope report
       layerscope report results/ -o report/ --json
     """
-    from layerscope.report import table, write_report
+    from layerscope.report import write_report
 
     report = write_report(results, output)
     settings.write(
         output / "settings.json", "report", {"results": results, "output": output, "json": as_json}
     )
     document = {"page": str(report.page), **report.document()}
-    terminal.emit(document, as_json, lambda: _format(table.cells(report.verdicts), report.told))
+    terminal.emit(document, as_json, lambda: _text(report))
     terminal.say(f"The page is {report.page}.")
-    failures = table.failures(report.scores)
+    failures = document["failed"]
     if failures:
         terminal.say(f"{len(failures)} cells have no value; the page lists them.")
         raise typer.Exit(FINDINGS)
 
 
-def _format(rows: list[tuple[str, ...]], told: tuple[str, ...]) -> str:
-    from layerscope.report.table import HEADER, NUMBERS
-
-    return "\n".join([terminal.table(HEADER, rows, right=NUMBERS), *told])
+def _text(report: Report) -> str:
+    (table,) = report.findings["verdicts"].tables
+    rows = terminal.table(table.header, table.rows, right=tuple(table.numbers))
+    return "\n".join([rows, *report.sentences])

@@ -7,7 +7,8 @@ of neural collapse also what it is on training rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,12 +16,12 @@ import torch
 from layerscope.errors import EstimatorError
 from layerscope.estimators import estimators
 from layerscope.estimators.measuring import (
-    Reading,
-    Readings,
-    Sample,
-    measure_scores,
+    SplitMeasure,
+    SplitRows,
+    SplitValue,
+    SplitValues,
     read_labels,
-    read_sample,
+    read_rows,
 )
 from layerscope.estimators.shared import once_a_view
 from layerscope.stats.class_geometry import (
@@ -39,7 +40,7 @@ from layerscope.stats.jackknife import blocks_of, standard_error
 from layerscope.stats.moments import BLOCK
 from layerscope.stats.neighbours import unit_rows
 from layerscope.stats.standard_error import standard_errors
-from layerscope.types import Definition, Direction, LayerView, Measure, Score, Split, Task
+from layerscope.types import Definition, LayerView, Split, Task
 
 SHRINKAGE = 0.1
 """Of the covariance within classes, towards the identity times its mean variance."""
@@ -51,57 +52,53 @@ Known = list[dict[str, float]] | EstimatorError
 """Of all rows and without each block, or why not."""
 
 
+@dataclass(frozen=True)
+class ClassMeasure(SplitMeasure):
+    """A measure of how the classes of a task lie."""
+
+    targets = "classes"
+
+
 @estimators.register("class-separation")
 @dataclass(frozen=True)
-class ClassSeparation:
+class ClassSeparation(ClassMeasure):
     """The share of the mean cosine distance that lies between classes: R² of class separation."""
 
-    seed: int = 0
     name: str = "class-separation"
+    defined = Definition(
+        "class-separation",
+        "maximise",
+        "cosine-classes-alike",
+        frozenset({"rotation", "scale", "row-scale", "copies"}),
+        "Kornblith et al. 2021, Better Loss Functions (2010.16402), section 4.1",
+    )
 
-    def handles(self, task: Task) -> bool:
-        return task.kind == "classes"
-
-    def definition(self, task: Task) -> Definition:
-        return Definition(
-            "class-separation",
-            "maximise",
-            "cosine-classes-alike",
-            frozenset({"rotation", "scale", "row-scale", "copies"}),
-            "Kornblith et al. 2021, Better Loss Functions (2010.16402), section 4.1",
-        )
-
-    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
-        """Yield class-separation.
+    def of_split(self, view: LayerView, task: Task, split: Split) -> SplitValues:
+        """Return class-separation.
 
         Raises:
             EstimatorError: There is a single class, or all rows point in one direction.
         """
-        for task in tasks:
-
-            def read(split: Split, task: Task = task) -> Readings:
-                value, error = _separation(view, task, split, self.seed)
-                return Readings({"class-separation": Reading(value, "maximise", error)})
-
-            yield from measure_scores(self, view, task, read, self.seed)
+        value, error = _separation(view, task, split, self.seed)
+        return SplitValues({"class-separation": SplitValue(value, "maximise", error)})
 
 
 def _separation(view: LayerView, task: Task, split: Split, seed: int) -> tuple[float, float]:
-    sample, labels = read_sample(view, split), read_labels(view, task.name, split)
-    classes, width = int(labels.max()) + 1, sample.features.shape[1]
-    sure = split == "test"
-    blocks = blocks_of(sample.groups, seed) if sure else torch.zeros_like(labels)
+    split_rows, labels = read_rows(view, split), read_labels(view, task.name, split)
+    classes, width = int(labels.max()) + 1, split_rows.features.shape[1]
+    with_errors = split == "test"
+    blocks = blocks_of(split_rows.groups, seed) if with_errors else torch.zeros_like(labels)
     slots = blocks * classes + labels
     parts = int(blocks.max()) + 1
     sums = torch.zeros(parts * classes, width, dtype=torch.float64)
     for some, place in zip(
-        torch.split(sample.features, BLOCK), torch.split(slots, BLOCK), strict=True
+        torch.split(split_rows.features, BLOCK), torch.split(slots, BLOCK), strict=True
     ):
         sums.index_add_(0, place, unit_rows(some.double()))
     sums = sums.view(parts, classes, width)
     counts = torch.bincount(slots, minlength=parts * classes).view(parts, classes)
     value = class_separation(sums.sum(0), counts.sum(0))
-    if not sure:
+    if not with_errors:
         return value, 0.0
     without = [
         [class_separation(sums.sum(0) - own, counts.sum(0) - number)]
@@ -125,19 +122,20 @@ def geometry(view: LayerView, task: str, split: Split, seed: int) -> Geometry:
     Raises:
         EstimatorError: There are no rows, a feature is not finite, or labels are no classes.
     """
-    sample = read_sample(view, split)
+    split_rows = read_rows(view, split)
     labels = read_labels(view, task, split)
-    sure = split == "test"
-    blocks = blocks_of(sample.groups, seed) if sure else torch.zeros_like(labels)
-    moments = class_moments_without_blocks(sample.features, labels, blocks)
+    with_errors = split == "test"
+    blocks = blocks_of(split_rows.groups, seed) if with_errors else torch.zeros_like(labels)
+    moments = class_moments_without_blocks(split_rows.features, labels, blocks)
     whole = next(moments)
-    collapse, fisher = _tried(_collapse, [], whole), _tried(_fisher, [], whole)
-    for part in moments if sure else ():
-        collapse, fisher = _tried(_collapse, collapse, part), _tried(_fisher, fisher, part)
-    return Geometry(_with_nc4(_values(collapse), sample, whole, sure), _values(fisher))
+    collapse, fisher = _add_result(_collapse, [], whole), _add_result(_fisher, [], whole)
+    for part in moments if with_errors else ():
+        collapse = _add_result(_collapse, collapse, part)
+        fisher = _add_result(_fisher, fisher, part)
+    return Geometry(_with_nc4(_values(collapse), split_rows, whole, with_errors), _values(fisher))
 
 
-def _tried(function: Measured, known: Known, moments: ClassMoments) -> Known:
+def _add_result(function: Measured, known: Known, moments: ClassMoments) -> Known:
     """Return one more result, or the error that came first: it is one measure's alone."""
     if isinstance(known, EstimatorError):
         return known
@@ -158,16 +156,16 @@ def _values(found: Known) -> Values | EstimatorError:
 
 
 def _with_nc4(
-    found: Values | EstimatorError, sample: Sample, moments: ClassMoments, sure: bool
+    found: Values | EstimatorError, split_rows: SplitRows, moments: ClassMoments, with_errors: bool
 ) -> Values | EstimatorError:
     """Add the share of rows on which two classifiers differ, which is a mean over rows."""
     if isinstance(found, EstimatorError):
         return found
     weights = discriminant_weights(moments, SHRINKAGE)
     # The moments are about the rows' mean.
-    offset = sample.features.double().mean(0)
-    differs = disagreement(sample.features.double() - offset, moments, weights)
-    error = float(standard_errors(differs[:, None], sample.groups)) if sure else 0.0
+    offset = split_rows.features.double().mean(0)
+    differs = disagreement(split_rows.features.double() - offset, moments, weights)
+    error = float(standard_errors(differs[:, None], split_rows.groups)) if with_errors else 0.0
     return found[0] | {"nc4": float(differs.mean())}, found[1] | {"nc4": error}
 
 
@@ -190,36 +188,32 @@ def _fisher(moments: ClassMoments) -> dict[str, float]:
     }
 
 
-def _told(found: Values | EstimatorError) -> Values:
-    if isinstance(found, EstimatorError):
-        raise found
-    return found
+@dataclass(frozen=True)
+class MomentMeasure(ClassMeasure):
+    """A measure of the moments by class."""
 
+    @abstractmethod
+    def values(self, found: Geometry) -> Values | EstimatorError:
+        """Return the measure's own part of what the moments say."""
 
-def _scores(
-    measure: Measure,
-    view: LayerView,
-    tasks: Sequence[Task],
-    seed: int,
-    values: Callable[[Geometry], Values | EstimatorError],
-    direction: Direction,
-    settings: Callable[[Task], Mapping[str, object]],
-) -> Iterator[Score]:
-    for task in tasks:
+    def settings(self, view: LayerView, task: Task) -> Mapping[str, object]:
+        """Return what was chosen."""
+        del view, task
+        return {"shrinkage": SHRINKAGE}
 
-        def read(split: Split, task: Task = task) -> Readings:
-            whole, errors = _told(values(geometry(view, task.name, split, seed)))
-            readings = {
-                name: Reading(value, direction, errors[name]) for name, value in whole.items()
-            }
-            return Readings(readings, settings(task) if split == "test" else {})
-
-        yield from measure_scores(measure, view, task, read, seed)
+    def of_split(self, view: LayerView, task: Task, split: Split) -> SplitValues:
+        found = self.values(geometry(view, task.name, split, self.seed))
+        if isinstance(found, EstimatorError):
+            raise found
+        whole, errors = found
+        direction = self.defined.direction
+        values = {name: SplitValue(value, direction, errors[name]) for name, value in whole.items()}
+        return SplitValues(values, self.settings(view, task) if split == "test" else {})
 
 
 @estimators.register("neural-collapse")
 @dataclass(frozen=True)
-class Collapse:
+class NeuralCollapse(MomentMeasure):
     """Neural collapse: variability within classes (NC1), equal angles (NC2) and self-duality (NC3).
 
     NC3 and NC4 are about the network's own classifier, which a cache does not hold. The linear
@@ -227,37 +221,22 @@ class Collapse:
     rows on which it and the nearest class mean differ.
     """
 
-    seed: int = 0
     name: str = "neural-collapse"
+    defined = Definition(
+        "nc1",
+        "minimise",
+        "trace-over-classes-pinv",
+        frozenset({"rotation", "translation", "scale", "copies"}),
+        "Papyan, Han and Donoho 2020, Neural collapse (2008.08186)",
+    )
 
-    def handles(self, task: Task) -> bool:
-        return task.kind == "classes"
+    def values(self, found: Geometry) -> Values | EstimatorError:
+        """Return nc1, nc2-norms, nc2-angles, nc3 and nc4."""
+        return found.collapse
 
-    def definition(self, task: Task) -> Definition:
-        return Definition(
-            "nc1",
-            "minimise",
-            "trace-over-classes-pinv",
-            frozenset({"rotation", "translation", "scale", "copies"}),
-            "Papyan, Han and Donoho 2020, Neural collapse (2008.08186)",
-        )
-
-    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
-        """Yield nc1, nc2-norms, nc2-angles, nc3 and nc4; those of training rows in settings.
-
-        Raises:
-            EstimatorError: There is a single class, no class has two rows, or all class means are
-                the same.
-        """
-        return _scores(
-            self,
-            view,
-            tasks,
-            self.seed,
-            lambda found: found.collapse,
-            "minimise",
-            lambda task: {"shrinkage": SHRINKAGE, "train": self._on_training_rows(view, task)},
-        )
+    def settings(self, view: LayerView, task: Task) -> Mapping[str, object]:
+        """Return the shrinkage and the metrics of training rows."""
+        return {"shrinkage": SHRINKAGE, "train": self._on_training_rows(view, task)}
 
     def _on_training_rows(self, view: LayerView, task: Task) -> dict[str, float] | str:
         """Return the metrics of training rows, or why they have none."""
@@ -267,36 +246,18 @@ class Collapse:
 
 @estimators.register("fisher")
 @dataclass(frozen=True)
-class Fisher:
+class Fisher(MomentMeasure):
     """Fisher's ratio: the variance between classes over that within them."""
 
-    seed: int = 0
     name: str = "fisher"
+    defined = Definition(
+        "fisher-ratio",
+        "maximise",
+        "trace-ratio-rows-alike",
+        frozenset({"rotation", "translation", "scale", "copies"}),
+        "Fukunaga 1990, Statistical Pattern Recognition, section 10.2",
+    )
 
-    def handles(self, task: Task) -> bool:
-        return task.kind == "classes"
-
-    def definition(self, task: Task) -> Definition:
-        return Definition(
-            "fisher-ratio",
-            "maximise",
-            "trace-ratio-rows-alike",
-            frozenset({"rotation", "translation", "scale", "copies"}),
-            "Fukunaga 1990, Statistical Pattern Recognition, section 10.2",
-        )
-
-    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
-        """Yield fisher-ratio, and discriminant-ratio, tr(S_W⁻¹S_B) with a shrunk S_W.
-
-        Raises:
-            EstimatorError: There is a single class, or none varies.
-        """
-        return _scores(
-            self,
-            view,
-            tasks,
-            self.seed,
-            lambda found: found.fisher,
-            "maximise",
-            lambda _: {"shrinkage": SHRINKAGE},
-        )
+    def values(self, found: Geometry) -> Values | EstimatorError:
+        """Return fisher-ratio, and discriminant-ratio, tr(S_W⁻¹S_B) with a shrunk S_W."""
+        return found.fisher

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,26 +15,32 @@ from torch import Tensor
 
 from layerscope.errors import EstimatorError
 from layerscope.estimators.cell import Cell, MetricValue, losses, require_metric
-from layerscope.estimators.layer import read_target
+from layerscope.estimators.layer import LayerRows, read_target
+from layerscope.stats.rows import BLOCK
 from layerscope.stats.standard_error import standard_errors
-from layerscope.types import FEW, SPLITS, Direction, LayerView, Score, Split, Task
+from layerscope.types import (
+    FEW,
+    METRICS,
+    SPLITS,
+    Estimator,
+    LayerView,
+    Score,
+    Split,
+    Task,
+)
 
 Labels = npt.NDArray[np.int64]
-Answers = Literal["probabilities", "scores", "labels"]
-"""What a classifier says of a row: probabilities of the classes, values that only rank them, or the
-predicted class alone."""
+OutputKind = Literal["probabilities", "scores", "labels"]
+"""What a classifier gives of a row: probabilities of the classes, values that only rank them, or
+the predicted class alone."""
 
+HELD_OUT: tuple[Split, ...] = ("val", "test")
+"""Rows on which nothing is fitted."""
 FLOOR = 1e-12
 """Least probability: what a class that training lacks is given."""
 BINS = 15
 """Of equal width in confidence, for the calibration error (Guo et al. 2017)."""
-DIRECTIONS: Mapping[str, Direction] = {
-    "top-1": "maximise",
-    "top-5": "maximise",
-    "mean-per-class": "maximise",
-    "nll": "minimise",
-    "ece": "minimise",
-}
+DIRECTIONS = METRICS["classes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,29 +61,29 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ClassifiedRows:
     """What a classifier made of the rows of one split."""
 
     truth: Labels
     """(n,) labels."""
     predicted: Labels
     """(n,) labels."""
-    surprise: Tensor | None = None
+    nll: Tensor | None = None
     """(n,) negative log-probabilities of the true classes in nats, where there are any."""
     confidence: Tensor | None = None
     """(n,) probabilities of the predicted classes, where there are any."""
-    found: Tensor | None = None
+    in_top: Tensor | None = None
     """(n,) 1 where the true class is among the five most likely ones of more, else 0."""
 
     @property
-    def right(self) -> Tensor:
+    def correct(self) -> Tensor:
         """(n,) float64, 1 where the prediction is the truth."""
         return torch.from_numpy(self.predicted == self.truth).double()
 
     @property
     def sound(self) -> bool:
         """Whether every row has a probability, which no classifier that diverged gives."""
-        return self.surprise is not None and bool(self.surprise.isfinite().all())
+        return self.nll is not None and bool(self.nll.isfinite().all())
 
     def columns(self) -> dict[str, Tensor]:
         """Return by metric (n,) values of which the metric is the mean.
@@ -84,14 +91,14 @@ class Judged:
         Means over classes and the calibration error are no means over rows; their values are the
         metric plus each row's influence on it, so that their standard errors are right too.
         """
-        known = {"top-1": self.right}
-        if self.found is not None:
-            known["top-5"] = self.found
-        known["mean-per-class"] = _balanced(self.right, self.truth)
-        if self.surprise is not None:
-            known["nll"] = self.surprise
+        known = {"top-1": self.correct}
+        if self.in_top is not None:
+            known["top-5"] = self.in_top
+        known["mean-per-class"] = _balanced(self.correct, self.truth)
+        if self.nll is not None:
+            known["nll"] = self.nll
         if self.confidence is not None:
-            known["ece"] = _miscalibration(self.confidence, self.right)
+            known["ece"] = _miscalibration(self.confidence, self.correct)
         return known
 
     def losses(self, metric: str) -> Tensor:
@@ -99,14 +106,14 @@ class Judged:
         values = self.columns()[metric]
         return values if DIRECTIONS[metric] == "minimise" else 1 - values
 
-    def ranked_only(self) -> Judged:
+    def ranked_only(self) -> ClassifiedRows:
         """Return what remains where the scores rank the classes and are no probabilities."""
-        return replace(self, surprise=None, confidence=None)
+        return replace(self, nll=None, confidence=None)
 
     def rank(self, metric: str) -> tuple[float, float]:
         """Order classifiers by a metric, and those that are equal by their log-likelihood."""
-        surprise = 0.0 if self.surprise is None else float(self.surprise.mean())
-        return float(self.losses(metric).mean()), surprise
+        nll = 0.0 if self.nll is None else float(self.nll.mean())
+        return float(self.losses(metric).mean()), nll
 
 
 def read_classes(view: LayerView, task: Task) -> Target:
@@ -125,7 +132,7 @@ def read_classes(view: LayerView, task: Task) -> Target:
     return Target(task, labels, classes)
 
 
-def judge(scores: Tensor, target: Target, split: Split) -> Judged:
+def classify(scores: Tensor, target: Target, split: Split) -> ClassifiedRows:
     """Return what a classifier's scores say of the rows of a split.
 
     Args:
@@ -134,71 +141,86 @@ def judge(scores: Tensor, target: Target, split: Split) -> Judged:
         target: The labels.
         split: Whose rows these are.
     """
-    return judge_all([scores[:, None]], target, split)[0]
+    return classify_blocks([scores[:, None]], target, split)[0]
 
 
-def judge_all(blocks: Iterable[Tensor], target: Target, split: Split) -> list[Judged]:
+def classify_blocks(blocks: Iterable[Tensor], target: Target, split: Split) -> list[ClassifiedRows]:
     """Return what the scores of k classifiers say, block by block of a split's rows.
 
     Args:
-        blocks: (m, k, c) as for :func:`judge`, in the order of the rows.
+        blocks: (m, k, c) as for :func:`classify`, in the order of the rows.
         target: The labels.
         split: Whose rows these are.
     """
     places, start = target.places(split), 0
     parts = []
     for block in blocks:
-        parts.append(_judge_block(block, places[start : start + len(block)]))
+        parts.append(_classify_block(block, places[start : start + len(block)]))
         start += len(block)
-    best, confidence, surprise, *found = (torch.cat(part) for part in zip(*parts, strict=True))
+    best, confidence, nll, *in_top = (torch.cat(part) for part in zip(*parts, strict=True))
     return [
-        Judged(
+        ClassifiedRows(
             target.labels[split],
             target.classes[best[:, i].numpy()],
-            surprise[:, i],
+            nll[:, i],
             confidence[:, i],
-            found[0][:, i] if found else None,
+            in_top[0][:, i] if in_top else None,
         )
         for i in range(best.shape[1])
     ]
 
 
-def _judge_block(scores: Tensor, places: Tensor) -> tuple[Tensor, ...]:
-    """Return (m, k) best places, their probabilities, surprises, and whether few hold the truth."""
+def _classify_block(scores: Tensor, places: Tensor) -> tuple[Tensor, ...]:
+    """Return (m, k) best places, probabilities, likelihoods, and whether few hold the truth."""
     logp = torch.log_softmax(scores, 2)
     truth = places[:, None, None].expand(-1, scores.shape[1], 1)
     confidence, best = logp.max(2)
     of_truth = torch.where(truth < 0, -torch.inf, logp.gather(2, truth.clamp(min=0)))[..., 0]
-    surprise = -of_truth.double().clamp(min=math.log(FLOOR))
-    known = best, confidence.double().exp(), surprise
+    nll = -of_truth.double().clamp(min=math.log(FLOOR))
+    known = best, confidence.double().exp(), nll
     if scores.shape[2] <= FEW:
         return known
     # Where fewer classes have any probability, what fills the few up is not found.
-    found = (logp.topk(FEW, 2).indices == truth).any(2) & of_truth.isfinite()
-    return *known, found.double()
+    in_top = (logp.topk(FEW, 2).indices == truth).any(2) & of_truth.isfinite()
+    return *known, in_top.double()
 
 
-def offered(target: Target, answers: Answers = "probabilities") -> list[str]:
+def classify_rows(
+    scores: Callable[[Tensor], Tensor], rows: Tensor, target: Target, split: Split
+) -> ClassifiedRows:
+    """Return what a classifier makes of a split, a block of its rows at a time.
+
+    Args:
+        scores: Returns (m, c) of (m, d) rows, as for :func:`classify`.
+        rows: (n, d) features.
+        target: The labels.
+        split: Whose rows these are.
+    """
+    blocks = (scores(block)[:, None] for block in torch.split(rows, BLOCK))
+    return classify_blocks(blocks, target, split)[0]
+
+
+def offered(target: Target, output: OutputKind = "probabilities") -> list[str]:
     """Return the metrics that there are of a task's classes."""
     some = ["top-1", "mean-per-class"]
-    if answers == "probabilities":
+    if output == "probabilities":
         some += ["nll", "ece"]
-    if answers != "labels" and len(target.classes) > FEW:
+    if output != "labels" and len(target.classes) > FEW:
         some += ["top-5"]
     return some
 
 
-def require_classes(target: Target, estimator: str, answers: Answers = "probabilities") -> None:
+def require_classes(target: Target, estimator: str, output: OutputKind = "probabilities") -> None:
     """Refuse a task whose primary metric there is not.
 
     Raises:
         EstimatorError: The metric is none that the classifier gives.
     """
-    require_metric(target.task, offered(target, answers), estimator)
+    require_metric(target.task, offered(target, output), estimator)
 
 
 def read_targets(
-    view: LayerView, tasks: Iterable[Task], estimator: str, answers: Answers = "probabilities"
+    view: LayerView, tasks: Iterable[Task], estimator: str, output: OutputKind = "probabilities"
 ) -> list[Target]:
     """Read the labels of tasks whose primary metric an estimator gives.
 
@@ -207,19 +229,65 @@ def read_targets(
     """
     targets = [read_classes(view, task) for task in tasks]
     for target in targets:
-        require_classes(target, estimator, answers)
+        require_classes(target, estimator, output)
     return targets
 
 
-def classification_scores(cell: Cell, val: Judged, test: Judged) -> Iterator[Score]:
-    """Yield the scores of every metric, with the losses of the rows under the primary one."""
-    of_val, of_test = val.columns(), test.columns()
-    primary = cell.task.metric
-    rowwise = losses(val.losses(primary), test.losses(primary), test.predicted)
-    errors = standard_errors(torch.stack(list(of_test.values()), 1), cell.layer.groups)
-    for (metric, values), stderr in zip(of_test.items(), errors, strict=True):
-        means = float(of_val[metric].mean()), float(values.mean())
-        yield cell.score(MetricValue(metric, DIRECTIONS[metric], *means, float(stderr)), rowwise)
+@dataclass(frozen=True, slots=True)
+class FittedClassifier:
+    """What a classifier of one task makes of the rows, and what was chosen on validation."""
+
+    layer: LayerRows
+    target: Target
+    val: ClassifiedRows
+    test: ClassifiedRows
+    settings: Mapping[str, Any]
+    note: str = ""
+
+    def scores(self, view: LayerView, estimator: str, seed: int) -> Iterator[Score]:
+        """Yield the scores of every metric, with the losses of the rows under the primary one."""
+        task = self.target.task
+        cell = Cell(view, self.layer, task, estimator, seed, self.settings, self.note)
+        of_val, of_test = self.val.columns(), self.test.columns()
+        of_rows = losses(
+            self.val.losses(task.metric), self.test.losses(task.metric), self.test.predicted
+        )
+        errors = standard_errors(torch.stack(list(of_test.values()), 1), self.layer.groups)
+        for (metric, values), stderr in zip(of_test.items(), errors, strict=True):
+            means = float(of_val[metric].mean()), float(values.mean())
+            value = MetricValue(metric, DIRECTIONS[metric], *means, float(stderr))
+            yield cell.score(value, of_rows)
+
+
+class Classifier(Estimator):
+    """A probe of classes.
+
+    Args:
+        seed: Kept in the table, and of what chance decides.
+    """
+
+    output: ClassVar[OutputKind] = "probabilities"
+    """What it gives of a row."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
+
+    @abstractmethod
+    def fit(self, view: LayerView, targets: Sequence[Target]) -> Iterator[FittedClassifier]:
+        """Yield what is fitted to each task on the rows of a cut."""
+
+    def handles(self, task: Task) -> bool:
+        return task.kind == "classes"
+
+    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
+        """Yield top-1, top-5, mean-per-class, nll and ece for each task, as far as there are any.
+
+        Raises:
+            EstimatorError: Features or targets on which no classifier is defined.
+        """
+        targets = read_targets(view, tasks, self.name, self.output)
+        for fitted in self.fit(view, targets):
+            yield from fitted.scores(view, self.name, self._seed)
 
 
 def _labels(view: LayerView, task: Task, split: Split) -> Labels:
@@ -232,22 +300,22 @@ def _labels(view: LayerView, task: Task, split: Split) -> Labels:
     return target.astype(np.int64)
 
 
-def _balanced(right: Tensor, truth: Labels) -> Tensor:
+def _balanced(correct: Tensor, truth: Labels) -> Tensor:
     """Return (n,) values whose mean is the mean over the split's classes of their accuracy."""
     labels = torch.from_numpy(truth)
     _, place, count = torch.unique(labels, return_inverse=True, return_counts=True)
-    accuracy = right.new_zeros(len(count)).index_add_(0, place, right) / count
+    accuracy = correct.new_zeros(len(count)).index_add_(0, place, correct) / count
     weight = len(labels) / (len(count) * count[place])
-    balanced: Tensor = accuracy.mean() + (right - accuracy[place]) * weight
+    balanced: Tensor = accuracy.mean() + (correct - accuracy[place]) * weight
     return balanced
 
 
-def _miscalibration(confidence: Tensor, right: Tensor) -> Tensor:
+def _miscalibration(confidence: Tensor, correct: Tensor) -> Tensor:
     """Return (n,) values whose mean is the expected calibration error (Guo et al. 2017, eq. 5).
 
     A row counts for its bin with the sign of the bin's own error, which it hardly influences.
     """
     bins = (confidence * BINS).long().clamp(0, BINS - 1)
-    excess = confidence - right
+    excess = confidence - correct
     sums = excess.new_zeros(BINS).index_add_(0, bins, excess)
     return excess * sums.sign()[bins]

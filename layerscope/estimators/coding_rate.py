@@ -8,10 +8,9 @@ leaving out blocks of whole groups, the same blocks at every cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -19,12 +18,12 @@ from torch import Tensor
 from layerscope.errors import EstimatorError, SettingsError
 from layerscope.estimators import estimators
 from layerscope.estimators.measuring import (
-    Reading,
-    Readings,
-    Sample,
-    measure_scores,
+    SplitMeasure,
+    SplitRows,
+    SplitValue,
+    SplitValues,
     read_labels,
-    read_sample,
+    read_rows,
     require_views,
 )
 from layerscope.stats.coding_rate import CodingRates, rate_bound
@@ -42,7 +41,6 @@ from layerscope.types import (
     Direction,
     Invariance,
     LayerView,
-    Score,
     Split,
     Task,
 )
@@ -60,7 +58,7 @@ DIRECTIONS: Mapping[str, Direction] = {"conditional-coding-rate": "minimise"}
 
 @estimators.register("coding-rate")
 @dataclass(frozen=True)
-class CodingRate:
+class CodingRate(SplitMeasure):
     """Coding rate reduction ΔR of a task's classes or of images, and R without either.
 
     Args:
@@ -73,7 +71,6 @@ class CodingRate:
         width: ``common`` to all cuts, ``own``, or a number of features.
     """
 
-    seed: int = 0
     name: str = "coding-rate"
     eps_sq: float = 0.5
     normalisation: Normalisation = "sphere"
@@ -98,13 +95,13 @@ class CodingRate:
     def handles(self, task: Task) -> bool:
         return task.kind == "none" or (task.kind == "classes" and self.partition == "labels")
 
-    def among(self, cuts: Sequence[CutPoint]) -> CodingRate:
+    def among(self, cuts: Sequence[CutPoint]) -> Self:
         """Return it with the width of the narrowest cut, where it is to be common."""
         if self.width != "common":
             return self
         return replace(self, width=min(cut.width for cut in cuts))
 
-    def with_seed(self, seed: int) -> CodingRate:
+    def with_seed(self, seed: int) -> Self:
         """Return it with another projection; itself where nothing is projected."""
         return self if self.width == "own" else replace(self, seed=seed)
 
@@ -122,29 +119,27 @@ class CodingRate:
             "Yu et al. 2020, MCR² (2006.08558), section 2",
         )
 
-    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
-        """Yield coding-rate, with a partition also the reduction, and shares that compare layers.
+    def of_split(self, view: LayerView, task: Task, split: Split) -> SplitValues:
+        """Return coding-rate, with a partition also the reduction, and shares that compare layers.
 
         Raises:
             EstimatorError: ε² is not positive, a feature is not finite, the partition wants views
                 that there are none of, or the cut is narrower than the width.
         """
-        for task in tasks:
-            yield from measure_scores(self, view, task, partial(self._read, view, task), self.seed)
-
-    def _read(self, view: LayerView, task: Task, split: Split) -> Readings:
-        sample = read_sample(view, split)
-        rows = self._narrowed(sample.features, view.cut)
-        blocks = blocks_of(sample.groups, self.seed) if split == "test" else None
+        split_rows = read_rows(view, split)
+        rows = self._narrowed(split_rows.features, view.cut)
+        blocks = blocks_of(split_rows.groups, self.seed) if split == "test" else None
         if self.partition == "pairs":
-            rates = self._paired(rows, sample, blocks)
+            rates = self._paired(rows, split_rows, blocks)
         else:
-            classes = self._classes(view, task, split, sample)
+            classes = self._classes(view, task, split, split_rows)
             rates = partitioned_rates(
                 rows, classes, self.eps_sq, normalisation=self.normalisation, blocks=blocks
             )
         divided = self.definition(task).metric == "coding-rate-reduction"
-        return Readings(_readings(rates, rows, self.eps_sq, divided, blocks), self._settings(rows))
+        return SplitValues(
+            _values_by_metric(rates, rows, self.eps_sq, divided, blocks), self._settings(rows)
+        )
 
     def _settings(self, rows: Tensor) -> dict[str, Any]:
         return {
@@ -155,17 +150,21 @@ class CodingRate:
             "rows": len(rows),
         }
 
-    def _classes(self, view: LayerView, task: Task, split: Split, sample: Sample) -> Tensor | None:
+    def _classes(
+        self, view: LayerView, task: Task, split: Split, split_rows: SplitRows
+    ) -> Tensor | None:
         if self.partition == "instances":
-            require_views(sample, self.name)
-            return sample.images
+            require_views(split_rows, self.name)
+            return split_rows.images
         return None if task.kind == "none" else read_labels(view, task.name, split)
 
-    def _paired(self, rows: Tensor, sample: Sample, blocks: Tensor | None) -> PartitionedRates:
+    def _paired(
+        self, rows: Tensor, split_rows: SplitRows, blocks: Tensor | None
+    ) -> PartitionedRates:
         """Return rates in which every image's two views are a class, without a determinant."""
-        require_views(sample, self.name)
-        order = sample.images.argsort(stable=True)
-        counts = torch.unique(sample.images, return_counts=True)[1]
+        require_views(split_rows, self.name)
+        order = split_rows.images.argsort(stable=True)
+        counts = torch.unique(split_rows.images, return_counts=True)[1]
         if not bool((counts == 2).all()):
             raise EstimatorError(
                 f"A partition by pairs wants 2 views of each image, and some have "
@@ -176,7 +175,7 @@ class CodingRate:
             rows, None, self.eps_sq, normalisation=self.normalisation, blocks=blocks
         )
         scales = row_scales(
-            rows, torch.unique(sample.images, return_inverse=True)[1], self.normalisation
+            rows, torch.unique(split_rows.images, return_inverse=True)[1], self.normalisation
         )
         placed = (rows.double() * scales[:, None])[order]
         terms = pair_terms(placed[0::2], placed[1::2], self.eps_sq)
@@ -208,9 +207,9 @@ class CodingRate:
         return narrowed
 
 
-def _readings(
+def _values_by_metric(
     rates: PartitionedRates, rows: Tensor, eps_sq: float, divided: bool, blocks: Tensor | None
-) -> dict[str, Reading]:
+) -> dict[str, SplitValue]:
     count, width = rows.shape
     whole = _metrics(rates.whole, count, width, eps_sq, divided)
     errors = dict.fromkeys(whole, 0.0)
@@ -223,7 +222,7 @@ def _readings(
         found = standard_error(torch.tensor(parts, dtype=torch.float64))
         errors = dict(zip(whole, found.tolist(), strict=True))
     return {
-        name: Reading(value, DIRECTIONS.get(name, "maximise"), errors[name])
+        name: SplitValue(value, DIRECTIONS.get(name, "maximise"), errors[name])
         for name, value in whole.items()
     }
 

@@ -8,9 +8,10 @@ dimension of data representations in deep neural networks").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,11 +19,11 @@ from torch import Tensor
 from layerscope.errors import EstimatorError, SettingsError
 from layerscope.estimators import estimators
 from layerscope.estimators.measuring import (
-    Reading,
-    Readings,
-    Sample,
-    measure_scores,
-    read_sample,
+    SplitMeasure,
+    SplitRows,
+    SplitValue,
+    SplitValues,
+    read_rows,
 )
 from layerscope.estimators.shared import once_a_view
 from layerscope.stats.intrinsic_dimension import (
@@ -34,7 +35,7 @@ from layerscope.stats.intrinsic_dimension import (
 )
 from layerscope.stats.jackknife import blocks_of, standard_error
 from layerscope.stats.standard_error import standard_errors
-from layerscope.types import UNLABELLED, Definition, Invariance, LayerView, Score, Split, Task
+from layerscope.types import Definition, Invariance, LayerView, Split, Task
 
 ROWS = 10_000
 """Rows among which neighbours are looked for."""
@@ -45,7 +46,7 @@ UNMOVED: frozenset[Invariance] = frozenset({"rotation", "translation", "scale", 
 
 
 @dataclass(frozen=True, slots=True)
-class Scales:
+class NeighboursByScale:
     """Neighbours among all rows, a half of them, a quarter and so on."""
 
     neighbours: tuple[Neighbours, ...]
@@ -54,31 +55,34 @@ class Scales:
     groups: Tensor
     """(m,) int64 group of each row that has neighbours among all rows."""
 
-    def curve(self, dimension: Callable[[Neighbours], float]) -> list[tuple[int, float]]:
-        """Return numbers of rows and the dimensions that they show."""
+    def settings(self, dimension: Callable[[Neighbours], float]) -> dict[str, Any]:
+        """Return the curve, numbers of rows and the dimensions that they show, and its plateau."""
         values = (dimension(near) for near in self.neighbours)
-        return list(zip(self.counts, values, strict=True))
+        curve = list(zip(self.counts, values, strict=True))
+        return {"curve": curve, "plateau": plateau(curve), "copies": self.neighbours[0].copies}
 
 
 @once_a_view
-def scales(view: LayerView, split: Split, k: int, limit: int, seed: int) -> Scales:
+def neighbours_by_scale(
+    view: LayerView, split: Split, k: int, limit: int, seed: int
+) -> NeighboursByScale:
     """Return the neighbours of a split's rows at several scales.
 
     Raises:
         EstimatorError: There are too few different rows, or a feature is not finite.
     """
-    sample = read_sample(view, split).some(limit, seed)
-    whole = _nearest(sample, k)
-    found, counts = [whole], [len(sample.features)]
+    split_rows = read_rows(view, split).some(limit, seed)
+    whole = _nearest(split_rows, k)
+    found, counts = [whole], [len(split_rows.features)]
     while split == "test" and counts[-1] // 2 >= max(SMALLEST, k + 1):
-        part = sample.some(counts[-1] // 2, seed)
+        part = split_rows.some(counts[-1] // 2, seed)
         found.append(_nearest(part, k))
         counts.append(len(part.features))
-    return Scales(tuple(found), tuple(counts), sample.groups[whole.rows])
+    return NeighboursByScale(tuple(found), tuple(counts), split_rows.groups[whole.rows])
 
 
-def _nearest(sample: Sample, k: int) -> Neighbours:
-    return nearest_distances(sample.features, min(k, len(sample.features) - 1))
+def _nearest(split_rows: SplitRows, k: int) -> Neighbours:
+    return nearest_distances(split_rows.features, min(k, len(split_rows.features) - 1))
 
 
 def plateau(curve: Sequence[tuple[int, float]]) -> float | None:
@@ -94,7 +98,7 @@ def plateau(curve: Sequence[tuple[int, float]]) -> float | None:
 
 @estimators.register("twonn")
 @dataclass(frozen=True)
-class TwoNn:
+class TwoNn(SplitMeasure):
     """Intrinsic dimension from the distances to the two nearest rows.
 
     Args:
@@ -102,52 +106,41 @@ class TwoNn:
         rows: At most so many.
     """
 
-    seed: int = 0
     name: str = "twonn"
     rows: int = ROWS
+    defined = Definition(
+        "twonn",
+        "minimise",
+        "likelihood-n-1-copies-once",
+        UNMOVED,
+        "Facco et al. 2017, TwoNN (1803.06992); direction of Ansuini et al. 2019 (1905.12784)",
+    )
 
-    def handles(self, task: Task) -> bool:
-        return task.kind == "none"
-
-    def definition(self, task: Task) -> Definition:
-        return Definition(
-            "twonn",
-            "minimise",
-            "likelihood-n-1-copies-once",
-            UNMOVED,
-            "Facco et al. 2017, TwoNN (1803.06992); direction of Ansuini et al. 2019 (1905.12784)",
-        )
-
-    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
-        """Yield twonn by maximum likelihood and twonn-line, the paper's fit; curve in settings.
+    def of_split(self, view: LayerView, task: Task, split: Split) -> SplitValues:
+        """Return twonn by maximum likelihood and twonn-line, the paper's fit; curve in settings.
 
         Raises:
             EstimatorError: There are fewer than three different rows, or a feature is not finite.
         """
-
-        def read(split: Split) -> Readings:
-            found = scales(view, split, NEIGHBOURS, self.rows, self.seed)
-            near = found.neighbours[0]
-            if near.distances.shape[1] < 2:
-                raise EstimatorError(
-                    f"TwoNN needs at least 3 different rows, and {view.cut.name!r} has 2.",
-                    hint="Give more images.",
-                )
-            dimension, line = two_nn(near), two_nn_by_line(near)
-            errors = (0.0, 0.0)
-            if split == "test":
-                sure = standard_errors(dimension.influence[:, None], found.groups)
-                errors = (float(sure), _line_error(near, found.groups, self.seed))
-            curve = found.curve(lambda one: two_nn(one).value)
-            return Readings(
-                {
-                    "twonn": Reading(dimension.value, "minimise", errors[0]),
-                    "twonn-line": Reading(line, "minimise", errors[1]),
-                },
-                {"curve": curve, "plateau": plateau(curve), "copies": near.copies},
+        found = neighbours_by_scale(view, split, NEIGHBOURS, self.rows, self.seed)
+        near = found.neighbours[0]
+        if near.distances.shape[1] < 2:
+            raise EstimatorError(
+                f"TwoNN needs at least 3 different rows, and {view.cut.name!r} has 2.",
+                hint="Give more images.",
             )
-
-        return measure_scores(self, view, UNLABELLED, read, self.seed)
+        dimension, line = two_nn(near), two_nn_by_line(near)
+        errors = (0.0, 0.0)
+        if split == "test":
+            error = standard_errors(dimension.influence[:, None], found.groups)
+            errors = (float(error), _line_error(near, found.groups, self.seed))
+        return SplitValues(
+            {
+                "twonn": SplitValue(dimension.value, "minimise", errors[0]),
+                "twonn-line": SplitValue(line, "minimise", errors[1]),
+            },
+            found.settings(lambda one: two_nn(one).value),
+        )
 
 
 def _line_error(near: Neighbours, groups: Tensor, seed: int) -> float:
@@ -162,7 +155,7 @@ def _line_error(near: Neighbours, groups: Tensor, seed: int) -> float:
 
 @estimators.register("mle-dimension")
 @dataclass(frozen=True)
-class MleDimension:
+class MleDimension(SplitMeasure):
     """Intrinsic dimension from the distances to the k nearest rows, by maximum likelihood.
 
     Args:
@@ -171,7 +164,6 @@ class MleDimension:
         k: Number of neighbours, at least 2.
     """
 
-    seed: int = 0
     name: str = "mle-dimension"
     rows: int = ROWS
     k: int = NEIGHBOURS
@@ -182,9 +174,6 @@ class MleDimension:
                 f"A dimension from {self.k} neighbours is not defined.", hint="Give k=2 or more."
             )
 
-    def handles(self, task: Task) -> bool:
-        return task.kind == "none"
-
     def definition(self, task: Task) -> Definition:
         return Definition(
             "mle-dimension",
@@ -194,31 +183,26 @@ class MleDimension:
             "Levina and Bickel 2004, eq. 8; averaged as MacKay and Ghahramani 2005",
         )
 
-    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
-        """Yield mle-dimension; the curve over scales is in its settings.
+    def of_split(self, view: LayerView, task: Task, split: Split) -> SplitValues:
+        """Return mle-dimension; the curve over scales is in its settings.
 
         Raises:
             EstimatorError: There are not more different rows than neighbours, or a feature is not
                 finite.
         """
-
-        def read(split: Split) -> Readings:
-            found = scales(view, split, self.k, self.rows, self.seed)
-            near = found.neighbours[0]
-            if near.distances.shape[1] < self.k:
-                raise EstimatorError(
-                    f"{self.k} neighbours need {self.k + 1} rows, and {view.cut.name!r} has "
-                    f"{found.counts[0]} in {split}.",
-                    hint="Give more images, or a smaller k: mle-dimension(k=5).",
-                )
-            dimension = levina_bickel(near)
-            error = 0.0
-            if split == "test":
-                error = float(standard_errors(dimension.influence[:, None], found.groups))
-            curve = found.curve(lambda one: levina_bickel(one).value)
-            return Readings(
-                {"mle-dimension": Reading(dimension.value, "minimise", error)},
-                {"k": self.k, "curve": curve, "plateau": plateau(curve), "copies": near.copies},
+        found = neighbours_by_scale(view, split, self.k, self.rows, self.seed)
+        near = found.neighbours[0]
+        if near.distances.shape[1] < self.k:
+            raise EstimatorError(
+                f"{self.k} neighbours need {self.k + 1} rows, and {view.cut.name!r} has "
+                f"{found.counts[0]} in {split}.",
+                hint="Give more images, or a smaller k: mle-dimension(k=5).",
             )
-
-        return measure_scores(self, view, UNLABELLED, read, self.seed)
+        dimension = levina_bickel(near)
+        error = 0.0
+        if split == "test":
+            error = float(standard_errors(dimension.influence[:, None], found.groups))
+        return SplitValues(
+            {"mle-dimension": SplitValue(dimension.value, "minimise", error)},
+            {"k": self.k, **found.settings(lambda one: levina_bickel(one).value)},
+        )

@@ -10,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from layerscope.estimators import estimators
-from layerscope.estimators.cell import Cell
 from layerscope.estimators.classification import (
-    Judged,
+    HELD_OUT,
+    ClassifiedRows,
+    Classifier,
+    FittedClassifier,
     Target,
-    classification_scores,
-    judge_all,
-    read_targets,
+    classify_rows,
 )
 from layerscope.estimators.layer import Features, read_layer, standardised
 from layerscope.stats.class_moments import ClassMoments, RunningClassMoments
@@ -29,8 +28,7 @@ from layerscope.stats.discriminant import (
     linear_discriminant_analysis,
     nearest_class_mean,
 )
-from layerscope.stats.rows import BLOCK
-from layerscope.types import LayerView, Score, Split, Task
+from layerscope.types import LayerView
 
 SHRINKAGES = (1.0, 0.5, 0.1, 0.01, 0.001, 0.0)
 """Among which validation chooses LDA's, from the simplest classifier to the most flexible."""
@@ -39,7 +37,7 @@ LEAST = 1e-12
 
 
 @estimators.register("ncm")
-class NearestClassMean:
+class NearestClassMean(Classifier):
     """Nearest class mean on standardised features, with nothing to choose.
 
     The posterior is that of classes that are equally frequent and normal around their means with
@@ -52,31 +50,21 @@ class NearestClassMean:
 
     name = "ncm"
 
-    def __init__(self, seed: int = 0) -> None:
-        self._seed = seed
-
-    def handles(self, task: Task) -> bool:
-        return task.kind == "classes"
-
-    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
-        """Yield top-1, top-5, mean-per-class, nll and ece for each task.
-
-        Raises:
-            EstimatorError: Features or targets on which no classifier is defined.
-        """
-        targets = read_targets(view, tasks, self.name)
+    def fit(self, view: LayerView, targets: Sequence[Target]) -> Iterator[FittedClassifier]:
         layer = read_layer(view)
         features = standardised(layer)
         for target in targets:
             moments = _moments(features["train"], target)
             classifier = _with_posterior(nearest_class_mean(moments), moments)
-            cell = Cell(view, layer, target.task, self.name, self._seed, {})
-            val, test = (_judged(classifier, features, target, it) for it in ("val", "test"))
-            yield from classification_scores(cell, val, test)
+            val, test = (
+                classify_rows(classifier.scores, features[split], target, split)
+                for split in HELD_OUT
+            )
+            yield FittedClassifier(layer, target, val, test, {})
 
 
 @estimators.register("lda")
-class Lda:
+class Lda(Classifier):
     """Linear discriminant analysis; its shrinkage is chosen on the validation split.
 
     The shrinkage s mixes the within-class covariance of the standardised features with the
@@ -89,27 +77,14 @@ class Lda:
 
     name = "lda"
 
-    def __init__(self, seed: int = 0) -> None:
-        self._seed = seed
-
-    def handles(self, task: Task) -> bool:
-        return task.kind == "classes"
-
-    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
-        """Yield top-1, top-5, mean-per-class, nll and ece for each task.
-
-        Raises:
-            EstimatorError: Features or targets on which no classifier is defined.
-        """
-        targets = read_targets(view, tasks, self.name)
+    def fit(self, view: LayerView, targets: Sequence[Target]) -> Iterator[FittedClassifier]:
         layer = read_layer(view)
         features = standardised(layer)
         for target in targets:
             shrinkage, classifier, val = _chosen(features, target)
             settings: dict[str, Any] = {"shrinkage": shrinkage, "grid": list(SHRINKAGES)}
-            cell = Cell(view, layer, target.task, self.name, self._seed, settings)
-            test = _judged(classifier, features, target, "test")
-            yield from classification_scores(cell, val, test)
+            test = classify_rows(classifier.scores, features["test"], target, "test")
+            yield FittedClassifier(layer, target, val, test, settings)
 
 
 def _moments(rows: Tensor, target: Target) -> ClassMoments:
@@ -125,18 +100,12 @@ def _with_posterior(classifier: LinearClassifier, moments: ClassMoments) -> Line
     return LinearClassifier(classifier.weights / variance, classifier.intercept / variance)
 
 
-def _chosen(features: Features, target: Target) -> tuple[float, LinearClassifier, Judged]:
+def _chosen(features: Features, target: Target) -> tuple[float, LinearClassifier, ClassifiedRows]:
     """Return the shrinkage that validation prefers, its classifier, and what that makes of val."""
     moments = _moments(features["train"], target)
     known = []
     for shrinkage in SHRINKAGES:
         classifier = linear_discriminant_analysis(moments, shrinkage)
-        known.append((shrinkage, classifier, _judged(classifier, features, target, "val")))
+        val = classify_rows(classifier.scores, features["val"], target, "val")
+        known.append((shrinkage, classifier, val))
     return min(known, key=lambda it: it[2].rank(target.task.metric))
-
-
-def _judged(
-    classifier: LinearClassifier, features: Features, target: Target, split: Split
-) -> Judged:
-    blocks = torch.split(features[split], BLOCK)
-    return judge_all((classifier.scores(block)[:, None] for block in blocks), target, split)[0]

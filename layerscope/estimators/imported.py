@@ -15,29 +15,28 @@ import numpy.typing as npt
 import torch
 
 from layerscope.errors import EstimatorError, SettingsError
-from layerscope.estimators.cell import Cell
 from layerscope.estimators.classification import (
-    Answers,
-    Judged,
+    HELD_OUT,
+    ClassifiedRows,
+    FittedClassifier,
+    OutputKind,
     Target,
-    classification_scores,
-    judge,
+    classify,
     read_classes,
     require_classes,
 )
-from layerscope.estimators.layer import Features, Layer, read_layer, standardised
+from layerscope.estimators.layer import Features, LoadedLayer, read_layer, standardised
 from layerscope.estimators.predictions import Predictions, regression_scores
 from layerscope.estimators.regression import Regression, read_regression
-from layerscope.types import LayerView, Score, Split, Task
+from layerscope.types import Estimator, LayerView, Score, Split, Task
 
 WARNINGS = 3
 """Different warnings that a note repeats."""
-SPLITS: tuple[Split, ...] = ("val", "test")
 
 Array = npt.NDArray[Any]
 
 
-class Imported:
+class Imported(Estimator):
     """An estimator of scikit-learn's kind, fitted on standardised training features.
 
     A classifier is asked for probabilities where it has any, else for decision values, which rank
@@ -61,7 +60,7 @@ class Imported:
         self._given = arguments
         self._arguments = _with_seed(kind, arguments, seed)
         try:
-            model = self._made()
+            model = self._new_model()
         except Exception as error:  # whatever the class raises, its arguments are the user's
             raise SettingsError(
                 f"{name} cannot be made: {type(error).__name__}: {error}",
@@ -73,7 +72,7 @@ class Imported:
                 f"{name} has no {' and no '.join(missing)}, and so is no estimator.",
                 hint="Name a class with scikit-learn's fit and predict.",
             )
-        self._type = _said_type(model)
+        self._type = _model_type(model)
         if self._type not in (None, "classifier", "regressor"):
             raise SettingsError(
                 f"{name} is a {self._type}, which predicts no target.",
@@ -108,24 +107,24 @@ class Imported:
             yield from regression_scores(view, layer, self.name, self._seed, known)
 
     def _classify(
-        self, view: LayerView, layer: Layer, features: Features, target: Target
+        self, view: LayerView, layer: LoadedLayer, features: Features, target: Target
     ) -> Iterator[Score]:
-        with _guarded(self.name) as warned:
-            model = self._made()
+        with _as_estimator_errors(self.name) as warned:
+            model = self._new_model()
             model.fit(features["train"].numpy(), target.labels["train"])
-            said = {it: _said(model, features[it].numpy(), target) for it in SPLITS}
-        answers = said["test"].answers
-        require_classes(target, self.name, answers)
-        val, test = (said[it].judged(target, it) for it in SPLITS)
-        settings = {**self._settings(), "answers": answers}
-        cell = Cell(view, layer, target.task, self.name, self._seed, settings, _note(warned))
-        yield from classification_scores(cell, val, test)
+            outputs = {it: _predict(model, features[it].numpy(), target) for it in HELD_OUT}
+        kind = outputs["test"].kind
+        require_classes(target, self.name, kind)
+        val, test = (outputs[it].classified(target, it) for it in HELD_OUT)
+        settings = {**self._settings(), "answers": kind}
+        fitted = FittedClassifier(layer, target, val, test, settings, _note(warned))
+        yield from fitted.scores(view, self.name, self._seed)
 
     def _regress(self, features: Features, regression: Regression) -> Predictions:
-        columns: dict[Split, list[Array]] = {split: [] for split in SPLITS}
-        with _guarded(self.name) as warned:
+        columns: dict[Split, list[Array]] = {split: [] for split in HELD_OUT}
+        with _as_estimator_errors(self.name) as warned:
             for component in regression.encoded["train"].numpy().T:
-                model = self._made()
+                model = self._new_model()
                 model.fit(features["train"].numpy(), component)
                 for split, known in columns.items():
                     rows = features[split].numpy()
@@ -133,7 +132,7 @@ class Imported:
         predicted = {split: torch.from_numpy(np.stack(it, 1)) for split, it in columns.items()}
         return Predictions(regression, predicted, self._settings(), _note(warned))
 
-    def _made(self) -> Any:
+    def _new_model(self) -> Any:
         return self._kind(**self._arguments)
 
     def _settings(self) -> dict[str, Any]:
@@ -166,48 +165,48 @@ def import_class(path: str) -> type:
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    """What a classifier says of some rows."""
+class _Output:
+    """What a classifier gives of some rows."""
 
-    answers: Answers
+    kind: OutputKind
     predicted: Array
     """(n,) labels."""
     scores: Array | None = None
     """(n, c) probabilities or decision values, where there are any."""
 
-    def judged(self, target: Target, split: Split) -> Judged:
+    def classified(self, target: Target, split: Split) -> ClassifiedRows:
         """Return what follows for the metrics."""
         predicted = self.predicted.astype(np.int64)
         if self.scores is None:
-            return Judged(target.labels[split], predicted)
+            return ClassifiedRows(target.labels[split], predicted)
         scores = torch.from_numpy(self.scores)
-        if self.answers == "scores":
-            return replace(judge(scores, target, split).ranked_only(), predicted=predicted)
+        if self.kind == "scores":
+            return replace(classify(scores, target, split).ranked_only(), predicted=predicted)
         # Of the class that is predicted, which need not be the likeliest, as in SVC.
         place = torch.from_numpy(np.searchsorted(target.classes, predicted))
-        judged = judge(scores.log(), target, split)
+        likeliest = classify(scores.log(), target, split)
         confidence = scores.gather(1, place[:, None])[:, 0]
-        return replace(judged, predicted=predicted, confidence=confidence)
+        return replace(likeliest, predicted=predicted, confidence=confidence)
 
 
-def _said(model: Any, rows: Array, target: Target) -> _Said:
+def _predict(model: Any, rows: Array, target: Target) -> _Output:
     predicted = np.asarray(model.predict(rows))
     if predicted.shape != (len(rows),) or not np.isin(predicted, target.classes).all():
         raise ValueError(
             f"predict gives {predicted.dtype} of shape {predicted.shape}, and not one of the "
             f"{len(target.classes)} classes for each of {len(rows)} rows"
         )
-    kinds: tuple[tuple[str, Answers], ...] = (
+    kinds: tuple[tuple[str, OutputKind], ...] = (
         ("predict_proba", "probabilities"),
         ("decision_function", "scores"),
     )
-    for method, answers in kinds:
+    for method, kind in kinds:
         if hasattr(model, method):
             scores = _by_class(np.asarray(getattr(model, method)(rows), dtype=np.float64))
             # Decisions between pairs of classes rank none of them.
             if scores.shape == (len(rows), len(target.classes)):
-                return _Said(answers, predicted, scores)
-    return _Said("labels", predicted)
+                return _Output(kind, predicted, scores)
+    return _Output("labels", predicted)
 
 
 def _by_class(scores: Array) -> Array:
@@ -231,7 +230,7 @@ def _with_seed(kind: type, arguments: Mapping[str, Any], seed: int) -> dict[str,
     return {"random_state": seed, **arguments} if takes else dict(arguments)
 
 
-def _said_type(model: Any) -> str | None:
+def _model_type(model: Any) -> str | None:
     """Return what scikit-learn's tags call a model: classifier, regressor, clusterer, or nothing.
 
     scikit-learn 1.5 had an attribute in their place.
@@ -242,7 +241,7 @@ def _said_type(model: Any) -> str | None:
 
 
 @contextmanager
-def _guarded(name: str) -> Iterator[list[warnings.WarningMessage]]:
+def _as_estimator_errors(name: str) -> Iterator[list[warnings.WarningMessage]]:
     """Turn whatever someone's own code raises into an EstimatorError, and keep its warnings."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")

@@ -10,24 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from layerscope.estimators import estimators
-from layerscope.estimators.cell import Cell
 from layerscope.estimators.classification import (
-    Judged,
+    ClassifiedRows,
+    Classifier,
+    FittedClassifier,
     Target,
-    classification_scores,
-    judge_all,
-    read_targets,
+    classify_blocks,
 )
 from layerscope.estimators.layer import Features, read_layer
 from layerscope.stats.neighbours import nearest, unit_rows, vote
-from layerscope.types import LayerView, Score, Split, Task
+from layerscope.types import LayerView, Split
 
 NEIGHBOURS = (10, 20, 100, 200)
 TEMPERATURE = 0.07
 
 
 @estimators.register("knn")
-class Knn:
+class Knn(Classifier):
     """Exact cosine k nearest neighbours as in DINO; k is chosen on the validation split.
 
     Features are not standardised, as in DINO: those of large scale or offset dominate. Of k = 10,
@@ -42,36 +41,25 @@ class Knn:
 
     name = "knn"
 
-    def __init__(self, seed: int = 0) -> None:
-        self._seed = seed
-
-    def handles(self, task: Task) -> bool:
-        return task.kind == "classes"
-
-    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
-        """Yield top-1, top-5, mean-per-class, nll and ece for each task.
-
-        Raises:
-            EstimatorError: Features or targets on which no classifier is defined.
-        """
-        targets = read_targets(view, tasks, self.name)
+    def fit(self, view: LayerView, targets: Sequence[Target]) -> Iterator[FittedClassifier]:
         layer = read_layer(view)
         features = {split: unit_rows(rows) for split, rows in layer.features.items()}
         ks = sorted({min(k, layer.count("train")) for k in NEIGHBOURS})
         for target in targets:
-            val = _judged(features, target, "val", ks)
+            val = _classify(features, target, "val", ks)
             best = min(range(len(ks)), key=lambda i: val[i].rank(target.task.metric))
-            (test,) = _judged(features, target, "test", ks[best : best + 1])
+            (test,) = _classify(features, target, "test", ks[best : best + 1])
             settings = {"k": ks[best], "ks": ks, "temperature": TEMPERATURE}
-            cell = Cell(view, layer, target.task, self.name, self._seed, settings)
-            yield from classification_scores(cell, val[best], test)
+            yield FittedClassifier(layer, target, val[best], test, settings)
 
 
-def _judged(features: Features, target: Target, split: Split, ks: Sequence[int]) -> list[Judged]:
+def _classify(
+    features: Features, target: Target, split: Split, ks: Sequence[int]
+) -> list[ClassifiedRows]:
     """Return what each number of neighbours makes of a split's rows."""
     labels, classes = target.places("train"), len(target.classes)
     blocks = (
         vote(similar, labels[places], classes, ks, TEMPERATURE)
         for similar, places in nearest(features[split], features["train"], max(ks))
     )
-    return judge_all(blocks, target, split)
+    return classify_blocks(blocks, target, split)

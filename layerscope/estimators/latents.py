@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from layerscope.estimators import estimators
-from layerscope.estimators.layer import Layer, read_layer
+from layerscope.estimators.classification import HELD_OUT
+from layerscope.estimators.layer import LoadedLayer, read_layer
 from layerscope.estimators.predictions import Predictions, regression_scores
 from layerscope.estimators.regression import Regression, read_regression
 from layerscope.stats.moments import BLOCK, RunningCrossMoments
-from layerscope.stats.ridge import RidgePath, choose_penalty, ridge_path
-from layerscope.types import LayerView, Score, Split, Task
+from layerscope.stats.ridge import Choice, RidgePath, choose_penalty, ridge_path
+from layerscope.types import Estimator, LayerView, Score, Task
 
 
 @estimators.register("ridge")
-class Ridge:
+class Ridge(Estimator):
     """Linear regression of latent variables with an L2 penalty chosen on the validation split.
 
     Labels of which any number may apply are regressed as zeros and ones. Features are standardised
@@ -50,7 +52,7 @@ class Ridge:
         yield from regression_scores(view, layer, self.name, self._seed, known)
 
 
-def _fit(layer: Layer, regressions: Sequence[Regression]) -> list[Predictions]:
+def _fit(layer: LoadedLayer, regressions: Sequence[Regression]) -> list[Predictions]:
     path = _path(layer, torch.cat([item.encoded["train"] for item in regressions], 1))
     known, start = [], 0
     for item in regressions:
@@ -59,26 +61,28 @@ def _fit(layer: Layer, regressions: Sequence[Regression]) -> list[Predictions]:
     return known
 
 
-def _path(layer: Layer, targets: Tensor) -> RidgePath:
+def _path(layer: LoadedLayer, targets: Tensor) -> RidgePath:
     """Solve on the training rows, in float64: least squares divides by small eigenvalues."""
-    rows = layer.features["train"]
-    running = RunningCrossMoments(rows.shape[1], targets.shape[1])
-    for block, answers in zip(torch.split(rows, BLOCK), torch.split(targets, BLOCK), strict=True):
-        running.update(block.double(), answers)
+    running = RunningCrossMoments(len(layer.rarely), targets.shape[1])
+    for block, wanted in zip(layer.blocks("train"), torch.split(targets, BLOCK), strict=True):
+        running.update(block.double(), wanted)
     return ridge_path(running.compute())
 
 
-def _fit_one(layer: Layer, regression: Regression, path: RidgePath) -> Predictions:
-    rows, targets = layer.features["val"], regression.encoded["val"]
-    choice = choose_penalty(lambda penalties: path.errors(rows, targets, penalties).mean(1))
-    chosen = torch.tensor([choice.penalty], dtype=torch.float64)
-    splits: tuple[Split, ...] = ("val", "test")
-    predicted = {split: path.predict(layer.features[split], chosen)[0] for split in splits}
-    settings = {
+def ridge_settings(path: RidgePath, choice: Choice) -> dict[str, Any]:
+    """Return what the table says of a λ that was chosen."""
+    return {
         "lambda": choice.penalty,
         "lambda_low": choice.low,
         "lambda_high": choice.high,
         "edge": choice.edge,
         "rank": path.spectrum.rank,
     }
-    return Predictions(regression, predicted, settings)
+
+
+def _fit_one(layer: LoadedLayer, regression: Regression, path: RidgePath) -> Predictions:
+    rows, targets = layer.rows("val"), regression.encoded["val"]
+    choice = choose_penalty(lambda penalties: path.errors(rows, targets, penalties).mean(1))
+    chosen = torch.tensor([choice.penalty], dtype=torch.float64)
+    predicted = {split: path.predict(layer.rows(split), chosen)[0] for split in HELD_OUT}
+    return Predictions(regression, predicted, ridge_settings(path, choice))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,72 +27,76 @@ SMALL_SHARE = 20
 """With few training rows: one in so many is enough."""
 
 
-class LayerRows(Protocol):
+@dataclass(frozen=True)
+class LayerRows(ABC):
     """The rows of one cut, ready for computation, a few thousand at a time."""
 
-    @property
-    def groups(self) -> Tensor:
-        """(n_test,) int64, the group of each test row."""
-        ...
+    groups: Tensor
+    """(n_test,) int64, the group of each test row."""
+    rarely: Tensor
+    """(width,) bool, features that are zero here, because next to no training row varies them."""
 
     @property
     def rare(self) -> int:
-        """Features that were set to zero, because next to no training row made them vary."""
-        ...
-
-    @property
-    def n_groups(self) -> int:
-        """The number of independent groups among the test rows."""
-        ...
-
-    def count(self, split: Split) -> int:
-        """Return the number of rows of a split."""
-        ...
-
-    def blocks(self, split: Split) -> Iterator[Tensor]:
-        """Yield (m, width) float32 rows of a split, finite, in order."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """The rows of one cut, ready for computation."""
-
-    features: Features
-    """(n, width) float32 by split, finite."""
-    groups: Tensor
-    """(n_test,) int64, the group of each test row."""
-    rare: int
-    """Features that were set to zero, because next to no training row made them vary."""
-
-    def count(self, split: Split) -> int:
-        """Return the number of rows of a split."""
-        return len(self.features[split])
-
-    def blocks(self, split: Split) -> Iterator[Tensor]:
-        """Yield (m, width) float32 rows of a split, in order."""
-        yield from torch.split(self.features[split], BLOCK)
+        """How many features are zero for that reason."""
+        return int(self.rarely.sum())
 
     @property
     def n_groups(self) -> int:
         """The number of independent groups among the test rows."""
         return len(torch.unique(self.groups))
 
+    @abstractmethod
+    def count(self, split: Split) -> int:
+        """Return the number of rows of a split."""
 
-def read_layer(view: LayerView) -> Layer:
+    def blocks(self, split: Split) -> Iterator[Tensor]:
+        """Yield (m, width) float32 rows of a split, finite, in order."""
+        yield from map(self.without_rare, self.stored_blocks(split))
+
+    @abstractmethod
+    def stored_blocks(self, split: Split) -> Iterable[Tensor]:
+        """Return the same blocks as the cache has them."""
+
+    def without_rare(self, rows: Tensor) -> Tensor:
+        """Return stored rows with zeros in the features that rarely vary."""
+        return rows.masked_fill(self.rarely, 0) if self.rare else rows
+
+
+@dataclass(frozen=True)
+class LoadedLayer(LayerRows):
+    """The rows of one cut in memory."""
+
+    stored: Features
+    """(n, width) float32 by split, finite. Other estimators read the same memory."""
+
+    @property
+    def features(self) -> Features:
+        """(n, width) float32 by split: a copy where a feature is zero that is not zero stored."""
+        return {split: self.rows(split) for split in self.stored}
+
+    def rows(self, split: Split) -> Tensor:
+        """Return the (n, width) float32 rows of one split."""
+        return self.without_rare(self.stored[split])
+
+    def count(self, split: Split) -> int:
+        return len(self.stored[split])
+
+    def stored_blocks(self, split: Split) -> Iterable[Tensor]:
+        return torch.split(self.stored[split], BLOCK)
+
+
+def read_layer(view: LayerView) -> LoadedLayer:
     """Read a cut's features and test groups.
 
     Raises:
         EstimatorError: A split is empty, a feature is not finite, or no feature varies.
     """
-    features = {split: read_features(view, split) for split in SPLITS}
-    train = features["train"]
-    rare = rarely_vary(train)
-    if bool(rare.any()):
-        features = {split: rows.masked_fill(rare, 0) for split, rows in features.items()}
-        train = features["train"]
-    require_variation(varying(train), view, len(train))
-    return Layer(features, group_numbers(view), int(rare.sum()))
+    stored = {split: read_features(view, split) for split in SPLITS}
+    train = stored["train"]
+    rarely = rarely_vary(train)
+    require_variation(varying(train) & ~rarely, view, len(train))
+    return LoadedLayer(group_numbers(view), rarely, stored)
 
 
 def group_numbers(view: LayerView) -> Tensor:
@@ -117,10 +123,10 @@ def require_variation(varies: Tensor, view: LayerView, count: int) -> None:
         )
 
 
-def standardised(layer: Layer) -> Features:
+def standardised(layer: LoadedLayer) -> Features:
     """Return (n, width) float32 features by split, of mean 0 and variance 1 over training rows."""
-    rule = standardiser_of(layer.features["train"])
-    return {split: rule(rows).float() for split, rows in layer.features.items()}
+    rule = standardiser_of(layer.rows("train"))
+    return {split: rule(layer.rows(split)).float() for split in SPLITS}
 
 
 def rarely_vary(rows: Tensor) -> Tensor:
@@ -223,6 +229,14 @@ def read_features(view: LayerView, split: Split) -> Tensor:
     """
     read = np.asarray(view.features(split), dtype=np.float32)
     require_rows(read.shape, view, split)
-    rows = torch.from_numpy(read if read.flags.writeable else read.copy())
+    rows = shared_tensor(read)
     require_finite(rows, view, split)
     return rows
+
+
+def shared_tensor(rows: npt.NDArray[np.float32]) -> Tensor:
+    """Return rows as a tensor in the same memory, which nobody may write into."""
+    with warnings.catch_warnings():
+        # A copy of what is held for all estimators would double the layer.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(rows)

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from layerscope.estimators import estimators
-from layerscope.estimators.cell import Cell
 from layerscope.estimators.classification import (
-    Judged,
+    ClassifiedRows,
+    Classifier,
+    FittedClassifier,
     Target,
-    classification_scores,
-    judge_all,
+    classify_blocks,
     read_targets,
 )
-from layerscope.estimators.layer import Layer, LayerRows
+from layerscope.estimators.layer import LayerRows, LoadedLayer
 from layerscope.estimators.linear import LinearProbe
 from layerscope.estimators.streamed_layer import open_layer
 from layerscope.stats import products
@@ -27,7 +27,7 @@ from layerscope.stats.regularisation_path import GROUP, WarmStart, solve_path
 from layerscope.stats.rows import Rows, StreamedRows, standardised
 from layerscope.stats.softmax import PASSES, Labelling, Solution
 from layerscope.stats.spectrum import Spectrum, Standardiser, spectrum
-from layerscope.types import LayerView, Score, Task
+from layerscope.types import LayerView, Task
 
 HIGH, LOW = 0, -5
 """Powers of ten between which λ is sought first."""
@@ -63,7 +63,7 @@ class _Path:
     target: Target
     penalties: list[float] = field(default_factory=list)
     probes: list[LinearProbe] = field(default_factory=list)
-    val: list[Judged] = field(default_factory=list)
+    val: list[ClassifiedRows] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
     passes: list[int] = field(default_factory=list)
     unconverged: list[float] = field(default_factory=list)
@@ -87,7 +87,7 @@ class _Path:
 
 
 @estimators.register("logistic")
-class Logistic:
+class Logistic(Classifier):
     """Multinomial logistic regression with an L2 penalty chosen on the validation split.
 
     Three λ of a grid and all tasks are solved in the same passes over the training rows, to a
@@ -102,28 +102,15 @@ class Logistic:
 
     name = "logistic"
 
-    def __init__(self, seed: int = 0) -> None:
-        self._seed = seed
-
-    def handles(self, task: Task) -> bool:
-        return task.kind == "classes"
-
-    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
-        """Yield top-1, top-5, mean-per-class, nll and ece for each task.
-
-        Raises:
-            EstimatorError: Features or targets on which no classifier is defined.
-        """
-        targets = read_targets(view, tasks, self.name)
+    def fit(self, view: LayerView, targets: Sequence[Target]) -> Iterator[FittedClassifier]:
         layer = open_layer(view)
         for path in _paths(layer, targets):
             best = path.best
             chosen = (path.probes[best].logits(rows)[:, None] for rows in layer.blocks("test"))
-            (test,) = judge_all(chosen, path.target, "test")
-            cell = Cell(
-                view, layer, path.target.task, self.name, self._seed, _settings(path), _note(path)
+            (test,) = classify_blocks(chosen, path.target, "test")
+            yield FittedClassifier(
+                layer, path.target, path.val[best], test, _settings(path), _note(path)
             )
-            yield from classification_scores(cell, path.val[best], test)
 
 
 def fit_probe(view: LayerView, task: Task) -> LinearProbe:
@@ -159,7 +146,9 @@ def _grid(start: int, end: int) -> Tensor:
 
 
 def _training(layer: LayerRows) -> _Training:
-    held = layer.features["train"] if isinstance(layer, Layer) else None
+    held = None
+    if isinstance(layer, LoadedLayer) and layer.stored["train"].numel() <= LARGE:
+        held = layer.rows("train")
     small = held is not None and held.numel() <= SMALL
     dtype = torch.float64 if small else torch.float32
     running: RunningMoments | None = None
@@ -168,7 +157,7 @@ def _training(layer: LayerRows) -> _Training:
         running.update(block.to(dtype))
     assert running is not None, "a layer without training rows is refused when it is read"
     basis = spectrum(running.compute(), whole=True)
-    if held is None or held.numel() > LARGE:
+    if held is None:
         streamed = StreamedRows(lambda: layer.blocks("train"), basis.standardiser, dtype)
         return _Training(streamed, basis)
     return _Training(standardised(held, basis.standardiser, dtype), basis)
@@ -184,7 +173,7 @@ def _extend(
     labellings = [
         Labelling(path.target.places("train"), len(path.target.classes)) for path in paths
     ]
-    # A warm_start leads to weaker penalties; stronger ones are quick from zero.
+    # A warm start leads to weaker penalties; stronger ones are quick from zero.
     onward = all(not path.penalties or path.penalties[-1] > descending[0] for path in paths)
     warm_starts = [path.warm_start for path in paths] if onward else None
     solutions = solve_path(
@@ -200,7 +189,9 @@ def _insert(
     first = 0 if not path.penalties or penalties[0] > path.penalties[0] else len(path.penalties)
     weights, ends = solution.weights(training.basis)[0], solution.convergence
     intercept = solution.intercept[0]
-    val = judge_all(_logits(training, layer.blocks("val"), weights, intercept), path.target, "val")
+    val = classify_blocks(
+        _logits(training, layer.blocks("val"), weights, intercept), path.target, "val"
+    )
     for i, penalty in enumerate(penalties):
         probe = LinearProbe(training.rule, weights[i].T, intercept[i], path.target.classes, penalty)
         path.penalties.insert(first + i, penalty)

@@ -7,9 +7,10 @@ validation and reports on test is as honest as with a probe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,13 +18,13 @@ from torch import Tensor
 
 from layerscope.errors import EstimatorError
 from layerscope.estimators.layer import read_features, read_target
-from layerscope.types import Direction, LayerView, Measure, Score, Split, Task
+from layerscope.types import Definition, Direction, Kind, LayerView, Measure, Score, Split, Task
 
 VIEWS_HINT = "Extract the features with --views 2 or more, so that rows are views of images."
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SplitRows:
     """The rows of one split, and which of them belong together."""
 
     features: Tensor
@@ -35,17 +36,17 @@ class Sample:
     augmented: bool
     """Whether rows are augmented views of images."""
 
-    def some(self, limit: int, seed: int) -> Sample:
+    def some(self, limit: int, seed: int) -> SplitRows:
         """Return at most so many rows, drawn alike for every layer of the same rows."""
         if len(self.features) <= limit:
             return self
         draw = torch.randperm(len(self.features), generator=torch.Generator().manual_seed(seed))
         kept = draw[:limit].sort().values
-        return Sample(self.features[kept], self.groups[kept], self.images[kept], self.augmented)
+        return SplitRows(self.features[kept], self.groups[kept], self.images[kept], self.augmented)
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class SplitValue:
     """One metric of one split: its value and, of the test rows, how sure it is."""
 
     value: float
@@ -54,15 +55,15 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Readings:
+class SplitValues:
     """All that a measure gives for one split."""
 
-    by_metric: Mapping[str, Reading]
+    by_metric: Mapping[str, SplitValue]
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What was chosen and how, and curves beside the numbers."""
 
 
-def read_sample(view: LayerView, split: Split) -> Sample:
+def read_rows(view: LayerView, split: Split) -> SplitRows:
     """Read the rows of a split.
 
     Raises:
@@ -73,22 +74,21 @@ def read_sample(view: LayerView, split: Split) -> Sample:
     groups = torch.from_numpy(names.astype(np.int64))
     augmented = is_augmented(view, split)
     images = torch.from_numpy(view.instances(split)) if augmented else torch.arange(len(features))
-    return Sample(features, groups, images, augmented)
+    return SplitRows(features, groups, images, augmented)
 
 
 def is_augmented(view: LayerView, split: Split) -> bool:
     """Return whether the rows of a split are augmented views of images."""
-    numbers = getattr(view, "views", None)  # caches of one row to an image need not number them
-    return numbers is not None and len(np.unique(numbers(split))) > 1
+    return len(np.unique(view.views(split))) > 1
 
 
-def require_views(sample: Sample, name: str) -> None:
+def require_views(split_rows: SplitRows, name: str) -> None:
     """Refuse rows that are not augmented views.
 
     Raises:
         EstimatorError: They are not.
     """
-    if not sample.augmented:
+    if not split_rows.augmented:
         raise EstimatorError(
             f"{name!r} compares augmented views of an image, and the cache has one row to each.",
             hint=VIEWS_HINT,
@@ -115,37 +115,65 @@ def read_labels(view: LayerView, task: str, split: Split) -> Tensor:
     return torch.from_numpy(np.unique(target, return_inverse=True)[1].ravel().astype(np.int64))
 
 
-def measure_scores(
-    measure: Measure, view: LayerView, task: Task, read: Callable[[Split], Readings], seed: int = 0
-) -> Iterator[Score]:
-    """Yield a row of the table for each metric of a measure.
+@dataclass(frozen=True)
+class SplitMeasure(Measure):
+    """A measure that computes its metrics of the validation rows and of the test rows alike.
 
     Args:
-        measure: Which.
-        view: The cut.
-        task: Whose labels it uses, or that of no labels.
-        read: Computes the metrics of a split; standard errors are wanted of ``test`` alone.
         seed: Of what chance decides.
     """
-    definition, val, test = measure.definition(task), read("val"), read("test")
-    settings = {"convention": definition.convention, **test.settings}
-    counts = {split: len(view.groups(split)) for split in ("val", "test")}
-    for metric, reading in test.by_metric.items():
-        yield Score.at(
-            view,
-            task,
-            estimator=measure.name,
-            metric=metric,
-            direction=reading.direction,
-            primary=metric == definition.metric,
-            val=val.by_metric[metric].value,
-            test=reading.value,
-            stderr=reading.stderr,
-            n_train=0,
-            n_val=counts["val"],
-            n_test=counts["test"],
-            n_groups=len(np.unique(view.groups("test"))),
-            seed=seed,
-            settings=settings,
-            kind="measure",
-        )
+
+    seed: int = 0
+    name: str = ""
+
+    targets: ClassVar[Kind] = "none"
+    """Of the tasks that it handles."""
+    defined: ClassVar[Definition]
+    """What its headline is, where no setting has a say in that."""
+
+    @abstractmethod
+    def of_split(self, view: LayerView, task: Task, split: Split) -> SplitValues:
+        """Return the metrics of the rows of a split; standard errors are wanted of test alone.
+
+        Raises:
+            EstimatorError: The measure is not defined on these rows.
+        """
+
+    def handles(self, task: Task) -> bool:
+        return task.kind == self.targets
+
+    def definition(self, task: Task) -> Definition:
+        del task
+        return self.defined
+
+    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
+        """Yield a row of the table for each metric of each task.
+
+        Raises:
+            EstimatorError: The measure is not defined on these rows.
+        """
+        for task in tasks:
+            yield from self._scores(view, task)
+
+    def _scores(self, view: LayerView, task: Task) -> Iterator[Score]:
+        definition = self.definition(task)
+        val, test = self.of_split(view, task, "val"), self.of_split(view, task, "test")
+        for metric, value in test.by_metric.items():
+            yield Score.at(
+                view,
+                task,
+                estimator=self.name,
+                metric=metric,
+                direction=value.direction,
+                primary=metric == definition.metric,
+                val=val.by_metric[metric].value,
+                test=value.value,
+                stderr=value.stderr,
+                n_train=0,
+                n_val=len(view.groups("val")),
+                n_test=len(view.groups("test")),
+                n_groups=len(np.unique(view.groups("test"))),
+                seed=self.seed,
+                settings={"convention": definition.convention, **test.settings},
+                kind="measure",
+            )

@@ -19,26 +19,32 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from layerscope.errors import EstimatorError
 from layerscope.estimators import estimators
-from layerscope.estimators.cell import Cell, require_metric
+from layerscope.estimators.cell import require_metric
 from layerscope.estimators.classification import (
-    Judged,
+    HELD_OUT,
+    FittedClassifier,
     Target,
-    classification_scores,
-    judge_all,
+    classify_rows,
     read_targets,
 )
 from layerscope.estimators.layer import Features, read_layer, standardised
 from layerscope.estimators.predictions import Predictions, regression_scores
 from layerscope.estimators.regression import Regression, read_regression
-from layerscope.stats.perceptron import Perceptron, Recipe, Trained, Worth, train
+from layerscope.stats.perceptron import (
+    Perceptron,
+    PerceptronTraining,
+    TrainedPerceptron,
+    ValidationLoss,
+    train,
+)
 from layerscope.stats.rows import BLOCK
-from layerscope.types import LayerView, Score, Split, Task
+from layerscope.types import Estimator, LayerView, Score, Split, Task
 
-RECIPE = Recipe(hidden=(2048, 2048))
+TRAINING = PerceptronTraining(hidden=(2048, 2048))
 
 
 @estimators.register("mlp")
-class Mlp:
+class Mlp(Estimator):
     """A perceptron of 2,048-2,048 hidden units, stopped early by the validation split.
 
     Classes are learned by cross-entropy and latents by the squared error of their standardised
@@ -48,17 +54,17 @@ class Mlp:
 
     Args:
         seed: Of the first weights and of the order of the rows.
-        recipe: Widths, learning rate, epochs and patience.
+        training: Widths, learning rate, epochs and patience.
     """
 
     name = "mlp"
 
-    def __init__(self, seed: int = 0, recipe: Recipe = RECIPE) -> None:
-        self._seed, self._recipe = seed, recipe
+    def __init__(self, seed: int = 0, training: PerceptronTraining = TRAINING) -> None:
+        self._seed, self._training = seed, training
 
     def with_seed(self, seed: int) -> Mlp:
         """Return the same with another seed."""
-        return Mlp(seed, self._recipe)
+        return Mlp(seed, self._training)
 
     def handles(self, task: Task) -> bool:
         return task.kind in ("classes", "latents")
@@ -76,22 +82,23 @@ class Mlp:
         features = standardised(layer)
         for target in targets:
             trained = self._classify(features, target)
-            cell = Cell(view, layer, target.task, self.name, self._seed, self._settings(trained))
-            val, test = (_judged(trained.best, features, target, it) for it in ("val", "test"))
-            yield from classification_scores(cell, val, test)
+            val, test = (classify_rows(trained.best, features[it], target, it) for it in HELD_OUT)
+            fitted = FittedClassifier(layer, target, val, test, self._settings(trained))
+            yield from fitted.scores(view, self.name, self._seed)
         if regressions:
             known = [self._regress(features, regression) for regression in regressions]
             yield from regression_scores(view, layer, self.name, self._seed, known)
 
-    def _classify(self, features: Features, target: Target) -> Trained:
-        def worth(network: Perceptron) -> Worth:
-            judged = _judged(network, features, target, "val")
-            return judged.rank(target.task.metric) if judged.sound else (math.nan,)
+    def _classify(self, features: Features, target: Target) -> TrainedPerceptron:
+        def validate(network: Perceptron) -> ValidationLoss:
+            val = classify_rows(network, features["val"], target, "val")
+            return val.rank(target.task.metric) if val.sound else (math.nan,)
 
         labels, classes = target.places("train"), len(target.classes)
-        rows, recipe = features["train"], self._recipe
-        trained = train(rows, labels, classes, cross_entropy, worth, recipe, self._seed)
-        return _required(trained, target.task)
+        rows, training = features["train"], self._training
+        trained = train(rows, labels, classes, cross_entropy, validate, training, self._seed)
+        _require_convergence(trained, target.task)
+        return trained
 
     def _regress(self, features: Features, regression: Regression) -> Predictions:
         task = regression.task
@@ -100,44 +107,38 @@ class Mlp:
         def predict(network: Perceptron, split: Split) -> Tensor:
             return _outputs(network, features[split]).double() * scale + mean
 
-        def worth(network: Perceptron) -> Worth:
+        def validate(network: Perceptron) -> ValidationLoss:
             measures = regression.row_measures(predict(network, "val"), "val")
             require_metric(task, measures, self.name)
             return (float(measures[task.metric].mean()),)
 
         wanted = ((regression.encoded["train"] - mean) / scale).float()
-        rows, width, recipe = features["train"], regression.components, self._recipe
-        trained = _required(train(rows, wanted, width, mse_loss, worth, recipe, self._seed), task)
-        splits: tuple[Split, ...] = ("val", "test")
-        predicted = {split: predict(trained.best, split) for split in splits}
+        rows, width, training = features["train"], regression.components, self._training
+        trained = train(rows, wanted, width, mse_loss, validate, training, self._seed)
+        _require_convergence(trained, task)
+        predicted = {split: predict(trained.best, split) for split in HELD_OUT}
         return Predictions(regression, predicted, self._settings(trained))
 
-    def _settings(self, trained: Trained) -> dict[str, Any]:
-        recipe = self._recipe
+    def _settings(self, trained: TrainedPerceptron) -> dict[str, Any]:
+        training = self._training
         return {
-            "hidden": list(recipe.hidden),
+            "hidden": list(training.hidden),
             "epochs": trained.epochs,
             "best_epoch": trained.at,
-            "stopped_early": trained.epochs < recipe.epochs,
-            "rate": recipe.rate,
-            "decay": recipe.decay,
-            "batch": recipe.batch,
+            "stopped_early": trained.epochs < training.epochs,
+            "rate": training.rate,
+            "decay": training.decay,
+            "batch": training.batch,
         }
 
 
-def _required(trained: Trained, task: Task) -> Trained:
+def _require_convergence(trained: TrainedPerceptron, task: Task) -> None:
     if not trained.at:
         raise EstimatorError(
             f"The perceptron for {task.name!r} diverged in its first {trained.epochs} epochs.",
             hint="Some features may be extreme; look at the layer, or use a linear probe.",
         )
-    return trained
 
 
 def _outputs(network: Perceptron, rows: Tensor) -> Tensor:
     return torch.cat([network(block) for block in torch.split(rows, BLOCK)])
-
-
-def _judged(network: Perceptron, features: Features, target: Target, split: Split) -> Judged:
-    blocks = torch.split(features[split], BLOCK)
-    return judge_all((network(block)[:, None] for block in blocks), target, split)[0]

@@ -76,10 +76,10 @@ def make(name: str, seed: int) -> Estimator:
         'coding-rate(eps_sq=0.1)'
     """
     if name in estimators:
-        return estimators[name](seed)
+        return _make_registered(name, seed)
     head, bracket, arguments = name.partition("(")
     if bracket and head.strip() in estimators:
-        return _set(head.strip(), f"({arguments}", seed)
+        return _make_with_settings(head.strip(), f"({arguments}", seed)
     if name == PAIRWISE:
         raise SettingsError(
             f"{name!r} compares layers with each other and is no score of one.",
@@ -91,13 +91,39 @@ def make(name: str, seed: int) -> Estimator:
             hint=f"The presets are {', '.join(PREFIX + known for known in PRESETS)}.",
         )
     if "." in name or "(" in name:
-        return _imported(name, seed)
-    return estimators[name](seed)
+        return _make_imported(name, seed)
+    return _make_registered(name, seed)
 
 
-def _set(head: str, arguments: str, seed: int) -> Estimator:
+def require_estimator(estimator: object) -> Estimator:
+    """Return an estimator that is one.
+
+    Raises:
+        SettingsError: It does not derive from :class:`layerscope.types.Estimator`, or has no name.
+    """
+    if isinstance(estimator, Estimator) and isinstance(getattr(estimator, "name", None), str):
+        return estimator
+    what = "has no name" if isinstance(estimator, Estimator) else "does not derive from Estimator"
+    raise SettingsError(
+        f"The estimator class {type(estimator).__name__!r} {what}.",
+        hint="Derive it from layerscope.types.Estimator, or from Measure if it fits nothing, and "
+        "give it name, handles and score.",
+    )
+
+
+def _make_registered(name: str, seed: int, /, **settings: Any) -> Estimator:
+    maker: Any = estimators[name]
+    if missing := sorted(getattr(maker, "__abstractmethods__", ())):
+        raise SettingsError(
+            f"The estimator {name!r} has no {' and no '.join(missing)}.",
+            hint="Write it: layerscope.types.Estimator says what each method returns.",
+        )
+    return require_estimator(maker(seed, **settings))
+
+
+def _make_with_settings(head: str, arguments: str, seed: int) -> Estimator:
     """Return a registered estimator with settings of the user's own."""
-    _, given = _parsed(f"estimator{arguments}")
+    _, given = _parse_call(f"estimator{arguments}")
     maker = estimators[head]
     known = [name for name in inspect.signature(maker).parameters if name not in ("seed", "name")]
     wrong = [name for name in given if name not in known]
@@ -107,21 +133,20 @@ def _set(head: str, arguments: str, seed: int) -> Estimator:
             hint=f"Its settings are {', '.join(known)}." if known else "It has none.",
         )
     try:
-        made: Estimator = maker(seed, name=_named(head, given), **given)  # type: ignore[call-arg]
+        return _make_registered(head, seed, name=_name_of_call(head, given), **given)
     except TypeError as error:
         raise SettingsError(
             f"The settings of {head + arguments!r} are of the wrong kind: {error}.",
             hint=f"See {head} on the page of measures.",
         ) from None
-    return made
 
 
-def _imported(text: str, seed: int) -> Imported:
-    path, arguments = _parsed(text)
-    return Imported(_named(path, arguments), import_class(path), arguments, seed)
+def _make_imported(text: str, seed: int) -> Imported:
+    path, arguments = _parse_call(text)
+    return Imported(_name_of_call(path, arguments), import_class(path), arguments, seed)
 
 
-def _named(path: str, arguments: dict[str, Any]) -> str:
+def _name_of_call(path: str, arguments: dict[str, Any]) -> str:
     written = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
     name = f"{path}({written})" if arguments else path
     if len(quote(name)) > LONGEST:
@@ -132,7 +157,7 @@ def _named(path: str, arguments: dict[str, Any]) -> str:
     return name
 
 
-def _parsed(text: str) -> tuple[str, dict[str, Any]]:
+def _parse_call(text: str) -> tuple[str, dict[str, Any]]:
     """Return the path and the arguments of what looks like a call and is none."""
     try:
         node = ast.parse(text.strip(), mode="eval").body

@@ -8,22 +8,23 @@ import torch
 from torch import Tensor
 
 from layerscope.estimators import estimators
-from layerscope.estimators.cell import Cell
 from layerscope.estimators.classification import (
-    Judged,
+    HELD_OUT,
+    ClassifiedRows,
+    Classifier,
+    FittedClassifier,
     Target,
-    classification_scores,
-    judge_all,
-    read_targets,
+    classify_blocks,
 )
-from layerscope.estimators.layer import Layer, read_layer
+from layerscope.estimators.latents import ridge_settings
+from layerscope.estimators.layer import LoadedLayer, read_layer
 from layerscope.stats.moments import BLOCK, RunningCrossMoments
 from layerscope.stats.ridge import RidgePath, choose_penalty, ridge_path
-from layerscope.types import LayerView, Score, Split, Task
+from layerscope.types import LayerView, Split
 
 
 @estimators.register("ridge-classifier")
-class RidgeClassifier:
+class RidgeClassifier(Classifier):
     """Least squares on one-hot classes with an L2 penalty, in closed form: a fast screening.
 
     One eigendecomposition serves all tasks and every λ. λ is chosen by the task's metric on the
@@ -35,55 +36,33 @@ class RidgeClassifier:
     """
 
     name = "ridge-classifier"
+    output = "scores"
 
-    def __init__(self, seed: int = 0) -> None:
-        self._seed = seed
-
-    def handles(self, task: Task) -> bool:
-        return task.kind == "classes"
-
-    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
-        """Yield top-1, top-5 and mean-per-class for each task.
-
-        Raises:
-            EstimatorError: Features or targets on which no classifier is defined.
-        """
-        targets = read_targets(view, tasks, self.name, "scores")
+    def fit(self, view: LayerView, targets: Sequence[Target]) -> Iterator[FittedClassifier]:
         layer = read_layer(view)
         path, start = _path(layer, targets), 0
         for target in targets:
             own = path.only(slice(start, start + len(target.classes)))
-            yield from self._scores(view, layer, target, own)
+            yield _fit_one(layer, target, own)
             start += len(target.classes)
 
-    def _scores(
-        self, view: LayerView, layer: Layer, target: Target, path: RidgePath
-    ) -> Iterator[Score]:
-        def errors(penalties: Tensor) -> Tensor:
-            found = (_judged(path, float(it), layer, target, "val") for it in penalties)
-            return torch.stack([it.losses(target.task.metric).mean() for it in found])
 
-        choice = choose_penalty(errors)
-        settings = {
-            "lambda": choice.penalty,
-            "lambda_low": choice.low,
-            "lambda_high": choice.high,
-            "edge": choice.edge,
-            "rank": path.spectrum.rank,
-        }
-        cell = Cell(view, layer, target.task, self.name, self._seed, settings)
-        splits: tuple[Split, ...] = ("val", "test")
-        val, test = (_judged(path, choice.penalty, layer, target, split) for split in splits)
-        yield from classification_scores(cell, val, test)
+def _fit_one(layer: LoadedLayer, target: Target, path: RidgePath) -> FittedClassifier:
+    def errors(penalties: Tensor) -> Tensor:
+        known = (_classify(path, float(it), layer, target, "val") for it in penalties)
+        return torch.stack([it.losses(target.task.metric).mean() for it in known])
+
+    choice = choose_penalty(errors)
+    val, test = (_classify(path, choice.penalty, layer, target, split) for split in HELD_OUT)
+    return FittedClassifier(layer, target, val, test, ridge_settings(path, choice))
 
 
-def _path(layer: Layer, targets: Sequence[Target]) -> RidgePath:
+def _path(layer: LoadedLayer, targets: Sequence[Target]) -> RidgePath:
     """Solve for the classes of all tasks side by side, in float64."""
-    rows = layer.features["train"]
     places = torch.stack([target.places("train") for target in targets], 1)
     widths = [len(target.classes) for target in targets]
-    running = RunningCrossMoments(rows.shape[1], sum(widths))
-    for block, own in zip(torch.split(rows, BLOCK), torch.split(places, BLOCK), strict=True):
+    running = RunningCrossMoments(len(layer.rarely), sum(widths))
+    for block, own in zip(layer.blocks("train"), torch.split(places, BLOCK), strict=True):
         hot = [
             torch.nn.functional.one_hot(place, width)
             for place, width in zip(own.unbind(1), widths, strict=True)
@@ -92,10 +71,12 @@ def _path(layer: Layer, targets: Sequence[Target]) -> RidgePath:
     return ridge_path(running.compute())
 
 
-def _judged(path: RidgePath, penalty: float, layer: Layer, target: Target, split: Split) -> Judged:
+def _classify(
+    path: RidgePath, penalty: float, layer: LoadedLayer, target: Target, split: Split
+) -> ClassifiedRows:
     weights = path.weights(torch.tensor([penalty], dtype=torch.float64))[0]
     blocks = (
         (path.spectrum.standardiser(block) @ weights + path.intercept)[:, None]
-        for block in torch.split(layer.features[split], BLOCK)
+        for block in layer.blocks(split)
     )
-    return judge_all(blocks, target, split)[0].ranked_only()
+    return classify_blocks(blocks, target, split)[0].ranked_only()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from layerscope.estimators.cell import DRAWS, Cell, MetricValue, losses, require_metric
-from layerscope.estimators.layer import Layer
+from layerscope.estimators.layer import LoadedLayer
 from layerscope.estimators.regression import PRECISION, Regression
 from layerscope.stats.bootstrap import Resampled, resample
 from layerscope.types import Direction, LayerView, Score, Split
@@ -51,7 +51,7 @@ class Predictions:
 
 
 def regression_scores(
-    view: LayerView, layer: Layer, estimator: str, seed: int, known: Sequence[Predictions]
+    view: LayerView, layer: LoadedLayer, estimator: str, seed: int, known: Sequence[Predictions]
 ) -> Iterator[Score]:
     """Yield the scores of several tasks, whose standard errors come from the same resamples.
 

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from layerscope.errors import EstimatorError
 from layerscope.estimators import estimators
-from layerscope.estimators.cell import Cell
 from layerscope.estimators.classification import (
-    Judged,
+    ClassifiedRows,
+    Classifier,
+    FittedClassifier,
     Target,
-    classification_scores,
-    judge_all,
-    read_targets,
+    classify_blocks,
 )
-from layerscope.estimators.layer import Features, Layer, read_layer, standardised
+from layerscope.estimators.layer import Features, LoadedLayer, read_layer, standardised
 from layerscope.estimators.presets import PREFIX, PRESETS, Preset
-from layerscope.stats.minibatch import Course, Heads, train_heads
+from layerscope.stats.minibatch import Heads, MinibatchPlan, train_heads
 from layerscope.stats.rows import BLOCK
-from layerscope.types import Estimator, LayerView, Score, Split, Task
+from layerscope.types import Estimator, LayerView, Split
 
 CAVEAT = "The published protocol augments and crops at random, which cached features cannot repeat."
 
 
-class Sgd:
+class Sgd(Classifier):
     """A linear classifier trained as a published protocol does, on cached features.
 
     All learning rates of the protocol are trained side by side on the same minibatches; of several
@@ -43,40 +42,28 @@ class Sgd:
     """
 
     def __init__(self, preset: str, seed: int = 0) -> None:
-        self.name = PREFIX + preset
-        self._preset, self._seed = PRESETS[preset], seed
+        super().__init__(seed)
+        self.name, self._preset = PREFIX + preset, PRESETS[preset]
 
-    def with_seed(self, seed: int) -> Sgd:
+    def with_seed(self, seed: int) -> Self:
         """Return the same with another seed."""
-        return Sgd(self.name.removeprefix(PREFIX), seed)
+        return type(self)(self.name.removeprefix(PREFIX), seed)
 
-    def handles(self, task: Task) -> bool:
-        return task.kind == "classes"
-
-    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
-        """Yield top-1, top-5, mean-per-class, nll and ece for each task.
-
-        Raises:
-            EstimatorError: Features or targets on which no classifier is defined, or every learning
-                rate diverged.
-        """
-        targets = read_targets(view, tasks, self.name)
+    def fit(self, view: LayerView, targets: Sequence[Target]) -> Iterator[FittedClassifier]:
         layer = read_layer(view)
         plain = self._preset.features == "raw"
         features = layer.features if plain else standardised(layer)
         for target in targets:
-            yield from self._scores(view, layer, features, target)
+            yield self._fit_one(view, layer, features, target)
 
-    def _scores(
-        self, view: LayerView, layer: Layer, features: Features, target: Target
-    ) -> Iterator[Score]:
-        course = _course(self._preset, layer.count("train"))
-        rates = self._preset.rates_for(course.batch)
+    def _fit_one(
+        self, view: LayerView, layer: LoadedLayer, features: Features, target: Target
+    ) -> FittedClassifier:
+        plan = _plan(self._preset, layer.count("train"))
+        rates = self._preset.rates_for(plan.batch)
         labels = target.places("train")
-        heads = train_heads(
-            features["train"], labels, len(target.classes), rates, course, self._seed
-        )
-        val = _judged(heads, features, target, "val")
+        heads = train_heads(features["train"], labels, len(target.classes), rates, plan, self._seed)
+        val = _classify(heads, features, target, "val")
         sound = [i for i, it in enumerate(val) if it.sound]
         if not sound:
             raise EstimatorError(
@@ -85,14 +72,13 @@ class Sgd:
                 hint="Its features are larger than the protocol's own; use logistic there.",
             )
         best = min(sound, key=lambda i: val[i].rank(target.task.metric))
-        (test,) = _judged(heads.only(best), features, target, "test")
-        settings = self._settings(course, rates, best, sound)
+        (test,) = _classify(heads.only(best), features, target, "test")
+        settings = self._settings(plan, rates, best, sound)
         note = _note(self._preset, layer.count("train"))
-        cell = Cell(view, layer, target.task, self.name, self._seed, settings, note)
-        yield from classification_scores(cell, val[best], test)
+        return FittedClassifier(layer, target, val[best], test, settings, note)
 
     def _settings(
-        self, course: Course, rates: Sequence[float], best: int, sound: Sequence[int]
+        self, plan: MinibatchPlan, rates: Sequence[float], best: int, sound: Sequence[int]
     ) -> dict[str, Any]:
         preset = self._preset
         return {
@@ -101,20 +87,20 @@ class Sgd:
             "diverged": [rate for i, rate in enumerate(rates) if i not in sound],
             "optimiser": preset.optimiser.kind,
             "decay": preset.optimiser.decay,
-            "steps": course.steps,
-            "batch": course.batch,
+            "steps": plan.steps,
+            "batch": plan.batch,
             "features": preset.features,
             "citation": preset.citation,
         }
 
 
-def _course(preset: Preset, rows: int) -> Course:
+def _plan(preset: Preset, rows: int) -> MinibatchPlan:
     batch = min(preset.batch, rows)
     per_epoch: float = math.ceil(rows / batch)
     steps = preset.epochs * math.ceil(rows / batch)
     if preset.steps is not None:
         steps, per_epoch = preset.steps, preset.steps / preset.epochs
-    return Course(preset.optimiser, preset.schedule, steps, per_epoch, batch)
+    return MinibatchPlan(preset.optimiser, preset.schedule, steps, per_epoch, batch)
 
 
 def _note(preset: Preset, rows: int) -> str:
@@ -123,8 +109,10 @@ def _note(preset: Preset, rows: int) -> str:
     return f"{CAVEAT} Its batch has {preset.batch} rows, of which there are {rows}."
 
 
-def _judged(heads: Heads, features: Features, target: Target, split: Split) -> list[Judged]:
-    return judge_all(map(heads.logits, torch.split(features[split], BLOCK)), target, split)
+def _classify(
+    heads: Heads, features: Features, target: Target, split: Split
+) -> list[ClassifiedRows]:
+    return classify_blocks(map(heads.logits, torch.split(features[split], BLOCK)), target, split)
 
 
 def _maker(name: str, preset: Preset) -> Callable[[int], Estimator]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -19,6 +20,7 @@ from layerscope.estimators.layer import (
     require_finite,
     require_rows,
     require_variation,
+    shared_tensor,
 )
 from layerscope.runtime.memory import memory
 from layerscope.stats.moments import BLOCK
@@ -26,6 +28,8 @@ from layerscope.types import SPLITS, LayerView, Split
 
 SHARE = 0.5
 """Of the memory that a layer's features may take."""
+COPIED = 1 << 26
+"""Numbers up to which rows of a layer in memory are copied; of more there is no second copy."""
 
 
 @runtime_checkable
@@ -37,47 +41,49 @@ class BlockView(LayerView, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class StreamedLayer:
+class IndexedView(ABC):
+    """A view of rows that memory holds already, so that all of a split at once are a copy."""
+
+    @abstractmethod
+    def blocks(self, split: Split, size: int) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield (m, width) features of one split, at most ``size`` rows at a time, in order."""
+
+
+@dataclass(frozen=True)
+class StreamedLayer(LayerRows):
     """The rows of one cut, which are read and checked anew by everyone who wants them."""
 
     view: BlockView
     counts: dict[Split, int]
-    groups: Tensor
-    """(n_test,) int64, the group of each test row."""
-    rarely: Tensor
-    """(width,) bool, features that are zero here, because next to no row made them vary."""
-
-    @property
-    def rare(self) -> int:
-        return int(self.rarely.sum())
-
-    @property
-    def n_groups(self) -> int:
-        return len(torch.unique(self.groups))
 
     def count(self, split: Split) -> int:
         return self.counts[split]
 
-    def blocks(self, split: Split) -> Iterator[Tensor]:
-        """Yield (m, width) float32 rows of a split, in order."""
-        for block in _read(self.view, split):
-            yield block.masked_fill_(self.rarely, 0) if self.rare else block
+    def stored_blocks(self, split: Split) -> Iterable[Tensor]:
+        return _read(self.view, split)
 
 
 def open_layer(view: LayerView) -> LayerRows:
-    """Return a cut's rows: held where half of the memory is enough for all, and else streamed.
+    """Return a cut's rows: in memory where half of it is enough for all, and else streamed.
 
-    Views that read everything at once, as those of the protocols do, are always held.
+    Large ones that index a layer in memory are streamed from there; views that read everything at
+    once are always read whole.
 
     Raises:
         EstimatorError: As :func:`layerscope.estimators.layer.read_layer`.
     """
-    rows = sum(len(view.groups(split)) for split in SPLITS)
-    size = rows * view.cut.width * torch.float32.itemsize
-    if size <= SHARE * memory() or not isinstance(view, BlockView):
-        return read_layer(view)
-    return _streamed(view)
+    fits = _size(view) <= COPIED if isinstance(view, IndexedView) else fits_memory(view)
+    return _streamed(view) if isinstance(view, BlockView) and not fits else read_layer(view)
+
+
+def fits_memory(view: LayerView) -> bool:
+    """Return whether half of the memory is enough for all rows of a cut."""
+    return _size(view) * torch.float32.itemsize <= SHARE * memory()
+
+
+def _size(view: LayerView) -> int:
+    """Return the numbers of all rows together."""
+    return view.cut.width * sum(len(view.instances(split)) for split in SPLITS)
 
 
 def _streamed(view: BlockView) -> StreamedLayer:
@@ -93,11 +99,11 @@ def _streamed(view: BlockView) -> StreamedLayer:
     mean = total / counts["train"]
     rarely = few_rows_behind(_read(view, "train"), mean, counts["train"]) & varies
     require_variation(varies & ~rarely, view, counts["train"])
-    return StreamedLayer(view, counts, group_numbers(view), rarely)
+    return StreamedLayer(group_numbers(view), rarely, view, counts)
 
 
 def _read(view: BlockView, split: Split) -> Iterator[Tensor]:
     for read in view.blocks(split, BLOCK):
-        rows = torch.from_numpy(read)
+        rows = shared_tensor(read)
         require_finite(rows, view, split)
         yield rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +9,10 @@ import torch
 from layerscope.errors import SettingsError
 from layerscope.estimators import estimators
 from layerscope.estimators.measuring import (
-    Reading,
-    Readings,
-    measure_scores,
-    read_sample,
+    SplitMeasure,
+    SplitValue,
+    SplitValues,
+    read_rows,
     require_views,
 )
 from layerscope.stats.class_geometry import class_moments_without_blocks
@@ -21,7 +20,7 @@ from layerscope.stats.hypersphere import alignment_by_image, potential_by_row
 from layerscope.stats.jackknife import blocks_of, standard_error
 from layerscope.stats.lidar import DELTA, lidar
 from layerscope.stats.standard_error import standard_errors
-from layerscope.types import UNLABELLED, Definition, LayerView, Score, Split, Task
+from layerscope.types import Definition, LayerView, Split, Task
 
 LIDAR_BLOCKS = 10
 """Each costs a Cholesky factor and a triangular solution."""
@@ -31,7 +30,7 @@ ROWS = 10_000
 
 @estimators.register("lidar")
 @dataclass(frozen=True)
-class Lidar:
+class Lidar(SplitMeasure):
     """LiDAR: directions that tell images apart beyond what their augmentations change.
 
     Args:
@@ -39,7 +38,6 @@ class Lidar:
         delta: Added to the diagonal of the covariance within images.
     """
 
-    seed: int = 0
     name: str = "lidar"
     delta: float = DELTA
 
@@ -50,9 +48,6 @@ class Lidar:
                 hint="Give one above 0; 1e-4 is usual.",
             )
 
-    def handles(self, task: Task) -> bool:
-        return task.kind == "none"
-
     def definition(self, task: Task) -> Definition:
         return Definition(
             "lidar",
@@ -62,72 +57,59 @@ class Lidar:
             "Thilak et al. 2024, LiDAR (2312.04000), section 3",
         )
 
-    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
-        """Yield lidar.
+    def of_split(self, view: LayerView, task: Task, split: Split) -> SplitValues:
+        """Return lidar.
 
         Raises:
             EstimatorError: Rows are no augmented views, or are all alike.
         """
-
-        def read(split: Split) -> Readings:
-            sample = read_sample(view, split)
-            require_views(sample, self.name)
-            blocks = torch.zeros_like(sample.groups)
-            if split == "test":
-                blocks = blocks_of(sample.groups, self.seed, LIDAR_BLOCKS)
-            moments = class_moments_without_blocks(sample.features, sample.images, blocks)
-            value, error = lidar(next(moments), self.delta), 0.0
-            if split == "test":
-                without = [[lidar(one, self.delta)] for one in moments]
-                error = float(standard_error(torch.tensor(without, dtype=torch.float64)))
-            return Readings({"lidar": Reading(value, "maximise", error)}, {"delta": self.delta})
-
-        return measure_scores(self, view, UNLABELLED, read, self.seed)
+        split_rows = read_rows(view, split)
+        require_views(split_rows, self.name)
+        blocks = torch.zeros_like(split_rows.groups)
+        if split == "test":
+            blocks = blocks_of(split_rows.groups, self.seed, LIDAR_BLOCKS)
+        moments = class_moments_without_blocks(split_rows.features, split_rows.images, blocks)
+        value, error = lidar(next(moments), self.delta), 0.0
+        if split == "test":
+            without = [[lidar(one, self.delta)] for one in moments]
+            error = float(standard_error(torch.tensor(without, dtype=torch.float64)))
+        return SplitValues({"lidar": SplitValue(value, "maximise", error)}, {"delta": self.delta})
 
 
 @estimators.register("alignment")
 @dataclass(frozen=True)
-class Alignment:
+class Alignment(SplitMeasure):
     """The mean squared distance on the unit sphere between views of one image."""
 
-    seed: int = 0
     name: str = "alignment"
+    defined = Definition(
+        "alignment",
+        "minimise",
+        "sphere-exponent-2",
+        frozenset({"rotation", "scale", "row-scale", "copies"}),
+        "Wang and Isola 2020, Alignment and Uniformity (2005.10242), eq. 3",
+    )
 
-    def handles(self, task: Task) -> bool:
-        return task.kind == "none"
-
-    def definition(self, task: Task) -> Definition:
-        return Definition(
-            "alignment",
-            "minimise",
-            "sphere-exponent-2",
-            frozenset({"rotation", "scale", "row-scale", "copies"}),
-            "Wang and Isola 2020, Alignment and Uniformity (2005.10242), eq. 3",
-        )
-
-    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
-        """Yield alignment, which is 0 where all views of an image have one direction.
+    def of_split(self, view: LayerView, task: Task, split: Split) -> SplitValues:
+        """Return alignment, which is 0 where all views of an image have one direction.
 
         Raises:
             EstimatorError: Rows are no augmented views.
         """
-
-        def read(split: Split) -> Readings:
-            sample = read_sample(view, split)
-            require_views(sample, self.name)
-            values, images = alignment_by_image(sample.features, sample.images)
-            group = sample.groups.new_zeros(int(sample.images.max()) + 1)
-            group[sample.images] = sample.groups
-            found = standard_errors(values[:, None], group[images]) if split == "test" else 0.0
-            error = float(found)
-            return Readings({"alignment": Reading(float(values.mean()), "minimise", error)})
-
-        return measure_scores(self, view, UNLABELLED, read, self.seed)
+        split_rows = read_rows(view, split)
+        require_views(split_rows, self.name)
+        values, images = alignment_by_image(split_rows.features, split_rows.images)
+        group = split_rows.groups.new_zeros(int(split_rows.images.max()) + 1)
+        group[split_rows.images] = split_rows.groups
+        found = standard_errors(values[:, None], group[images]) if split == "test" else 0.0
+        return SplitValues(
+            {"alignment": SplitValue(float(values.mean()), "minimise", float(found))}
+        )
 
 
 @estimators.register("uniformity")
 @dataclass(frozen=True)
-class Uniformity:
+class Uniformity(SplitMeasure):
     """How evenly images spread over the unit sphere: the logarithm of a mean Gaussian potential.
 
     Args:
@@ -135,38 +117,28 @@ class Uniformity:
         rows: At most so many, of which all pairs are taken.
     """
 
-    seed: int = 0
     name: str = "uniformity"
     rows: int = ROWS
+    defined = Definition(
+        "uniformity",
+        "minimise",
+        "sphere-t-2-other-images",
+        frozenset({"rotation", "scale", "row-scale"}),
+        "Wang and Isola 2020, Alignment and Uniformity (2005.10242), eq. 4",
+    )
 
-    def handles(self, task: Task) -> bool:
-        return task.kind == "none"
-
-    def definition(self, task: Task) -> Definition:
-        return Definition(
-            "uniformity",
-            "minimise",
-            "sphere-t-2-other-images",
-            frozenset({"rotation", "scale", "row-scale"}),
-            "Wang and Isola 2020, Alignment and Uniformity (2005.10242), eq. 4",
-        )
-
-    def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
-        """Yield uniformity: 0 for one direction, and the lower the more even.
+    def of_split(self, view: LayerView, task: Task, split: Split) -> SplitValues:
+        """Return uniformity: 0 for one direction, and the lower the more even.
 
         Raises:
             EstimatorError: All rows show one image, or a feature is not finite.
         """
-
-        def read(split: Split) -> Readings:
-            sample = read_sample(view, split).some(self.rows, self.seed)
-            potential = potential_by_row(sample.features, sample.images)
-            mean, error = potential.mean(), 0.0
-            if split == "test":
-                # A row is in the mean twice: as the one, and as the other of each pair.
-                influence = (2 * potential / mean)[:, None]
-                error = float(standard_errors(influence, sample.groups))
-            reading = Reading(float(mean.log()), "minimise", error)
-            return Readings({"uniformity": reading}, {"rows": len(sample.features)})
-
-        return measure_scores(self, view, UNLABELLED, read, self.seed)
+        split_rows = read_rows(view, split).some(self.rows, self.seed)
+        potential = potential_by_row(split_rows.features, split_rows.images)
+        mean, error = potential.mean(), 0.0
+        if split == "test":
+            # A row is in the mean twice: as the one, and as the other of each pair.
+            influence = (2 * potential / mean)[:, None]
+            error = float(standard_errors(influence, split_rows.groups))
+        value = SplitValue(float(mean.log()), "minimise", error)
+        return SplitValues({"uniformity": value}, {"rows": len(split_rows.features)})

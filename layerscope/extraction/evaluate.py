@@ -20,8 +20,15 @@ from layerscope.estimators.linear import LinearProbe, probe_from
 from layerscope.estimators.logistic import fit_probe
 from layerscope.extraction.capture import FeatureBatch, capturing, drift, require_finite
 from layerscope.extraction.settings import EvaluateSettings
-from layerscope.results.evaluations import CutSummary, Evaluation, Evaluations, summary
-from layerscope.results.line_files import replace_file
+from layerscope.results.durable_files import replace_file
+from layerscope.results.evaluations import (
+    FOLDER,
+    CutSummary,
+    Evaluation,
+    Evaluations,
+    ShiftSummary,
+    summary,
+)
 from layerscope.runtime.device import choose_device
 from layerscope.runtime.timers import StageTimer
 from layerscope.types import CutModel, Source, Split, Task
@@ -81,7 +88,7 @@ def evaluate(
     settings = replace(settings or EvaluateSettings(), **changes)
     _require_same_network(model, cache)
     asked = _task(cache, shift, settings.task)
-    folder = out / "evaluations" / f"{cache.checkpoint}@{cache.source}"
+    folder = out / FOLDER / f"{cache.checkpoint}@{cache.source}"
     stream = _ConditionStream(model, cache, asked, _probes(cache, asked, folder), settings)
     table = Evaluations(folder)
     there = table.rows()
@@ -95,12 +102,23 @@ def evaluate(
             computed += 1
         found += known
         progress(1, note=" ".join(filter(None, (condition.name, stream.watch.note()))))
+    kept = ShiftSummary(
+        checkpoint=cache.checkpoint,
+        source=cache.source,
+        task=asked.name,
+        shift=shift.name,
+        conditions=len(shift.conditions),
+        chosen=stream.chosen(),
+        cuts=tuple(stream.summaries(found, shift)),
+        parts=tuple(cut.part for cut in cache.cuts),
+    )
+    table.keep_summary(kept)
     return EvaluateReport(
         shift=shift.name,
         task=asked.name,
         checkpoint=cache.checkpoint,
-        cuts=tuple(stream.summaries(found, shift)),
-        chosen=stream.chosen(),
+        cuts=kept.cuts,
+        chosen=kept.chosen,
         evaluations=tuple(found),
         computed=computed,
         waiting=stream.watch.share,

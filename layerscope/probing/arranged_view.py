@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from layerscope.stats.moments import BLOCK
 from layerscope.types import CutPoint, LayerView, Split
 
 Rows = npt.NDArray[np.int64]
@@ -66,44 +69,31 @@ class DividedView(SameView):
     """The same."""
 
     def features(self, split: Split) -> npt.NDArray[np.float32]:
-        if split == "test":
-            return self.view.features(split)
-        rows: npt.NDArray[np.float32] = self._taken(split, "features")
-        return rows
+        return self._select(split, self.view.features)
 
     def target(self, task: str, split: Split) -> npt.NDArray[Any]:
-        if split == "test":
-            return self.view.target(task, split)
-        target: npt.NDArray[Any] = self._taken(split, "target", task)
-        return target
+        return self._select(split, partial(self.view.target, task))
 
     def groups(self, split: Split) -> npt.NDArray[np.str_]:
-        if split == "test":
-            return self.view.groups(split)
-        groups: npt.NDArray[np.str_] = self._taken(split, "groups")
-        return groups
+        return self._select(split, self.view.groups)
 
     def views(self, split: Split) -> npt.NDArray[np.int64]:
-        if split == "test":
-            return self.view.views(split)
-        views: npt.NDArray[np.int64] = self._taken(split, "views")
-        return views
+        return self._select(split, self.view.views)
 
     def instances(self, split: Split) -> npt.NDArray[np.int64]:
-        if split == "test":
-            return self.view.instances(split)
-        instances: npt.NDArray[np.int64] = self._taken(split, "instances")
-        return instances
+        return self._select(split, self.view.instances)
 
-    def _taken(self, split: Split, what: str, *given: str) -> Any:
+    def _select(self, split: Split, read: Callable[[Split], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        if split == "test":
+            return read(split)
         rows = self.train if split == "train" else self.val
-        read = getattr(self.view, what)
-        train = np.asarray(read(*given, "train"))
+        train = np.asarray(read("train"))
         if not len(rows) or rows.max() < len(train):
             return train[rows]
-        if rows.min() >= len(train):
-            return np.asarray(read(*given, "val"))[rows - len(train)]
-        return np.concatenate((train, np.asarray(read(*given, "val"))))[rows]
+        val = np.asarray(read("val"))
+        if np.array_equal(rows, len(train) + np.arange(len(val))):
+            return val
+        return gathered(train, val, rows)
 
 
 @dataclass(frozen=True)
@@ -131,3 +121,14 @@ class ShuffledView(SameView):
     def target(self, task: str, split: Split) -> npt.NDArray[Any]:
         target = np.asarray(self.view.target(task, split))
         return target[np.random.default_rng(self.seed).permutation(len(target))]
+
+
+def gathered(train: npt.NDArray[Any], val: npt.NDArray[Any], rows: Rows) -> npt.NDArray[Any]:
+    """Return rows of two splits, without a copy of both together."""
+    gathered = np.empty((len(rows), *train.shape[1:]), np.result_type(train, val))
+    for start in range(0, len(rows), BLOCK):
+        places, block = rows[start : start + BLOCK], gathered[start : start + BLOCK]
+        of_train = places < len(train)
+        block[of_train] = train[places[of_train]]
+        block[~of_train] = val[places[~of_train] - len(train)]
+    return gathered

@@ -9,10 +9,10 @@ from itertools import product
 import numpy as np
 
 from layerscope.errors import SettingsError
-from layerscope.probing.arranged_view import DividedView
 from layerscope.probing.control import controlled
 from layerscope.probing.draw import drawn
 from layerscope.probing.folds import folded
+from layerscope.probing.held_view import divided
 from layerscope.types import EVERY_ROW, NO_CONTROL, Arranged, Control, Draw, LayerView, Task
 
 
@@ -83,4 +83,4 @@ def arranged(view: LayerView, task: Task, arrangement: Arrangement) -> list[Laye
     count, val = len(view.groups("train")), len(view.groups("val"))
     labels = seen.target(task.name, "train") if task.kind == "classes" else None
     rows = drawn(arrangement.draw, labels, count, arrangement.seed)
-    return [DividedView(seen, rows, np.arange(count, count + val))]
+    return [divided(seen, rows, np.arange(count, count + val))]

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from layerscope.errors import CacheError, EstimatorError, SettingsError
+from layerscope.estimators.naming import require_estimator
 from layerscope.probing.arranged_view import DividedView
 from layerscope.probing.arrangement import Arrangement, arranged
 from layerscope.probing.folds import joined
+from layerscope.probing.held_view import held
 from layerscope.results.store import Results, failed
 from layerscope.types import (
     SPLITS,
     UNLABELLED,
-    CutPoint,
     Definition,
     Draw,
     Estimator,
@@ -79,21 +80,24 @@ def sweep(
 
     Raises:
         CacheError: A cache is incomplete, or two hold the same checkpoint and source.
+        SettingsError: An estimator does not derive from :class:`layerscope.types.Estimator`.
     """
     _require_distinct(caches)
+    for estimator in estimators:
+        require_estimator(estimator)
     results = Results(out, keep_predictions=keep_predictions)
     there = {_cell(score, score.task) for score in results.scores() if _is_done(score)}
     computed, kept, lost = 0, 0, list[Score]()
     for cache in caches:
-        mine = _known_to(cache, tasks, estimators)
+        mine = _tasks_known_to(cache, tasks, estimators)
         if existing != "keep":
-            _describe(cache, mine, results)
+            _keep_facts(cache, mine, results)
         for view, estimator, arrangement, answered in _cells(cache, estimators, mine, arrangements):
-            asked = _asked(estimator, arrangement, answered)
+            asked = _tasks_of(estimator, arrangement, answered)
             cells = {task: _cell(view, task.name, estimator.name, arrangement) for task in asked}
             todo = [task for task in asked if _is_wanted(cells[task], there, existing)]
-            found = _attempt(estimator, view, todo, arrangement) if todo else ()
-            scores = [_described(score, cache, arrangement) for score in found]
+            found = _score_or_fail(estimator, view, todo, arrangement) if todo else ()
+            scores = [_with_facts(score, cache, arrangement) for score in found]
             results.append(scores)
             computed += len(todo)
             kept += sum(cells[task] in there for task in asked if task not in todo)
@@ -111,7 +115,7 @@ def size(
 ) -> int:
     """Return how often a sweep calls its ``progress``."""
     parts = (
-        len(cache.cuts) * len(_divided(cache, _known_to(cache, tasks, estimators)))
+        len(cache.cuts) * len(_by_splits(cache, _tasks_known_to(cache, tasks, estimators)))
         for cache in caches
     )
     return sum(parts) * len(_pairs(estimators, arrangements))
@@ -127,7 +131,7 @@ def _require_distinct(caches: Sequence[FeatureCache]) -> None:
             )
 
 
-def _known_to(
+def _tasks_known_to(
     cache: FeatureCache, tasks: Sequence[Task], estimators: Sequence[Estimator]
 ) -> list[Task]:
     """Return the tasks that a cache has targets for, and that of no labels where it is wanted."""
@@ -142,7 +146,7 @@ def _known_to(
     return [*known, UNLABELLED] if wanted else known
 
 
-def _asked(estimator: Estimator, arrangement: Arrangement, tasks: Sequence[Task]) -> list[Task]:
+def _tasks_of(estimator: Estimator, arrangement: Arrangement, tasks: Sequence[Task]) -> list[Task]:
     """Return the tasks that an estimator has cells for; shuffled labels change nothing for none."""
     handled = [task for task in tasks if estimator.handles(task)]
     if arrangement.control.kind == "shuffled":
@@ -150,9 +154,9 @@ def _asked(estimator: Estimator, arrangement: Arrangement, tasks: Sequence[Task]
     return handled
 
 
-def _describe(cache: FeatureCache, tasks: Sequence[Task], results: Results) -> None:
+def _keep_facts(cache: FeatureCache, tasks: Sequence[Task], results: Results) -> None:
     first = cache.cuts[0]
-    for owner, divided in _divided(cache, tasks).items():
+    for owner, divided in _by_splits(cache, tasks).items():
         groups = cache.view(first.name, first.pooling, owner).groups("test")
         for task in divided:
             results.keep_groups(
@@ -163,7 +167,7 @@ def _describe(cache: FeatureCache, tasks: Sequence[Task], results: Results) -> N
         results.keep_settings(cache.checkpoint, cache.settings)
 
 
-def _divided(cache: FeatureCache, tasks: Sequence[Task]) -> dict[str | None, list[Task]]:
+def _by_splits(cache: FeatureCache, tasks: Sequence[Task]) -> dict[str | None, list[Task]]:
     """Return the tasks by whose splits they use: the source's (None), or their own."""
     divided: dict[str | None, list[Task]] = {}
     for task in tasks:
@@ -178,17 +182,12 @@ def _cells(
     arrangements: Sequence[Arrangement],
 ) -> Iterator[tuple[LayerView, Estimator, Arrangement, list[Task]]]:
     """Yield what is computed together: tasks that share the rows of a cut."""
+    ready = [estimator.among(cache.cuts) for estimator in estimators]
     for cut in cache.cuts:
-        for owner, divided in _divided(cache, tasks).items():
-            view = cache.view(cut.name, cut.pooling, owner)
-            for estimator, arrangement in _pairs(_among(cache.cuts, estimators), arrangements):
-                yield view, estimator, arrangement, divided
-
-
-def _among(cuts: Sequence[CutPoint], estimators: Sequence[Estimator]) -> list[Estimator]:
-    """Return the estimators, those that compare cuts at something common ready for these."""
-    made = [(one, getattr(one, "among", None)) for one in estimators]
-    return [one if among is None else among(cuts) for one, among in made]
+        for owner, divided in _by_splits(cache, tasks).items():
+            with held(cache.view(cut.name, cut.pooling, owner)) as view:
+                for estimator, arrangement in _pairs(ready, arrangements):
+                    yield view, estimator, arrangement, divided
 
 
 def _pairs(
@@ -201,7 +200,7 @@ def _pairs(
     pairs: dict[tuple[str, Arrangement], Estimator] = {}
     for arrangement in arrangements:
         for estimator in estimators:
-            made = _seeded(estimator, arrangement.seed)
+            made = estimator.with_seed(arrangement.seed)
             measured = isinstance(estimator, Measure)
             way = replace(arrangement, draw=Draw(), folds=1) if measured else arrangement
             # Where nothing is left to chance, every seed is the same cell.
@@ -209,13 +208,6 @@ def _pairs(
             named = replace(way, seed=0) if settled else way
             pairs.setdefault((estimator.name, named), made)
     return [(estimator, arrangement) for (_, arrangement), estimator in pairs.items()]
-
-
-def _seeded(estimator: Estimator, seed: int) -> Estimator:
-    """Return an estimator with a seed; itself where it leaves nothing to chance."""
-    with_seed = getattr(estimator, "with_seed", None)
-    made: Estimator = estimator if with_seed is None else with_seed(seed)
-    return made
 
 
 def _is_done(score: Score) -> bool:
@@ -242,7 +234,7 @@ def _is_wanted(
     return cell not in there if existing == "missing" else existing == "replace"
 
 
-def _described(score: Score, cache: FeatureCache, arrangement: Arrangement) -> Score:
+def _with_facts(score: Score, cache: FeatureCache, arrangement: Arrangement) -> Score:
     """Return a score with the facts that its estimator could not know."""
     return replace(
         score,
@@ -255,7 +247,7 @@ def _described(score: Score, cache: FeatureCache, arrangement: Arrangement) -> S
     )
 
 
-def _attempt(
+def _score_or_fail(
     estimator: Estimator, view: LayerView, tasks: Sequence[Task], arrangement: Arrangement
 ) -> Iterator[Score]:
     """Score the tasks together, or one by one where together they fail, to find the culprit."""
@@ -263,13 +255,13 @@ def _attempt(
         scores = list(_scores(estimator, view, tasks, arrangement))
     except NUMERICAL as error:
         if len(tasks) == 1:
-            yield _lost(estimator, view, tasks[0], arrangement, str(error))
+            yield _failed_score(estimator, view, tasks[0], arrangement, str(error))
             return
         for task in tasks:
-            yield from _attempt(estimator, view, [task], arrangement)
+            yield from _score_or_fail(estimator, view, [task], arrangement)
         return
     for score in scores:
-        yield _honest(score)
+        yield _fail_if_not_finite(score)
 
 
 def _scores(
@@ -285,7 +277,7 @@ def _scores(
         yield from joined(parts, places) if arrangement.folds > 1 else parts[0]
 
 
-def _honest(score: Score) -> Score:
+def _fail_if_not_finite(score: Score) -> Score:
     """Mark a score that is not a number as failed, so that no gap passes for a value."""
     if score.status == "failed" or all(
         math.isfinite(value) for value in (score.val, score.test, score.stderr)
@@ -294,7 +286,7 @@ def _honest(score: Score) -> Score:
     return failed(score, f"{score.metric} is not defined on these rows.")
 
 
-def _lost(
+def _failed_score(
     estimator: Estimator, view: LayerView, task: Task, arrangement: Arrangement, note: str
 ) -> Score:
     counts = {split: len(view.groups(split)) for split in SPLITS}

@@ -14,9 +14,11 @@ import numpy.typing as npt
 import torch
 
 from layerscope.errors import SettingsError
+from layerscope.estimators.layer import shared_tensor
+from layerscope.estimators.shared import once_a_view
 from layerscope.probing.arranged_view import NarrowedView, SameView, ShuffledView
 from layerscope.stats.moments import RunningMoments
-from layerscope.stats.spectrum import spectrum
+from layerscope.stats.spectrum import Spectrum, spectrum
 from layerscope.types import Control, LayerView
 
 
@@ -45,20 +47,25 @@ def controlled(view: LayerView, control: Control, seed: int) -> LayerView:
     return NarrowedView(view, _map(view, control, seed))
 
 
+@once_a_view
+def _basis(view: LayerView) -> Spectrum:
+    rows = shared_tensor(np.asarray(view.features("train"), dtype=np.float32))
+    running = RunningMoments(rows.shape[1])
+    running.update(rows)
+    return spectrum(running.compute(), whole=True)
+
+
 def _map(view: LayerView, control: Control, seed: int) -> npt.NDArray[np.float32]:
     """Return the (width, narrower) map, of features in units of their own deviation.
 
     Without that the features of the largest scale would be all that a projection keeps.
     """
-    rows = torch.tensor(np.asarray(view.features("train"), dtype=np.float32))
-    running = RunningMoments(rows.shape[1])
-    running.update(rows)
-    basis = spectrum(running.compute(), whole=True)
+    basis = _basis(view)
     if control.kind == "pca":
         turned = basis.vectors[:, : control.width]
     else:
         draw = torch.Generator().manual_seed(seed)
-        size = rows.shape[1], control.width
+        size = view.cut.width, control.width
         turned = torch.randn(size, generator=draw, dtype=torch.float64) / control.width**0.5
     scaled: npt.NDArray[np.float32] = (basis.standardiser.scale[:, None] * turned).float().numpy()
     return scaled

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from layerscope.errors import SettingsError
 from layerscope.probing.arranged_view import DividedView
+from layerscope.probing.held_view import divided
 from layerscope.types import LayerView, Losses, Score, Task
 
 
@@ -42,8 +43,8 @@ def folded(view: LayerView, task: Task, count: int, seed: int) -> list[DividedVi
         )
     labels = _labels(view, task)
     kind = GroupKFold if labels is None else StratifiedGroupKFold
-    divided = kind(count, shuffle=True, random_state=seed).split(groups, labels, groups)
-    return [DividedView(view, train, val) for train, val in divided]
+    places = kind(count, shuffle=True, random_state=seed).split(groups, labels, groups)
+    return [divided(view, train, val) for train, val in places]
 
 
 def joined(

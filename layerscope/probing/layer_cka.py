@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from layerscope.cache import Cache
 from layerscope.errors import EstimatorError, SettingsError
+from layerscope.results.layer_cka import LayerCka
 from layerscope.stats.cka import Read, cka
 from layerscope.types import CutPoint, Definition, Split
 
@@ -28,38 +25,9 @@ DEFINITION = Definition(
 """Of the headline; the biased estimate is also unchanged by copies."""
 
 
-@dataclass(frozen=True, slots=True)
-class LayerSimilarity:
-    """Linear CKA between the cuts of two checkpoints, or of one with itself."""
-
-    checkpoints: tuple[str, str]
-    """Of the rows and of the columns."""
-    cuts: tuple[tuple[CutPoint, ...], tuple[CutPoint, ...]]
-    biased: npt.NDArray[np.float64]
-    """(r, c) in [0, 1]; NaN where a cut does not vary."""
-    unbiased: npt.NDArray[np.float64]
-    """(r, c) about 0, and perhaps below it, for unrelated cuts."""
-    images: int
-    split: Split
-    source: str
-
-    def record(self) -> dict[str, Any]:
-        """Return it for JSON: a number that is not defined is null."""
-        return {
-            "convention": DEFINITION.convention,
-            "source": self.source,
-            "split": self.split,
-            "images": self.images,
-            "checkpoints": list(self.checkpoints),
-            "cuts": [[cut.key for cut in cuts] for cuts in self.cuts],
-            "unbiased": _plain(self.unbiased),
-            "biased": _plain(self.biased),
-        }
-
-
-def similarity(
+def layer_cka(
     cache: Cache, other: Cache | None = None, *, split: Split = "test", images: int = IMAGES
-) -> LayerSimilarity:
+) -> LayerCka:
     """Return linear CKA between every cut of a cache and every cut of it or of another.
 
     Features are read in blocks of rows, and of each cut no more than two are in memory.
@@ -84,7 +52,7 @@ def similarity(
     found = cka(readers, len(places))
     first = len(cache.cuts)
     columns = slice(0, first) if other is None else slice(first, None)
-    return LayerSimilarity(
+    return LayerCka(
         (cache.checkpoint, (other or cache).checkpoint),
         (cache.cuts, (other or cache).cuts),
         found.biased[:first, columns].numpy(),
@@ -92,6 +60,7 @@ def similarity(
         len(places),
         split,
         cache.source,
+        DEFINITION.convention,
     )
 
 
@@ -119,7 +88,3 @@ def _reader(cache: Cache, cut: CutPoint, rows: npt.NDArray[np.int64]) -> Read:
         return block
 
     return read
-
-
-def _plain(values: npt.NDArray[np.float64]) -> Sequence[Sequence[float | None]]:
-    return [[None if np.isnan(one) else float(one) for one in row] for row in values]

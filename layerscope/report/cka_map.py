@@ -9,7 +9,9 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from layerscope.report.layout import heading, plain_frame
 from layerscope.report.style import INK, styled
+from layerscope.results.layer_cka import LayerCka
 from layerscope.types import CutPoint
 
 CELL = 0.32
@@ -20,20 +22,15 @@ DARK_BELOW = 0.45
 """Similarity under which a number is printed in white."""
 
 
-def similarity_map(
-    values: npt.NDArray[np.float64],
-    cuts: tuple[Sequence[CutPoint], Sequence[CutPoint]],
-    checkpoints: tuple[str, str],
-    heading: str,
-) -> Figure:
-    """Draw similarities between cuts.
+def similarity_map(found: LayerCka, *, biased: bool = False) -> Figure:
+    """Draw similarities between cuts; what is not defined is left blank.
 
     Args:
-        values: (r, c) in about [0, 1]; NaN is left blank.
-        cuts: Of the rows and of the columns.
-        checkpoints: Whose these are.
-        heading: What the numbers are, and of which images.
+        found: In about [0, 1].
+        biased: Draw the biased estimate.
     """
+    kind, values = ("Biased", found.biased) if biased else ("Unbiased", found.unbiased)
+    cuts = found.cuts
     with styled():
         size = (2.2 + CELL * len(cuts[1]), 1.8 + CELL * len(cuts[0]))
         figure = Figure(figsize=size, layout="constrained")
@@ -41,23 +38,19 @@ def similarity_map(
         image = axes.imshow(values, cmap="cividis", vmin=0, vmax=1)
         axes.set_xticks(range(len(cuts[1])), labels=[cut.key for cut in cuts[1]], rotation=90)
         axes.set_yticks(range(len(cuts[0])), labels=[cut.key for cut in cuts[0]])
-        axes.set_xlabel(checkpoints[1])
-        axes.set_ylabel(checkpoints[0])
-        _plain_frame(axes)
+        axes.set_xlabel(found.checkpoints[1])
+        axes.set_ylabel(found.checkpoints[0])
+        plain_frame(axes)
         _heads(axes, cuts)
         if max(map(len, cuts)) <= NUMBERED:
             _numbers(axes, values)
         bar = figure.colorbar(image, ax=axes, shrink=0.6)
         bar.outline.set_visible(False)
-        figure.suptitle(heading, x=0.01, ha="left")
+        heading(
+            figure,
+            f"{kind} linear CKA of {found.images:,} {found.split} images of {found.source}",
+        )
         return figure
-
-
-def _plain_frame(axes: Axes) -> None:
-    axes.tick_params(length=0)
-    axes.grid(visible=False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
 def _heads(axes: Axes, cuts: tuple[Sequence[CutPoint], Sequence[CutPoint]]) -> None:

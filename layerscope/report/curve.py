@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from layerscope.report.grouping import grouped
 from layerscope.types import Direction, Part, Score
 
 NORMAL_95 = 1.959963984540054
@@ -15,7 +15,7 @@ GREEK = {"theta": "θ", "phi": "φ"}
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class CurvePoint:
     """What one cut is worth on the test split; ``value`` is NaN where the cell failed."""
 
     cut: str
@@ -50,7 +50,7 @@ class Curve:
     n_groups: int
     title: str
     """What to call the task."""
-    points: tuple[Point, ...]
+    points: tuple[CurvePoint, ...]
     trained: bool = True
     """Whether the checkpoint's weights come from a training, and not from a seed."""
 
@@ -103,16 +103,13 @@ def curves(
         >>> curves([])
         []
     """
-    cells: dict[tuple[str, ...], list[Score]] = defaultdict(list)
-    for score in scores:
-        wanted = score.primary if metric is None else score.metric == metric
-        if wanted and score.usual:
-            key = (score.checkpoint, score.source, score.task, score.estimator, score.metric)
-            cells[key].append(score)
-    known = titles or {}
-    found = [
-        _curve(r, known.get(r[0].task) or title(r[0].task, r[0].source)) for r in cells.values()
+    wanted = [
+        score
+        for score in scores
+        if score.usual and (score.primary if metric is None else score.metric == metric)
     ]
+    cells = grouped(wanted, "checkpoint", "source", "task", "estimator", "metric")
+    found = [_curve(rows, title(rows[0].task, rows[0].source, titles)) for rows in cells.values()]
     return sorted(found, key=lambda curve: not curve.trained)
 
 
@@ -121,22 +118,27 @@ def failed(scores: Iterable[Score]) -> list[Score]:
     return [score for score in scores if not _worked(score)]
 
 
-def title(task: str, source: str) -> str:
+def title(task: str, source: str, titles: Mapping[str, str] | None = None) -> str:
     """Return a task's name as a figure shows it.
+
+    Args:
+        task: Its name in the table.
+        source: Of images, whose name is left out.
+        titles: By task, what to call it instead.
 
     Examples:
         >>> title("objects3d-spot-theta", "objects3d")
         'Spot θ'
     """
+    if titles and titles.get(task):
+        return titles[task]
     words = task.removeprefix(f"{source}-").replace("_", "-").split("-")
     text = " ".join(GREEK.get(word, word) for word in words)
     return text[:1].upper() + text[1:]
 
 
 def _curve(rows: Sequence[Score], heading: str) -> Curve:
-    by_cut: dict[tuple[int, str], list[Score]] = defaultdict(list)
-    for row in rows:
-        by_cut[row.index, row.cut].append(row)
+    by_cut = grouped(rows, "index", "cut")
     points = tuple(_point(by_cut[key]) for key in sorted(by_cut))
     first = rows[0]
     return Curve(
@@ -154,18 +156,16 @@ def _curve(rows: Sequence[Score], heading: str) -> Curve:
     )
 
 
-def _point(rows: Sequence[Score]) -> Point:
+def _point(rows: Sequence[Score]) -> CurvePoint:
     """Return a cut's point: the pooling that validation prefers, averaged over seeds."""
-    first, chosen = rows[0], _chosen(rows)
+    first, chosen = rows[0], _of_best_pooling(rows)
     value = fmean(row.test for row in chosen) if chosen else math.nan
     stderr = fmean(row.stderr for row in chosen) if chosen else math.nan
-    return Point(first.cut, first.index, first.part, first.depth, value, stderr)
+    return CurvePoint(first.cut, first.index, first.part, first.depth, value, stderr)
 
 
-def _chosen(rows: Sequence[Score]) -> list[Score]:
-    poolings: dict[str, list[Score]] = defaultdict(list)
-    for row in filter(_worked, rows):
-        poolings[row.pooling].append(row)
+def _of_best_pooling(rows: Sequence[Score]) -> list[Score]:
+    poolings = grouped(filter(_worked, rows), "pooling")
     sign = 1 if rows[0].direction == "maximise" else -1
     # Of equal ones the first, as in a verdict.
     return max(poolings.values(), key=lambda group: sign * fmean(r.val for r in group), default=[])

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from layerscope.report.curve import Curve
-from layerscope.report.panel import Key, key
+from layerscope.report.layout import heading, plain_frame
+from layerscope.report.panel import Question, question
 from layerscope.report.style import INK, WIDTH
 from layerscope.types import Verdict
 
@@ -29,7 +30,7 @@ def heatmap(
         groups: By checkpoint: its name, its curves and a title for each of them.
         verdicts: Where the squares go.
     """
-    known = {key(verdict): verdict for verdict in verdicts}
+    known = {question(verdict): verdict for verdict in verdicts}
     rows = [len(curves) for _, curves, _ in groups]
     figure = Figure(
         figsize=(WIDTH, 0.9 + 0.85 * len(groups) + 0.24 * sum(rows)), layout="constrained"
@@ -44,26 +45,24 @@ def heatmap(
     )
     bar.set_label("share of the task's best cut (1 = best)")
     bar.outline.set_visible(False)
-    heading = "Test metric at every cut; the square marks the cut chosen on validation"
-    figure.suptitle(heading, x=0.01, ha="left")
+    heading(figure, "Test metric at every cut; the square marks the cut chosen on validation")
     return figure
 
 
-def _map(axes: Axes, curves: list[Curve], titles: list[str], known: Mapping[Key, Verdict]) -> Any:
+def _map(
+    axes: Axes, curves: list[Curve], titles: list[str], known: Mapping[Question, Verdict]
+) -> Any:
     cuts = list(dict.fromkeys(cut for curve in curves for cut in curve.cuts))
     shares = [_shares(curve, cuts) for curve in curves]
     image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(cuts)), labels=cuts, rotation=90)
     axes.set_yticks(range(len(curves)), labels=titles)
-    axes.tick_params(length=0)
-    axes.grid(visible=False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    plain_frame(axes)
     if curves[0].heads:
         axes.axvline(curves[0].heads[0] - 0.5, color="white", linewidth=3, gid="head")
     for row, curve in enumerate(curves):
         _numbers(axes, row, curve, cuts, shares[row], image.cmap)
-        _square(axes, row, cuts, known.get(key(curve)))
+        _square(axes, row, cuts, known.get(question(curve)))
     return image
 
 

@@ -18,11 +18,11 @@ WIDE_RANGE = 50.0
 METRICS = {"mse": "MSE", "nmse": "nMSE", "r2": "R²", "mean-average-precision": "mAP"}
 """How the field writes a metric's name, where that differs from the table's."""
 
-Key = tuple[str, str, str]
-"""Checkpoint, task and estimator: what a verdict belongs to."""
+Question = tuple[str, str, str]
+"""Checkpoint, task and estimator: what a verdict answers."""
 
 
-def key(of: Curve | Verdict) -> Key:
+def question(of: Curve | Verdict) -> Question:
     """Return what a curve and its verdict have in common."""
     return of.checkpoint, of.task, of.estimator
 
@@ -49,7 +49,8 @@ def draw(axes: Axes, curve: Curve, stroke: Stroke, verdict: Verdict | None, shar
     """
     x = positions(curve, shared)
     low, high = [p.low for p in curve.points], [p.high for p in curve.points]
-    axes.fill_between(x, low, high, color=stroke.colour, alpha=_alpha(stroke), linewidth=0)
+    alpha = 0.12 if stroke.random else 0.18
+    axes.fill_between(x, low, high, color=stroke.colour, alpha=alpha, linewidth=0)
     axes.plot(
         x,
         [point.value for point in curve.points],
@@ -63,10 +64,6 @@ def draw(axes: Axes, curve: Curve, stroke: Stroke, verdict: Verdict | None, shar
     )
     if verdict is not None:
         _mark(axes, curve, stroke, verdict, x)
-
-
-def _alpha(stroke: Stroke) -> float:
-    return 0.12 if stroke.random else 0.18
 
 
 def _mark(axes: Axes, curve: Curve, stroke: Stroke, verdict: Verdict, x: list[float]) -> None:

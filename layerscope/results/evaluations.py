@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from layerscope.errors import LayerScopeError
-from layerscope.results.line_files import append_lines, complete_lines
+from layerscope.results.durable_files import append_lines, complete_lines, replace_file
 from layerscope.stats.corruption import mean_corruption_error
+from layerscope.types import Part
+
+FOLDER = "evaluations"
+"""In a results folder; it holds a folder for each cache whose probes were evaluated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,29 @@ class CutSummary:
     by_family: Mapping[str, float]
     """Top-1 by family, averaged over its severities."""
 
+    @property
+    def key(self) -> str:
+        """The cut in one of its poolings: ``blocks.3@cls``."""
+        return f"{self.cut}@{self.pooling}"
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftSummary:
+    """What the cuts of one checkpoint are worth under a shift."""
+
+    checkpoint: str
+    source: str
+    """Of the clean images that the probes were fitted on."""
+    task: str
+    shift: str
+    conditions: int
+    chosen: str
+    """The cut and pooling that clean validation images prefer; empty where nothing tells."""
+    cuts: tuple[CutSummary, ...]
+    """In call order."""
+    parts: tuple[Part, ...] = ()
+    """Trunk or head, one for each cut; none where nothing tells."""
+
 
 class Evaluations:
     """The evaluations of one cache's probes, kept in a folder.
@@ -62,7 +91,9 @@ class Evaluations:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._table = folder / "evaluations.jsonl"
+        self._summaries = folder / "summaries"
 
     def rows(self) -> list[Evaluation]:
         """Return every evaluation that was finished.
@@ -82,6 +113,34 @@ class Evaluations:
             self._table, [json.dumps(asdict(it), ensure_ascii=False) for it in evaluations]
         )
 
+    def keep_summary(self, found: ShiftSummary) -> None:
+        """Keep what a shift adds up to, in place of an earlier summary of the same shift and task.
+
+        Raises:
+            DiskError: The disk is full; what was there before is unharmed.
+        """
+        text = json.dumps(asdict(found), indent=2, ensure_ascii=False) + "\n"
+        name = quote(f"{found.shift}.{found.task}.json", safe="")
+        replace_file(self._summaries / name, lambda file: file.write(text.encode()))
+
+    def summaries(self) -> list[ShiftSummary]:
+        """Return what every shift adds up to, sorted by file.
+
+        Evaluations from before summaries were kept do not know the clean images: their clean top-1
+        is not a number, and no cut is chosen.
+
+        Raises:
+            LayerScopeError: A summary or a line of the table is damaged.
+        """
+        kept = [_read_summary(path) for path in sorted(self._summaries.glob("*.json"))]
+        known = {(it.shift, it.task) for it in kept}
+        rows: dict[tuple[str, str], list[Evaluation]] = defaultdict(list)
+        for row in self.rows():
+            if (row.shift, row.task) not in known:
+                rows[row.shift, row.task].append(row)
+        source = self._folder.name.rpartition("@")[2]
+        return kept + [_without_clean_images(group, source) for group in rows.values()]
+
     def _row(self, number: int, line: bytes) -> Evaluation:
         try:
             return Evaluation(**json.loads(line))
@@ -90,6 +149,46 @@ class Evaluations:
                 f"Line {number} of {str(self._table)!r} is not an evaluation.",
                 hint="Delete that line and repeat the command; the other conditions are kept.",
             ) from None
+
+
+def shift_summaries(results: Path) -> list[ShiftSummary]:
+    """Return what every shift adds up to that was evaluated into a results folder.
+
+    Raises:
+        LayerScopeError: A summary or a line of a table is damaged.
+    """
+    folders = sorted(path for path in (results / FOLDER).glob("*") if path.is_dir())
+    return [found for folder in folders for found in Evaluations(folder).summaries()]
+
+
+def _read_summary(path: Path) -> ShiftSummary:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        cuts = tuple(CutSummary(**cut) for cut in record.pop("cuts"))
+        return ShiftSummary(cuts=cuts, parts=tuple(record.pop("parts")), **record)
+    except (ValueError, TypeError, KeyError):
+        raise LayerScopeError(
+            f"{str(path)!r} is not the summary of an evaluation.",
+            hint="Delete the file and repeat layerscope evaluate; the conditions are kept.",
+        ) from None
+
+
+def _without_clean_images(rows: Iterable[Evaluation], source: str) -> ShiftSummary:
+    # Of a condition that was streamed twice, the later row counts.
+    latest = {(row.cut, row.pooling, row.condition): row for row in rows}
+    by_cut: dict[tuple[str, str], list[Evaluation]] = defaultdict(list)
+    for (cut, pooling, _), row in latest.items():
+        by_cut[cut, pooling].append(row)
+    first = next(iter(latest.values()))
+    return ShiftSummary(
+        checkpoint=first.checkpoint,
+        source=source,
+        task=first.task,
+        shift=first.shift,
+        conditions=len({condition for _, _, condition in latest}),
+        chosen="",
+        cuts=tuple(summary(group, math.nan, {}, ()) for group in by_cut.values()),
+    )
 
 
 def summary(

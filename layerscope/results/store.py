@@ -32,8 +32,8 @@ import numpy as np
 import numpy.typing as npt
 
 from layerscope.errors import LayerScopeError, SettingsError
+from layerscope.results.durable_files import append_lines, complete_lines, replace_file
 from layerscope.results.labelled_array import labelled
-from layerscope.results.line_files import append_lines, complete_lines, replace_file
 from layerscope.types import UNLABELLED, Control, Draw, Losses, Score, Setting, Task
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 NUMBERS = ("val", "test", "stderr")
 MAKE = "Make results with layerscope probe, or give the folder that it wrote."
-Key = tuple[str | int, ...]
+CellKey = tuple[str | int, ...]
 
 
 class Results:
@@ -69,12 +69,10 @@ class Results:
         Raises:
             LayerScopeError: A complete line is not a score.
         """
-        latest = {key(score): score for score in self._rows()}
-        whole = {place[:-1]: it.fingerprint for place, it in latest.items() if _is_done(it)}
+        latest = {cell_key(score): score for score in self._rows()}
+        whole = {key[:-1]: it.fingerprint for key, it in latest.items() if _is_done(it)}
         return [
-            it
-            for place, it in latest.items()
-            if it.primary or whole.get(place[:-1]) == it.fingerprint
+            it for key, it in latest.items() if it.primary or whole.get(key[:-1]) == it.fingerprint
         ]
 
     def current(self, scores: Sequence[Score]) -> list[Score]:
@@ -272,7 +270,7 @@ def open_results(folder: Path) -> Results:
     return Results(folder)
 
 
-def key(score: Score) -> Key:
+def cell_key(score: Score) -> CellKey:
     """Return what names a row of the table."""
     return (
         score.checkpoint,

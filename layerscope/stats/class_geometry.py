@@ -92,7 +92,7 @@ def class_separation(sums: Tensor, counts: Tensor) -> float:
     Raises:
         EstimatorError: Fewer than two classes have rows, or all rows point one way.
     """
-    seen = _seen(counts)
+    seen = _classes_with_rows(counts)
     centres = sums[seen] / counts[seen, None]
     within = 1 - float(centres.square().sum(1).mean())
     total = 1 - float(centres.mean(0).square().sum())
@@ -130,7 +130,7 @@ def neural_collapse(moments: ClassMoments) -> NeuralCollapse:
         EstimatorError: Fewer than two classes have rows, no class has two of them, or all class
             means are the same.
     """
-    seen = _seen(moments.counts)
+    seen = _classes_with_rows(moments.counts)
     counts, rows = moments.counts[seen], int(moments.counts.sum())
     classes = len(counts)
     if rows == classes:
@@ -178,7 +178,7 @@ def fisher_ratio(moments: ClassMoments) -> float:
     Raises:
         EstimatorError: Fewer than two classes have rows, or none varies.
     """
-    _seen(moments.counts)
+    _classes_with_rows(moments.counts)
     within = float(moments.within.trace())
     if within <= float(moments.total.scatter.trace()) * torch.finfo(torch.float64).eps * 64:
         raise EstimatorError(
@@ -271,7 +271,7 @@ def centred_means(means: Tensor, spread: float) -> Tensor:
     return gaps
 
 
-def _seen(counts: Tensor) -> Tensor:
+def _classes_with_rows(counts: Tensor) -> Tensor:
     seen = counts > 0
     if int(seen.sum()) < 2:
         raise EstimatorError(

@@ -50,7 +50,7 @@ def nearest_class_mean(moments: ClassMoments) -> LinearClassifier:
     Raises:
         EstimatorError: Fewer than two classes have rows.
     """
-    seen = _seen(moments)
+    seen = _classes_with_rows(moments)
     mean = moments.total.mean
     gaps = moments.means[seen] - mean
     return _classifier(seen, gaps.T, -gaps.square().sum(1) / 2, mean)
@@ -80,7 +80,7 @@ def linear_discriminant_analysis(moments: ClassMoments, shrinkage: float = 0.0) 
             f"A shrinkage of {shrinkage:g} is not between 0 and 1.",
             hint="0 is the covariance as it is, 1 one variance for all features.",
         )
-    seen, total = _seen(moments), moments.total
+    seen, total = _classes_with_rows(moments), moments.total
     basis = spectrum(_shrunk(moments.within, total, shrinkage))
     if not basis.rank:
         raise EstimatorError(
@@ -94,7 +94,7 @@ def linear_discriminant_analysis(moments: ClassMoments, shrinkage: float = 0.0) 
     return _classifier(seen, whitening @ whitened.T, constant, total.mean)
 
 
-def _seen(moments: ClassMoments) -> Tensor:
+def _classes_with_rows(moments: ClassMoments) -> Tensor:
     seen = moments.counts > 0
     count = int(seen.sum())
     if count < 2:

@@ -45,7 +45,7 @@ class Optimiser:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class MinibatchPlan:
     """How long heads are trained, and on how much at a time."""
 
     optimiser: Optimiser
@@ -77,7 +77,12 @@ class Heads:
 
 
 def train_heads(
-    rows: Tensor, labels: Tensor, classes: int, rates: Sequence[float], course: Course, seed: int
+    rows: Tensor,
+    labels: Tensor,
+    classes: int,
+    rates: Sequence[float],
+    plan: MinibatchPlan,
+    seed: int,
 ) -> Heads:
     """Train one head for each learning rate; one that diverges is not finite and harms no other.
 
@@ -86,25 +91,25 @@ def train_heads(
         labels: (n,) int64 in [0, classes).
         classes: Their number c.
         rates: h initial learning rates.
-        course: What is done with them.
+        plan: Steps, batches and the schedule of the rates.
         seed: Of the first weights, which all heads share, and of the order of the rows.
     """
     generator = torch.Generator().manual_seed(seed)
     width = len(rates), classes, rows.shape[1]
     first = DEVIATION * torch.randn(1, *width[1:], generator=generator)
-    weights = _Parameter(first.repeat(len(rates), 1, 1), course.optimiser, is_weight=True)
-    offsets = _Parameter(torch.zeros(width[:2]), course.optimiser, is_weight=False)
+    weights = _Parameter(first.repeat(len(rates), 1, 1), plan.optimiser, is_weight=True)
+    offsets = _Parameter(torch.zeros(width[:2]), plan.optimiser, is_weight=False)
     initial = torch.tensor(rates, dtype=torch.float32)
     batches: list[Tensor] = []
-    for step in range(course.steps):
+    for step in range(plan.steps):
         if not batches:
             order = torch.randperm(len(rows), generator=generator)
-            batches = list(torch.split(order, course.batch))[::-1]
+            batches = list(torch.split(order, plan.batch))[::-1]
         batch = batches.pop()
         block, answers = rows[batch], labels[batch]
         slopes = _slopes(Heads(weights.value, offsets.value).logits(block), answers)
-        epoch = step / course.per_epoch
-        rate = initial * course.schedule(epoch, course.steps / course.per_epoch)
+        epoch = step / plan.per_epoch
+        rate = initial * plan.schedule(epoch, plan.steps / plan.per_epoch)
         gradient = slopes.flatten(1).T @ block
         weights.move(gradient.view(width), rate)
         offsets.move(slopes.sum(0), rate)

@@ -19,7 +19,7 @@ from torch.nn.functional import linear
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Maps (m, c) outputs and the targets of the same rows to their mean loss."""
-Worth = tuple[float, ...]
+ValidationLoss = tuple[float, ...]
 """Less is better; a perceptron that diverged has one that is not a number."""
 
 
@@ -48,7 +48,7 @@ class Perceptron:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class PerceptronTraining:
     """How a perceptron is trained."""
 
     hidden: tuple[int, ...]
@@ -63,12 +63,12 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainedPerceptron:
     """The best perceptron and when it was found."""
 
     best: Perceptron
     at: int
-    """The epoch after which it was the best, from 1; 0 if none ever had a worth."""
+    """The epoch after which it was the best, from 1; 0 if none ever had a finite loss."""
     epochs: int
     """Epochs run."""
 
@@ -78,10 +78,10 @@ def train(
     targets: Tensor,
     outputs: int,
     loss: Loss,
-    worth: Callable[[Perceptron], Worth],
-    recipe: Recipe,
+    validate: Callable[[Perceptron], ValidationLoss],
+    training: PerceptronTraining,
     seed: int,
-) -> Trained:
+) -> TrainedPerceptron:
     """Train a perceptron, deterministically.
 
     Args:
@@ -89,32 +89,32 @@ def train(
         targets: (n, ...) what the loss compares with.
         outputs: Their number c.
         loss: What is descended.
-        worth: Judges a perceptron on held-out rows, after every epoch.
-        recipe: How.
+        validate: Returns the loss of a perceptron on held-out rows; called after every epoch.
+        training: How long, and in which steps.
         seed: Of the first weights and of the order of the rows.
     """
     generator = torch.Generator().manual_seed(seed)
-    network = _begun((rows.shape[1], *recipe.hidden, outputs), generator)
+    network = _initial_perceptron((rows.shape[1], *training.hidden, outputs), generator)
     parameters = [*network.weights, *network.offsets]
-    optimiser = torch.optim.AdamW(parameters, lr=recipe.rate, weight_decay=recipe.decay)
-    least: Worth = (math.inf,)
+    optimiser = torch.optim.AdamW(parameters, lr=training.rate, weight_decay=training.decay)
+    least: ValidationLoss = (math.inf,)
     best, at, epoch = network, 0, 0
-    while epoch < recipe.epochs and epoch - at < recipe.patience:
+    while epoch < training.epochs and epoch - at < training.patience:
         epoch += 1
         order = torch.randperm(len(rows), generator=generator)
-        for batch in torch.split(order, recipe.batch):
+        for batch in torch.split(order, training.batch):
             optimiser.zero_grad()
             # torch's own backward carries no types.
             loss(network(rows[batch]), targets[batch]).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         with torch.no_grad():
-            found = worth(network)
+            found = validate(network)
         if found < least:
             best, least, at = network.copy(), found, epoch
-    return Trained(best.copy(), at, epoch)
+    return TrainedPerceptron(best.copy(), at, epoch)
 
 
-def _begun(widths: Sequence[int], generator: torch.Generator) -> Perceptron:
+def _initial_perceptron(widths: Sequence[int], generator: torch.Generator) -> Perceptron:
     weights: list[Tensor] = []
     offsets: list[Tensor] = []
     for inputs, outputs in pairwise(widths):

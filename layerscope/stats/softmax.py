@@ -172,11 +172,13 @@ def solve(
         active = [batch for batch in batches if batch.active]
         if not active:
             break
-        _pass(rows, basis, active, looks=turn % LOOK == 1)
+        _pass(rows, basis, active, with_spread=turn % LOOK == 1)
     return [batch.solution() for batch in batches]
 
 
-def _pass(rows: Rows, basis: Spectrum, batches: Sequence[ProblemBatch], *, looks: bool) -> None:
+def _pass(
+    rows: Rows, basis: Spectrum, batches: Sequence[ProblemBatch], *, with_spread: bool
+) -> None:
     """Evaluate all trial points: one product with each block of rows, and one with its transpose.
 
     Weights are turned to the features' coordinates, and not the rows to the eigenvectors', because
@@ -187,9 +189,9 @@ def _pass(rows: Rows, basis: Spectrum, batches: Sequence[ProblemBatch], *, looks
         batch.prepare(vectors)
     for place, block in rows.blocks(rows_for(max(batch.width for batch in batches))):
         for batch in batches:
-            batch.see(place, block, looks)
+            batch.accumulate(place, block, with_spread)
     for batch in batches:
-        batch.move(vectors, looks)
+        batch.move(vectors, with_spread)
 
 
 class ProblemBatch:
@@ -220,7 +222,7 @@ class ProblemBatch:
         known = start.curvature if start else None
         self._spread = prior * (1 - prior) if known is None else known.spread[self._draws]
         pairs = known.at(self._penalty, size) if known else []
-        self._descent = Descent(self._begun(start, prior), dtype, pairs)
+        self._descent = Descent(self._first_point(start, prior), dtype, pairs)
         self._known: list[tuple[Tensor, Curvature]] = []
         self._points = torch.zeros_like(self._descent.point)
         self._left = torch.zeros(3, len(place), dtype=torch.float64, device=counts.device)
@@ -245,29 +247,29 @@ class ProblemBatch:
         self._offsets = trial[..., -1].flatten()
         self._gradient = torch.zeros(self._turned.shape, dtype=torch.float64, device=vectors.device)
 
-    def see(self, place: slice, block: Tensor, looks: bool) -> None:
+    def accumulate(self, place: slice, block: Tensor, with_spread: bool) -> None:
         """Take in a block of (m, d) rows: its loss, and what it adds to the gradient."""
         logits = products.logits(block, self._turned, self._offsets)
         size = len(logits), len(self._numbers), self._classes
         chosen = self._labels[place][:, None] + self._firsts[: size[1]]
         share = None if self._weights is None else self._weights[place][:, self._draws]
-        p, surprise = _softmax(logits, chosen, size)
+        p, nll = _softmax(logits, chosen, size)
         if share is not None:
-            # A row without weight may be of a class that the draw lacks, at infinite surprise.
-            surprise = torch.where(share > 0, surprise * share, 0.0)
-        self._loss += surprise.sum(0, dtype=torch.float64)
-        if looks:
+            # A row without weight may be of a class that the draw lacks, at an infinite nll.
+            nll = torch.where(share > 0, nll * share, 0.0)
+        self._loss += nll.sum(0, dtype=torch.float64)
+        if with_spread:
             spread = p - p.square()
             if share is not None:
                 spread.view(size).mul_(share[..., None])
-            self._seen += spread.sum(0).view(size[1:])
+            self._spread_sum += spread.sum(0).view(size[1:])
         p.scatter_add_(1, chosen, p.new_full((), -1.0).expand(chosen.shape))
         if share is not None:
             p.view(size).mul_(share[..., None])
         self._total += p.sum(0).view(size[1:])
         self._gradient += products.correlation(block, p)
 
-    def move(self, vectors: Tensor, looks: bool) -> None:
+    def move(self, vectors: Tensor, with_spread: bool) -> None:
         """Turn the gradient to the eigenvectors' coordinates, and set the next trial points."""
         weights = self._trial()[..., :-1]
         gradient = self._gradient.to(vectors) @ vectors
@@ -275,8 +277,8 @@ class ProblemBatch:
         of_loss = gradient.double().reshape(weights.shape) / self._sizes[:, None, None]
         of_weights = of_loss + self._penalty[:, None, None] * weights
         of_offsets = self._total / self._sizes[:, None]
-        if looks:
-            self._spread = self._seen / self._sizes[:, None]
+        if with_spread:
+            self._spread = self._spread_sum / self._sizes[:, None]
         gradient = torch.cat((of_weights, of_offsets[..., None]), 2).flatten(1)
         self._descent.take(value, gradient)
         self._descent.aim(self._precondition)
@@ -292,7 +294,7 @@ class ProblemBatch:
         ends = Convergence(objective, gap, passes.long(), self._converged.view(self._shape[:2]))
         return Solution(points[..., :-1], points[..., -1], ends, self._curvature())
 
-    def _begun(self, start: Start | None, prior: Tensor) -> Tensor:
+    def _first_point(self, start: Start | None, prior: Tensor) -> Tensor:
         point = prior.new_zeros(len(prior), *self._shape[2:])
         point[..., -1] = prior.log()
         if start is not None:
@@ -307,7 +309,7 @@ class ProblemBatch:
     def _clear(self) -> None:
         shape = len(self._numbers), self._classes
         self._loss = self._values.new_zeros(shape[0])
-        self._total, self._seen = self._values.new_zeros(shape), self._values.new_zeros(shape)
+        self._total, self._spread_sum = self._values.new_zeros(shape), self._values.new_zeros(shape)
 
     def _precondition(self, gradient: Tensor) -> Tensor:
         """Return (p, k) approximate Newton steps that add nothing common to all classes."""

@@ -141,8 +141,7 @@ def _repeats(estimator: Estimator, layer: HeldLayer, task: Task, before: Score) 
             f"The same seed gives {task.metric} {before.test:g} once and {again.test:g} another "
             f"time."
         )
-    seeded = getattr(estimator, "with_seed", None)
-    if seeded is not None and seeded(SEED + 1).name != estimator.name:
+    if estimator.with_seed(SEED + 1).name != estimator.name:
         yield "Another seed gives it another name."
 
 

@@ -1,6 +1,6 @@
 """Verdicts: comparisons of cuts with their intervals, tied sets, scorecards, series and grids."""
 
-from layerscope.verdicts.common_cut import CommonCut, across
+from layerscope.verdicts.common_cut import CommonCut, find_common_cut
 from layerscope.verdicts.comparison import sentence, verdict, verdicts
 from layerscope.verdicts.grid import Grid
 from layerscope.verdicts.scorecard import MeasureScore
@@ -11,7 +11,7 @@ __all__ = [
     "Grid",
     "MeasureScore",
     "Series",
-    "across",
+    "find_common_cut",
     "sentence",
     "verdict",
     "verdicts",

@@ -66,7 +66,7 @@ class CommonCut:
     note: str = ""
 
 
-def across(
+def find_common_cut(
     comparisons: Sequence[Comparison],
     *,
     level: float = 0.95,
@@ -86,34 +86,34 @@ def across(
         EstimatorError: Fewer than two tasks, no cut that has a score in all of them, fewer than two
             groups, or a task without any validation loss to measure regrets by.
     """
-    chosen = _one_estimator(comparisons)
+    chosen = _one_per_task(comparisons)
     if len(chosen) < FEWEST:
         raise EstimatorError(
             f"One cut for all tasks needs {FEWEST} tasks, and there are {len(chosen)}.",
             hint="Probe more tasks of the same checkpoint.",
         )
     common, left_out = _common(chosen)
-    place, note = usual(_only(chosen[0], common))
+    place, note = usual(_restricted(chosen[0], common))
     trunk = common[place]
     scales = [_scale(comparison, common) for comparison in chosen]
-    owns = [lowest([rows.val for rows in comparison.losses]) for comparison in chosen]
-    cut = common[int(np.argmin(_regrets(chosen, common, owns, scales)))]
-    drawn = _drawn(chosen, seed, resamples)
+    own_cuts = [lowest([rows.val for rows in comparison.losses]) for comparison in chosen]
+    cut = common[int(np.argmin(_regrets(chosen, common, own_cuts, scales)))]
+    drawn = _resample_tasks(chosen, seed, resamples)
     places = [(_place(comparison, cut), _place(comparison, trunk)) for comparison in chosen]
     regrets = [
-        _gap(draws, here, own, scale)
-        for draws, (here, _), own, scale in zip(drawn, places, owns, scales, strict=True)
+        _scaled_difference(draws, here, own, scale)
+        for draws, (here, _), own, scale in zip(drawn, places, own_cuts, scales, strict=True)
     ]
     gains = [
-        _gap(draws, there, here, scale)
+        _scaled_difference(draws, there, here, scale)
         for draws, (here, there), scale in zip(drawn, places, scales, strict=True)
     ]
     return CommonCut(
         checkpoint=chosen[0].scores[0].checkpoint,
         cut=cut,
         trunk=trunk,
-        regret=interval(_mean(regrets), level),
-        gain=interval(_mean(gains), level),
+        regret=interval(_mean_over_tasks(regrets), level),
+        gain=interval(_mean_over_tasks(gains), level),
         tasks=tuple(
             Regret(
                 comparison.scores[0].task,
@@ -122,7 +122,7 @@ def across(
                 interval(regret, level),
                 interval(gain, level),
             )
-            for comparison, own, regret, gain in zip(chosen, owns, regrets, gains, strict=True)
+            for comparison, own, regret, gain in zip(chosen, own_cuts, regrets, gains, strict=True)
         ),
         left_out=left_out,
         level=level,
@@ -143,7 +143,7 @@ def common_cuts(
         if len({item.scores[0].task for item in items}) < FEWEST:
             continue
         try:
-            found.append(across(items, level=level, seed=seed))
+            found.append(find_common_cut(items, level=level, seed=seed))
         except EstimatorError as error:
             reasons.append(f"{checkpoint}: no cut for all tasks. {error}")
     return found, reasons
@@ -169,7 +169,7 @@ def sentence(found: CommonCut, titles: Mapping[str, str]) -> str:
     parts = [
         f"One cut for all {len(found.tasks)} tasks: {found.cut}",
         f"against each task's own best it costs {_percent(regret.estimate)} "
-        f"{_ends(regret.low, regret.high)} of an average cut's error, most for "
+        f"{_bounds(regret.low, regret.high)} of an average cut's error, most for "
         f"{titles.get(worst.task, worst.task)} ({_percent(worst.regret.estimate)})",
         _against_trunk(found),
     ]
@@ -187,18 +187,18 @@ def _against_trunk(found: CommonCut) -> str:
     word, ends = "better", (gain.low, gain.high)
     if gain.estimate < 0:
         word, ends = "worse", (-gain.high, -gain.low)
-    return f"{word} than {found.trunk} by {_percent(abs(gain.estimate))} {_ends(*ends)} of it"
+    return f"{word} than {found.trunk} by {_percent(abs(gain.estimate))} {_bounds(*ends)} of it"
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _ends(low: float, high: float) -> str:
+def _bounds(low: float, high: float) -> str:
     return f"[{_percent(low)}, {_percent(high)}]"
 
 
-def _one_estimator(comparisons: Sequence[Comparison]) -> list[Comparison]:
+def _one_per_task(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Return one comparison for each task, so that no task counts twice."""
     by_task: dict[str, Comparison] = {}
     for comparison in comparisons:
@@ -228,7 +228,7 @@ def _common(comparisons: Sequence[Comparison]) -> tuple[list[str], tuple[str, ..
     return common, tuple(cut for cut in names if cut not in common)
 
 
-def _only(comparison: Comparison, cuts: Sequence[str]) -> Comparison:
+def _restricted(comparison: Comparison, cuts: Sequence[str]) -> Comparison:
     kept = [i for i, score in enumerate(comparison.scores) if score.cut in cuts]
     return Comparison(
         tuple(comparison.scores[i] for i in kept),
@@ -256,18 +256,20 @@ def _scale(comparison: Comparison, cuts: Sequence[str]) -> float:
 def _regrets(
     comparisons: Sequence[Comparison],
     cuts: Sequence[str],
-    owns: Sequence[int],
+    own_cuts: Sequence[int],
     scales: Sequence[float],
 ) -> npt.NDArray[np.float64]:
     """Return the (cuts,) mean regret over tasks on the validation rows."""
     regrets = np.zeros(len(cuts))
-    for comparison, own, scale in zip(comparisons, owns, scales, strict=True):
+    for comparison, own, scale in zip(comparisons, own_cuts, scales, strict=True):
         means = [float(comparison.losses[_place(comparison, cut)].val.mean()) for cut in cuts]
         regrets += (np.array(means) - comparison.losses[own].val.mean()) / scale / len(comparisons)
     return regrets
 
 
-def _drawn(comparisons: Sequence[Comparison], seed: int, resamples: int) -> list[Resampled]:
+def _resample_tasks(
+    comparisons: Sequence[Comparison], seed: int, resamples: int
+) -> list[Resampled]:
     """Resample every task, with the same weights where the test rows are the same."""
     rows = [
         (comparison.scores[0].source, comparison.groups.tobytes()) for comparison in comparisons
@@ -284,7 +286,7 @@ def _drawn(comparisons: Sequence[Comparison], seed: int, resamples: int) -> list
     ]
 
 
-def _gap(draws: Resampled, first: int, second: int, scale: float) -> Resampled:
+def _scaled_difference(draws: Resampled, first: int, second: int, scale: float) -> Resampled:
     return Resampled(
         ((draws.estimate[first] - draws.estimate[second]) / scale)[None],
         ((draws.draws[:, first] - draws.draws[:, second]) / scale)[:, None],
@@ -292,7 +294,7 @@ def _gap(draws: Resampled, first: int, second: int, scale: float) -> Resampled:
     )
 
 
-def _mean(tasks: Sequence[Resampled]) -> Resampled:
+def _mean_over_tasks(tasks: Sequence[Resampled]) -> Resampled:
     return Resampled(
         torch.stack([task.estimate for task in tasks]).mean(0),
         torch.stack([task.draws for task in tasks]).mean(0),

@@ -111,12 +111,12 @@ def verdict(
 
 def verdicts(results: Results, *, level: float = 0.95, seed: int = 0) -> list[Verdict]:
     """Return the verdict of every checkpoint, task, estimator and arrangement with a score."""
-    return weighed([(it, verdict(it, level=level, seed=seed)) for it in comparisons(results)])
+    return note_widths([(it, verdict(it, level=level, seed=seed)) for it in comparisons(results)])
 
 
 def comparisons(results: Results) -> list[Comparison]:
     """Return the comparison of every checkpoint, task, estimator and arrangement with a score."""
-    found = (comparison(results, scores) for scores in _by_contest(results.scores()))
+    found = (comparison(results, scores) for scores in _by_question(results.scores()))
     return [item for item in found if item.scores]
 
 
@@ -178,19 +178,19 @@ def _over_seeds(entries: Sequence[tuple[Score, Losses]]) -> list[tuple[Score, Lo
     ]
 
 
-def weighed(reached: Sequence[tuple[Comparison, Verdict]]) -> list[Verdict]:
+def note_widths(verdicts: Sequence[tuple[Comparison, Verdict]]) -> list[Verdict]:
     """Return verdicts with a note where the width of cuts, and nothing else, might decide.
 
     A wide layer may win a linear probe by its width alone. Where cuts that are narrower than the
     best are rejected, a verdict at equal width tells; where there is none, how to have it is said.
 
     Args:
-        reached: The verdicts of all comparisons, with the comparisons.
+        verdicts: The verdicts of all comparisons, with the comparisons.
     """
-    equal = {_question(it): it for _, it in reached if it.control.equal_width}
+    equal = {_question(it): it for _, it in verdicts if it.control.equal_width}
     return [
-        it if it.control else replace(it, note=_joined(it.note, _of_width(comparison, it, equal)))
-        for comparison, it in reached
+        it if it.control else replace(it, note=_joined(it.note, _width_note(comparison, it, equal)))
+        for comparison, it in verdicts
     ]
 
 
@@ -198,7 +198,7 @@ def _question(verdict: Verdict) -> tuple[str, ...]:
     return verdict.checkpoint, verdict.task, verdict.estimator, verdict.train
 
 
-def _of_width(
+def _width_note(
     comparison: Comparison, verdict: Verdict, equal: Mapping[tuple[str, ...], Verdict]
 ) -> str:
     width = {score.cut: score.width for score in comparison.scores}
@@ -291,8 +291,8 @@ def sentence(verdict: Verdict, title: str = "") -> str:
     way = f" [{verdict.way}]" if verdict.way else ""
     parts = [
         f"{title or verdict.task}{way}: cut at {verdict.best} ({worth})",
-        *_company(verdict),
-        _gain(verdict),
+        *_describe_ties(verdict),
+        _describe_gain(verdict),
     ]
     return "; ".join(parts) + "."
 
@@ -321,6 +321,12 @@ def _check(comparison: Comparison) -> None:
 def lowest(losses: Sequence[npt.NDArray[np.float64]]) -> int:
     """Return the layer of least mean loss; of equal ones the shallowest."""
     return int(np.argmin([rows.mean() for rows in losses]))
+
+
+def mean_metric(score: Score, losses: npt.NDArray[np.float64]) -> float:
+    """Return the metric that rows with these losses have, in the direction of a score."""
+    mean = float(losses.mean())
+    return mean if score.direction == "minimise" else 1 - mean
 
 
 def resampled(comparison: Comparison, resamples: int, seed: int, *, noise_seed: int) -> Resampled:
@@ -381,7 +387,7 @@ def interval(resampled: Resampled, level: float) -> Interval:
     return Interval(float(resampled.estimate[0]), float(low[0]), float(high[0]))
 
 
-def _by_contest(scores: Sequence[Score]) -> list[list[Score]]:
+def _by_question(scores: Sequence[Score]) -> list[list[Score]]:
     """Return the primary scores of each comparison; measures take part in none."""
     found: Mapping[tuple[str, ...], list[Score]] = defaultdict(list)
     for score in scores:
@@ -391,7 +397,7 @@ def _by_contest(scores: Sequence[Score]) -> list[list[Score]]:
     return list(found.values())
 
 
-def _company(verdict: Verdict) -> list[str]:
+def _describe_ties(verdict: Verdict) -> list[str]:
     others = [cut for cut in verdict.tied if cut != verdict.best]
     named = in_runs(others, list(verdict.probability))
     if not verdict.agrees:
@@ -401,7 +407,7 @@ def _company(verdict: Verdict) -> list[str]:
     return [f"tied with {named}", f"shallowest tied {verdict.shallowest}"]
 
 
-def _gain(verdict: Verdict) -> str:
+def _describe_gain(verdict: Verdict) -> str:
     gain = verdict.gain
     if verdict.best == verdict.trunk:
         return "which is the usual cut"

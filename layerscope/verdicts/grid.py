@@ -21,16 +21,16 @@ import torch
 
 from layerscope.stats.rank_correlation import independence, kendall, over_pairs, spearman
 from layerscope.stats.spread import spread_ratio
-from layerscope.types import Direction, Interval, Losses, Score
-from layerscope.verdicts.comparison import Comparison, in_runs, usual
-from layerscope.verdicts.runs import Run
+from layerscope.types import Direction, Interval
+from layerscope.verdicts.comparison import Comparison, in_runs, mean_metric, usual
+from layerscope.verdicts.runs import TrainingRun
 
 FEWEST = 3
 """Runs below which a scatter shows nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class GridPoint:
     """One run at its last snapshot."""
 
     run: str
@@ -56,7 +56,7 @@ class Grid:
     estimator: str
     metric: str
     direction: Direction
-    points: tuple[Point, ...]
+    points: tuple[GridPoint, ...]
     tau: Interval
     """Kendall's τ-b between trunk and head over the runs."""
     rho: Interval
@@ -70,7 +70,11 @@ class Grid:
 
 
 def grids(
-    comparisons: Sequence[Comparison], runs: Sequence[Run], *, level: float = 0.95, seed: int = 0
+    comparisons: Sequence[Comparison],
+    runs: Sequence[TrainingRun],
+    *,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> list[Grid]:
     """Return trunk against head for every task and probe with at least three runs.
 
@@ -91,7 +95,7 @@ def grids(
 
 
 def _grid(
-    comparisons: Sequence[Comparison], by_last: Mapping[str, Run], level: float, seed: int
+    comparisons: Sequence[Comparison], by_last: Mapping[str, TrainingRun], level: float, seed: int
 ) -> Grid:
     first = comparisons[0].scores[0]
     ordered = sorted(comparisons, key=lambda it: list(by_last).index(it.scores[0].checkpoint))
@@ -120,15 +124,17 @@ def _grid(
     )
 
 
-def _point(comparison: Comparison, run: Run) -> Point | None:
+def _point(comparison: Comparison, run: TrainingRun) -> GridPoint | None:
     heads = [i for i, score in enumerate(comparison.scores) if score.part == "head"]
     if not heads or len(heads) == len(comparison.scores):
         return None
     trunk, _ = usual(comparison)
     head = heads[-1]
     cuts = [comparison.scores[trunk], comparison.scores[head]]
-    at_trunk, at_head = (_metric(comparison.scores[i], comparison.losses[i]) for i in (trunk, head))
-    return Point(
+    at_trunk, at_head = (
+        mean_metric(comparison.scores[i], comparison.losses[i].test) for i in (trunk, head)
+    )
+    return GridPoint(
         run.name,
         cuts[0].checkpoint,
         run.settings,
@@ -141,11 +147,6 @@ def _point(comparison: Comparison, run: Run) -> Point | None:
     )
 
 
-def _metric(score: Score, losses: Losses) -> float:
-    mean = float(losses.test.mean())
-    return mean if score.direction == "minimise" else 1 - mean
-
-
 def sentence(found: Grid, titles: Mapping[str, str]) -> str:
     """Return in one plain sentence what the trunk says of the head.
 
@@ -154,18 +155,25 @@ def sentence(found: Grid, titles: Mapping[str, str]) -> str:
         titles: By task: what to call it, where its name will not do.
     """
     runs = len(found.points)
+    tau, spread = describe_interval(found.tau), describe_interval(found.spread)
     parts = [
-        f"over {runs} runs Kendall's τ of trunk and head is {_number(found.tau)}",
+        f"over {runs} runs Kendall's τ of trunk and head is {tau}",
         f"p = {found.p_value:.2g}" if math.isfinite(found.p_value) else "",
-        f"ratio of the head's standard deviation over runs to the trunk's {_number(found.spread)}",
+        f"ratio of the head's standard deviation over runs to the trunk's {spread}",
     ]
     title = titles.get(found.task, found.task)
     return f"{title}, {found.estimator}: {'; '.join(filter(None, parts))}. {found.note}".strip()
 
 
-def _number(found: Interval) -> str:
+def describe_interval(found: Interval, no_interval: str = " (no interval)") -> str:
+    """Return an estimate over runs with its interval, where it has one.
+
+    Args:
+        found: Any interval.
+        no_interval: What to say behind the estimate where there is none.
+    """
     if math.isnan(found.estimate):
         return "not defined"
     if math.isnan(found.low):
-        return f"{found.estimate:.2f} (no interval)"
+        return f"{found.estimate:.2f}{no_interval}"
     return f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]"

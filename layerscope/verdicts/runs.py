@@ -21,7 +21,7 @@ Snapshot = tuple[float, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TrainingRun:
     """The snapshots of one run of training, in order, or the one checkpoint that is left of it."""
 
     name: str
@@ -38,29 +38,33 @@ class Run:
         return self.snapshots[-1][1]
 
 
-def runs(settings: Mapping[str, Settings]) -> list[Run]:
+def training_runs(settings: Mapping[str, Settings]) -> list[TrainingRun]:
     """Return the runs that checkpoints belong to, leaving out those that nothing sets apart.
 
     Args:
         settings: By checkpoint.
 
     Examples:
-        >>> [run.name for run in runs({"a-1": {"epoch": 1}, "a-2": {"epoch": 2}, "b": {}})]
+        >>> [run.name for run in training_runs({"a-1": {"epoch": 1}, "a-2": {"epoch": 2}, "b": {}})]
         ['a']
     """
     alike: dict[tuple[str, frozenset[tuple[str, object]]], list[Snapshot]] = defaultdict(list)
-    others = {name: _others(values) for name, values in settings.items()}
+    others = {name: _without_axis(values) for name, values in settings.items()}
     for name, values in settings.items():
         axis = _axis(values)
         if values:
             place = float(values[axis]) if axis else 0.0
             alike[axis, frozenset(others[name].items())].append((place, name))
-    found = [(axis, part) for (axis, _), group in alike.items() for part in _parts(axis, group)]
-    told = _varying([others[part[0][1]] for _, part in found])
-    labels = [_label(others[part[0][1]], told) for _, part in found]
+    found = [
+        (axis, part) for (axis, _), group in alike.items() for part in _without_repeats(axis, group)
+    ]
+    varying = _varying([others[part[0][1]] for _, part in found])
+    labels = [_label(others[part[0][1]], varying) for _, part in found]
     return [
-        Run(
-            label if label and labels.count(label) == 1 else _joined(label, _stem(axis, part)),
+        TrainingRun(
+            label
+            if label and labels.count(label) == 1
+            else _joined(label, _shared_name(axis, part)),
             axis,
             others[part[0][1]],
             tuple(part),
@@ -78,22 +82,22 @@ def _axis(values: Settings) -> str:
     return next((axis for axis in AXES if numeric(values.get(axis))), "")
 
 
-def _others(values: Settings) -> dict[str, str | int | float]:
+def _without_axis(values: Settings) -> dict[str, str | int | float]:
     return {key: value for key, value in values.items() if key not in AXES}
 
 
-def _parts(axis: str, group: Sequence[Snapshot]) -> Iterable[list[Snapshot]]:
+def _without_repeats(axis: str, group: Sequence[Snapshot]) -> Iterable[list[Snapshot]]:
     """Divide snapshots that agree in their settings, so that no place is taken twice."""
     ordered = sorted(group)
     if axis and _distinct(ordered):
         return [ordered]
-    by_stem: dict[str, list[Snapshot]] = defaultdict(list)
+    by_name: dict[str, list[Snapshot]] = defaultdict(list)
     for place, name in ordered:
-        by_stem[_bare(name, place) if axis else name].append((place, name))
+        by_name[_without_place(name, place) if axis else name].append((place, name))
     # What even their names do not tell apart are runs of one snapshot each.
     return [
         part
-        for same in by_stem.values()
+        for same in by_name.values()
         for part in ([same] if _distinct(same) else [[one] for one in same])
     ]
 
@@ -107,20 +111,20 @@ def _varying(settings: Sequence[Settings]) -> list[str]:
     return [key for key in keys if len({values.get(key) for values in settings}) > 1]
 
 
-def _label(settings: Settings, told: Sequence[str]) -> str:
-    return ", ".join(f"{key} {settings[key]}" for key in told if key in settings)
+def _label(settings: Settings, varying: Sequence[str]) -> str:
+    return ", ".join(f"{key} {settings[key]}" for key in varying if key in settings)
 
 
-def _stem(axis: str, snapshots: Sequence[Snapshot]) -> str:
+def _shared_name(axis: str, snapshots: Sequence[Snapshot]) -> str:
     place, name = snapshots[0]
-    return _bare(name, place) if axis and len(snapshots) > 1 else name
+    return _without_place(name, place) if axis and len(snapshots) > 1 else name
 
 
-def _bare(name: str, place: float) -> str:
+def _without_place(name: str, place: float) -> str:
     """Return a checkpoint's name without its place on the axis and the word for it."""
     shorter = re.sub(rf"(?<!\d)0*{place:.0f}(?!\d)", "", name)
     return re.sub(r"(?i)[\W_]*(epoch|ep|step)?[\W_]*$", "", shorter) or name
 
 
-def _joined(label: str, stem: str) -> str:
-    return f"{label}, {stem}" if label else stem
+def _joined(label: str, name: str) -> str:
+    return f"{label}, {name}" if label else name

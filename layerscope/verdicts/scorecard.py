@@ -35,7 +35,7 @@ _ByCut = dict[tuple[str, str], list[Score]]
 
 @dataclass(frozen=True, slots=True)
 class MeasureScore:
-    """How one measure stands against one probe at the cuts of one checkpoint."""
+    """How well one measure serves in place of one probe at the cuts of one checkpoint."""
 
     checkpoint: str
     source: str
@@ -80,7 +80,7 @@ class MeasureScore:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasureAtCuts:
     """A measure at the cuts of a comparison: NaN where a cut has none."""
 
     name: str
@@ -107,25 +107,25 @@ def scorecard(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> list[MeasureScore]:
-    """Return how every measure stands against every probe that was fitted in the usual way.
+    """Return how well every measure serves in place of every probe that was fitted as usual.
 
     Args:
         comparisons: Of probes, as verdicts have them.
-        measures: Scores of measures; those of another cache than the contest's are left out.
+        measures: Scores of measures; those of another cache than the comparison's are left out.
         level: Coverage of the intervals.
         seed: Of the resamples.
         resamples: Number of them.
     """
     found = []
     for comparison in comparisons:
-        rows = measured(comparison, measures) if comparison.scores[0].usual else []
+        rows = measures_at_cuts(comparison, measures) if comparison.scores[0].usual else []
         if rows:
             test = resampled(comparison, resamples, seed, noise_seed=seed + 1)
-            found += [_standing(comparison, test, row, level, seed) for row in rows]
+            found += [_measure_score(comparison, test, row, level, seed) for row in rows]
     return found
 
 
-def measured(comparison: Comparison, measures: Sequence[Score]) -> list[Measured]:
+def measures_at_cuts(comparison: Comparison, measures: Sequence[Score]) -> list[MeasureAtCuts]:
     """Return the measures that some cut of a comparison has, in the pooling that the probe chose.
 
     What was measured of the images and of their views counts once, of the images; of several
@@ -140,7 +140,7 @@ def measured(comparison: Comparison, measures: Sequence[Score]) -> list[Measured
             by_cut = cells[named].setdefault(score.source, defaultdict(list))
             by_cut[score.cut, score.pooling].append(score)
     chosen = [by.get(first.source) or list(by.values())[-1] for by in cells.values()]
-    found = [_measured(comparison, by_cut) for by_cut in chosen]
+    found = [_measure_at_cuts(comparison, by_cut) for by_cut in chosen]
     return [row for row in found if any(map(math.isfinite, row.values))]
 
 
@@ -154,11 +154,11 @@ def _is_of_layers(score: Score, first: Score) -> bool:
     return score.views_of == first.source or score.fingerprint == first.fingerprint
 
 
-def _measured(comparison: Comparison, by_cut: _ByCut) -> Measured:
+def _measure_at_cuts(comparison: Comparison, by_cut: _ByCut) -> MeasureAtCuts:
     first = next(iter(by_cut.values()))[0]
     # Of several seeds the mean; the error is that of one, which is the cautious side.
     groups = [by_cut.get((score.cut, score.pooling), []) for score in comparison.scores]
-    return Measured(
+    return MeasureAtCuts(
         first.estimator,
         first.metric,
         first.task,
@@ -169,8 +169,8 @@ def _measured(comparison: Comparison, by_cut: _ByCut) -> Measured:
     )
 
 
-def _standing(
-    comparison: Comparison, test: Resampled, measure: Measured, level: float, seed: int
+def _measure_score(
+    comparison: Comparison, test: Resampled, measure: MeasureAtCuts, level: float, seed: int
 ) -> MeasureScore:
     names = [score.cut for score in comparison.scores]
     known = [i for i, value in enumerate(measure.values) if math.isfinite(value)]
@@ -228,22 +228,22 @@ def _note(names: Sequence[str], known: Sequence[int], goodness: torch.Tensor) ->
     return " ".join(notes)
 
 
-def sentences(standings: Sequence[MeasureScore], titles: Mapping[str, str]) -> list[str]:
+def sentences(scores: Sequence[MeasureScore], titles: Mapping[str, str]) -> list[str]:
     """Return one plain sentence about each measure, over all checkpoints, tasks and probes.
 
     Args:
-        standings: The scorecard.
+        scores: The scorecard.
         titles: By task: what to call it, where its name will not do.
     """
     groups: dict[tuple[str, str, bool], list[MeasureScore]] = defaultdict(list)
-    for one in standings:
+    for one in scores:
         groups[one.measure, one.measure_metric, one.labels].append(one)
     return [_sentence(group, titles) for group in groups.values()]
 
 
 def _sentence(group: Sequence[MeasureScore], titles: Mapping[str, str]) -> str:
     first, count = group[0], len(group)
-    name = named(first)
+    name = full_name(first)
     taus = [one.tau.estimate for one in group if math.isfinite(one.tau.estimate)]
     ranks = f"Kendall's τ with the probe {_spread(taus)}" if taus else "no order of the cuts"
     costly = [one for one in group if one.costs]
@@ -260,17 +260,17 @@ def _sentence(group: Sequence[MeasureScore], titles: Mapping[str, str]) -> str:
     )
 
 
-def _severity(standing: MeasureScore) -> float:
+def _severity(score: MeasureScore) -> float:
     """Return the regret in units of a random cut's, for metrics of different units."""
-    chance = standing.regret_random.estimate
-    return standing.regret.estimate / chance if chance > 0 else math.inf
+    chance = score.regret_random.estimate
+    return score.regret.estimate / chance if chance > 0 else math.inf
 
 
-def named(standing: MeasureScore) -> str:
+def full_name(score: MeasureScore) -> str:
     """Return a measure's name, with its metric where that is another and whether it has labels."""
-    metric = standing.measure_metric if standing.measure_metric != standing.measure else ""
-    more = ", ".join(filter(None, (metric, "with labels" if standing.labels else "")))
-    return f"{standing.measure} ({more})" if more else standing.measure
+    metric = score.measure_metric if score.measure_metric != score.measure else ""
+    more = ", ".join(filter(None, (metric, "with labels" if score.labels else "")))
+    return f"{score.measure} ({more})" if more else score.measure
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -32,9 +32,16 @@ from layerscope.errors import EstimatorError
 from layerscope.stats.bootstrap import RESAMPLES, Resampled, difference, p_values
 from layerscope.stats.rank_correlation import kendall, over_rows
 from layerscope.types import UNLABELLED, Direction, Interval, Losses, Part, Score
-from layerscope.verdicts.comparison import Comparison, in_runs, interval, lowest, resampled
-from layerscope.verdicts.runs import Run
-from layerscope.verdicts.scorecard import Measured, measured
+from layerscope.verdicts.comparison import (
+    Comparison,
+    in_runs,
+    interval,
+    lowest,
+    mean_metric,
+    resampled,
+)
+from layerscope.verdicts.runs import TrainingRun
+from layerscope.verdicts.scorecard import MeasureAtCuts, measures_at_cuts
 
 FEWEST = 2
 """Snapshots below which there is no series."""
@@ -64,7 +71,7 @@ class LayerCurve:
 
 
 @dataclass(frozen=True, slots=True)
-class Follower:
+class MeasureCurve:
     """A measure along a run at one cut, beside the probe there."""
 
     cut: str
@@ -96,7 +103,7 @@ class Series:
     epochs: tuple[float, ...]
     """Places on the axis."""
     checkpoints: tuple[str, ...]
-    courses: tuple[LayerCurve, ...]
+    curves: tuple[LayerCurve, ...]
     """In depth order."""
     early: str
     """The cut in the middle of the trunk."""
@@ -107,15 +114,15 @@ class Series:
     """First and last of the epochs that the test rows cannot tell from the last cut's best."""
     contrast: Interval
     """Fall of the last cut minus fall of the early one."""
-    followers: tuple[Follower, ...]
+    measures: tuple[MeasureCurve, ...]
     level: float
     n_test: int
     n_groups: int
     note: str = ""
 
-    def course(self, cut: str) -> LayerCurve:
+    def curve(self, cut: str) -> LayerCurve:
         """Return one cut's."""
-        return next(it for it in self.courses if it.cut == cut)
+        return next(it for it in self.curves if it.cut == cut)
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -147,7 +154,7 @@ class SnapshotLosses:
 
 def every_series(
     comparisons: Sequence[Comparison],
-    runs: Sequence[Run],
+    runs: Sequence[TrainingRun],
     measures: Sequence[Score] = (),
     *,
     level: float = 0.95,
@@ -176,7 +183,7 @@ def every_series(
 
 
 def series(
-    run: Run,
+    run: TrainingRun,
     epochs: Sequence[float],
     comparisons: Sequence[Comparison],
     measures: Sequence[Score] = (),
@@ -200,18 +207,19 @@ def series(
         EstimatorError: Fewer than two snapshots, test rows that differ, or no cut that all have.
     """
     _check(run, comparisons)
-    strands, left_out = _strands(comparisons)
-    names = list(strands)
-    peaks = {cut: strand.peak for cut, strand in strands.items()}
-    falls = _falls(strands, peaks, len(epochs) - 1, resamples, seed)
-    early, trunk, last = _places(strands)
+    by_cut, left_out = _losses_by_cut(comparisons)
+    names = list(by_cut)
+    peaks = {cut: cut_losses.peak for cut, cut_losses in by_cut.items()}
+    falls = _falls(by_cut, peaks, len(epochs) - 1, resamples, seed)
+    early, trunk, last = _shown_cuts(by_cut)
     shown = dict.fromkeys((early, trunk, last))
     whole = {
-        cut: strands[cut].resampled(range(len(epochs)), resamples, seed, seed + 2 + i)
+        cut: by_cut[cut].resampled(range(len(epochs)), resamples, seed, seed + 2 + i)
         for i, cut in enumerate(shown)
     }
     rows = [
-        {(it.name, it.metric, it.task): it for it in measured(c, measures)} for c in comparisons
+        {(it.name, it.metric, it.task): it for it in measures_at_cuts(c, measures)}
+        for c in comparisons
     ]
     first = comparisons[0].scores[0]
     return Series(
@@ -225,16 +233,17 @@ def series(
         direction=first.direction,
         epochs=tuple(epochs),
         checkpoints=tuple(item.scores[0].checkpoint for item in comparisons),
-        courses=tuple(
-            _course(strands[cut], epochs, peaks[cut], interval(falls[cut], level)) for cut in names
+        curves=tuple(
+            _layer_curve(by_cut[cut], epochs, peaks[cut], interval(falls[cut], level))
+            for cut in names
         ),
         early=early,
         trunk=trunk,
         last=last,
         plateau=_plateau(whole[last], epochs, peaks[last], level),
-        contrast=interval(_minus(falls[last], falls[early]), level),
-        followers=tuple(
-            _follower(cut, named, comparisons, rows, whole[cut], peaks[cut], level, seed)
+        contrast=interval(_difference(falls[last], falls[early]), level),
+        measures=tuple(
+            _measure_curve(cut, named, comparisons, rows, whole[cut], peaks[cut], level, seed)
             for cut in shown
             for named in dict.fromkeys(key for row in rows for key in row)
         ),
@@ -245,7 +254,7 @@ def series(
     )
 
 
-def _check(run: Run, comparisons: Sequence[Comparison]) -> None:
+def _check(run: TrainingRun, comparisons: Sequence[Comparison]) -> None:
     if len(comparisons) < FEWEST:
         raise EstimatorError(
             f"A series needs {FEWEST} snapshots, and {run.name!r} has {len(comparisons)}.",
@@ -259,7 +268,9 @@ def _check(run: Run, comparisons: Sequence[Comparison]) -> None:
         )
 
 
-def _strands(comparisons: Sequence[Comparison]) -> tuple[dict[str, SnapshotLosses], list[str]]:
+def _losses_by_cut(
+    comparisons: Sequence[Comparison],
+) -> tuple[dict[str, SnapshotLosses], list[str]]:
     """Return what every snapshot has, by cut in depth order, and the cuts that some lack."""
     held = [{score.cut: i for i, score in enumerate(it.scores)} for it in comparisons]
     names = list(dict.fromkeys(score.cut for it in comparisons for score in it.scores))
@@ -269,7 +280,7 @@ def _strands(comparisons: Sequence[Comparison]) -> tuple[dict[str, SnapshotLosse
             f"No cut has a score of {comparisons[0].scores[0].task!r} in every snapshot.",
             hint="Extract the same cuts of all snapshots, and see the notes of failed cells.",
         )
-    strands = {
+    by_cut = {
         cut: SnapshotLosses(
             tuple(it.scores[at[cut]] for it, at in zip(comparisons, held, strict=True)),
             tuple(it.losses[at[cut]] for it, at in zip(comparisons, held, strict=True)),
@@ -277,64 +288,61 @@ def _strands(comparisons: Sequence[Comparison]) -> tuple[dict[str, SnapshotLosse
         )
         for cut in common
     }
-    return strands, [cut for cut in names if cut not in strands]
+    return by_cut, [cut for cut in names if cut not in by_cut]
 
 
-def _places(strands: Mapping[str, SnapshotLosses]) -> tuple[str, str, str]:
+def _shown_cuts(by_cut: Mapping[str, SnapshotLosses]) -> tuple[str, str, str]:
     """Return the cut in the middle of the trunk, the trunk's last one, and the last of all."""
-    names = list(strands)
-    of_trunk = [cut for cut in names if strands[cut].scores[0].part == "trunk"] or names
+    names = list(by_cut)
+    of_trunk = [cut for cut in names if by_cut[cut].scores[0].part == "trunk"] or names
     return of_trunk[(len(of_trunk) - 1) // 2], of_trunk[-1], names[-1]
 
 
 def _falls(
-    strands: Mapping[str, SnapshotLosses],
+    by_cut: Mapping[str, SnapshotLosses],
     peaks: Mapping[str, int],
     end: int,
     resamples: int,
     seed: int,
 ) -> dict[str, Resampled]:
     """Return the loss at the last epoch minus that at the peak, by cut, all on the same draws."""
-    pairs = [(strand, place) for cut, strand in strands.items() for place in (end, peaks[cut])]
+    pairs = [
+        (cut_losses, place) for cut, cut_losses in by_cut.items() for place in (end, peaks[cut])
+    ]
     picked = Comparison(
-        tuple(strand.scores[place] for strand, place in pairs),
-        tuple(strand.losses[place] for strand, place in pairs),
+        tuple(cut_losses.scores[place] for cut_losses, place in pairs),
+        tuple(cut_losses.losses[place] for cut_losses, place in pairs),
         pairs[0][0].groups,
     )
     drawn = resampled(picked, resamples, seed, noise_seed=seed + 1)
     found = {}
-    for i, cut in enumerate(strands):
+    for i, cut in enumerate(by_cut):
         gap = difference(drawn, 2 * i, 2 * i + 1)
         # An epoch is not worse than itself, by however much another training sample would differ.
-        found[cut] = gap if peaks[cut] != end else _nought(gap)
+        found[cut] = gap if peaks[cut] != end else _zero(gap)
     return found
 
 
-def _nought(like: Resampled) -> Resampled:
+def _zero(like: Resampled) -> Resampled:
     zeros = torch.zeros_like
     return Resampled(zeros(like.estimate), zeros(like.draws), like.groups)
 
 
-def _minus(first: Resampled, second: Resampled) -> Resampled:
+def _difference(first: Resampled, second: Resampled) -> Resampled:
     return Resampled(first.estimate - second.estimate, first.draws - second.draws, first.groups)
 
 
-def _course(
-    strand: SnapshotLosses, epochs: Sequence[float], peak: int, fall: Interval
+def _layer_curve(
+    cut_losses: SnapshotLosses, epochs: Sequence[float], peak: int, fall: Interval
 ) -> LayerCurve:
-    first = strand.scores[0]
-
-    def metric(losses: np.ndarray) -> float:
-        mean = float(losses.mean())
-        return mean if first.direction == "minimise" else 1 - mean
-
+    first = cut_losses.scores[0]
     return LayerCurve(
         cut=first.cut,
         part=first.part,
         depth=first.depth,
-        val=tuple(metric(it.val) for it in strand.losses),
-        test=tuple(metric(it.test) for it in strand.losses),
-        stderr=tuple(score.stderr for score in strand.scores),
+        val=tuple(mean_metric(first, it.val) for it in cut_losses.losses),
+        test=tuple(mean_metric(first, it.test) for it in cut_losses.losses),
+        stderr=tuple(score.stderr for score in cut_losses.scores),
         peak=epochs[peak],
         fall=fall,
     )
@@ -348,16 +356,16 @@ def _plateau(
     return epochs[min([*tied, peak])], epochs[max([*tied, peak])]
 
 
-def _follower(
+def _measure_curve(
     cut: str,
     named: tuple[str, str, str],
     comparisons: Sequence[Comparison],
-    rows: Sequence[Mapping[tuple[str, str, str], Measured]],
+    rows: Sequence[Mapping[tuple[str, str, str], MeasureAtCuts]],
     drawn: Resampled,
     peak: int,
     level: float,
     seed: int,
-) -> Follower:
+) -> MeasureCurve:
     values, errors = [], []
     for comparison, row in zip(comparisons, rows, strict=True):
         place = [score.cut for score in comparison.scores].index(cut)
@@ -376,7 +384,7 @@ def _follower(
         return over_rows(goodness, noise, some, kendall, level=level, seed=seed)
 
     name, metric, task = named
-    return Follower(
+    return MeasureCurve(
         cut=cut,
         measure=name,
         measure_metric=metric,
@@ -396,46 +404,44 @@ def sentence(found: Series, titles: Mapping[str, str]) -> str:
         found: Any series.
         titles: By task: what to call it, where its name will not do.
     """
-    last, early = found.course(found.last), found.course(found.early)
-    parts = [_told(found, last)]
+    last, early = found.curve(found.last), found.curve(found.early)
+    parts = [_describe_layer(found, last)]
     if found.early != found.last:
-        parts.append(_told(found, early))
+        parts.append(_describe_layer(found, early))
         parts.append(_contrast(found))
     asked = f"{found.run}, {titles.get(found.task, found.task)}"
     return f"{asked}: {'; '.join(parts)}. {found.note}".strip()
 
 
-def _told(found: Series, course: LayerCurve) -> str:
-    end, fall = found.epochs[-1], course.fall
-    at = f"{found.axis} {course.peak:g}"
-    if course.peak == end:
-        return f"{course.cut} is at its best at the end, at {at} (by validation)"
-    lost = f"{fall.estimate:.3g} {found.metric} {_ends(fall)}"
-    if course.falls:
+def _describe_layer(found: Series, curve: LayerCurve) -> str:
+    end, fall = found.epochs[-1], curve.fall
+    at = f"{found.axis} {curve.peak:g}"
+    if curve.peak == end:
+        return f"{curve.cut} is at its best at the end, at {at} (by validation)"
+    lost = f"{fall.estimate:.3g} {found.metric} {_bounds(fall)}"
+    if curve.falls:
         tied = ""
-        if course.cut == found.last and found.plateau[0] != found.plateau[1]:
+        if curve.cut == found.last and found.plateau[0] != found.plateau[1]:
             tied = f", {found.plateau[0]:g} to {found.plateau[1]:g} not told from the best"
-        return (
-            f"{course.cut} over-fits after {at} (its best by validation{tied}): {lost} by {end:g}"
-        )
+        return f"{curve.cut} over-fits after {at} (its best by validation{tied}): {lost} by {end:g}"
     if fall.high < 0:
         gained = Interval(-fall.estimate, -fall.high, -fall.low)
         return (
-            f"{course.cut} is better at the end than at {at}, which validation preferred: by "
-            f"{gained.estimate:.3g} {found.metric} {_ends(gained)}"
+            f"{curve.cut} is better at the end than at {at}, which validation preferred: by "
+            f"{gained.estimate:.3g} {found.metric} {_bounds(gained)}"
         )
-    return f"of {course.cut} it cannot be told whether it falls after {at} ({lost} by {end:g})"
+    return f"of {curve.cut} it cannot be told whether it falls after {at} ({lost} by {end:g})"
 
 
 def _contrast(found: Series) -> str:
     gap = found.contrast
     if gap.low > 0:
-        return f"{found.last} loses {gap.estimate:.3g} more than {found.early} {_ends(gap)}"
+        return f"{found.last} loses {gap.estimate:.3g} more than {found.early} {_bounds(gap)}"
     if gap.high < 0:
         more = Interval(-gap.estimate, -gap.high, -gap.low)
-        return f"{found.early} loses {more.estimate:.3g} more than {found.last} {_ends(more)}"
-    return f"the two are not told apart ({gap.estimate:.3g} {_ends(gap)})"
+        return f"{found.early} loses {more.estimate:.3g} more than {found.last} {_bounds(more)}"
+    return f"the two are not told apart ({gap.estimate:.3g} {_bounds(gap)})"
 
 
-def _ends(found: Interval) -> str:
+def _bounds(found: Interval) -> str:
     return f"[{found.low:.3g}, {found.high:.3g}]"

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from layerscope.cache import open_cache
 from layerscope.cli.main import app
-from layerscope.probing.layer_cka import similarity
+from layerscope.probing.layer_cka import layer_cka
 from tests.cli.test_probe import CUTS, features, source, write_cache
 
 TERMINAL = CliRunner()
@@ -53,7 +53,7 @@ def test_json_holds_the_definition(cache):
 
 def test_fewer_images_are_spread_over_the_split(cache):
     with open_cache(cache) as opened:
-        found = similarity(opened, images=20)
+        found = layer_cka(opened, images=20)
         every = np.linspace(0, 79, 20).round().astype(int)
         rows = [opened.view(cut.name, cut.pooling).features("test")[every] for cut in CUTS[:2]]
     assert found.images == 20
@@ -83,7 +83,7 @@ def test_the_heat_map_is_drawn_where_it_is_asked_for(cache, tmp_path):
     done = run(cache, "-o", tmp_path / "report")
     assert done.exit_code == 0, done.output
     names = {path.name for path in (tmp_path / "report").iterdir()}
-    assert names == {"cka-net.png", "cka-net.svg", "settings.json"}
+    assert names == {"cka-net.png", "cka-net.svg", "cka", "settings.json"}
     assert "The heat map is" in done.stderr
     assert (tmp_path / "report" / "cka-net.svg").read_text().count('id="head"') == 2
 

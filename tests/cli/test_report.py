@@ -21,20 +21,11 @@ FINGERPRINT = "sha256:0"
 
 def score(index: int, loss: float, rng: np.random.Generator) -> Score:
     rows = rng.gamma(4.0, loss / 4.0, size=len(GROUPS))
-    return Score(
-        checkpoint="net",
-        source="toy",
-        cut=CUTS[index],
-        index=index,
-        part="head" if CUTS[index].startswith("head") else "trunk",
-        width=8,
-        depth=index / 2,
-        pooling="mean",
+    return planted.score(
+        CUTS[index],
+        index,
+        2,
         task=TASK.name,
-        estimator="ridge",
-        metric="mse",
-        direction="minimise",
-        primary=True,
         val=float(rows.mean()),
         test=float(rows.mean()),
         stderr=0.01,
@@ -42,8 +33,6 @@ def score(index: int, loss: float, rng: np.random.Generator) -> Score:
         n_val=100,
         n_test=100,
         n_groups=20,
-        seed=0,
-        settings={},
         fingerprint=FINGERPRINT,
         losses=Losses(rows, rows),
     )

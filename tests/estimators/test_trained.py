@@ -8,15 +8,15 @@ import torch
 
 from layerscope.errors import EstimatorError
 from layerscope.estimators import estimators
-from layerscope.estimators.mlp import RECIPE, Mlp
+from layerscope.estimators.mlp import TRAINING, Mlp
 from layerscope.estimators.presets import PREFIX, PRESETS
-from layerscope.stats.perceptron import Recipe
+from layerscope.stats.perceptron import PerceptronTraining
 from layerscope.types import Task
 
 N = 500
 TASK = Task("y", "memory", "classes", "top-1", "maximise")
 LATENT = Task("z", "memory", "latents", "mse", "minimise", encoding="raw")
-SMALL = Recipe(hidden=(32, 32), batch=64, rate=3e-3)
+SMALL = PerceptronTraining(hidden=(32, 32), batch=64, rate=3e-3)
 QUICK = ("barlow", "moco", "solo", "swav", "vissl-in1k")
 
 
@@ -101,7 +101,7 @@ def test_rates_that_diverge_are_named_and_fail_the_cell_only_where_none_is_left(
 
 
 def test_it_is_the_perceptron_of_the_paper():
-    assert RECIPE.hidden == (2048, 2048)
+    assert TRAINING.hidden == (2048, 2048)
     assert estimators["mlp"] is Mlp
 
 
@@ -156,7 +156,7 @@ def test_it_handles_classes_and_latents():
 
 def test_a_perceptron_that_diverges_fails_its_cell(view):
     rows, labels = blobs(3, 1.0)
-    wild = Recipe(hidden=(8,), rate=1e36, patience=2)
+    wild = PerceptronTraining(hidden=(8,), rate=1e36, patience=2)
     with pytest.raises(EstimatorError, match="diverged in its first 2 epochs"):
         scores(Mlp(0, wild), view(rows, y=labels))
 

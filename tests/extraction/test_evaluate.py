@@ -18,6 +18,7 @@ from layerscope.estimators import estimators
 from layerscope.extraction.evaluate import evaluate
 from layerscope.extraction.extract import extract
 from layerscope.models import load
+from layerscope.results.evaluations import shift_summaries
 from layerscope.types import Preprocessing
 from tests.cli.test_counts import calls
 from tests.data.tasks.conftest import wnids
@@ -144,6 +145,13 @@ def test_with_all_fifteen_the_mean_corruption_error_is_the_definition(made, mode
             assert len(errors) == 5
             ratios.append(np.mean(errors) / alexnet)
         assert summary.mce == pytest.approx(np.mean(ratios), rel=1e-12)
+
+
+def test_what_it_adds_up_to_is_kept_for_the_report(made, model, cache, tmp_path):
+    report = run(model, cache, open_shift("inc", made / "inc"), tmp_path)
+    (kept,) = shift_summaries(tmp_path)
+    assert (kept.cuts, kept.chosen, kept.conditions) == (report.cuts, report.chosen, 10)
+    assert kept.parts == tuple(cut.part for cut in cache.cuts)
 
 
 def test_the_cut_is_chosen_on_clean_validation_alone(made, model, cache, tmp_path):

@@ -20,9 +20,9 @@ from layerscope.estimators.naming import make
 from layerscope.probing import arrangements
 from layerscope.probing.cells import size, sweep
 from layerscope.report.curve import curves
-from layerscope.results.line_files import append_lines
+from layerscope.results.durable_files import append_lines
 from layerscope.results.store import Results
-from layerscope.types import SPLITS, CutPoint, LayerView, Score, Split, Task
+from layerscope.types import SPLITS, CutPoint, Estimator, LayerView, Score, Split, Task
 from layerscope.verdicts.comparison import comparisons, sentence, verdicts
 
 N, SIZE = 1200, 4
@@ -330,7 +330,7 @@ def same(first: Sequence[Score], second: Sequence[Score]) -> bool:
     return list(map(repr, first)) == list(map(repr, second))
 
 
-class Killed:
+class Killed(Estimator):
     """An estimator whose process dies at its n-th call."""
 
     name = "ridge"

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from layerscope.report.evidence import Evidence
+from layerscope.report.section import find_all
+from layerscope.report.style import styled
 from layerscope.types import Interval, Score, Verdict
+from tests.report import planted
 
 CUTS = (
     "stem",
@@ -50,20 +56,17 @@ def curve(task: str, checkpoint: str) -> list[float]:
 
 def score(checkpoint: str, task: str, index: int, value: float) -> Score:
     classes = task == "objects3d-category"
-    return Score(
+    return planted.score(
+        CUTS[index],
+        index,
+        len(CUTS) - 1,
         checkpoint=checkpoint,
         source="objects3d",
-        cut=CUTS[index],
-        index=index,
-        part="head" if CUTS[index].startswith("head") else "trunk",
         width=64,
-        depth=index / (len(CUTS) - 1),
-        pooling="mean",
         task=task,
         estimator="logistic" if classes else "ridge",
         metric="top-1" if classes else "mse",
         direction="maximise" if classes else "minimise",
-        primary=True,
         val=value,
         test=value,
         stderr=0.02,
@@ -71,7 +74,6 @@ def score(checkpoint: str, task: str, index: int, value: float) -> Score:
         n_val=1000,
         n_test=1000,
         n_groups=40,
-        seed=0,
         settings={"lambda": 0.1},
         fingerprint=f"sha256:{checkpoint}",
         trained=not checkpoint.endswith("-random"),
@@ -114,6 +116,23 @@ def series() -> Iterator[list[Score]]:
         for task in SHAPES:
             values = enumerate(curve(task, checkpoint))
             yield [score(checkpoint, task, index, value) for index, value in values]
+
+
+def evidence(scores: Sequence[Score], verdicts: Sequence[Verdict] = (), **more: object) -> Evidence:
+    table = tuple(scores)
+    return Evidence(Path("nowhere"), table, tuple(verdicts), current=table, **more)  # type: ignore[arg-type]
+
+
+def figures(
+    scores: Sequence[Score],
+    verdicts: Sequence[Verdict],
+    titles: Mapping[str, str] | None = None,
+    **more: object,
+) -> dict[str, Figure]:
+    """Every figure that any section draws."""
+    with styled():
+        findings = find_all(evidence(scores, verdicts, titles=titles or {}, **more))
+    return {name: it for found in findings.values() for name, it in found.figures.items()}
 
 
 @pytest.fixture(scope="session")

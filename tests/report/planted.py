@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from layerscope.results.store import Results
-from layerscope.types import Losses, Score, Task
+from layerscope.types import Losses, Score, ScoreKind, Task
 
 N = 400
 CUTS = ("stem", "layer1", "layer2", "layer3", "trunk", "head.1", "head.2")
@@ -28,33 +30,48 @@ def losses(accuracy: float, shift: int = 0) -> np.ndarray:
     return found
 
 
+def score(cut: str, index: int, last: int, **columns: Any) -> Score:
+    """A primary score at one of the cuts from 0 to ``last``; columns may be any others."""
+    plain = {
+        "checkpoint": "net",
+        "source": "toy",
+        "part": "head" if cut.startswith("head") else "trunk",
+        "width": 8,
+        "pooling": "mean",
+        "task": TASK.name,
+        "estimator": "ridge",
+        "metric": "mse",
+        "direction": "minimise",
+        "primary": True,
+        "val": 0.0,
+        "test": 0.0,
+        "stderr": 0.0,
+        "n_train": 100_000,
+        "seed": 0,
+        "settings": {},
+        "fingerprint": "f00d",
+    }
+    return Score(cut=cut, index=index, depth=index / last, **plain | columns)
+
+
 def probe(
     cut: str, val: float, test: float | None = None, *, checkpoint: str = "net", shift: int = 0
 ) -> Score:
-    index, reported = CUTS.index(cut), val if test is None else test
-    return Score(
+    reported = val if test is None else test
+    return score(
+        cut,
+        CUTS.index(cut),
+        len(CUTS) - 1,
         checkpoint=checkpoint,
-        source="toy",
-        cut=cut,
-        index=index,
-        part="head" if cut.startswith("head") else "trunk",
-        width=8,
-        depth=index / (len(CUTS) - 1),
-        pooling="mean",
-        task=TASK.name,
         estimator="logistic",
         metric="top-1",
         direction="maximise",
-        primary=True,
         val=val,
         test=reported,
         stderr=0.02,
-        n_train=100_000,
         n_val=N,
         n_test=N,
         n_groups=N,
-        seed=0,
-        settings={},
         fingerprint=f"sha256:{checkpoint}",
         losses=Losses(losses(val), losses(reported, shift)),
     )
@@ -71,33 +88,23 @@ def measure(
     task: str = "none",
     stderr: float = 0.0,
 ) -> Score:
-    index = CUTS.index(cut)
-    return Score(
-        checkpoint=checkpoint,
-        source="toy",
-        cut=cut,
-        index=index,
-        part="head" if cut.startswith("head") else "trunk",
-        width=8,
-        depth=index / (len(CUTS) - 1),
-        pooling="mean",
+    return replace(
+        probe(cut, 0.0, checkpoint=checkpoint),
         task=task,
         estimator=name,
         metric=metric,
-        direction=direction,  # type: ignore[arg-type]
-        primary=True,
+        direction=direction,
         val=value,
         test=value,
         stderr=stderr,
-        n_train=100_000,
-        n_val=N,
-        n_test=N,
-        n_groups=N,
-        seed=0,
         settings={"convention": "paper"},
         kind="measure",
-        fingerprint=f"sha256:{checkpoint}",
+        losses=None,
     )
+
+
+def of_kind(stored: Results, kind: ScoreKind) -> list[Score]:
+    return [score for score in stored.scores() if score.kind == kind]
 
 
 def folder(path: Path, scores: Sequence[Score], settings: Mapping[str, Mapping] | None = None):

@@ -9,15 +9,11 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from layerscope.report import table
-from layerscope.report.figures import Beside, figures
-from layerscope.results.measures import divided
+from layerscope.report.evidence import Evidence, gather
+from layerscope.report.section import Finding, find_all
+from layerscope.report.sections import scorecard, series
+from layerscope.report.style import save, styled
 from layerscope.results.store import Results
-from layerscope.verdicts.comparison import comparisons
-from layerscope.verdicts.grid import grids
-from layerscope.verdicts.runs import runs
-from layerscope.verdicts.scorecard import scorecard
-from layerscope.verdicts.series import every_series
 from tests.report.planted import CUTS, folder, measure, probe
 
 EPOCHS = (1, 5, 10, 15)
@@ -47,17 +43,19 @@ def stored(tmp_path_factory) -> Results:
 
 
 @pytest.fixture(scope="module")
-def beside(stored) -> Beside:
-    items, found = comparisons(stored), runs(stored.settings())
-    _, measures = divided(stored.scores())
-    return Beside(
-        scorecard(items, measures), every_series(items, found, measures)[0], grids(items, found)
-    )
+def gathered(stored) -> Evidence:
+    return gather(stored)
 
 
 @pytest.fixture(scope="module")
-def drawn(stored, beside) -> dict[str, Figure]:
-    return figures(stored.scores(), [], {"toy-kind": "Kind"}, beside)
+def beside(gathered) -> dict[str, Finding]:
+    with styled():
+        return find_all(gathered)
+
+
+@pytest.fixture(scope="module")
+def drawn(beside) -> dict[str, Figure]:
+    return {name: it for found in beside.values() for name, it in found.figures.items()}
 
 
 def lines(figure: Figure, gid: str) -> list[list]:
@@ -109,7 +107,7 @@ def test_measures_along_training_are_rows_of_a_figure_of_their_own(drawn):
 
 
 def test_the_grid_has_a_point_for_each_run_at_its_last_snapshot(drawn, beside):
-    (grid,) = beside.grids
+    (grid,) = beside["grids"].records
     (axes,) = [axes for axes in drawn["grid-toy"].axes if axes.get_visible()]
     shown = sorted(
         (float(c[0].get_xdata()[0]), float(c[0].get_ydata()[0])) for c in axes.containers
@@ -130,16 +128,18 @@ def test_a_scorecard_of_many_checkpoints_is_a_cloud_with_its_median(drawn, besid
         "rankme",
         "coding-rate (rankme, with labels)",
     ]
-    taus = [one.tau.estimate for one in beside.standings if one.measure == "rankme"]
+    taus = [one.tau.estimate for one in beside["scorecard"].records if one.measure == "rankme"]
     (first, _), _ = lines(drawn["scorecard-toy"], "standing")
     assert list(first.get_xdata()) == taus
     assert [line.get_xdata()[0] for line in lines(drawn["scorecard-toy"], "median")[0]] == [1, -1]
     assert right.get_xlabel() == "regret in top-1"
 
 
-def test_a_scorecard_of_few_has_marks_intervals_and_what_chance_costs(stored, beside):
-    some = [one for one in beside.standings if one.checkpoint in ("lr0.1-15", "lr0.2-15")]
-    figure = figures(stored.scores(), [], {}, Beside(some))["scorecard-toy"]
+def test_a_scorecard_of_few_has_marks_intervals_and_what_chance_costs(beside):
+    some = [
+        one for one in beside["scorecard"].records if one.checkpoint in ("lr0.1-15", "lr0.2-15")
+    ]
+    figure = scorecard.scorecard_figure(some, {})
     marks = lines(figure, "standing")
     assert [len(found) for found in marks] == [4, 4]
     assert len({line.get_marker() for line in marks[0]}) == 2
@@ -147,42 +147,38 @@ def test_a_scorecard_of_few_has_marks_intervals_and_what_chance_costs(stored, be
     assert chance == pytest.approx(sorted(one.regret_random.estimate for one in some))
 
 
-def test_tables_have_what_their_headers_say(beside):
-    for header, rows in (
-        (table.SCORECARD, table.standing_cells(beside.standings)),
-        (table.SERIES, table.course_cells(beside.series)),
-        (table.FOLLOWERS, table.follower_cells(beside.series)),
-    ):
-        assert rows
-        assert {len(row) for row in rows} == {len(header)}
-    judged = {row[3]: row[-1] for row in table.course_cells(beside.series)}
+def test_tables_have_what_their_headers_say(beside, gathered):
+    tables = [*beside["scorecard"].tables, *beside["series"].tables]
+    assert len(tables) == 3
+    for table in tables:
+        assert table.rows
+        assert {len(row) for row in table.rows} == {len(table.header)}
+    judged = {row[3]: row[-1] for row in series.cells(gathered.series[0])}
     assert judged["head.2"] == "over-fits"
     assert judged["layer2"] != "over-fits"
 
 
-def test_series_in_csv_have_one_row_for_each_number(beside):
-    rows = list(csv.DictReader(StringIO(table.series_csv(beside.series))))
+def test_series_in_csv_have_one_row_for_each_number(beside, gathered):
+    rows = list(csv.DictReader(StringIO(beside["series"].files["series.csv"])))
     probes = [row for row in rows if row["estimator"] == "logistic"]
     assert len(probes) == len(RATES) * len(EPOCHS) * len(CUTS)
-    first = beside.series[0]
+    first = gathered.series[0][0]
     row = next(
         r for r in probes if (r["run"], r["cut"], r["epoch"]) == ("lr 0.1", "head.2", "10.0")
     )
-    assert float(row["test"]) == first.course("head.2").test[2]
+    assert float(row["test"]) == first.curve("head.2").test[2]
     assert row["checkpoint"] == "lr0.1-10"
     # Two measures at the three cuts that figures show.
     assert len(rows) - len(probes) == len(RATES) * len(EPOCHS) * 2 * 3
 
 
 def test_scorecard_and_grid_in_csv_have_one_number_to_a_column(beside):
-    row = next(csv.DictReader(StringIO(table.scorecard_csv(beside.standings))))
-    assert float(row["regret_low"]) == beside.standings[0].regret.low
-    row = next(csv.DictReader(StringIO(table.grids_csv(beside.grids))))
-    assert float(row["at_trunk"]) == beside.grids[0].points[0].at_trunk
+    row = next(csv.DictReader(StringIO(beside["scorecard"].files["scorecard.csv"])))
+    assert float(row["regret_low"]) == beside["scorecard"].records[0].regret.low
+    row = next(csv.DictReader(StringIO(beside["grids"].files["grids.csv"])))
+    assert float(row["at_trunk"]) == beside["grids"].records[0].points[0].at_trunk
 
 
 def test_figures_can_be_written(drawn, tmp_path: Path):
-    from layerscope.report.figures import write
-
-    paths = write({"series-toy": drawn["series-toy"]}, tmp_path)
+    paths = save(drawn["series-toy"], tmp_path / "series-toy")
     assert {path.name for path in paths} == {"series-toy.png", "series-toy.svg"}

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from layerscope.report.curve import curves, title
-from layerscope.report.figures import figures, write
+from layerscope.report.style import save
 from layerscope.types import Score, Verdict
+from tests.report.conftest import figures
 
 CHECKPOINTS, TASKS, CUTS = 4, 6, 13
 
@@ -198,8 +199,10 @@ def test_files_are_the_same_bytes_every_time_and_settings_stay_untouched(
 ):
     before = dict(matplotlib.rcParams)
     few = [row for row in scores if row.task == "objects3d-category"]
-    first = write(figures(few, verdicts), tmp_path / "a")
-    second = write(figures(few, verdicts), tmp_path / "b")
+    first, second = (
+        [path for name, it in figures(few, verdicts).items() for path in save(it, folder / name)]
+        for folder in (tmp_path / "a", tmp_path / "b")
+    )
     assert [path.name for path in first] == [path.name for path in second]
     assert {path.suffix for path in first} == {".png", ".svg"}
     for one, other in zip(first, second, strict=True):

@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from layerscope.report.page import Content, page
+from layerscope.report.page import page
+from layerscope.report.section import Finding, Headline
+from layerscope.report.sections.across import Across
+from layerscope.report.sections.failures import Failures
+from layerscope.report.sections.verdicts import cut_table
 from layerscope.types import Interval
 from layerscope.verdicts.common_cut import CommonCut, Regret
+from tests.report.conftest import evidence
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -21,9 +26,13 @@ def svg(tmp_path: Path) -> Path:
     return path
 
 
-def content(scores, verdicts, svg: Path, **more) -> Content:
-    sentences = [f"{v.task}: cut at {v.best}." for v in verdicts]
-    return Content(scores, verdicts, sentences, {"depth": svg}, **more)
+def shown(scores, verdicts, svg: Path, *more: Finding, settings=None) -> str:
+    lines = [
+        Headline(v.checkpoint, f"{v.task}: cut at {v.best}. {v.note}", v.trained) for v in verdicts
+    ]
+    first = Finding("Cut table", headlines=lines, tables=[cut_table(verdicts)])
+    findings = [first, *more, Failures().find(evidence(scores))]
+    return page(findings, {"depth": svg}, scores, settings or {})
 
 
 class Links(HTMLParser):
@@ -40,32 +49,35 @@ class Links(HTMLParser):
 
 
 def test_verdicts_come_before_figures_tables_and_provenance(scores, verdicts, svg):
-    html = page(content(scores, verdicts, svg))
+    html = shown(scores, verdicts, svg)
     order = ["cut at", ">Figures<", ">Cut table<", "How a verdict is made", ">Provenance<"]
     at = [html.index(word) for word in order]
     assert at == sorted(at)
 
 
-def test_one_cut_for_all_tasks_stands_between_the_cut_table_and_the_method(scores, verdicts, svg):
+def test_one_cut_for_all_tasks_stands_between_the_cut_table_and_the_method(
+    scores, verdicts, svg, monkeypatch
+):
     none = Interval(0.0, 0.0, 0.0)
     regret = Regret("hue", "ridge", "layer2.0", Interval(0.041, 0.02, 0.06), none)
     found = CommonCut("net", "layer3.0", "trunk", none, none, (regret,), (), 0.95)
-    remarks = [f"net: One cut. {HOSTILE}"]
-    html = page(content(scores, verdicts, svg, across=[found], remarks=remarks))
+    reached = ([found], [f"net: One cut. {HOSTILE}"])
+    monkeypatch.setattr("layerscope.report.sections.across.common_cuts", lambda *_, **__: reached)
+    html = shown(scores, verdicts, svg, Across().find(evidence(scores)))
     order = [">Cut table<", ">One cut for all tasks<", "net: One cut.", "+0.041 [0.020, 0.060]"]
     at = [html.index(word) for word in [*order, "How a verdict is made"]]
     assert at == sorted(at)
     assert HOSTILE not in html
-    assert "One cut for all tasks" not in page(content(scores, verdicts, svg))
+    assert "One cut for all tasks" not in shown(scores, verdicts, svg)
 
 
 def test_random_weights_are_folded_behind_the_trained_networks(scores, verdicts, svg):
-    html = page(content(scores, verdicts, svg))
+    html = shown(scores, verdicts, svg)
     assert html.index("<summary>simclr-objects3d-random") > html.index("<h2>rotation-objects3d<")
 
 
 def test_nothing_outside_the_page_is_loaded(scores, verdicts, svg):
-    html = page(content(scores, verdicts, svg))
+    html = shown(scores, verdicts, svg)
     links = Links()
     links.feed(html)
     assert links.found
@@ -77,30 +89,29 @@ def test_nothing_outside_the_page_is_loaded(scores, verdicts, svg):
 def test_a_hostile_name_is_only_text(scores, verdicts, fail, svg):
     rows = [fail(replace(scores[0], checkpoint=HOSTILE, note=HOSTILE)), *scores[1:]]
     found = [replace(verdicts[0], checkpoint=HOSTILE, best=HOSTILE, note=HOSTILE)]
-    html = page(content(rows, found, svg, settings={"tasks": HOSTILE}))
+    html = shown(rows, found, svg, settings={"tasks": HOSTILE})
     assert "<script" not in html
     assert html.count("&lt;script&gt;") >= 5
 
 
 def test_failed_cells_are_listed_with_their_reason(scores, verdicts, fail, svg):
-    assert "Cells without a value" not in page(content(scores, verdicts, svg))
-    html = page(content([fail(scores[0]), *scores[1:]], verdicts, svg))
+    assert "Cells without a value" not in shown(scores, verdicts, svg)
+    html = shown([fail(scores[0]), *scores[1:]], verdicts, svg)
     assert "Cells without a value: 1" in html
     assert "singular" in html
 
 
 def test_provenance_names_caches_counts_versions_and_settings(scores, verdicts, svg):
-    html = page(content(scores, verdicts, svg, settings={"probe": {"tasks": "objects3d"}}))
+    html = shown(scores, verdicts, svg, settings={"probe": {"tasks": "objects3d"}})
     for word in ("sha256:simclr-objects3d", ">6000<", ">layerscope<", "&quot;tasks&quot;"):
         assert word in html
 
 
 def test_the_page_says_what_a_verdict_does_not_say(scores, verdicts, svg):
-    html = page(content(scores, verdicts, svg))
+    html = shown(scores, verdicts, svg)
     assert "not that the layers are equal" in html
     assert "does not cover training the network anew" in html
 
 
 def test_the_same_content_gives_the_same_page(scores, verdicts, svg):
-    shown = content(scores, verdicts, svg)
-    assert page(shown) == page(shown)
+    assert shown(scores, verdicts, svg) == shown(scores, verdicts, svg)

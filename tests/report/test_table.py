@@ -4,19 +4,24 @@ import csv
 import json
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 
-from layerscope.report import table
+from layerscope.report import Report, table
+from layerscope.report.section import find_all
+from layerscope.report.sections.failures import failures
+from layerscope.report.sections.verdicts import HEADER, NUMBERS, cells
+from tests.report.conftest import evidence
 
 
 def test_every_verdict_is_one_row_under_the_header(verdicts):
-    rows = table.cells(verdicts)
+    rows = cells(verdicts)
     assert len(rows) == len(verdicts)
-    assert {len(row) for row in rows} == {len(table.HEADER)}
+    assert {len(row) for row in rows} == {len(HEADER)}
 
 
 def test_a_choice_that_the_test_split_rejects_is_marked(verdicts):
-    row = table.cells([replace(verdicts[0], agrees=False)])[0]
-    assert row[table.HEADER.index("best cut")] == f"{verdicts[0].best} (!)"
+    row = cells([replace(verdicts[0], agrees=False)])[0]
+    assert row[HEADER.index("best cut")] == f"{verdicts[0].best} (!)"
 
 
 def test_scores_survive_csv(scores):
@@ -33,7 +38,7 @@ def test_a_failed_cell_has_empty_numbers_and_is_listed(scores, fail):
     rows = [fail(scores[0]), *scores[1:]]
     line = next(csv.DictReader(StringIO(table.scores_csv(rows))))
     assert (line["test"], line["stderr"], line["status"]) == ("", "", "failed")
-    assert [f["note"] for f in table.failures(rows)] == ["singular"]
+    assert [f["note"] for f in failures(rows)] == ["singular"]
 
 
 def test_no_scores_are_a_header_alone():
@@ -41,14 +46,16 @@ def test_no_scores_are_a_header_alone():
 
 
 def test_verdicts_in_csv_have_one_number_to_a_column(verdicts):
-    row = next(csv.DictReader(StringIO(table.verdicts_csv(verdicts))))
+    row = next(csv.DictReader(StringIO(table.csv_text(verdicts))))
     first = verdicts[0]
     assert float(row["gain_low"]) == first.gain.low
     assert row["tied"].split() == list(first.tied)
 
 
 def test_the_json_schema_is_stable(scores, verdicts):
-    document = json.loads(json.dumps(table.document(scores, verdicts), allow_nan=False))
+    made = evidence(scores, verdicts)
+    report = Report(Path("index.html"), made, find_all(made))
+    document = json.loads(json.dumps(report.document(), allow_nan=False))
     assert set(document) == {"verdicts", "across", "scorecard", "series", "grids", "failed"}
     assert list(document["verdicts"][0]) == [
         "checkpoint",
@@ -80,7 +87,7 @@ def test_the_json_schema_is_stable(scores, verdicts):
 
 
 def test_markdown_is_a_table_whose_cells_cannot_break_it(verdicts):
-    text = table.markdown([replace(verdicts[0], checkpoint="a|b\nc")])
+    text = table.markdown(HEADER, cells([replace(verdicts[0], checkpoint="a|b\nc")]), NUMBERS)
     header, rule, row = text.splitlines()
     assert header.count("|") == rule.count("|") == row.replace("\\|", "").count("|")
     assert "a\\|b c" in row

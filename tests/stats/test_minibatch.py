@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from layerscope.stats.minibatch import TRUST, Course, Heads, Optimiser, train_heads
+from layerscope.stats.minibatch import TRUST, Heads, MinibatchPlan, Optimiser, train_heads
 from layerscope.stats.schedules import Constant, Cosine, Exponential, Schedule, Steps
 
 CLASSES, RATES = 3, (0.3, 0.01)
@@ -27,13 +27,13 @@ def problem(n: int = 60, d: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
     return centres[labels] + torch.randn(n, d, generator=generator), labels
 
 
-def course(optimiser: Optimiser, steps: int, batch: int = 60, schedule: Schedule | None = None):
-    return Course(optimiser, schedule or Constant(), steps, per_epoch=10, batch=batch)
+def plan(optimiser: Optimiser, steps: int, batch: int = 60, schedule: Schedule | None = None):
+    return MinibatchPlan(optimiser, schedule or Constant(), steps, per_epoch=10, batch=batch)
 
 
 def trained(optimiser: Optimiser, steps: int, rates=RATES, **more) -> Heads:
     rows, labels = problem()
-    return train_heads(rows, labels, CLASSES, rates, course(optimiser, steps, **more), seed=0)
+    return train_heads(rows, labels, CLASSES, rates, plan(optimiser, steps, **more), seed=0)
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMISERS))
@@ -105,7 +105,7 @@ def test_a_head_that_diverges_harms_no_other():
 
 def test_the_seed_decides_the_order_of_the_rows():
     rows, labels = problem()
-    short = course(Optimiser("sgd"), 9, batch=7)
+    short = plan(Optimiser("sgd"), 9, batch=7)
     one, same, other = (train_heads(rows, labels, 3, RATES, short, seed) for seed in (1, 1, 2))
     assert torch.equal(one.weights, same.weights)
     assert not torch.equal(one.weights, other.weights)

@@ -13,9 +13,10 @@ from layerscope.estimators import estimators
 from layerscope.estimators.discriminants import NearestClassMean
 from layerscope.estimators.spectral import RankMe
 from layerscope.testing import HeldLayer, check_estimator, planted_layer
+from layerscope.types import Estimator, Measure
 
 
-class Faulty:
+class Faulty(Estimator):
     """The nearest class mean, or a measure, under another name."""
 
     name = "faulty"
@@ -137,7 +138,7 @@ class Everywhere(Faulty):
         return task.kind in ("classes", "none")
 
 
-class Measured(Faulty):
+class Measured(Faulty, Measure):
     """A sound measure, RankMe, under another name."""
 
     def __init__(self, seed=0):

@@ -7,9 +7,11 @@ import pytest
 
 from layerscope.errors import EstimatorError
 from layerscope.report import table
+from layerscope.report.sections import across
 from layerscope.types import Interval, Losses, Score
-from layerscope.verdicts.common_cut import CommonCut, across, common_cuts, sentence
+from layerscope.verdicts.common_cut import CommonCut, common_cuts, find_common_cut, sentence
 from layerscope.verdicts.comparison import Comparison, verdict
+from tests.report.planted import score
 
 N = 300
 CUTS = ("stem", "layer1", "layer2", "trunk", "head.1")
@@ -30,7 +32,7 @@ def comparison(
     for index, cut in enumerate(CUTS):
         if cut not in val:
             continue
-        scores.append(score(checkpoint, task, estimator, cut, index))
+        scores.append(planted_score(checkpoint, task, estimator, cut, index))
         noise = [spread * rng.standard_normal(N) for _ in range(2)]
         means = (val[cut], (test or val)[cut])
         losses.append(Losses(*(m * (1 + e - e.mean()) for m, e in zip(means, noise, strict=True))))
@@ -39,32 +41,9 @@ def comparison(
     )
 
 
-def score(checkpoint: str, task: str, estimator: str, cut: str, index: int) -> Score:
-    return Score(
-        checkpoint=checkpoint,
-        source="memory",
-        cut=cut,
-        index=index,
-        part="head" if cut.startswith("head") else "trunk",
-        width=8,
-        depth=index / 4,
-        pooling="mean",
-        task=task,
-        estimator=estimator,
-        metric="mse",
-        direction="minimise",
-        primary=True,
-        val=0.0,
-        test=0.0,
-        stderr=0.0,
-        n_train=100_000,
-        n_val=N,
-        n_test=N,
-        n_groups=N // 2,
-        seed=0,
-        settings={},
-        fingerprint="f00d",
-    )
+def planted_score(checkpoint: str, task: str, estimator: str, cut: str, index: int) -> Score:
+    asked = {"checkpoint": checkpoint, "task": task, "estimator": estimator}
+    return score(cut, index, 4, source="memory", n_val=N, n_test=N, n_groups=N // 2, **asked)
 
 
 def curve(*values: float) -> dict[str, float]:
@@ -78,7 +57,7 @@ POSE = {cut: value / 50 for cut, value in curve(1.2, 1.2, 0.35, 0.6, 1.65).items
 
 
 def test_the_cut_has_the_least_mean_regret_in_units_of_an_average_cut():
-    found = across([comparison("hue", HUE), comparison("pose", POSE)])
+    found = find_common_cut([comparison("hue", HUE), comparison("pose", POSE)])
     assert (found.checkpoint, found.cut, found.trunk) == ("net", "layer2", "trunk")
     hue, pose = found.tasks
     assert (hue.own, pose.own) == ("layer1", "layer2")
@@ -93,16 +72,16 @@ def test_the_cut_has_the_least_mean_regret_in_units_of_an_average_cut():
 
 
 def test_units_of_a_task_do_not_matter():
-    plain = across([comparison("hue", HUE), comparison("pose", POSE)])
+    plain = find_common_cut([comparison("hue", HUE), comparison("pose", POSE)])
     large = {cut: 1000 * value for cut, value in POSE.items()}
-    scaled = across([comparison("hue", HUE), comparison("pose", large)])
+    scaled = find_common_cut([comparison("hue", HUE), comparison("pose", large)])
     assert scaled.cut == plain.cut
     assert scaled.regret.estimate == pytest.approx(plain.regret.estimate)
     assert scaled.regret.high == pytest.approx(plain.regret.high)
 
 
 def test_a_task_with_itself_has_its_own_cut_and_no_regret():
-    found = across([comparison("hue", HUE), comparison("hue2", HUE)])
+    found = find_common_cut([comparison("hue", HUE), comparison("hue2", HUE)])
     assert found.cut == verdict(comparison("hue", HUE)).best == "layer1"
     assert found.regret == Interval(0.0, 0.0, 0.0)
 
@@ -110,7 +89,7 @@ def test_a_task_with_itself_has_its_own_cut_and_no_regret():
 def test_it_is_chosen_on_validation_and_judged_on_test():
     # On the test rows the cut of the choice is the worst of all; that must be said, not avoided.
     bad = {**POSE, "layer2": 0.05}
-    found = across([comparison("hue", HUE), comparison("pose", POSE, bad)])
+    found = find_common_cut([comparison("hue", HUE), comparison("pose", POSE, bad)])
     assert found.cut == "layer2"
     assert found.gain.estimate < 0
     assert "worse than trunk by" in sentence(found, {})
@@ -118,12 +97,12 @@ def test_it_is_chosen_on_validation_and_judged_on_test():
 
 def test_of_equal_cuts_the_shallowest():
     flat = dict.fromkeys(CUTS, 1.0)
-    assert across([comparison(task, flat, spread=0.0) for task in "ab"]).cut == "stem"
+    assert find_common_cut([comparison(task, flat, spread=0.0) for task in "ab"]).cut == "stem"
 
 
 def test_a_cut_that_a_task_lacks_is_left_out_and_said():
     lacking = {cut: value for cut, value in HUE.items() if cut != "layer2"}
-    found = across([comparison("hue", lacking), comparison("pose", POSE)])
+    found = find_common_cut([comparison("hue", lacking), comparison("pose", POSE)])
     assert found.left_out == ("layer2",)
     assert found.cut == "trunk"
     # The task that has it still compares with it.
@@ -134,15 +113,15 @@ def test_a_cut_that_a_task_lacks_is_left_out_and_said():
 
 def test_without_a_trunk_its_last_common_cut_stands_for_it():
     headed = {cut: value for cut, value in HUE.items() if cut != "trunk"}
-    found = across([comparison("hue", headed), comparison("pose", POSE)])
+    found = find_common_cut([comparison("hue", headed), comparison("pose", POSE)])
     assert found.trunk == "layer2"
     assert "'layer2' stands for it" in found.note
 
 
 def test_of_several_estimators_the_better_one_counts_and_the_task_once():
     worse = comparison("pose", {c: 3 * v for c, v in POSE.items()}, estimator="mlp")
-    both = across([comparison("hue", HUE), worse, comparison("pose", POSE)])
-    assert both == across([comparison("hue", HUE), comparison("pose", POSE)])
+    both = find_common_cut([comparison("hue", HUE), worse, comparison("pose", POSE)])
+    assert both == find_common_cut([comparison("hue", HUE), comparison("pose", POSE)])
 
 
 def test_tasks_on_the_same_rows_share_their_resamples():
@@ -156,7 +135,7 @@ def test_tasks_on_the_same_rows_share_their_resamples():
     second = replace(first, scores=scores, losses=mirrored)
     elsewhere = replace(second, groups=np.array([f"other{i // 2}" for i in range(N)]))
     # The own best is `layer1` in both; compare the gain of the mean, whose trunk is not mirrored.
-    paired, apart = (across([first, other]) for other in (second, elsewhere))
+    paired, apart = (find_common_cut([first, other]) for other in (second, elsewhere))
 
     def width(found: CommonCut) -> float:
         return found.gain.high - found.gain.low
@@ -176,7 +155,7 @@ def test_the_interval_covers_the_true_mean_regret():
                 for loss, row in zip(plain.losses, plain.scores, strict=True)
             )
             tasks.append(replace(plain, losses=noisy))
-        found = across(tasks, resamples=500, seed=study)
+        found = find_common_cut(tasks, resamples=500, seed=study)
         covered += found.regret.low <= 0.125 <= found.regret.high
     assert covered / 60 >= 0.86
 
@@ -191,7 +170,7 @@ def test_the_interval_covers_the_true_mean_regret():
 )
 def test_what_cannot_be_compared_is_refused(comparisons, message):
     with pytest.raises(EstimatorError, match=message) as caught:
-        across(comparisons)
+        find_common_cut(comparisons)
     assert caught.value.hint
 
 
@@ -210,8 +189,8 @@ def test_every_checkpoint_has_its_own_and_a_reason_where_it_has_none():
 
 
 def test_the_table_has_a_row_for_each_task_and_one_for_the_mean():
-    found = across([comparison("hue", HUE), comparison("pose", POSE)])
-    rows = table.across_cells([found])
+    found = find_common_cut([comparison("hue", HUE), comparison("pose", POSE)])
+    rows = across.cells([found])
     assert [row[1] for row in rows] == ["hue", "pose", "mean of 2"]
-    assert {len(row) for row in rows} == {len(table.ACROSS)}
+    assert {len(row) for row in rows} == {len(across.HEADER)}
     assert table.records([found])[0]["tasks"][0]["own"] == "layer1"

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from layerscope.errors import LayerScopeError
-from layerscope.results.measures import divided
 from layerscope.results.store import Results, failed
 from layerscope.types import Control, Interval
 from layerscope.verdicts.comparison import comparisons, verdict, verdicts
 from layerscope.verdicts.scorecard import MeasureScore, scorecard, sentences
-from tests.report.planted import CUTS, folder, measure, probe
+from tests.report.planted import CUTS, folder, measure, of_kind, probe
 
 # The probe's own choice is layer3; every step away from it costs 5 points or more.
 ACCURACY = dict(zip(CUTS, (0.40, 0.55, 0.70, 0.90, 0.80, 0.60, 0.45), strict=True))
@@ -23,15 +22,15 @@ def layers(accuracy=ACCURACY, **more):
     return [probe(cut, value, **more) for cut, value in accuracy.items()]
 
 
-def standing(path: Path, values: dict[str, float], scores=None, **more) -> MeasureScore:
+def score_of(path: Path, values: dict[str, float], scores=None, **more) -> MeasureScore:
     rows = [measure(cut, value, **more) for cut, value in values.items()]
     stored = folder(path, [*(scores or layers()), *rows])
-    (found,) = scorecard(comparisons(stored), divided(stored.scores())[1], resamples=2000)
+    (found,) = scorecard(comparisons(stored), of_kind(stored, "measure"), resamples=2000)
     return found
 
 
 def test_a_perfect_measure_ranks_as_the_probe_and_costs_nothing(tmp_path):
-    found = standing(tmp_path, {cut: 10 * value**2 for cut, value in ACCURACY.items()})
+    found = score_of(tmp_path, {cut: 10 * value**2 for cut, value in ACCURACY.items()})
     assert (found.tau.estimate, found.rho.estimate) == (1.0, 1.0)
     # Steps of 5 points on 400 images with the same hard ones are told apart almost always.
     assert found.tau.low > 0.7
@@ -41,7 +40,7 @@ def test_a_perfect_measure_ranks_as_the_probe_and_costs_nothing(tmp_path):
 
 
 def test_a_measure_that_points_the_other_way_is_inverse_and_loses_exactly_what_it_loses(tmp_path):
-    found = standing(tmp_path, {cut: -value for cut, value in ACCURACY.items()})
+    found = score_of(tmp_path, {cut: -value for cut, value in ACCURACY.items()})
     assert (found.tau.estimate, found.rho.estimate) == (-1.0, -1.0)
     assert found.cut == "stem"
     assert found.regret.estimate == pytest.approx(0.90 - 0.40)
@@ -51,7 +50,7 @@ def test_a_measure_that_points_the_other_way_is_inverse_and_loses_exactly_what_i
 
 def test_its_direction_turns_it(tmp_path):
     values = {cut: -value for cut, value in ACCURACY.items()}
-    found = standing(tmp_path, values, direction="minimise")
+    found = score_of(tmp_path, values, direction="minimise")
     assert found.tau.estimate == 1.0
     assert found.cut == "layer3"
 
@@ -59,7 +58,7 @@ def test_its_direction_turns_it(tmp_path):
 def test_a_measure_that_knows_nothing_has_an_interval_around_nought(tmp_path):
     # By hand, of the 21 pairs 9 agree with the probe's order and 12 do not.
     order = dict(zip(CUTS, (3.0, 7.0, 1.0, 4.0, 5.0, 2.0, 6.0), strict=True))
-    found = standing(tmp_path, order, stderr=0.5)
+    found = score_of(tmp_path, order, stderr=0.5)
     assert found.tau.estimate == pytest.approx(-3 / 21)
     assert found.tau.low < 0 < found.tau.high
     assert found.cut == "layer1"
@@ -67,7 +66,7 @@ def test_a_measure_that_knows_nothing_has_an_interval_around_nought(tmp_path):
 
 
 def test_the_usual_cut_and_a_random_one_stand_beside_it(tmp_path):
-    found = standing(tmp_path, {cut: i for i, cut in enumerate(CUTS)})
+    found = score_of(tmp_path, {cut: i for i, cut in enumerate(CUTS)})
     assert found.cut == "head.2"
     assert found.regret.estimate == pytest.approx(0.45)
     assert found.regret_usual.estimate == pytest.approx(0.10)
@@ -80,7 +79,7 @@ def test_regret_is_judged_on_test_and_the_probes_choice_on_validation(tmp_path):
     # Validation prefers layer3, on the test rows layer2 is better by 3 points.
     scores = [probe(c, v, {"layer3": 0.67}.get(c, v)) for c, v in ACCURACY.items()]
     values = dict.fromkeys(CUTS, 0.0) | {"layer2": 1.0}
-    found = standing(tmp_path, values, scores)
+    found = score_of(tmp_path, values, scores)
     assert (found.best, found.cut) == ("layer3", "layer2")
     assert found.regret.estimate == pytest.approx(-0.03)
     assert not found.costs
@@ -88,7 +87,7 @@ def test_regret_is_judged_on_test_and_the_probes_choice_on_validation(tmp_path):
 
 def test_regret_of_the_trunk_is_the_verdicts_gain(tmp_path):
     values = dict.fromkeys(CUTS, 0.0) | {"trunk": 1.0}
-    found = standing(tmp_path, values)
+    found = score_of(tmp_path, values)
     (comparison,) = comparisons(Results(tmp_path))
     assert found.regret == found.regret_usual == verdict(comparison, resamples=2000).gain
 
@@ -99,14 +98,14 @@ def test_errors_lose_as_accuracies_do(tmp_path):
         for it in layers()
     ]
     values = {cut: -value for cut, value in ACCURACY.items()}
-    found = standing(tmp_path, values, turned)
+    found = score_of(tmp_path, values, turned)
     assert found.metric == "error"
     assert (found.tau.estimate, found.regret.estimate) == (-1.0, pytest.approx(0.5))
 
 
 def test_a_cut_that_lacks_the_measure_is_left_out_and_said(tmp_path):
     values = {cut: value for cut, value in ACCURACY.items() if cut != "layer3"}
-    found = standing(tmp_path, values)
+    found = score_of(tmp_path, values)
     # What the measure cannot choose still counts against it.
     assert (found.cut, found.best, found.cuts) == ("trunk", "layer3", 6)
     assert found.regret.estimate == pytest.approx(0.10)
@@ -114,11 +113,11 @@ def test_a_cut_that_lacks_the_measure_is_left_out_and_said(tmp_path):
 
 
 def test_fewer_than_four_cuts_have_no_interval_and_a_flat_measure_no_rank(tmp_path):
-    three = standing(tmp_path / "a", {cut: ACCURACY[cut] for cut in CUTS[:3]})
+    three = score_of(tmp_path / "a", {cut: ACCURACY[cut] for cut in CUTS[:3]})
     assert three.tau.estimate == 1.0
     assert math.isnan(three.tau.low)
     assert "Fewer than 4 cuts" in three.note
-    flat = standing(tmp_path / "b", dict.fromkeys(CUTS, 5.0))
+    flat = score_of(tmp_path / "b", dict.fromkeys(CUTS, 5.0))
     assert math.isnan(flat.tau.estimate)
     assert "same at every cut" in flat.note
     assert flat.cut == "stem"
@@ -130,7 +129,7 @@ def test_measures_have_no_verdict_and_need_no_losses(tmp_path):
     unlabelled = [measure(cut, 1.0) for cut in CUTS[1:]]
     stored = folder(tmp_path, [*layers(), *rows, lost, *unlabelled])
     assert [it.estimator for it in verdicts(stored)] == ["logistic"]
-    probes, measures = divided(stored.scores())
+    probes, measures = of_kind(stored, "probe"), of_kind(stored, "measure")
     assert {it.estimator for it in probes} == {"logistic"}
     assert len(measures) == 2 * len(CUTS)
 

@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 
 from layerscope.errors import EstimatorError
-from layerscope.results.measures import divided
 from layerscope.results.store import Results
 from layerscope.types import Interval
 from layerscope.verdicts.comparison import comparisons
 from layerscope.verdicts.grid import Grid, grids
 from layerscope.verdicts.grid import sentence as grid_sentence
-from layerscope.verdicts.runs import runs
+from layerscope.verdicts.runs import training_runs
 from layerscope.verdicts.series import Series, every_series, sentence, series
-from tests.report.planted import folder, measure, probe
+from tests.report.planted import folder, measure, of_kind, probe
 
 EPOCHS = tuple(range(2, 21, 2))
 SHOWN = ("stem", "layer1", "layer2", "trunk", "head.2")
@@ -31,7 +30,9 @@ def last(epoch: int) -> float:
     return 0.5 + 0.02 * min(epoch, 10) - 0.02 * max(epoch - 10, 0)
 
 
-def run_of(path: Path, courses: dict, measures=(), names="net_epoch_{:03d}", **settings) -> Results:
+def run_of(
+    path: Path, accuracies: dict, measures=(), names="net_epoch_{:03d}", **settings
+) -> Results:
     """A folder of snapshots, with the accuracy of each cut by epoch."""
     scores, known = [], {}
     for epoch in EPOCHS:
@@ -39,8 +40,8 @@ def run_of(path: Path, courses: dict, measures=(), names="net_epoch_{:03d}", **s
         known[name] = {"epoch": epoch, **settings}
         # Some rows differ from epoch to epoch, as they do where a network goes on training.
         scores += [
-            probe(cut, course(epoch), checkpoint=name, shift=epoch if course is flat else 0)
-            for cut, course in courses.items()
+            probe(cut, accuracy(epoch), checkpoint=name, shift=epoch if accuracy is flat else 0)
+            for cut, accuracy in accuracies.items()
         ]
         scores += [
             replace(make(epoch), checkpoint=name, fingerprint=f"sha256:{name}") for make in measures
@@ -56,8 +57,10 @@ OVERFITS = {cut: early for cut in SHOWN[:-1]} | {"head.2": last}
 
 
 def only(stored: Results) -> Series:
-    _, measures = divided(stored.scores())
-    (found,), reasons = every_series(comparisons(stored), runs(stored.settings()), measures)
+    measures = of_kind(stored, "measure")
+    (found,), reasons = every_series(
+        comparisons(stored), training_runs(stored.settings()), measures
+    )
     assert reasons == []
     return found
 
@@ -66,7 +69,7 @@ def test_the_last_layer_over_fits_from_its_peak_on_and_the_early_one_does_not(tm
     found = only(run_of(tmp_path, OVERFITS))
     assert (found.run, found.axis, found.epochs) == ("net", "epoch", tuple(map(float, EPOCHS)))
     assert found.shown == ("layer1", "trunk", "head.2")
-    head, layer = found.course("head.2"), found.course("layer1")
+    head, layer = found.curve("head.2"), found.curve("layer1")
     assert head.peak == 10
     assert head.fall.estimate == pytest.approx(0.20)
     assert 0.1 < head.fall.low < 0.20 < head.fall.high < 0.3
@@ -85,11 +88,11 @@ def test_the_last_layer_over_fits_from_its_peak_on_and_the_early_one_does_not(tm
 
 def test_a_flat_run_cannot_be_told(tmp_path):
     found = only(run_of(tmp_path, dict.fromkeys(SHOWN, flat)))
-    for course in found.courses:
-        assert not course.falls
-        assert course.fall.low <= 0 <= course.fall.high
+    for curve in found.curves:
+        assert not curve.falls
+        assert curve.fall.low <= 0 <= curve.fall.high
     # Of equal epochs the first is the peak, and all of them are tied with it.
-    assert found.course("head.2").peak == 2
+    assert found.curve("head.2").peak == 2
     assert found.plateau == (2.0, 20.0)
     text = sentence(found, {})
     assert "of head.2 it cannot be told whether it falls after epoch 2" in text
@@ -110,9 +113,9 @@ def test_the_peak_is_validations_and_the_fall_the_test_rows(tmp_path):
     ]
     stored.append(rows)
     found = only(stored)
-    course = found.course("head.2")
-    assert (course.peak, course.falls) == (4, False)
-    assert course.fall.estimate == pytest.approx(-0.3)
+    curve = found.curve("head.2")
+    assert (curve.peak, curve.falls) == (4, False)
+    assert curve.fall.estimate == pytest.approx(-0.3)
     assert "head.2 is better at the end than at epoch 4, which validation preferred: by 0.3" in (
         sentence(found, {})
     )
@@ -120,8 +123,8 @@ def test_the_peak_is_validations_and_the_fall_the_test_rows(tmp_path):
 
 def test_both_over_fitting_alike_is_no_contrast(tmp_path):
     found = only(run_of(tmp_path, dict.fromkeys(SHOWN, last)))
-    assert found.course("layer1").falls
-    assert found.course("head.2").falls
+    assert found.curve("layer1").falls
+    assert found.curve("head.2").falls
     assert found.contrast.low <= 0 <= found.contrast.high
     assert found.contrast.estimate == pytest.approx(0.0)
 
@@ -133,7 +136,7 @@ def test_a_measure_that_falls_with_accuracy_follows_it_and_another_does_not(tmp_
         lambda epoch: measure("layer1", -early(epoch), direction="minimise", name="rankme"),
     )
     found = only(run_of(tmp_path, OVERFITS, measures))
-    by_name = {(it.cut, it.measure): it for it in found.followers}
+    by_name = {(it.cut, it.measure): it for it in found.measures}
     follows, against = by_name["head.2", "coding-rate"], by_name["head.2", "rankme"]
     assert follows.values == pytest.approx([10 * last(epoch) for epoch in EPOCHS])
     assert follows.tau_from_peak.estimate == 1.0
@@ -148,7 +151,7 @@ def test_snapshots_without_the_same_test_rows_are_refused_with_a_reason(tmp_path
     stored = run_of(tmp_path, OVERFITS)
     others = np.array([f"other{i}" for i in range(400)])
     stored.keep_groups("net_epoch_020", "toy", "toy-kind", others, "sha256:net_epoch_020")
-    found, reasons = every_series(comparisons(stored), runs(stored.settings()))
+    found, reasons = every_series(comparisons(stored), training_runs(stored.settings()))
     assert found == []
     assert reasons == [
         "net: no series. The snapshots of 'net' have different test rows for 'toy-kind', so that "
@@ -167,14 +170,14 @@ def test_a_cut_that_some_snapshot_lacks_is_left_out_and_said(tmp_path):
 
 def test_one_snapshot_is_no_series(tmp_path):
     stored = run_of(tmp_path, OVERFITS)
-    (run,) = runs(stored.settings())
+    (run,) = training_runs(stored.settings())
     with pytest.raises(EstimatorError, match="needs 2 snapshots, and 'net' has 1"):
         series(run, [2.0], comparisons(stored)[:1])
 
 
 def test_checkpoints_that_differ_in_the_epoch_alone_are_one_run():
     settings = {f"x{i}": {"epoch": i, "lr": lr} for i, lr in ((3, 0.1), (1, 0.1), (2, 0.3))}
-    found = {run.name: run for run in runs(settings)}
+    found = {run.name: run for run in training_runs(settings)}
     assert set(found) == {"lr 0.1", "lr 0.3"}
     assert found["lr 0.1"].snapshots == ((1.0, "x1"), (3.0, "x3"))
     assert found["lr 0.1"].settings == {"lr": 0.1}
@@ -183,16 +186,16 @@ def test_checkpoints_that_differ_in_the_epoch_alone_are_one_run():
 
 def test_names_tell_runs_apart_where_settings_do_not():
     names = [f"{method}/epoch_{epoch:03d}" for method in ("simclr", "vicreg") for epoch in (1, 10)]
-    found = runs({name: {"epoch": int(name[-3:])} for name in names})
+    found = training_runs({name: {"epoch": int(name[-3:])} for name in names})
     assert [(run.name, len(run.snapshots)) for run in found] == [("simclr", 2), ("vicreg", 2)]
 
 
 def test_what_nothing_tells_apart_is_no_run_of_several():
-    found = runs({"a": {"epoch": 1}, "b": {"epoch": 1}, "c": {}})
+    found = training_runs({"a": {"epoch": 1}, "b": {"epoch": 1}, "c": {}})
     assert sorted((run.name, len(run.snapshots)) for run in found) == [("a", 1), ("b", 1)]
-    plain = runs({"a": {"lr": 0.1}, "b": {"lr": 0.1}})
+    plain = training_runs({"a": {"lr": 0.1}, "b": {"lr": 0.1}})
     assert [len(run.snapshots) for run in plain] == [1, 1]
-    assert runs({}) == []
+    assert training_runs({}) == []
 
 
 def grid_of(path: Path, trunk: list[float], head: list[float | None], epoch=None) -> Results:
@@ -207,7 +210,7 @@ def grid_of(path: Path, trunk: list[float], head: list[float | None], epoch=None
 
 
 def grid(stored: Results) -> Grid:
-    (found,) = grids(comparisons(stored), runs(stored.settings()))
+    (found,) = grids(comparisons(stored), training_runs(stored.settings()))
     return found
 
 
@@ -243,7 +246,7 @@ def test_runs_without_a_head_are_left_out_and_too_few_make_no_grid(tmp_path):
     assert len(found.points) == 4
     assert found.note == "Left out, without a head: lr 0.5."
     few = grid_of(tmp_path / "b", STABLE[:2], SHAKEN[:2])
-    assert grids(comparisons(few), runs(few.settings())) == []
+    assert grids(comparisons(few), training_runs(few.settings())) == []
 
 
 def test_a_run_counts_once_with_its_last_snapshot(tmp_path):

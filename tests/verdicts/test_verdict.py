@@ -9,35 +9,25 @@ from scipy.stats import binom
 from layerscope.errors import EstimatorError
 from layerscope.types import Interval, Losses, Score
 from layerscope.verdicts.comparison import Comparison, oracle, sentence, verdict
+from tests.report.planted import score
 
 N = 240
 
 
-def score(cut: str, index: int, direction: str = "minimise") -> Score:
-    return Score(
+def planted_score(cut: str, index: int, direction: str = "minimise") -> Score:
+    return score(
+        cut,
+        index,
+        4,
         checkpoint="planted",
         source="memory",
-        cut=cut,
-        index=index,
-        part="head" if cut.startswith("head") else "trunk",
-        width=8,
-        depth=index / 4,
-        pooling="mean",
         task="memory-z",
-        estimator="ridge",
         metric="mse" if direction == "minimise" else "top-1",
-        direction=direction,  # type: ignore[arg-type]
-        primary=True,
-        val=0.0,
-        test=0.0,
-        stderr=0.0,
+        direction=direction,
         n_train=10_000,
         n_val=N,
         n_test=N,
         n_groups=N // 2,
-        seed=0,
-        settings={},
-        fingerprint="f00d",
     )
 
 
@@ -53,7 +43,7 @@ def comparison(
         Losses(val[cut] + shared, (test or val)[cut] + shared + own[i])
         for i, cut in enumerate(names)
     ]
-    scores = [score(cut, i, direction) for i, cut in enumerate(names)]
+    scores = [planted_score(cut, i, direction) for i, cut in enumerate(names)]
     return Comparison(tuple(scores), tuple(losses), np.repeat(np.arange(N // 2), 2).astype(str))
 
 

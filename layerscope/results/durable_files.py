@@ -21,7 +21,7 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
         DiskError: The disk is full; the old file is unharmed.
     """
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    with _room(path):
+    with _full_disk_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with part.open("wb") as file:
@@ -39,7 +39,7 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
     Raises:
         DiskError: The disk is full; what was there before is unharmed.
     """
-    with _room(path):
+    with _full_disk_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
             # Jobs of one array write into one table; a line of the other is not a torn one.
@@ -64,7 +64,7 @@ def _drop_torn_line(file: BinaryIO) -> None:
 
 
 @contextmanager
-def _room(path: Path) -> Iterator[None]:
+def _full_disk_explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -1,20 +1,26 @@
-"""The figure of a grid: the last head layer against the end of the trunk, one point per run."""
+"""The grids: the last head layer against the end of the trunk, one point per run."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from layerscope.report.curve import NORMAL_95, title
+from layerscope.report.evidence import Evidence
+from layerscope.report.grouping import grouped
+from layerscope.report.layout import heading, legend, legend_mark, panel_grid
 from layerscope.report.panel import metric_name
+from layerscope.report.section import Finding, Section, sections
 from layerscope.report.style import COLOURS, FAINT, MARKERS, WIDTH
-from layerscope.types import Interval
-from layerscope.verdicts.grid import Grid, Point
+from layerscope.report.table import csv_text
+from layerscope.verdicts.grid import Grid, GridPoint, describe_interval, grids, sentence
 
+NOTE = """Every run counts once, with its last snapshot. Intervals draw whole runs, as if the
+grid were a sample of the settings that might have been tried. A correlation of runs that are all in
+one order has no interval: no resample can disagree with it."""
 COLUMNS = 3
 PANEL = 2.9
 """Inches of height for each row of square panels."""
@@ -24,6 +30,37 @@ AIR = 0.06
 """Share of the values' range that is left free around them."""
 
 
+@sections.register("grids")
+class Grids(Section):
+    """Trunk against head, where checkpoints are runs of a grid."""
+
+    order = 50
+
+    def find(self, evidence: Evidence) -> Finding:
+        found = grids(evidence.comparisons, evidence.runs, seed=evidence.seed)
+        return Finding(
+            "Trunk and head over a grid",
+            sentences=[sentence(one, evidence.titles) for one in found],
+            note=NOTE,
+            figures={
+                f"grid-{source}": grid_figure(some, evidence.titles)
+                for source, some in grouped(found, "source").items()
+            },
+            files={"grids.csv": grids_csv(found)} if found else {},
+            records=found,
+        )
+
+
+def grids_csv(found: Sequence[Grid]) -> str:
+    """Return one row for every task and run of a grid."""
+    asked = ("source", "task", "estimator", "metric")
+    return csv_text(
+        {name: getattr(one, name) for name in asked} | asdict(point)
+        for one in found
+        for point in one.points
+    )
+
+
 def grid_figure(found: Sequence[Grid], titles: Mapping[str, str]) -> Figure:
     """Draw a square panel for each task and probe; on the dashed line both are worth the same.
 
@@ -31,33 +68,28 @@ def grid_figure(found: Sequence[Grid], titles: Mapping[str, str]) -> Figure:
         found: Of one source.
         titles: By task, what to call it.
     """
-    columns = min(COLUMNS, len(found))
-    lines = -(-len(found) // columns)
-    size = (WIDTH * max(columns, 1.4) / COLUMNS, MARGIN + lines * PANEL)
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).ravel().tolist()
-    for axes in panels[len(found) :]:
-        axes.set_visible(False)
-    key, kinds = _told_by([point for one in found for point in one.points])
-    for axes, one in zip(panels, found, strict=False):
+    figure, panels = panel_grid(
+        len(found),
+        COLUMNS,
+        lambda rows, columns: (WIDTH * max(columns, 1.4) / COLUMNS, MARGIN + rows * PANEL),
+    )
+    key, kinds = _distinguishing_setting([point for one in found for point in one.points])
+    for axes, one in zip(panels, found, strict=True):
         _draw(axes, one, key, kinds)
-        axes.set_title(f"{titles.get(one.task) or title(one.task, one.source)} · {one.estimator}")
+        axes.set_title(f"{title(one.task, one.source, titles)} · {one.estimator}")
         axes.set_xlabel(f"{metric_name(one.metric)} at the end of the trunk")
         axes.set_ylabel(f"{metric_name(one.metric)} at the last head layer")
-    figure.suptitle(f"{found[0].source}: trunk and head over the runs of a grid", x=0.01, ha="left")
+    heading(figure, f"{found[0].source}: trunk and head over the runs of a grid")
     if key:
-        figure.legend(
-            handles=[
-                Line2D([], [], linestyle="none", marker=m, color=c, label=f"{key} {kind}")
-                for kind, c, m in zip(kinds, COLOURS, MARKERS, strict=False)
-            ],
-            loc="outside lower center",
-            ncols=4 if columns > 1 else 2,
-        )
+        handles = [
+            legend_mark(f"{key} {kind}", marker, color=colour)
+            for kind, colour, marker in zip(kinds, COLOURS, MARKERS, strict=False)
+        ]
+        legend(figure, handles, 4 if len(found) > 1 else 2)
     return figure
 
 
-def _told_by(points: Sequence[Point]) -> tuple[str, list[Any]]:
+def _distinguishing_setting(points: Sequence[GridPoint]) -> tuple[str, list[Any]]:
     """Return the setting by which points are told apart, words before numbers, and its values."""
     values: dict[str, list[Any]] = {}
     for point in points:
@@ -91,7 +123,8 @@ def _draw(axes: Any, one: Grid, key: str, kinds: Sequence[Any]) -> None:
     axes.plot(ends, ends, color=FAINT, linestyle=(0, (3, 2)), linewidth=0.9, zorder=1)
     axes.set(xlim=ends, ylim=ends)
     axes.set_box_aspect(1)
-    text = f"τ {_number(one.tau)}\nhead/trunk deviation {_number(one.spread)}"
+    tau, spread = (describe_interval(it, no_interval="") for it in (one.tau, one.spread))
+    text = f"τ {tau}\nhead/trunk deviation {spread}"
     # Where the head is worse there are no points: above the line or, for errors, below it.
     x, y, ha, va = (0.03, 0.97, "left", "top")
     if one.direction == "minimise":
@@ -99,7 +132,7 @@ def _draw(axes: Any, one: Grid, key: str, kinds: Sequence[Any]) -> None:
     axes.text(x, y, text, transform=axes.transAxes, ha=ha, va=va, fontsize=7)
 
 
-def _ends(points: Sequence[Point]) -> tuple[float, float]:
+def _ends(points: Sequence[GridPoint]) -> tuple[float, float]:
     """Return the ends of both axes: one scale, so that a stable trunk is seen to be stable."""
     pairs = [(it.at_trunk, it.trunk_stderr) for it in points]
     pairs += [(it.at_head, it.head_stderr) for it in points]
@@ -107,11 +140,3 @@ def _ends(points: Sequence[Point]) -> tuple[float, float]:
     high = max(value + NORMAL_95 * error for value, error in pairs)
     air = AIR * (high - low or 1.0)
     return low - air, high + air
-
-
-def _number(found: Interval) -> str:
-    if math.isnan(found.estimate):
-        return "not defined"
-    if math.isnan(found.low):
-        return f"{found.estimate:.2f}"
-    return f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]"

@@ -1,16 +1,19 @@
-"""The figure of a metric against the number of training rows, for the cuts that matter."""
+"""Training images: the metric against their number, for the cuts that matter."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from layerscope.report.curve import NORMAL_95, title
+from layerscope.report.curve import title
+from layerscope.report.evidence import Evidence
+from layerscope.report.grouping import grouped
+from layerscope.report.layout import band, heading, legend, panel_grid
+from layerscope.report.section import Finding, Section, sections
 from layerscope.report.style import WIDTH, Stroke, strokes
 from layerscope.types import Score
 
@@ -19,12 +22,9 @@ HEIGHT = 2.2
 MARGIN = 1.2
 """Inches for the title and the legend."""
 
-Question = tuple[str, str, str]
-"""Checkpoint, task and estimator: one panel."""
-
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SamplePoint:
     """What one cut is worth with some number of training rows, averaged over seeds."""
 
     rows: int
@@ -32,7 +32,25 @@ class Place:
     stderr: float
 
 
-def samples_figure(scores: Sequence[Score], titles: dict[str, str]) -> Figure | None:
+@sections.register("samples")
+class Samples(Section):
+    """A figure of the metric against the number of training images."""
+
+    order = 12
+
+    def find(self, evidence: Evidence) -> Finding:
+        probes = evidence.drawn("probe")
+        drawn = {
+            f"samples-{source}": samples_figure(scores, evidence.titles)
+            for source, scores in grouped(probes, "source").items()
+        }
+        return Finding(
+            "Training images",
+            figures={name: figure for name, figure in drawn.items() if figure is not None},
+        )
+
+
+def samples_figure(scores: Sequence[Score], titles: Mapping[str, str]) -> Figure | None:
     """Draw one panel per checkpoint, task and estimator, with one line per cut.
 
     Drawn are the first cut, the end of the trunk, the last cut, and whichever cut validation
@@ -45,58 +63,46 @@ def samples_figure(scores: Sequence[Score], titles: dict[str, str]) -> Figure | 
     Returns:
         The figure, or None where no question was asked with several numbers of rows.
     """
+    done = [it for it in scores if it.primary and it.status == "done" and not it.control]
     panels = {
-        question: _lines(rows) for question, rows in _questions(scores).items() if _varies(rows)
+        question: _lines(rows)
+        for question, rows in grouped(done, "checkpoint", "task", "estimator").items()
+        if _varies(rows)
     }
     if not panels:
         return None
     look = strokes(cut for lines in panels.values() for cut in lines)
-    columns = min(COLUMNS, len(panels))
-    lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(WIDTH, MARGIN + lines * HEIGHT), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False).ravel().tolist()
-    for axes in grid[len(panels) :]:
-        axes.set_visible(False)
+    figure, grid = panel_grid(len(panels), COLUMNS, lambda rows, _: (WIDTH, MARGIN + rows * HEIGHT))
     source, metrics = scores[0].source, {(it.task, it.metric) for it in scores if it.primary}
-    for axes, ((checkpoint, task, estimator), drawn) in zip(grid, panels.items(), strict=False):
+    for axes, ((checkpoint, task, estimator), drawn) in zip(grid, panels.items(), strict=True):
         _draw(axes, drawn, look)
-        axes.set_title(f"{checkpoint} · {titles.get(task) or title(task, source)} · {estimator}")
+        axes.set_title(f"{checkpoint} · {title(task, source, titles)} · {estimator}")
         axes.set_ylabel(next(metric for name, metric in metrics if name == task))
         axes.set_xlabel("training images")
     handles = {line.get_label(): line for axes in grid for line in axes.get_lines()}
-    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4)
-    figure.suptitle(f"{source}: what more training images are worth", x=0.01, ha="left")
+    legend(figure, list(handles.values()))
+    heading(figure, f"{source}: what more training images are worth")
     return figure
-
-
-def _questions(scores: Sequence[Score]) -> dict[Question, list[Score]]:
-    found: dict[Question, list[Score]] = defaultdict(list)
-    for it in scores:
-        if it.primary and it.status == "done" and not it.control:
-            found[it.checkpoint, it.task, it.estimator].append(it)
-    return found
 
 
 def _varies(scores: Sequence[Score]) -> bool:
     return len({score.train for score in scores}) > 1
 
 
-def _lines(scores: Sequence[Score]) -> dict[str, list[Place]]:
-    cells: dict[tuple[str, str], list[Score]] = defaultdict(list)
-    for score in scores:
-        cells[score.cut, score.train].append(score)
+def _lines(scores: Sequence[Score]) -> dict[str, list[SamplePoint]]:
+    cells = grouped(scores, "cut", "train")
     shown = _shown(scores)
-    lines: dict[str, list[Place]] = {cut: [] for cut in shown}
+    lines: dict[str, list[SamplePoint]] = {cut: [] for cut in shown}
     for (cut, _), group in cells.items():
         if cut in lines:
             lines[cut].append(
-                Place(
+                SamplePoint(
                     round(fmean(it.n_train for it in group)),
                     fmean(it.test for it in group),
                     fmean(it.stderr for it in group),
                 )
             )
-    return {cut: sorted(places, key=lambda it: it.rows) for cut, places in lines.items()}
+    return {cut: sorted(points, key=lambda it: it.rows) for cut, points in lines.items()}
 
 
 def _shown(scores: Sequence[Score]) -> list[str]:
@@ -110,14 +116,12 @@ def _shown(scores: Sequence[Score]) -> list[str]:
     return [cut for cut in dict.fromkeys(it.cut for it in ordered) if cut in names]
 
 
-def _draw(axes: Any, lines: dict[str, list[Place]], look: dict[str, Stroke]) -> None:
-    for cut, places in lines.items():
-        x, y = [it.rows for it in places], [it.value for it in places]
-        half = [NORMAL_95 * it.stderr for it in places]
-        low, high = ([v + s * h for v, h in zip(y, half, strict=True)] for s in (-1, 1))
-        axes.fill_between(x, low, high, color=look[cut].colour, alpha=0.15, linewidth=0)
+def _draw(axes: Any, lines: dict[str, list[SamplePoint]], look: dict[str, Stroke]) -> None:
+    for cut, points in lines.items():
+        x, y = [it.rows for it in points], [it.value for it in points]
+        band(axes, x, y, [it.stderr for it in points], look[cut].colour)
         axes.plot(x, y, color=look[cut].colour, marker="o", markersize=3, label=cut)
     axes.set_xscale("log")
-    rows = sorted({it.rows for places in lines.values() for it in places})
+    rows = sorted({it.rows for points in lines.values() for it in points})
     axes.set_xticks(rows, [f"{count:,}" for count in rows])
     axes.minorticks_off()

@@ -1,0 +1,100 @@
+"""The verdicts: where to cut for every task, the cut table, and what every cut is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from matplotlib.figure import Figure
+
+from layerscope.report.curve import curves
+from layerscope.report.depth import depth_figure, latents_figure
+from layerscope.report.evidence import Evidence
+from layerscope.report.grouping import grouped
+from layerscope.report.section import Finding, Headline, Section, Table, sections
+from layerscope.report.table import bounds, csv_text, markdown, number, signed
+from layerscope.types import Verdict
+from layerscope.verdicts.comparison import in_runs, sentence
+
+HEADER = (
+    "checkpoint",
+    "task",
+    "estimator",
+    "metric",
+    "best cut",
+    "value",
+    "95% interval",
+    "tied cuts",
+    "shallowest",
+    "gain over trunk",
+    "gain over last",
+    "n test",
+    "groups",
+)
+NUMBERS = (5, 6, 9, 10, 11, 12)
+NORMALISED = "nmse"
+"""The metric in which different latents share an axis: 1 is what a constant answer earns."""
+
+
+@sections.register("verdicts")
+class Verdicts(Section):
+    """Where to cut for every task and checkpoint, and the metric over depth."""
+
+    order = 10
+
+    def find(self, evidence: Evidence) -> Finding:
+        verdicts = evidence.verdicts
+        return Finding(
+            "Cut table",
+            headlines=[_headline(it, evidence.titles.get(it.task, "")) for it in verdicts],
+            tables=[cut_table(verdicts)],
+            figures=_figures(evidence),
+            files={
+                "cut-table.md": markdown(HEADER, cells(verdicts), NUMBERS),
+                "cut-table.csv": csv_text(verdicts),
+            },
+            records=verdicts,
+        )
+
+
+def cut_table(verdicts: Iterable[Verdict]) -> Table:
+    """Return a row for every verdict."""
+    return Table(HEADER, cells(verdicts), NUMBERS)
+
+
+def cells(verdicts: Iterable[Verdict]) -> list[tuple[str, ...]]:
+    """Return the cut table's rows as a person reads them, under :data:`HEADER`."""
+    return [
+        (
+            it.checkpoint,
+            it.task,
+            f"{it.estimator} [{it.way}]" if it.way else it.estimator,
+            it.metric,
+            it.best if it.agrees else f"{it.best} (!)",
+            number(it.value.estimate),
+            bounds(it.value),
+            in_runs(it.tied, list(it.probability)),
+            it.shallowest,
+            signed(it.gain),
+            signed(it.gain_over_last),
+            str(it.n_test),
+            str(it.n_groups),
+        )
+        for it in verdicts
+    ]
+
+
+def _headline(verdict: Verdict, title: str) -> Headline:
+    text = f"{sentence(verdict, title)} {verdict.note}".strip()
+    return Headline(verdict.checkpoint, text, verdict.trained)
+
+
+def _figures(evidence: Evidence) -> dict[str, Figure]:
+    drawn: dict[str, Figure] = {}
+    probes = evidence.drawn("probe")
+    for name, metric, draw in (
+        ("depth", None, depth_figure),
+        ("latents", NORMALISED, latents_figure),
+    ):
+        for source, group in grouped(curves(probes, metric, evidence.titles), "source").items():
+            drawn[f"{name}-{source}"] = draw(group, evidence.marked)
+    return drawn
