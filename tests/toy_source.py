@@ -59,5 +59,5 @@ def write_images(root: Path) -> None:
         Image.fromarray(pixels).save(root / f"{i:02d}.png")
 
 
-if __name__.startswith("layerscope_plugin"):  # imported as a module, it must not leak into tests
+if __name__.startswith("layerscope.registry."):  # imported as a module, it must not leak into tests
     sources.add("various", toy_source)
