@@ -31,16 +31,14 @@ class LayerScopeError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Another rank gets the same error, whatever its kind is made from.
-        return _told, (type(self), self.__dict__)
+        return _new, (type(self), self.message), self.__dict__
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".rstrip()
 
 
-def _told(kind: type[LayerScopeError], told: dict[str, str]) -> LayerScopeError:
-    error = kind.__new__(kind, told["message"])
-    error.__dict__.update(told)
-    return error
+def _new(kind: type[LayerScopeError], message: str) -> LayerScopeError:
+    return kind.__new__(kind, message)
 
 
 class UnknownNameError(LayerScopeError):

@@ -16,26 +16,27 @@ import traceback
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
 from importlib.util import spec_from_file_location
 from multiprocessing import parent_process
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from layerscope.errors import DuplicateNameError, LayerScopeError, UnknownNameError
 
 T = TypeVar("T")
 
 PLUGINS = "LAYERSCOPE_PLUGINS"
-"""The environment variable that tells worker processes the plug-ins' files, as a JSON list."""
+"""The environment variable that tells worker processes the plug-ins' files by module name."""
 __path__: list[str] = []
 # A module with a path may have modules below it: a worker that unpickles what a plug-in defines
 # imports this module first, and with it the finder of plug-ins.
 
-_recorded: list[tuple[Registry[Any], str]] | None = None
+Record = list[tuple["Registry[Any]", str]]
+
+_recorded: Record | None = None
 """What the plug-in that is running has registered; None while none is."""
 
 
@@ -92,10 +93,6 @@ class Registry(Generic[T]):
         if _recorded is not None:
             _recorded.append((self, name))
 
-    def discard(self, name: str) -> None:
-        """Forget a name, if it is there."""
-        self._items.pop(name, None)
-
     def names(self) -> tuple[str, ...]:
         """Return every registered name, sorted."""
         self._load()
@@ -128,7 +125,9 @@ class Registry(Generic[T]):
         self._loaded = True
         with _recording(None):  # what comes with a package is no plug-in's
             if self._package is not None:
-                _import_modules(self._package)
+                root = importlib.import_module(self._package)
+                for module in pkgutil.iter_modules(root.__path__, f"{self._package}."):
+                    importlib.import_module(module.name)
             if self._group is not None:
                 for point in entry_points(group=self._group):
                     item = point.load()
@@ -136,21 +135,14 @@ class Registry(Generic[T]):
                         self.add(point.name, item)
             if parent_process() is not None:
                 for path in _files().values():
-                    load_plugin(path)
+                    load_plugin(Path(path))
 
 
-def _import_modules(package: str) -> None:
-    root = importlib.import_module(package)
-    for module in pkgutil.iter_modules(root.__path__):
-        importlib.import_module(f"{package}.{module.name}")
-
-
-@dataclass(frozen=True, slots=True)
-class Plugin:
+class Plugin(NamedTuple):
     """A file or a folder of the user's own that ran."""
 
     module: ModuleType
-    registered: tuple[tuple[Registry[Any], str], ...]
+    registered: Record
 
     def names(self, registry: Registry[Any]) -> list[str]:
         """Return what it registered in one registry, sorted."""
@@ -180,7 +172,9 @@ def load_plugin(path: Path) -> Plugin:
             hint="Give the path of a .py file that registers something.",
         )
     file = file.resolve()
-    name = _module_name(file)
+    # Two folders may hold plug-ins of one name; the path tells them apart, in any process.
+    stem = file.parent.name if file.stem == "__init__" else file.stem
+    name = f"{__name__}.{re.sub(r'[^0-9A-Za-z_]', '_', stem)}_{zlib.crc32(os.fsencode(file)):08x}"
     if name not in _loaded:
         _loaded[name] = _run(name, file, path)
     return _loaded[name]
@@ -188,19 +182,18 @@ def load_plugin(path: Path) -> Plugin:
 
 def _run(name: str, file: Path, path: Path) -> Plugin:
     before = os.environ.get(PLUGINS, "[]")
-    known = {**_files(), name: file}
-    os.environ[PLUGINS] = json.dumps([str(each) for each in known.values()])
-    with _recording([]) as recorded:
-        try:
-            module = importlib.import_module(name)
-        except (Exception, SystemExit) as error:
-            os.environ[PLUGINS] = before
-            for registry, item in recorded:
-                registry.discard(item)
-            for left in [each for each in sys.modules if f"{each}.".startswith(f"{name}.")]:
-                del sys.modules[left]
-            raise _failure(error, file, path) from error
-    return Plugin(module, tuple(recorded))
+    os.environ[PLUGINS] = json.dumps([*_files().items(), (name, str(file))])
+    recorded: Record = []
+    try:
+        with _recording(recorded):
+            return Plugin(importlib.import_module(name), recorded)
+    except (Exception, SystemExit) as error:
+        os.environ[PLUGINS] = before
+        for registry, item in recorded:
+            del registry._items[item]
+        for left in [each for each in sys.modules if f"{each}.".startswith(f"{name}.")]:
+            del sys.modules[left]
+        raise _failure(error, file, path) from error
 
 
 def _failure(error: BaseException, file: Path, path: Path) -> LayerScopeError:
@@ -221,25 +214,16 @@ def _failure(error: BaseException, file: Path, path: Path) -> LayerScopeError:
     return LayerScopeError(f"The plug-in {where}: {reason.rstrip('.')}.", hint=hint)
 
 
-def _module_name(file: Path) -> str:
-    # Two folders may hold plug-ins of one name; the path tells them apart, in any process.
-    stem = file.parent.name if file.stem == "__init__" else file.stem
-    return f"{__name__}.{re.sub(r'[^0-9A-Za-z_]', '_', stem)}_{zlib.crc32(os.fsencode(file)):08x}"
-
-
-def _files() -> dict[str, Path]:
-    files = (Path(each) for each in json.loads(os.environ.get(PLUGINS, "[]")))
-    return {_module_name(file): file for file in files}
+def _files() -> dict[str, str]:
+    return dict(json.loads(os.environ.get(PLUGINS, "[]")))
 
 
 @contextmanager
-def _recording(
-    records: list[tuple[Registry[Any], str]] | None,
-) -> Iterator[list[tuple[Registry[Any], str]]]:
+def _recording(record: Record | None) -> Iterator[None]:
     global _recorded
-    outer, _recorded = _recorded, records
+    outer, _recorded = _recorded, record
     try:
-        yield [] if records is None else records
+        yield
     finally:
         _recorded = outer
 
@@ -251,9 +235,8 @@ class _PluginFinder:
     def find_spec(
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name.rpartition(".")[0] != __name__ or name not in _files():
-            return None
-        return spec_from_file_location(name, _files()[name])
+        file = _files().get(name)
+        return spec_from_file_location(name, file) if file else None
 
 
 sys.meta_path.append(_PluginFinder)

@@ -281,15 +281,12 @@ class Images(Protocol):
 
     def read(self, row: int) -> bytes | npt.NDArray[np.uint8]:
         """Return an image file's bytes, or (h, w, 3) pixels that need no decoding."""
-        ...
 
     def place(self, row: int) -> str:
         """Return where a person finds the image: its path, or its file and its name in there."""
-        ...
 
     def select(self, rows: npt.NDArray[np.int64]) -> Images:
         """Return some of the rows, in the order given."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -619,23 +616,18 @@ class LayerView(Protocol):
 
         Others read the same array: copy it before you write into it.
         """
-        ...
 
     def target(self, task: str, split: Split) -> npt.NDArray[Any]:
         """(n,) classes or (n, k) latents of one split."""
-        ...
 
     def groups(self, split: Split) -> npt.NDArray[np.str_]:
         """(n,) group of each row of one split."""
-        ...
 
     def views(self, split: Split) -> npt.NDArray[np.int64]:
         """(n,) number of the augmented view that each row is, from 0; 0 for images as they are."""
-        ...
 
     def instances(self, split: Split) -> npt.NDArray[np.int64]:
         """(n,) number of the image of which each row is a view; other images have other numbers."""
-        ...
 
 
 @runtime_checkable
@@ -657,34 +649,28 @@ class FeatureCache(Protocol):
     @property
     def own_splits(self) -> Collection[str]:
         """Names of the tasks that divide the rows otherwise than the source."""
-        ...
 
     @property
     def settings(self) -> Mapping[str, Setting]:
         """What distinguishes the checkpoint in a series or a grid: ``{"epoch": 12, "lr": 0.3}``."""
-        ...
 
     @property
     def views(self) -> int:
         """Augmented views of each image; 1 where there are only images as they are."""
-        ...
 
     @property
     def views_of(self) -> str:
         """Name of the source of whose images the rows are augmented views; empty for the images."""
-        ...
 
     @property
     def trained(self) -> bool:
         """Whether the checkpoint's weights come from a training, and not from a seed."""
-        ...
 
     def view(self, cut: str, pooling: str | None = None, task: str | None = None) -> LayerView:
         """Return one cut in one pooling, which may be left out where there is only one.
 
         The splits are those of the task, where it has its own, and the source's otherwise.
         """
-        ...
 
 
 class Estimator(ABC):

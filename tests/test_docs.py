@@ -12,10 +12,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from typer.main import get_command
 
 import layerscope
-from layerscope.cli.main import app
 from layerscope.data.loaders import loaders
 from layerscope.data.shifts import shifts
 from layerscope.data.sources import sources, tasks
@@ -25,22 +23,13 @@ from layerscope.models.families import families
 from layerscope.render import renderers
 from layerscope.report.section import sections
 from layerscope.types import UNLABELLED, Measure, Task
+from tests.cli.test_options import COMMANDS
 from tests.report.planted import folder, probe
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 
 
-def commands(group, prefix=""):
-    """Every command that runs something, those of groups by both words."""
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands(command, f"{prefix}{name} ")
-        else:
-            yield prefix + name, command
-
-
-COMMANDS = dict(commands(get_command(app)))
 NAMES = {registry.kind: registry.names() for registry in (estimators, loaders, renderers, sections)}
 
 

@@ -51,6 +51,13 @@ def toy_source(root: Path, allow_missing: bool = False) -> Source:
     )
 
 
+def write_place(folder: Path) -> Path:
+    """Write the images and a network into a folder, and return it."""
+    write_images(folder / "images")
+    (folder / "net.toml").write_text(NETWORK)
+    return folder
+
+
 def write_images(root: Path) -> None:
     root.mkdir()
     draw = np.random.default_rng(0)
@@ -59,5 +66,5 @@ def write_images(root: Path) -> None:
         Image.fromarray(pixels).save(root / f"{i:02d}.png")
 
 
-if __name__.startswith("layerscope_plugin"):  # imported as a module, it must not leak into tests
+if __name__.startswith("layerscope.registry."):  # imported as a module, it must not leak into tests
     sources.add("various", toy_source)

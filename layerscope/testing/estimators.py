@@ -13,7 +13,7 @@ import numpy as np
 from layerscope.errors import LayerScopeError
 from layerscope.estimators import estimators
 from layerscope.estimators.naming import make
-from layerscope.testing.attempts import Failure, Mishap, attempt, mishaps, unfit
+from layerscope.testing.attempts import Failure, attempt, expected_columns, faults, mishaps, unfit
 from layerscope.testing.findings import collect, described, missing
 from layerscope.testing.layers import HeldLayer, planted_layer
 from layerscope.testing.measures import LABELLED, SAME, check_measure
@@ -95,23 +95,7 @@ def _findings_on(estimator: Estimator, task: Task) -> Iterator[str]:
 def _labels(
     estimator: Estimator, layer: HeldLayer, task: Task, scores: Sequence[Score]
 ) -> Iterator[str]:
-    expected = {
-        "checkpoint": layer.checkpoint,
-        "source": layer.source,
-        "fingerprint": layer.fingerprint,
-        "cut": layer.cut.name,
-        "index": layer.cut.index,
-        "part": layer.cut.part,
-        "width": layer.cut.width,
-        "pooling": layer.cut.pooling,
-        "task": task.name,
-        "estimator": estimator.name,
-        "n_train": len(layer.places("train")),
-        "n_val": len(layer.places("val")),
-        "n_test": len(layer.places("test")),
-        "n_groups": len(layer.places("test")),
-    }
-    for name, value in expected.items():
+    for name, value in expected_columns(estimator, layer, task).items():
         said = {getattr(score, name) for score in scores}
         if said - {value}:
             yield f"Its scores have the {name} {(said - {value}).pop()!r}, not {value!r}."
@@ -121,15 +105,13 @@ def _labels(
 
 
 def _numbers(layer: HeldLayer, task: Task, scores: Sequence[Score]) -> Iterator[str]:
-    primary = [score for score in scores if score.primary]
-    if [(score.metric, score.direction) for score in primary] != [(task.metric, task.direction)]:
-        yield f"Of its scores, {len(primary)} are primary, not one of {task.metric}."
-        return
+    yield from faults(scores, task.metric, task.direction)
     for score in scores:
-        if not np.isfinite((score.val, score.test, score.stderr)).all() or score.stderr < 0:
-            yield f"{score.metric} is {score.val:g} and {score.test:g} ± {score.stderr:g}."
         if score.kind != "probe":
             yield f"{score.metric} has a convention among its settings, as measures have."
+    primary = [score for score in scores if score.primary]
+    if [score.metric for score in primary] != [task.metric]:
+        return
     (score,) = primary
     if score.losses is None:
         yield f"{task.metric} comes without the loss of each row, on which layers are compared."
@@ -221,15 +203,15 @@ def _counts_groups(
         )
 
 
-def _broken(layer: HeldLayer, task: Task) -> Iterator[Mishap]:
-    train, test = layer.places("train"), layer.places("test")
-    alike = {task.name: np.zeros_like(layer.targets[task.name])}
-    few = np.concatenate((train[:2], layer.places("val"), test))
-    yield from unfit(layer)
-    yield Mishap("targets that are all alike", layer.with_targets(**alike))
-    yield Mishap("two training rows", layer.at(few))
+def _broken(layer: HeldLayer, task: Task) -> dict[str, HeldLayer]:
+    targets = layer.targets[task.name]
+    few = np.delete(np.arange(len(targets)), layer.places("train")[2:])
+    broken = unfit(layer) | {
+        "targets that are all alike": layer.with_targets(**{task.name: np.zeros_like(targets)}),
+        "two training rows": layer.at(few),
+    }
     if task.kind == "classes":
-        kinds = layer.targets[task.name]
         for split in ("val", "train"):
-            others = np.flatnonzero((layer.splits != split) | (kinds > 0))
-            yield Mishap(f"a class that {split} lacks", layer.at(others))
+            others = np.flatnonzero((layer.splits != split) | (targets > 0))
+            broken[f"a class that {split} lacks"] = layer.at(others)
+    return broken

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from layerscope.models.declared import Branch, Declared
 from layerscope.models.families import Family, families
 from layerscope.models.recognition import recognise_family
 from layerscope.models.taps import Taps
-from layerscope.testing.findings import collect, described, missing
+from layerscope.testing.findings import accepts, collect, missing
 from layerscope.types import CutPoint
 
 TOLERANCE = 1e-5
@@ -131,15 +132,14 @@ def _state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _features(assembly: Assembly, example: FamilyExample) -> Iterator[str]:
-    images = torch.randn(
-        3, 3, example.side, example.side, generator=torch.Generator().manual_seed(0)
-    )
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randn(3, 3, example.side, example.side, generator=draw)
     module = assembly.module.eval()
     with torch.no_grad():
         expected = example.forward(images)
-        cuts = _cuts(assembly, example.side)
-        found = _captured(assembly, cuts, images)
-        fewer = _captured(assembly, cuts, images[:2])
+        cuts = cut_points(trace(module, example.side), assembly.stops)
+        with closing(Taps(module, cuts)) as taps:
+            found, fewer = taps.run(images), taps.run(images[:2])
     names = [cut.name for cut in cuts]
     if names != list(expected):
         yield f"The cuts are {', '.join(names)}; the forward gives {', '.join(expected)}."
@@ -154,18 +154,6 @@ def _features(assembly: Assembly, example: FamilyExample) -> Iterator[str]:
     if module.training:
         yield "The network is not in eval mode."
     yield from check_capture(module, cuts, images)
-
-
-def _cuts(assembly: Assembly, side: int) -> tuple[CutPoint, ...]:
-    return cut_points(trace(assembly.module, side), assembly.stops)
-
-
-def _captured(assembly: Assembly, cuts: tuple[CutPoint, ...], images: Tensor) -> dict[str, Tensor]:
-    taps = Taps(assembly.module, cuts)
-    try:
-        return taps.run(images)
-    finally:
-        taps.close()
 
 
 def _gap(found: Tensor, expected: Tensor) -> float:
@@ -187,9 +175,7 @@ def _accounts(contents: Contents, assembly: Assembly) -> Iterator[str]:
 
 
 def _strangers(name: str, contents: Contents, declared: Declared) -> Iterator[str]:
-    for other in families:
-        if other == name:
-            continue
+    for other in [each for each in families if each != name]:
         try:
             assemble(contents, replace(declared, family=other, branch=None))
         except CheckpointError:
@@ -207,27 +193,17 @@ def _damage(contents: Contents, assembly: Assembly, declared: Declared) -> Itera
             ("not finite", torch.full_like(contents.tensors[key].float(), torch.nan)),
         ):
             damaged = Contents(_with(contents.root, key, value), contents.title, contents.beside)
-            try:
-                assemble(damaged, declared)
-            except CheckpointError:
-                continue
-            except Exception as error:  # noqa: BLE001  whatever it is, it is the finding
-                yield f"With {key} {damage} it raises {described(error)}"
-                continue
-            yield f"It loads although {key} is {damage}."
+            accepted = f"It loads although {key} is {damage}."
+            load = partial(assemble, damaged, declared)
+            yield from accepts(load, CheckpointError, f"{key} {damage}", accepted)
 
 
 def _with(root: Mapping[str, Any], key: str, value: Tensor | None) -> dict[str, Any]:
-    changed: Any = copy.copy(dict(root))
-    node, path = changed, key.split("/")
-    for name in path[:-1]:
-        node[name] = dict(node[name])
-        node = node[name]
-    if value is None:
-        del node[path[-1]]
-    else:
-        node[path[-1]] = value
-    return dict(changed)
+    name, _, below = key.partition("/")
+    if below:
+        return {**root, name: _with(root[name], below, value)}
+    others = {other: held for other, held in root.items() if other != name}
+    return others if value is None else {**root, name: value}
 
 
 def _own_keys(assembly: Assembly) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from layerscope.errors import LayerScopeError
@@ -25,6 +25,20 @@ def collect(findings: Iterable[str]) -> list[str]:
 def described(error: BaseException) -> str:
     """Return what was raised, in a line."""
     return f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+def accepts(
+    act: Callable[[], object], refusal: type[LayerScopeError], damage: str, accepted: str
+) -> Iterator[str]:
+    """Yield what happens with something damaged, unless it is refused as it has to be."""
+    try:
+        act()
+    except refusal:
+        return
+    except Exception as error:  # noqa: BLE001  whatever it is, it is the finding
+        yield f"With {damage} it raises {described(error)}"
+    else:
+        yield accepted
 
 
 def missing(piece: object, interface: type[Any]) -> Iterator[str]:

@@ -40,6 +40,8 @@ class HeldLayer:
     """(n,) group of each row; of augmented views, the image."""
     augmented: bool = False
     """Whether the rows of a group are views of one image."""
+    group_size: int = 1
+    """How many members in succession are one group."""
     checkpoint: str = "planted"
     source: str = "memory"
     fingerprint: str = "f00d"
@@ -85,7 +87,7 @@ class HeldLayer:
         return self.targets[task][self.places(split)]
 
     def groups(self, split: Split) -> npt.NDArray[np.str_]:
-        return self.members[self.places(split)].astype(str)
+        return (self.members[self.places(split)] // self.group_size).astype(str)
 
     def views(self, split: Split) -> npt.NDArray[np.int64]:
         chosen = self.members[self.places(split)]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
-import numpy.typing as npt
 
-from layerscope.testing.attempts import Failure, attempt, mishaps, unfit
+from layerscope.testing.attempts import Failure, attempt, expected_columns, faults, mishaps, unfit
 from layerscope.testing.layers import HeldLayer, planted_layer
-from layerscope.types import UNLABELLED, Definition, Invariance, Measure, Score, Split, Task
+from layerscope.types import UNLABELLED, Definition, Invariance, Measure, Score, Task
 
 LABELLED = Task("kind", "memory", "classes", "top-1", "maximise", classes=("a", "b", "c"))
 UNCHANGED = 3e-5
@@ -28,11 +27,8 @@ def check_measure(measure: Measure) -> Iterator[str]:
     Its headline has to be the metric of its definition, which is cited; the value on ``val`` has to
     be of the validation rows alone, and that on ``test`` of the test rows alone; the invariances
     that it declares have to hold, and no others; its standard error has to be over groups, not
-    rows; and features that are not finite have to be
-    refused. The layer that it is tried on has two views of each image.
-
-    Args:
-        measure: Which.
+    rows; and features that are not finite have to be refused. The layer that it is tried on has
+    two views of each image.
     """
     tasks = [task for task in (UNLABELLED, LABELLED) if measure.handles(task)]
     if not tasks:
@@ -83,28 +79,13 @@ def _findings_on(measure: Measure, task: Task) -> Iterator[str]:
 def _labels(
     measure: Measure, layer: HeldLayer, task: Task, definition: Definition, scores: list[Score]
 ) -> Iterator[str]:
-    primary = [(score.metric, score.direction) for score in scores if score.primary]
-    if primary != [(definition.metric, definition.direction)]:
-        yield f"Of its scores, {len(primary)} are primary, not one of {definition.metric}."
-    groups = len(np.unique(layer.groups("test")))
+    yield from faults(scores, definition.metric, definition.direction)
+    expected = expected_columns(measure, layer, task) | {"n_train": 0}
     for score in scores:
-        numbers = (score.val, score.test, score.stderr)
-        if not np.isfinite(numbers).all() or score.stderr < 0:
-            yield f"{score.metric} is {score.val:g} and {score.test:g} ± {score.stderr:g}."
         if score.settings.get("convention") != definition.convention:
             yield f"{score.metric} does not have the definition's convention in its settings."
         if score.losses is not None:
             yield f"{score.metric} has losses, as probes have: a measure errs on no row."
-        expected = {
-            "cut": layer.cut.name,
-            "fingerprint": layer.fingerprint,
-            "task": task.name,
-            "estimator": measure.name,
-            "n_train": 0,
-            "n_val": len(layer.places("val")),
-            "n_test": len(layer.places("test")),
-            "n_groups": groups,
-        }
         for name, value in expected.items():
             said = getattr(score, name)
             if said != value:
@@ -127,20 +108,12 @@ def _keeps_splits_apart(
             yield f"Other validation rows change {score.metric} of test."
 
 
-@dataclass(frozen=True)
-class _Grouped(HeldLayer):
-    """A layer of which eight images in succession are one group."""
-
-    def groups(self, split: Split) -> npt.NDArray[np.str_]:
-        return (self.members[self.places(split)] // 8).astype(str)
-
-
 def _counts_groups(
     measure: Measure, layer: HeldLayer, task: Task, scores: list[Score]
 ) -> Iterator[str]:
     """Of larger groups there are fewer, so that the standard error is another."""
     before = {score.metric: score for score in scores}
-    for score in attempt(measure, _Grouped(**vars(layer)), task):
+    for score in attempt(measure, replace(layer, group_size=8), task):
         error = before[score.metric].stderr
         if error > 0 and np.isclose(score.stderr, error, rtol=SAME, atol=0):
             yield (

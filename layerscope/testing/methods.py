@@ -54,13 +54,11 @@ def _findings(name: str, method: Method) -> Iterator[str]:
         yield f"Its task {method.task!r} is not registered."
         return
     images, targets = _images(), _targets(tasks[method.task] if method.task else None)
-    views = list(_views(method, images))
-    yield from views
-    if not views:
-        losses = list(_loss(method, images, targets))
-        yield from losses
-        if not losses:
-            yield from _training(method, images, targets)
+    yield from (
+        _views(method, images)
+        or _loss(method, images, targets)
+        or _training(method, images, targets)
+    )
 
 
 def _words(name: str, method: Method) -> Iterator[str]:
@@ -98,33 +96,30 @@ def _targets(task: Task | None) -> Tensor:
     return torch.rand(IMAGES, latents, generator=draw)
 
 
-def _views(method: Method, images: Tensor) -> Iterator[str]:
+def _views(method: Method, images: Tensor) -> list[str]:
     counts = set()
     for image in images[:3]:
         kept = image.clone()
         torch.manual_seed(0)
         first = method.inputs(image, SIDE)
         if not torch.equal(image, kept):
-            yield "inputs() changes the image."
-            return
+            return ["inputs() changes the image."]
         torch.manual_seed(0)
         again = method.inputs(image, SIDE)
         if not isinstance(first, tuple) or not first:
-            yield f"inputs() gives {type(first).__name__}, not a tuple of views."
-            return
+            return [f"inputs() gives {type(first).__name__}, not a tuple of views."]
         for view in first:
             if view.shape != (3, SIDE, SIDE) or view.dtype != torch.uint8:
-                yield (
+                return [
                     f"inputs() gives a view {tuple(view.shape)} of {view.dtype}, not "
                     f"(3, {SIDE}, {SIDE}) of torch.uint8."
-                )
-                return
+                ]
         counts.add(len(first))
         if not all(map(torch.equal, first, again)):
-            yield "The same seed gives other views: draw from torch's generator alone."
-            return
+            return ["The same seed gives other views: draw from torch's generator alone."]
     if len(counts) > 1:
-        yield f"inputs() gives {' or '.join(map(str, sorted(counts)))} views of an image."
+        return [f"inputs() gives {' or '.join(map(str, sorted(counts)))} views of an image."]
+    return []
 
 
 def _network(method: Method) -> nn.Module:
@@ -132,7 +127,7 @@ def _network(method: Method) -> nn.Module:
     return untrained(RECIPE.architecture(output), 0)
 
 
-def _loss(method: Method, images: Tensor, targets: Tensor) -> Iterator[str]:
+def _loss(method: Method, images: Tensor, targets: Tensor) -> list[str]:
     network = _network(method).train()
     dataset = AugmentedImages(images, targets, method, side=SIDE, seed=0)
     views = zip(*(dataset[(0, row)][0] for row in range(IMAGES)), strict=True)
@@ -141,39 +136,38 @@ def _loss(method: Method, images: Tensor, targets: Tensor) -> Iterator[str]:
     weights = [parameter.detach().clone() for parameter in network.parameters()]
     loss = method.loss(network, batch, targets)
     if not isinstance(loss, Tensor) or loss.shape != ():
-        yield "loss() gives no single number, as a tensor without axes."
-        return
+        return ["loss() gives no single number, as a tensor without axes."]
     if not math.isfinite(float(loss.detach())):
-        yield f"Its loss is {float(loss.detach())} on a small network."
-        return
+        return [f"Its loss is {float(loss.detach())} on a small network."]
     if not loss.requires_grad:
-        yield "Its loss has no gradient."
-        return
+        return ["Its loss has no gradient."]
     if not all(map(torch.equal, given, (*batch, targets))):
-        yield "loss() changes the views or the targets."
-        return
+        return ["loss() changes the views or the targets."]
     if not all(map(torch.equal, weights, network.parameters())):
-        yield "loss() changes the network's parameters."
-        return
+        return ["loss() changes the network's parameters."]
     loss.backward()  # type: ignore[no-untyped-call]
+    found = []
     without = [name for name, it in network.named_parameters() if it.grad is None]
     if without:
-        yield f"{len(without)} parameters have no gradient, such as {without[0]}."
+        found.append(f"{len(without)} parameters have no gradient, such as {without[0]}.")
     with torch.no_grad():
         other = method.loss(_network(method).train(), batch, targets.roll(1, 0))
     if method.task and torch.equal(other, loss.detach()):
-        yield f"Its loss is the same for other targets of {method.task}."
+        found.append(f"Its loss is the same for other targets of {method.task}.")
+    return found
 
 
-def _training(method: Method, images: Tensor, targets: Tensor) -> Iterator[str]:
+def _training(method: Method, images: Tensor, targets: Tensor) -> list[str]:
     first, again = (_losses(method, images, targets) for _ in range(2))
+    found = []
     if first != again:
-        yield "The same seed gives other losses in a second training."
+        found.append("The same seed gives other losses in a second training.")
     if not first[-1] < first[0]:
-        yield (
+        found.append(
             f"Its loss does not fall in a short training: {first[0]:.4g} at first, "
             f"{first[-1]:.4g} at last."
         )
+    return found
 
 
 def _losses(method: Method, images: Tensor, targets: Tensor) -> list[float]:

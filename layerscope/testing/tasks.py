@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 
 from layerscope.data import ReadRequest, open_source
-from layerscope.data.loaders import loaders
+from layerscope.data.loaders import BadImage, loaders
 from layerscope.data.sources import sources, tasks
 from layerscope.errors import LayerScopeError, SourceError
-from layerscope.testing.findings import collect, described
+from layerscope.testing.findings import accepts, collect
 from layerscope.types import SPLITS, Preprocessing, Source, Task
 
 _SMALL = Preprocessing((8, 8), None, (0.0,) * 3, (1.0,) * 3)
@@ -168,10 +168,7 @@ def _consistency(source: Source) -> Iterator[str]:
 
 
 def _readable(source: Source) -> Iterator[str]:
-    loader = loaders["threads"](ReadRequest(source, _SMALL, 16, skip_bad=True))
-    for _ in loader:
-        pass
-    for bad in loader.bad:
+    for bad in _read(source, skip_bad=True):
         yield f"{bad.id!r} cannot be read: {bad.reason}"
 
 
@@ -187,35 +184,28 @@ def _stable(name: str, source: Source, example: TaskExample, other: Path) -> Ite
 
 
 def _damage(name: str, source: Source, example: TaskExample, folder: Path) -> Iterator[str]:
+    def accepted(what: str, root: Path) -> Iterator[str]:
+        def act() -> None:
+            opened = _open_example(name, root, example)
+            if root == source.root:  # without any files it has to be refused as it is opened
+                _read(opened)
+
+        return accepts(act, SourceError, what, f"It accepts {what}.")
+
     (folder / "empty").mkdir()
-    damages: dict[str, Callable[[], object]] = {
-        "an empty folder": lambda: _open_example(name, folder / "empty", example),
-        "a folder that is not there": lambda: _open_example(name, folder / "none", example),
-    }
+    yield from accepted("an empty folder", folder / "empty")
+    yield from accepted("a folder that is not there", folder / "none")
     if source.images is None:
         victim = source.root / source.ids[len(source.ids) // 2]
         contents = victim.read_bytes()
-
-        def cut_short() -> None:
-            victim.write_bytes(contents[: len(contents) // 3])
-            _read(_open_example(name, source.root, example))
-
-        def gone() -> None:
-            victim.unlink()
-            _read(_open_example(name, source.root, example))
-
-        damages |= {"an image that is cut short": cut_short, "an image that is gone": gone}
-    for what, happen in damages.items():
-        try:
-            happen()
-        except SourceError:
-            continue
-        except Exception as error:  # noqa: BLE001  whatever it is, it is the finding
-            yield f"With {what} it raises {described(error)}"
-            continue
-        yield f"It accepts {what}."
+        victim.write_bytes(contents[: len(contents) // 3])
+        yield from accepted("an image that is cut short", source.root)
+        victim.unlink()
+        yield from accepted("an image that is gone", source.root)
 
 
-def _read(source: Source) -> None:
-    for _ in loaders["threads"](ReadRequest(source, _SMALL, 16)):
+def _read(source: Source, *, skip_bad: bool = False) -> Sequence[BadImage]:
+    loader = loaders["threads"](ReadRequest(source, _SMALL, 16, skip_bad=skip_bad))
+    for _ in loader:
         pass
+    return loader.bad

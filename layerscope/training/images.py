@@ -68,11 +68,8 @@ class AugmentedImages(Dataset[tuple[tuple[Tensor, ...], Tensor]]):
     def __init__(
         self, images: Tensor, targets: Tensor, method: Method, *, side: int, seed: int
     ) -> None:
-        self._images = images
-        self._targets = targets
-        self._method = method
-        self._side = side
-        self._seed = seed
+        self._images, self._targets, self._method = images, targets, method
+        self._side, self._seed = side, seed
 
     def __len__(self) -> int:
         return len(self._images)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from layerscope.errors import TrainingError
 from layerscope.models import untrained
 from layerscope.models.files.weights import sha256_of_file
 from layerscope.models.heads import TrunkAndHead
-from layerscope.training.card import toml
 from layerscope.training.images import AugmentedImages, decode
 from layerscope.training.methods import Method, methods
 from layerscope.training.noise import corrupt_targets
@@ -27,8 +27,6 @@ from layerscope.training.recipe import Recipe
 from layerscope.training.trainer import EpochLoss, Normalise, train
 from layerscope.types import Source
 from layerscope.version import __version__
-
-Advance = Callable[..., None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ def pretrain(
     command: str = "",
     workers: int = 2,
     snapshots: Snapshots | None = None,
-    advance: Advance = lambda *_: None,
+    advance: Callable[..., None] = lambda *_: None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Train a network on a source's training split and write its weights and its card.
@@ -114,8 +112,7 @@ def pretrain(
     ):
         report(f"epoch {epoch.epoch}: loss {epoch.loss:.5f}")
         losses.append(epoch)
-        kept = snapshots.path(out, epoch.epoch) if snapshots else None
-        if kept is not None:
+        if snapshots and (kept := snapshots.path(out, epoch.epoch)):
             write(kept)
     return write(out)
 
@@ -159,10 +156,8 @@ def normaliser(mean: list[float], std: list[float]) -> Normalise:
     """Return the function from uint8 images to the network's input."""
 
     def normalise(images: Tensor) -> Tensor:
-        shape = (1, 3, 1, 1)
-        centre = torch.tensor(mean, device=images.device).view(shape)
-        scale = torch.tensor(std, device=images.device).view(shape)
-        ready = (images.float() / 255 - centre) / scale
+        centre, scale = torch.tensor([mean, std], device=images.device).view(2, 1, 3, 1, 1)
+        ready: Tensor = (images.float() / 255 - centre) / scale
         return ready.contiguous(memory_format=torch.channels_last)
 
     return normalise
@@ -182,9 +177,10 @@ def _save(network: TrunkAndHead, out: Path) -> None:
 def _card(
     recipe: Recipe, method: Method, output: int, out: Path, mean: list[float], std: list[float]
 ) -> dict[str, Any]:
+    wrong = f"; {recipe.noisy_labels:.0%} of the labels are wrong" if recipe.noisy_labels else ""
     return {
         "name": out.stem,
-        "description": method.description + _noise(recipe) + ".",
+        "description": f"{method.description}{wrong}.",
         "family": "layerscope",
         "weights": out.name,
         "sha256": sha256_of_file(out),
@@ -198,10 +194,6 @@ def _card(
             "interpolation": "bilinear",
         },
     }
-
-
-def _noise(recipe: Recipe) -> str:
-    return f"; {recipe.noisy_labels:.0%} of the labels are wrong" if recipe.noisy_labels else ""
 
 
 def _training(
@@ -220,3 +212,25 @@ def _training(
         "versions": f"layerscope {__version__}, torch {torch.__version__}, "
         f"torchvision {torchvision.__version__}",
     }
+
+
+def toml(content: Mapping[str, Any]) -> str:
+    """Return a card as TOML: strings, numbers, lists of them, and one level of tables.
+
+    Examples:
+        >>> print(toml({"name": "mine", "training": {"epochs": 3}}), end="")
+        name = "mine"
+        <BLANKLINE>
+        [training]
+        epochs = 3
+    """
+    tables = {key: value for key, value in content.items() if isinstance(value, Mapping)}
+    lines = [_line(key, value) for key, value in content.items() if key not in tables]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *(_line(key, value) for key, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _line(key: str, value: Any) -> str:
+    # A JSON string, number, boolean or list of them is written the same way in TOML.
+    return f"{key} = {json.dumps(value, ensure_ascii=False)}"

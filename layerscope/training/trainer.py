@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from layerscope.errors import TrainingError
@@ -107,19 +109,13 @@ def train(
         views, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0
     )
     optim = optimiser(network, recipe)
-    scale = torch.optim.lr_scheduler.LambdaLR(
-        optim,
-        lambda step: schedule(
-            step,
-            warmup=recipe.warmup_epochs * len(batches),
-            total=recipe.epochs * len(batches),
-        ),
-    )
+    warmup, total = (epochs * len(batches) for epochs in (recipe.warmup_epochs, recipe.epochs))
+    scale = LambdaLR(optim, partial(schedule, warmup=warmup, total=total))
     device = next(network.parameters()).device
     network.train()
     for epoch in range(recipe.epochs):
         batches.epoch = epoch
-        total = 0.0
+        losses = 0.0
         for batch_views, targets in loader:
             ready = tuple(normalise(view.to(device)) for view in batch_views)
             with torch.autocast(device.type, torch.bfloat16, recipe.precision == "bfloat16"):
@@ -128,16 +124,13 @@ def train(
             loss.backward()  # type: ignore[no-untyped-call]
             optim.step()
             scale.step()
-            total += _require_finite(loss, epoch)
-            advance(len(targets), f"epoch {epoch + 1}/{recipe.epochs}, loss {loss.item():.4f}")
-        yield EpochLoss(epoch + 1, total / len(batches))
-
-
-def _require_finite(loss: Tensor, epoch: int) -> float:
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise TrainingError(
-            f"The loss became {value} in epoch {epoch + 1}.",
-            hint="Lower --learning-rate or train in float32; the last weights were not written.",
-        )
-    return value
+            value = loss.item()
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"The loss became {value} in epoch {epoch + 1}.",
+                    hint="Lower --learning-rate or train in float32; the last weights were not "
+                    "written.",
+                )
+            losses += value
+            advance(len(targets), f"epoch {epoch + 1}/{recipe.epochs}, loss {value:.4f}")
+        yield EpochLoss(epoch + 1, losses / len(batches))

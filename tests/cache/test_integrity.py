@@ -137,6 +137,13 @@ def test_damaged_rows_are_named_dropped_and_refilled_alone(written, header, fill
     assert written.read_bytes() == whole
 
 
+def repair_without_rows(found, written, header):
+    assert repair(found) == 0
+    with CacheWriter(written, header) as writer:
+        assert len(writer.missing) == 0
+        writer.finish()
+
+
 def test_a_damaged_copy_of_the_label_is_written_anew_from_the_other(written, header):
     whole = written.read_bytes()
     room = len(whole[: whole.index(b"\x89HDF")])
@@ -144,10 +151,7 @@ def test_a_damaged_copy_of_the_label_is_written_anew_from_the_other(written, hea
         flip(written, at, 1)
         found = check_cache(written)
         assert found.files[0].header == ("label",)
-        assert repair(found) == 0
-        with CacheWriter(written, header) as writer:
-            assert len(writer.missing) == 0
-            writer.finish()
+        repair_without_rows(found, written, header)
         assert written.read_bytes() == whole
 
 
@@ -158,10 +162,7 @@ def test_a_seal_alone_that_is_broken_costs_no_row(written, header):
         open_cache(written)
     found = check_cache(written)
     assert found.files[0].header == ("seal",)
-    assert repair(found) == 0
-    with CacheWriter(written, header) as writer:
-        assert len(writer.missing) == 0
-        writer.finish()
+    repair_without_rows(found, written, header)
     assert written.read_bytes() == whole
 
 
@@ -176,10 +177,7 @@ def test_damaged_targets_are_written_anew_beside_the_same_features(
         open_cache(written)
     with pytest.raises(CacheError, match=f"damaged: {dataset} changed"):
         cache_status(written, header, "missing")
-    assert repair(found) == 0
-    with CacheWriter(written, header) as writer:
-        assert len(writer.missing) == 0
-        writer.finish()
+    repair_without_rows(found, written, header)
     assert check_cache(written).sound
     with open_cache(written) as cache:
         for key, rows in features.items():

@@ -7,24 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.extraction.test_extract import DATA, ROWS, source, stored
-from tests.toy_source import CARD
+from tests.extraction.test_extract import DATA, ROWS, place, source, stored
 
-__all__ = ["source"]
+__all__ = ["place", "source"]
 
 Usage = namedtuple("Usage", "total used free")
 
 
 @pytest.fixture
-def door(source, tmp_path, monkeypatch, command_line):
-    from layerscope.data.sources import sources
-    from tests.extraction.test_extract import toy_source
-
-    sources.names()
-    monkeypatch.setitem(sources._items, "toy", toy_source)
-    monkeypatch.chdir(tmp_path)
-    for seed in (1, 2):
-        Path(f"net{seed}.toml").write_text(CARD.format(seed=seed))
+def door(place, command_line):
     return command_line
 
 

@@ -14,8 +14,8 @@ from layerscope.estimators import classification, estimators
 from layerscope.estimators.discriminants import SHRINKAGES
 from layerscope.estimators.knn import TEMPERATURE
 from layerscope.types import Task
+from tests.estimators.blobs import UNFIT, N, blobs
 
-N = 500
 TRAIN, VAL, TEST = slice(0, 300), slice(300, 400), slice(400, 500)
 TASK = Task("y", "memory", "classes", "top-1", "maximise")
 CLOSED = ("ncm", "lda", "knn", "ridge-classifier")
@@ -23,14 +23,6 @@ CLOSED = ("ncm", "lda", "knn", "ridge-classifier")
 
 def scores(name: str, view, task: Task = TASK):
     return {score.metric: score for score in estimators[name](0).score(view, [task])}
-
-
-def blobs(classes: int, spread: float, width: int = 6):
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, classes, N)
-    centres = rng.standard_normal((classes, width))
-    rows = centres[labels] + spread * rng.standard_normal((N, width))
-    return rows.astype(np.float32), labels
 
 
 def standardised(rows: np.ndarray) -> np.ndarray:
@@ -94,14 +86,7 @@ def test_a_class_that_training_lacks_is_wrong(name, view):
 
 
 @pytest.mark.parametrize("name", ("logistic", *CLOSED))
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda rows, labels: (rows, labels * 0), "a single class"),
-        (lambda rows, labels: (rows * 0 + 0.1, labels), "constant"),
-        (lambda rows, labels: (np.where(rows > 2, np.nan, rows), labels), "not finite"),
-    ],
-)
+@UNFIT
 def test_what_cannot_be_computed_is_refused_with_a_hint(name, change, message, view):
     rows, labels = change(*blobs(3, 1.0))
     with pytest.raises(EstimatorError, match=message) as caught:

@@ -19,19 +19,11 @@ from layerscope.estimators import estimators
 from layerscope.estimators.naming import LONGEST, make, split_names
 from layerscope.estimators.presets import PREFIX, PRESETS
 from layerscope.types import Task
+from tests.estimators.blobs import blobs
 
-N = 500
 TRAIN, VAL, TEST = slice(0, 300), slice(300, 400), slice(400, 500)
 TASK = Task("y", "memory", "classes", "top-1", "maximise")
 LATENT = Task("z", "memory", "latents", "mse", "minimise", encoding="raw")
-
-
-def blobs(classes: int, spread: float = 1.0, width: int = 6):
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, classes, N)
-    centres = rng.standard_normal((classes, width))
-    rows = centres[labels] + spread * rng.standard_normal((N, width))
-    return rows.astype(np.float32), labels
 
 
 def standardised(rows: np.ndarray) -> np.ndarray:

@@ -11,9 +11,9 @@ from layerscope.errors import EstimatorError
 from layerscope.estimators import classification, estimators, logistic, streamed_layer
 from layerscope.stats import softmax
 from layerscope.types import Task
+from tests.estimators.blobs import N, blobs
 
 RNG = np.random.default_rng(0)
-N = 500
 TASK = Task("y", "memory", "classes", "top-1", "maximise")
 
 
@@ -25,13 +25,6 @@ def from_the_start(monkeypatch):
 
 def scores(view, task: Task = TASK):
     return {score.metric: score for score in estimators["logistic"](0).score(view, [task])}
-
-
-def blobs(classes: int, spread: float, width: int = 6):
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, classes, N)
-    centres = rng.standard_normal((classes, width))
-    return centres[labels] + spread * rng.standard_normal((N, width)), labels
 
 
 def test_it_handles_classes_only():

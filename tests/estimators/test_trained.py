@@ -12,19 +12,12 @@ from layerscope.estimators.mlp import TRAINING, Mlp
 from layerscope.estimators.presets import PREFIX, PRESETS
 from layerscope.stats.perceptron import PerceptronTraining
 from layerscope.types import Task
+from tests.estimators.blobs import UNFIT, N, blobs
 
-N = 500
 TASK = Task("y", "memory", "classes", "top-1", "maximise")
 LATENT = Task("z", "memory", "latents", "mse", "minimise", encoding="raw")
 SMALL = PerceptronTraining(hidden=(32, 32), batch=64, rate=3e-3)
 QUICK = ("barlow", "moco", "solo", "swav", "vissl-in1k")
-
-
-def blobs(classes: int, spread: float, width: int = 6):
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, classes, N)
-    centres = rng.standard_normal((classes, width))
-    return centres[labels] + spread * rng.standard_normal((N, width)), labels
 
 
 def scores(estimator, view, *tasks: Task):
@@ -162,14 +155,7 @@ def test_a_perceptron_that_diverges_fails_its_cell(view):
 
 
 @pytest.mark.parametrize("made", [lambda: Mlp(0, SMALL), lambda: estimators["sgd:barlow"](0)])
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda rows, labels: (rows, labels * 0), "a single class"),
-        (lambda rows, labels: (rows * 0 + 0.1, labels), "constant"),
-        (lambda rows, labels: (np.where(rows > 2, np.nan, rows), labels), "not finite"),
-    ],
-)
+@UNFIT
 def test_what_cannot_be_computed_is_refused_before_training(made, change, message, view):
     torch.manual_seed(0)
     rows, labels = change(*blobs(3, 1.0))

@@ -494,12 +494,16 @@ def test_a_device_that_is_not_there_is_an_error_and_auto_is_not():
 
 
 @pytest.fixture
-def door(source, tmp_path, monkeypatch, command_line):
+def place(source, tmp_path, monkeypatch):
     sources.names()
     monkeypatch.setitem(sources._items, "toy", toy_source)
     monkeypatch.chdir(tmp_path)
     for seed in (1, 2):
         Path(f"net{seed}.toml").write_text(CARD.format(seed=seed))
+
+
+@pytest.fixture
+def door(place, command_line):
     return partial(command_line, "extract")
 
 

@@ -24,17 +24,14 @@ from layerscope.stats.moments import RunningCrossMoments
 from layerscope.stats.ridge import ridge_path
 from layerscope.stats.spectrum import spectrum
 from layerscope.types import SPLITS
-from tests.toy_source import HUE, NETWORK, ROWS, toy_source, write_images
+from tests.toy_source import HUE, ROWS, toy_source, write_place
 
 stream = partial(extract, stream="statistics", batch_size=8, device="cpu")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("stream")
-    write_images(folder / "images")
-    (folder / "net.toml").write_text(NETWORK)
-    return folder
+    return write_place(tmp_path_factory.mktemp("stream"))
 
 
 @pytest.fixture(scope="module")

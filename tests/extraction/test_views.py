@@ -17,7 +17,7 @@ from layerscope.extraction.extract import extract, plan
 from layerscope.models import load, select_cuts
 from layerscope.runtime.ranks import Ranks
 from layerscope.types import SPLITS
-from tests.toy_source import NETWORK, ROWS, toy_source, write_images
+from tests.toy_source import ROWS, toy_source, write_images, write_place
 
 COUNT = 3
 VIEWS = ViewSettings(COUNT)
@@ -25,10 +25,7 @@ VIEWS = ViewSettings(COUNT)
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("views")
-    write_images(folder / "images")
-    (folder / "net.toml").write_text(NETWORK)
-    return folder
+    return write_place(tmp_path_factory.mktemp("views"))
 
 
 @pytest.fixture(scope="module")

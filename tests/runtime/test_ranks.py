@@ -20,7 +20,7 @@ from layerscope.extraction.extract import extract
 from layerscope.models import load, select_cuts
 from layerscope.runtime.cpus import bound_to
 from layerscope.runtime.ranks import ALONE, Ranks
-from tests.toy_source import NETWORK, ROWS, toy_source, write_images
+from tests.toy_source import ROWS, toy_source, write_place
 
 PLUGIN = Path(__file__).parents[1] / "toy_source.py"
 FEW = ("--cuts", "layer4.*,trunk,head.*", "--batch-size", "8", "--device", "cpu")
@@ -28,10 +28,7 @@ FEW = ("--cuts", "layer4.*,trunk,head.*", "--batch-size", "8", "--device", "cpu"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    write_images(folder / "images")
-    (folder / "net.toml").write_text(NETWORK)
-    return folder
+    return write_place(tmp_path_factory.mktemp("ranks"))
 
 
 def command(ranks, *words):

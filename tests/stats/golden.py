@@ -1,8 +1,13 @@
-"""Rows that are made without random numbers, whose measures are known to ten digits."""
+"""Rows to measure: drawn from a seed, or made without chance and known to ten digits."""
 
 from __future__ import annotations
 
 import torch
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Draw float64 numbers."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def fixture() -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,11 +8,7 @@ from hypothesis import strategies as st
 from layerscope.errors import EstimatorError
 from layerscope.stats import cka as module
 from layerscope.stats.cka import cka
-from tests.stats.golden import fixture
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.stats.golden import fixture, normal
 
 
 def similarity(*layers: torch.Tensor):

@@ -3,6 +3,12 @@ import torch
 from layerscope.stats.descent import Descent
 
 
+def problem(systems, unknowns, seed):
+    draw = torch.Generator().manual_seed(seed)
+    curvature = torch.rand(systems, unknowns, generator=draw, dtype=torch.float64) * 50 + 0.5
+    return curvature, torch.randn(systems, unknowns, generator=draw, dtype=torch.float64)
+
+
 def quadratics(curvature, minimum):
     """Σ c (x − m)² / 2 for each row of curvatures and minima, with its gradient."""
 
@@ -29,9 +35,7 @@ def test_with_the_exact_hessian_a_quadratic_takes_one_step():
 
 
 def test_without_it_the_pairs_make_up_for_it():
-    draw = torch.Generator().manual_seed(0)
-    curvature = torch.rand(3, 8, generator=draw, dtype=torch.float64) * 50 + 0.5
-    minimum = torch.randn(3, 8, generator=draw, dtype=torch.float64)
+    curvature, minimum = problem(3, 8, seed=0)
     descent = Descent(torch.zeros(3, 8, dtype=torch.float64), torch.float64)
     descend(descent, quadratics(curvature, minimum), lambda g: g / 50, 60)
     torch.testing.assert_close(descent.point, minimum, atol=1e-6, rtol=0)
@@ -89,9 +93,7 @@ def test_pairs_of_one_penalty_are_those_of_another():
 
 
 def test_pairs_of_before_are_as_good_as_steps():
-    draw = torch.Generator().manual_seed(1)
-    curvature = torch.rand(1, 3, generator=draw, dtype=torch.float64) * 50 + 0.5
-    minimum = torch.randn(1, 3, generator=draw, dtype=torch.float64)
+    curvature, minimum = problem(1, 3, seed=1)
     first = Descent(torch.zeros(1, 3, dtype=torch.float64), torch.float64)
     descend(first, quadratics(curvature, minimum), lambda g: g / 50, 6)
     ends = []

@@ -22,11 +22,7 @@ from layerscope.stats.eigenvalues import (
 )
 from layerscope.stats.influence import Influence
 from layerscope.stats.moments import RunningMoments
-from tests.stats.golden import fixture
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.stats.golden import fixture, normal
 
 
 def moments(rows: torch.Tensor):

@@ -28,11 +28,7 @@ from layerscope.stats.intrinsic_dimension import (
     two_nn_by_line,
 )
 from layerscope.stats.lidar import lidar
-from tests.stats.golden import fixture
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.stats.golden import fixture, normal
 
 
 def moments(rows: torch.Tensor, labels: torch.Tensor):

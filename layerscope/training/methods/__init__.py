@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
 from layerscope.registry import Registry
 
@@ -26,11 +27,9 @@ class Method(Protocol):
 
         None for one a class of the task.
         """
-        ...
 
     def inputs(self, image: Tensor, side: int) -> tuple[Tensor, ...]:
         """Return the augmented views (3, side, side), uint8, of one image (3, h, w), uint8."""
-        ...
 
     def loss(self, network: nn.Module, views: tuple[Tensor, ...], targets: Tensor) -> Tensor:
         """Return the mean loss of a batch.
@@ -41,7 +40,13 @@ class Method(Protocol):
             targets: (b,) int64 classes or (b, k) float32 latents of the method's task; zeros
                 where it needs none.
         """
-        ...
+
+
+def crop_weakly(image: Tensor, side: int) -> Tensor:
+    """Return a crop that keeps what supervised methods ask about: 70 to 100 % of the area."""
+    crop = v2.RandomResizedCrop(side, scale=(0.7, 1.0), ratio=(0.9, 1.1), antialias=True)
+    view: Tensor = crop(image)
+    return view
 
 
 methods: Registry[Method] = Registry(

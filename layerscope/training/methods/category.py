@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
-from layerscope.training.methods import methods
+from layerscope.training.methods import crop_weakly, methods
 
 
 class Category:
@@ -22,9 +21,7 @@ class Category:
 
     def inputs(self, image: Tensor, side: int) -> tuple[Tensor, ...]:
         """Return one view, as weak as rotation's: wrong labels can be learnt by heart."""
-        crop = v2.RandomResizedCrop(side, scale=(0.7, 1.0), ratio=(0.9, 1.1), antialias=True)
-        view: Tensor = crop(image)
-        return (view,)
+        return (crop_weakly(image, side),)
 
     def loss(self, network: nn.Module, views: tuple[Tensor, ...], targets: Tensor) -> Tensor:
         """Return the cross-entropy over the categories."""

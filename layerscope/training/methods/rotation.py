@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 from layerscope.stats.rotation import quaternion_from_euler
-from layerscope.training.methods import methods
+from layerscope.training.methods import crop_weakly, methods
 
 
 class Rotation:
@@ -23,9 +22,7 @@ class Rotation:
 
     def inputs(self, image: Tensor, side: int) -> tuple[Tensor, ...]:
         """Return one view; a crop moves the object but does not turn it."""
-        crop = v2.RandomResizedCrop(side, scale=(0.7, 1.0), ratio=(0.9, 1.1), antialias=True)
-        view: Tensor = crop(image)
-        return (view,)
+        return (crop_weakly(image, side),)
 
     def loss(self, network: nn.Module, views: tuple[Tensor, ...], targets: Tensor) -> Tensor:
         """Return the mean squared error over the quaternion's four numbers."""

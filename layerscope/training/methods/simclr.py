@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
@@ -11,8 +9,6 @@ from torchvision.transforms import v2
 from layerscope.training.methods import methods
 
 _TEMPERATURE = 0.15
-
-Augmentation = Callable[[Tensor], Tensor]
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -52,30 +48,18 @@ class SimCLR:
 
     def inputs(self, image: Tensor, side: int) -> tuple[Tensor, ...]:
         """Return two views, augmented asymmetrically as in FFCV-SSL's ``train_ssl.py``."""
-        return _first(side)(image), _second(side)(image)
+        shared = (
+            v2.RandomResizedCrop(side, scale=(0.2, 1.0), antialias=True),
+            v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.07)], p=0.8),
+            v2.RandomGrayscale(0.15),
+        )
+        first, second = v2.GaussianBlur(5, sigma=(0.1, 1.5)), v2.RandomSolarize(128, p=0.2)
+        return tuple(v2.Compose([*shared, last])(image) for last in (first, second))
 
     def loss(self, network: nn.Module, views: tuple[Tensor, ...], targets: Tensor) -> Tensor:
         """Return NT-Xent over the batch."""
         first, second = network(torch.cat(views)).chunk(2)
         return nt_xent(first, second, _TEMPERATURE)
-
-
-def _shared(side: int) -> list[nn.Module]:
-    return [
-        v2.RandomResizedCrop(side, scale=(0.2, 1.0), antialias=True),
-        v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.07)], p=0.8),
-        v2.RandomGrayscale(0.15),
-    ]
-
-
-def _first(side: int) -> Augmentation:
-    compose: Augmentation = v2.Compose([*_shared(side), v2.GaussianBlur(5, sigma=(0.1, 1.5))])
-    return compose
-
-
-def _second(side: int) -> Augmentation:
-    compose: Augmentation = v2.Compose([*_shared(side), v2.RandomSolarize(threshold=128, p=0.2)])
-    return compose
 
 
 methods.add(SimCLR.name, SimCLR())

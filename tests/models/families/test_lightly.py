@@ -17,6 +17,7 @@ from layerscope.testing import FamilyExample, check_family
 from tests.models.families.truth import (
     randomised,
     resnet_features,
+    tiny_cifar_resnet,
     tiny_resnet,
     trained,
     vit_features,
@@ -33,11 +34,7 @@ with warnings.catch_warnings():
 
 
 def resnet(small: bool = False) -> nn.Module:
-    network = tiny_resnet()
-    if small:
-        network.conv1 = nn.Conv2d(3, 8, 3, stride=1, padding=1, bias=False)
-        network.maxpool = nn.Identity()
-    return network
+    return tiny_cifar_resnet() if small else tiny_resnet()
 
 
 def children(network: nn.Module) -> nn.Module:

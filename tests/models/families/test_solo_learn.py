@@ -16,6 +16,7 @@ from layerscope.testing import FamilyExample, check_family
 from tests.models.families.truth import (
     randomised,
     resnet_features,
+    tiny_cifar_resnet,
     tiny_resnet,
     trained,
     vit_features,
@@ -23,11 +24,7 @@ from tests.models.families.truth import (
 
 
 def resnet(cifar: bool = False) -> nn.Module:
-    network = tiny_resnet()
-    if cifar:
-        network.conv1 = nn.Conv2d(3, 8, 3, stride=1, padding=2, bias=False)
-        network.maxpool = nn.Identity()
-    return network
+    return tiny_cifar_resnet(padding=2) if cifar else tiny_resnet()
 
 
 def transformer(width: int = 192, heads: int = 3) -> nn.Module:

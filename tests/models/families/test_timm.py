@@ -17,6 +17,7 @@ from tests.models.families.truth import randomised, trained
 from tests.models.families.zoo_truth import (
     TOLERANCE,
     captured,
+    each_network,
     expanded,
     gap,
     judge,
@@ -124,10 +125,7 @@ def saved(network: torch.nn.Module, name: str, folder) -> str:
     return str(file)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NETWORKS],
-)
+@each_network(NETWORKS, SLOW)
 def test_every_cut_is_what_timm_computes(name, tmp_path):
     side, classifier, cuts = NETWORKS[name]
     network = randomised(timm.create_model(name))

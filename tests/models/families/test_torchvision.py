@@ -14,6 +14,7 @@ from layerscope.models.trunks import published
 from layerscope.testing import FamilyExample, check_family
 from tests.models.families.truth import randomised, resnet_features
 from tests.models.families.zoo_truth import (
+    each_network,
     expanded,
     judge,
     library_modules,
@@ -109,10 +110,7 @@ SLOW = (
 CHECKED_FOR_CROSSINGS = 6
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NETWORKS],
-)
+@each_network(NETWORKS, SLOW)
 def test_every_cut_is_what_torchvision_computes(name, tmp_path):
     side, classifier, cuts = NETWORKS[name]
     network = randomised(models.get_model(name))

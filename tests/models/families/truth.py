@@ -41,6 +41,14 @@ def tiny_resnet(width: int = 8, blocks: tuple[int, ...] = (1, 1, 1, 1)) -> ResNe
     return network
 
 
+def tiny_cifar_resnet(padding: int = 1) -> ResNet:
+    """Return a tiny ResNet with the stem for small images: stride 1 and no pooling."""
+    network = tiny_resnet()
+    network.conv1 = nn.Conv2d(3, 8, 3, stride=1, padding=padding, bias=False)
+    network.maxpool = nn.Identity()
+    return network
+
+
 def trained(module: nn.Module) -> Mapping:
     """Return the state of an optimiser that has made one step."""
     optimizer = torch.optim.SGD(module.parameters(), lr=0.0, momentum=0.9)

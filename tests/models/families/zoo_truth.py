@@ -1,10 +1,11 @@
 """Networks of timm and torchvision as judges: hooks on the library's own object."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +14,12 @@ from layerscope.models.files.weights import sha256_of_tensors
 from layerscope.models.pooling import poolings_of
 
 TOLERANCE = 1e-5
+
+
+def each_network(names: Iterable[str], slow: Collection[str]) -> pytest.MarkDecorator:
+    """Return the parametrisation by ``name``, of which some are slow."""
+    marked = [pytest.param(n, marks=pytest.mark.slow) if n in slow else n for n in names]
+    return pytest.mark.parametrize("name", marked)
 
 
 def expanded(names: str) -> list[str]:
