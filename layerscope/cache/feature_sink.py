@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from layerscope.cache.cache_file import CacheFile, started
-from layerscope.cache.checkpoint_settings import is_news, series_in
 from layerscope.cache.fingerprint import ANNOTATIONS, differences
 from layerscope.cache.hdf5_offsets import Rows
 from layerscope.cache.header import Header
 from layerscope.cache.layout import PART, cache_name, part_of
 from layerscope.cache.part import PartFile
+from layerscope.cache.records import is_news, series_in
 from layerscope.cache.shards import assemble, clear, clear_drafts, shard_name
 from layerscope.cache.status import CacheStatus, cache_status
 from layerscope.cache.writer import (

@@ -9,8 +9,7 @@ from typing import Any, Self
 
 import h5py
 
-from layerscope.cache.checkpoint_settings import series_in
-from layerscope.cache.records import checkpoint_from, cut_from, task_from
+from layerscope.cache.records import checkpoint_from, cut_from, series_in, task_from
 from layerscope.types import Checkpoint, CutPoint, Setting, Task
 
 

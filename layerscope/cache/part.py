@@ -35,6 +35,7 @@ from layerscope.cache.layout import (
     WRITTEN,
     checksums_of,
     features_of,
+    part_of,
     split_of,
     target_of,
     whole_of,
@@ -42,6 +43,7 @@ from layerscope.cache.layout import (
 from layerscope.cache.records import to_json
 from layerscope.cache.storage import StorageChoice
 from layerscope.cache.threads import in_threads
+from layerscope.errors import DiskError
 
 _BLOCK = 2048
 """Rows that are checked at a time."""
@@ -209,6 +211,21 @@ def lay_out(
             file.attrs.update(attributes(header, storage))
         write_label(draft)
     return PartFile(path)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the system says about the disk into an error that names the cache."""
+    try:
+        yield
+    except OSError as error:
+        # HDF5's own text runs over several lines, with the time and the file's name once more.
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise DiskError(
+            f"{str(part_of(path))!r} cannot be written: {reason}.",
+            hint="The rows that were written are safe; make room or mend the folder, and repeat "
+            "the command.",
+        ) from error
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from layerscope.cache.cache_file import inspect_file
-from layerscope.cache.disk_errors import disk_errors
 from layerscope.cache.header import Header
 from layerscope.cache.layout import (
     ROW_GROUP,
@@ -20,7 +19,7 @@ from layerscope.cache.layout import (
     target_of,
 )
 from layerscope.cache.lock import Lock
-from layerscope.cache.part import PartFile, lay_out
+from layerscope.cache.part import PartFile, disk_errors, lay_out
 from layerscope.cache.reader import Cache, open_cache
 from layerscope.cache.shards import clear
 from layerscope.cache.storage import encoded

@@ -12,8 +12,6 @@ import h5py
 import numpy as np
 
 from layerscope.cache.cache_file import CacheFile, inspect_file, rows_of, shard_files, started
-from layerscope.cache.checkpoint_settings import is_news, series_in, with_series
-from layerscope.cache.disk_errors import disk_errors
 from layerscope.cache.hdf5_offsets import Rows, runs
 from layerscope.cache.header import Header
 from layerscope.cache.label import SEAL_BYTES, open_file, write_label, write_seal
@@ -30,8 +28,16 @@ from layerscope.cache.layout import (
     shards_of,
 )
 from layerscope.cache.lock import Lock
-from layerscope.cache.part import PartFile, attributes, drafted, lay_out_rows, new_file, sync_folder
-from layerscope.cache.records import to_json
+from layerscope.cache.part import (
+    PartFile,
+    attributes,
+    disk_errors,
+    drafted,
+    lay_out_rows,
+    new_file,
+    sync_folder,
+)
+from layerscope.cache.records import is_news, series_in, to_json, with_series
 from layerscope.cache.storage import StorageChoice
 from layerscope.errors import CacheError
 

@@ -15,13 +15,12 @@ import torch
 
 from layerscope.cache.cache_file import CacheFile
 from layerscope.cache.collector import StatisticsCollector, TaskGroup, task_groups
-from layerscope.cache.disk_errors import disk_errors
 from layerscope.cache.fingerprint import differences
 from layerscope.cache.hdf5_offsets import Rows
 from layerscope.cache.header import Header
 from layerscope.cache.label import open_file
 from layerscope.cache.lock import require_unlocked
-from layerscope.cache.part import storage_in
+from layerscope.cache.part import disk_errors, storage_in
 from layerscope.cache.statistics import (
     DONE,
     open_statistics,

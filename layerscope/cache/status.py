@@ -18,13 +18,13 @@ from layerscope.cache.cache_file import (
     started,
     without_shard,
 )
-from layerscope.cache.checkpoint_settings import is_news, series_in
 from layerscope.cache.fingerprint import ANNOTATIONS, differences
 from layerscope.cache.hdf5_offsets import Rows
 from layerscope.cache.header import Header
 from layerscope.cache.label import seal_in, seal_of, wrong_with
 from layerscope.cache.layout import whole_of
 from layerscope.cache.lock import require_unlocked
+from layerscope.cache.records import is_news, series_in
 from layerscope.errors import CacheError
 from layerscope.types import Existing
 

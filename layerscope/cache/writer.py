@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.cache.disk_errors import disk_errors
 from layerscope.cache.hdf5_offsets import Rows
 from layerscope.cache.header import Header
 from layerscope.cache.layout import part_of, whole_of
 from layerscope.cache.lock import Lock
-from layerscope.cache.part import PartFile, lay_out
+from layerscope.cache.part import PartFile, disk_errors, lay_out
 from layerscope.cache.shards import shard_name
 from layerscope.cache.storage import FeatureRows, Valid, encoded, overflows, widened
 from layerscope.errors import DiskError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ from layerscope.cache import (
     storage_of,
 )
 from layerscope.data import BadImage, Loader
-from layerscope.errors import LayerScopeError
+from layerscope.errors import DiskError, LayerScopeError
 from layerscope.extraction.capture import FeatureBatch, FeatureCapture, capturing, drift
 from layerscope.extraction.report import ExtractReport, RankResult, Status
 from layerscope.extraction.settings import ExtractSettings
@@ -221,6 +222,35 @@ class ExtractJob:
             bfloat16_difference=difference,
             fingerprint=self.header.fingerprint,
         )
+
+
+def require_room(jobs: Sequence[ExtractJob], unplanned: int = 0) -> None:
+    """Refuse extractions whose results the disks cannot hold together.
+
+    Args:
+        jobs: Of all that is to be extracted; what is there already counts for nothing.
+        unplanned: How many more there are, each taken to need what one of these does on average.
+
+    Raises:
+        DiskError: A disk has too little room.
+    """
+    needed: dict[Path, int] = {}
+    for job in jobs:
+        home = existing_parent(job.path)
+        needed[home] = needed.get(home, 0) + job.bytes_left
+    for home, planned in needed.items():
+        count = planned + planned * unplanned // len(jobs)
+        free = shutil.disk_usage(home).free
+        if free < count:
+            raise DiskError(
+                f"The features need {count:,} bytes and {str(home)!r} has {free:,} free.",
+                hint="Free some space, choose another disk with -o, or fewer layers with --cuts.",
+            )
+
+
+def existing_parent(path: Path) -> Path:
+    """Return the nearest folder above a path that is there: its disk is the path's."""
+    return next(folder for folder in path.absolute().parents if folder.is_dir())
 
 
 @dataclass(frozen=True, slots=True)
