@@ -85,8 +85,8 @@ def extent_of(file: h5py.File, name: str) -> Extent:
     return Extent(offset, dataset.shape[0], dataset.shape[1:], dtype)
 
 
-def runs(rows: Rows) -> Iterator[tuple[int, int, int]]:
-    """Yield ``(place, first, count)`` of each stretch of consecutive numbers.
+def runs(rows: Rows, longest: int | None = None) -> Iterator[tuple[int, int, int]]:
+    """Yield ``(place, first, count)`` of each stretch of consecutive numbers, or pieces of it.
 
     Examples:
         >>> list(runs(np.array([4, 5, 6, 9])))
@@ -97,4 +97,5 @@ def runs(rows: Rows) -> Iterator[tuple[int, int, int]]:
     edges = np.flatnonzero(np.diff(rows) != 1) + 1
     starts = np.concatenate(([0], edges))
     for start, stop in zip(starts, np.concatenate((edges, [len(rows)])), strict=True):
-        yield int(start), int(rows[start]), int(stop - start)
+        for place in range(start, stop, longest or len(rows)):
+            yield place, int(rows[place]), min(int(stop) - place, longest or len(rows))
