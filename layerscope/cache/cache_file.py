@@ -24,8 +24,8 @@ from layerscope.cache.layout import (
     ROW_VALID,
     SCHEMA,
     SHARD_LIST,
-    SHARDS,
     SUFFIX,
+    is_shard,
     part_of,
     shards_of,
 )
@@ -56,8 +56,7 @@ class CacheFile:
 
     @property
     def is_shard(self) -> bool:
-        """Whether it lies among the shards; what is known about its images is then elsewhere."""
-        return self.path.parent.name.endswith(SHARDS)
+        return is_shard(self.path)
 
     @property
     def rows(self) -> Rows:

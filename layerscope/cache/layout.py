@@ -89,6 +89,11 @@ def shards_of(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(SUFFIX) + SHARDS)
 
 
+def is_shard(path: Path) -> bool:
+    """Return whether a file lies among shards; its images are then described elsewhere."""
+    return path.parent.name.endswith(SHARDS)
+
+
 def features_of(key: str) -> str:
     """Return the path inside the file of the features of ``blocks.3@cls``, say."""
     return f"{FEATURES}/{key}"
