@@ -103,7 +103,10 @@ class StatisticsCollector:
             for group in groups
             for task in group.classified
         }
-        self._classes = {name: _count(labels) for name, labels in self._labels.items()}
+        self._classes = {
+            name: int(labels.max()) + 1 if len(labels) else 0
+            for name, labels in self._labels.items()
+        }
         self._separate = _with_scatters(self._widths.values(), self._classes)
         self._running: dict[str, Running] = {}
         self._waiting: list[tuple[Rows, FeatureRows]] = []
@@ -119,10 +122,9 @@ class StatisticsCollector:
         self._absorb()
         other._absorb()
         for name, running in other._running.items():
-            if name in self._running:
-                self._running[name].merge(running)  # type: ignore[arg-type]
-            else:
-                self._running[name] = running
+            known = self._running.setdefault(name, running)
+            if known is not running:
+                known.merge(running)  # type: ignore[arg-type]
 
     def states(self) -> dict[str, State]:
         """Return every statistic by its name: ``cross/<cut>/<owner>/<split>`` and its like."""
@@ -209,10 +211,6 @@ def cross_name(key: str, owner: str, split: Split) -> str:
 def class_name(key: str, task: str, split: Split) -> str:
     """Return the name of a cut's moments by the classes of a task."""
     return f"classes/{key}/{task}/{split}"
-
-
-def _count(labels: Tensor) -> int:
-    return int(labels.max()) + 1 if len(labels) else 0
 
 
 def _with_scatters(widths: object, classes: Mapping[str, int]) -> frozenset[str]:

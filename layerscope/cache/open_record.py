@@ -63,8 +63,7 @@ class OpenRecord:
     @cached_property
     def computation(self) -> dict[str, Any]:
         """How the features were computed: precision, device, versions and the like."""
-        recorded: dict[str, Any] = self._json("settings")
-        return recorded
+        return dict(self._json("settings"))
 
     @cached_property
     def settings(self) -> dict[str, Setting]:
@@ -74,8 +73,7 @@ class OpenRecord:
     @cached_property
     def ingredients(self) -> dict[str, Any]:
         """Everything that determined the features."""
-        recorded: dict[str, Any] = self._json("ingredients")
-        return recorded
+        return dict(self._json("ingredients"))
 
     def _json(self, name: str) -> Any:
         return json.loads(self._file.attrs[name])

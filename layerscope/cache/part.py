@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -217,6 +218,13 @@ def disk_errors(path: Path) -> Iterator[None]:
             hint="The rows that were written are safe; make room or mend the folder, and repeat "
             "the command.",
         ) from error
+
+
+def require_free(path: Path, what: str, needed: int, hint: str) -> None:
+    """Refuse something that needs more bytes than the disk of a path has free."""
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise DiskError(f"{what} needs {needed:,} bytes and {free:,} are free.", hint=hint)
 
 
 @contextmanager

@@ -56,19 +56,13 @@ def task_from(record: Mapping[str, Any]) -> Task:
 
 def checkpoint_from(record: Mapping[str, Any]) -> Checkpoint:
     """Return the card that was stored; of the weights' path only the file's name is left."""
-    weights = record["weights"]
-    return Checkpoint(
-        **{
-            **record,
-            "weights": None if weights is None else Path(weights),
-            "preprocessing": _preprocessing_from(record["preprocessing"]),
-        }
-    )
-
-
-def _preprocessing_from(record: Mapping[str, Any]) -> Preprocessing:
-    lists = {key: tuple(item) for key, item in record.items() if isinstance(item, list)}
-    return Preprocessing(**{**record, **lists})
+    weights, known = record["weights"], record["preprocessing"]
+    lists = {key: tuple(item) for key, item in known.items() if isinstance(item, list)}
+    read = {
+        "weights": None if weights is None else Path(weights),
+        "preprocessing": Preprocessing(**{**known, **lists}),
+    }
+    return Checkpoint(**{**record, **read})
 
 
 def series_in(computation: Mapping[str, Any]) -> dict[str, Setting]:

@@ -56,12 +56,7 @@ def statistics_name(checkpoint: str, source: str, limit: int | None = None) -> s
 
 
 class Statistics(OpenRecord):
-    """The statistics of every cut of one checkpoint; made by :func:`open_statistics`.
-
-    Args:
-        path: The file.
-        file: The same, open.
-    """
+    """The statistics of every cut of one checkpoint; made by :func:`open_statistics`."""
 
     @cached_property
     def _columns(self) -> dict[str, tuple[str, int, int]]:
@@ -78,7 +73,8 @@ class Statistics(OpenRecord):
         Raises:
             UnknownNameError: There is no such cut.
         """
-        return self._cross(cut, self._owner(task), split).features
+        own = task is not None and task in self._file.attrs["owners"].split("\n")
+        return self._cross(cut, task if task and own else "source", split).features
 
     def cross(self, cut: str, task: str, split: Split = "train") -> CrossMoments:
         """Return the moments of a cut's features with a task's targets, for ridge regression.
@@ -106,13 +102,8 @@ class Statistics(OpenRecord):
         return RunningClassMoments.from_state(state).compute()
 
     def _cross(self, cut: str, owner: str, split: Split) -> CrossMoments:
-        return RunningCrossMoments.from_state(
-            self._state(cross_name(self._key(cut), owner, split))
-        ).compute()
-
-    def _owner(self, task: str | None) -> str:
-        owners = self._file.attrs["owners"].split("\n")
-        return task if task is not None and task in owners else "source"
+        state = self._state(cross_name(self._key(cut), owner, split))
+        return RunningCrossMoments.from_state(state).compute()
 
     def _key(self, cut: str) -> str:
         keys = [point.key for point in self.cuts]
