@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from layerscope.cache import (
     CacheBuild,
     CacheStatus,
     Header,
-    RowWriter,
     Sink,
     StorageChoice,
     WriteAssignment,
@@ -30,7 +28,7 @@ from layerscope.cache import (
 )
 from layerscope.data import BadImage, Loader
 from layerscope.errors import DiskError, LayerScopeError
-from layerscope.extraction.capture import FeatureBatch, FeatureCapture, capturing, drift
+from layerscope.extraction.capture import FeatureBatch, FeatureCapture, Valid, capturing, drift
 from layerscope.extraction.report import ExtractReport, RankResult, Status
 from layerscope.extraction.settings import ExtractSettings
 from layerscope.runtime.cpus import bound_to
@@ -165,11 +163,16 @@ class ExtractJob:
         header = replace(self.header, stored=start.stored, settings=start.settings)
         watch = StageTimer()
         images = type(self.loader)(replace(self.loader.request, rows=assignment.rows))
+
+        def store(rows: npt.NDArray[np.int64], features: FeatureBatch, valid: Valid) -> None:
+            writer.write(rows, features, valid)
+            progress(len(rows), note=watch.note())
+
         error = None
         try:
             with (
                 self.sink.writer(self.path, header, assignment) as writer,
-                WriteThread(partial(_store, writer, watch, progress)) as storing,
+                WriteThread(store) as storing,
             ):
                 for batch in capture.run(images, watch):
                     with watch.storing():
@@ -265,18 +268,6 @@ class _Start:
 
     def __reduce__(self) -> Any:
         return _Start, (self.stored, self.settings, self.assignments)
-
-
-def _store(
-    writer: RowWriter,
-    watch: StageTimer,
-    progress: Progress,
-    rows: npt.NDArray[np.int64],
-    features: FeatureBatch,
-    valid: npt.NDArray[np.bool_],
-) -> None:
-    writer.write(rows, features, valid)
-    progress(len(rows), note=watch.note())
 
 
 @contextmanager
