@@ -111,15 +111,7 @@ class CacheBuild:
 class CacheWriter(CacheBuild):
     """Writes one cache alone; a context manager that keeps finished rows whatever happens.
 
-    Args:
-        path: Where the finished cache belongs; until then the file is called ``….h5.part``.
-        header: What is written; rows of the same fingerprint are kept.
-        existing: What to do with a file that is there.
-        unit: Rows that have to be computed together.
-
-    Raises:
-        CacheError: Something else is there, or another process is writing it.
-        DiskError: The disk has no room for it.
+    Like :class:`CacheBuild`, with ``unit``: rows that have to be computed together.
     """
 
     def __init__(
@@ -151,13 +143,11 @@ class CacheWriter(CacheBuild):
         self._writer.write(rows, features, valid)
 
     def finish(self) -> Path:
-        """Give the cache its name; described by :class:`CacheBuild`."""
         if self._writer is not None:
             self._writer.close()
         return super().finish()
 
     def discard(self) -> None:
-        """Delete what was written, because it turned out to be wrong."""
         if self._writer is not None:
             self._writer.close()
         super().discard()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,10 +88,6 @@ class StatisticsCollector:
     """Statistics of every cut, split and task, of rows that arrive in batches.
 
     They are those of the features as a cache would hold them, in products of float64.
-
-    Args:
-        header: Of what is collected.
-        groups: From :func:`task_groups`.
     """
 
     def __init__(self, header: Header, groups: Sequence[TaskGroup]) -> None:
@@ -213,9 +209,9 @@ def class_name(key: str, task: str, split: Split) -> str:
     return f"classes/{key}/{task}/{split}"
 
 
-def _with_scatters(widths: object, classes: Mapping[str, int]) -> frozenset[str]:
+def _with_scatters(widths: Iterable[int], classes: Mapping[str, int]) -> frozenset[str]:
     """Return the tasks whose classes' scatters fit into memory together, smallest first."""
-    squares = sum(width * width for width in widths)  # type: ignore[attr-defined]
+    squares = sum(width * width for width in widths)
     kept, room = set(), CLASS_BYTES
     for name, count in sorted(classes.items(), key=lambda item: item[1]):
         room -= 8 * count * squares

@@ -74,15 +74,13 @@ def extent_of(file: h5py.File, name: str) -> Extent:
     if not isinstance(dataset, h5py.Dataset):
         raise CacheError(f"{file.filename!r} has no dataset {name}.", hint="Extract it again.")
     offset = dataset.id.get_offset()
-    if offset is None:
-        if dataset.size:
-            raise CacheError(
-                f"The dataset {name} of {file.filename!r} is not contiguous.",
-                hint="It was written by another program; extract it again.",
-            )
-        offset = 0
+    if offset is None and dataset.size:
+        raise CacheError(
+            f"The dataset {name} of {file.filename!r} is not contiguous.",
+            hint="It was written by another program; extract it again.",
+        )
     dtype = np.dtype(np.bool_) if dataset.dtype == np.bool_ else dataset.dtype
-    return Extent(offset, dataset.shape[0], dataset.shape[1:], dtype)
+    return Extent(offset or 0, dataset.shape[0], dataset.shape[1:], dtype)
 
 
 def runs(rows: Rows, longest: int | None = None) -> Iterator[tuple[int, int, int]]:

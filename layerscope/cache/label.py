@@ -137,9 +137,7 @@ def has_label(path: Path) -> bool:
 def wrong_with(path: Path, names: Iterable[str] | None = None) -> tuple[str, ...]:
     """Return what differs from the label: datasets, the structure, a copy of the label itself.
 
-    Args:
-        path: The file.
-        names: Of the datasets that matter; all by default.
+    Of datasets only those named matter; all by default.
 
     Raises:
         CacheError: The file has no label that could be trusted.

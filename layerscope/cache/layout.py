@@ -61,12 +61,8 @@ def cache_name(checkpoint: str, source: str, limit: int | None = None) -> str:
         >>> cache_name("simclr", "objects3d", limit=200)
         'simclr@objects3d.limit200.h5'
     """
-    stem = f"{_safe(checkpoint)}@{_safe(source)}"
+    stem = "@".join(re.sub(r"[^\w.+-]+", "-", name) for name in (checkpoint, source))
     return f"{stem}{SUFFIX}" if limit is None else f"{stem}.limit{limit}{SUFFIX}"
-
-
-def _safe(name: str) -> str:
-    return re.sub(r"[^\w.+-]+", "-", name)
 
 
 def part_of(path: Path) -> Path:

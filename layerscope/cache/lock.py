@@ -49,10 +49,7 @@ class Holder:
 
 
 class Lock:
-    """Held from ``with`` on, until it ends.
-
-    Args:
-        path: The cache or shard that is to be written.
+    """Held from ``with`` on, until it ends, by the writer of a cache or shard.
 
     Raises:
         CacheError: Another process writes it; host and process are named.

@@ -14,12 +14,7 @@ from layerscope.types import Checkpoint, CutPoint, Setting, Task
 
 
 class OpenRecord:
-    """A file with the attributes of a cache, open until the end of ``with``.
-
-    Args:
-        path: The file.
-        file: The same, open.
-    """
+    """A file with the attributes of a cache, open until the end of ``with``."""
 
     def __init__(self, path: Path, file: h5py.File) -> None:
         self.path = path

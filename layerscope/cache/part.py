@@ -314,11 +314,8 @@ def read_rows(handle: int, place: Extent, first: int, count: int) -> npt.NDArray
 
 def sync_file(path: Path) -> None:
     """Wait until the disk has a file."""
-    handle = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:

@@ -176,7 +176,15 @@ class Cache(OpenRecord):
     def features_of(self, cut: CutPoint) -> Features:
         """Return the features of one cut in one pooling, lazily."""
         if cut.key not in self._features:
-            self._features[cut.key] = self._open_features(cut)
+            segments = [it for each in self._records for it in self._segments(cut.key, each)] or [
+                self._segment(self.path, self._file, cut.key, 0, 0, self.rows)
+            ]
+            self._features[cut.key] = Features(
+                name=f"{cut.key} of {str(self.path)!r}",
+                shape=(self.rows, cut.width),
+                segments=tuple(sorted(segments, key=lambda segment: segment.first)),
+                checksums=self._file[checksums_of(cut.key)][()] if self.verify else None,
+            )
         return self._features[cut.key]
 
     def dataset(self, cut: str, task: str | None = None, split: Split = "train") -> FeatureDataset:
@@ -230,17 +238,6 @@ class Cache(OpenRecord):
     @cached_property
     def _records(self) -> list[dict[str, Any]]:
         return list(self._json(SHARD_LIST)) if SHARD_LIST in self._file.attrs else []
-
-    def _open_features(self, cut: CutPoint) -> Features:
-        segments = [it for record in self._records for it in self._segments(cut.key, record)] or [
-            self._segment(self.path, self._file, cut.key, 0, 0, self.rows)
-        ]
-        return Features(
-            name=f"{cut.key} of {str(self.path)!r}",
-            shape=(self.rows, cut.width),
-            segments=tuple(sorted(segments, key=lambda segment: segment.first)),
-            checksums=self._file[checksums_of(cut.key)][()] if self.verify else None,
-        )
 
     def _segments(self, key: str, record: Mapping[str, Any]) -> list[Segment]:
         path = self.path.parent / record["file"]

@@ -16,7 +16,6 @@ with ``rows/done``: which rows of the source they have seen.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +57,6 @@ def statistics_name(checkpoint: str, source: str, limit: int | None = None) -> s
 class Statistics(OpenRecord):
     """The statistics of every cut of one checkpoint; made by :func:`open_statistics`."""
 
-    @cached_property
-    def _columns(self) -> dict[str, tuple[str, int, int]]:
-        return {name: tuple(place) for name, place in self._json("columns").items()}
-
     def moments(self, cut: str, split: Split = "train", task: str | None = None) -> Moments:
         """Return count, mean and scatter of a cut's features.
 
@@ -84,8 +79,9 @@ class Statistics(OpenRecord):
         Raises:
             UnknownNameError: There is no such cut or task.
         """
-        if task in self._columns:
-            owner, first, last = self._columns[task]
+        columns = self._json("columns")
+        if task in columns:
+            owner, first, last = columns[task]
             return self._cross(cut, owner, split).only(slice(first, last))
         return _one_hot(self.classes(cut, task, split))
 
@@ -161,7 +157,7 @@ def write_statistics(
         path: Its name; what is there is replaced when all is on the disk.
         header: Of what was collected.
         groups: The tasks by their splits.
-        states: By name, from :meth:`layerscope.cache.collector.StatisticsCollector.states`.
+        states: By name.
         done: (n,) which rows a part has seen; None for everything.
     """
     names = [f"{name}/{key}" for name, state in states.items() for key in state]

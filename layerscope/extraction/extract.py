@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from layerscope.cache import (
@@ -79,13 +78,7 @@ def plan(
 ) -> ExtractJob:
     """Return an extraction that is ready to run, with what it would write and what is there.
 
-    Args:
-        model: A network with its cut points.
-        source: From :func:`layerscope.data.open_source`.
-        out: The folder for the cache.
-        settings: How features are extracted; the defaults where there are none.
-        ranks: This process among those that share the work.
-        **changes: Fields of :class:`ExtractSettings` that differ from ``settings``.
+    Arguments are those of :func:`extract`.
 
     Raises:
         CheckpointError: The network lacks BatchNorm statistics and nothing was declared about it.
@@ -104,7 +97,7 @@ def plan(
         images, preprocessing = with_views(images, preprocessing, settings.views)
     own = None if ranks.count == 1 else len(ranks.own_processors())
     loader = settings.open_loader(images, preprocessing, device, own)
-    sink = _sink(settings, images)
+    sink = FeatureSink() if settings.stream is None else StatisticsSink(_regression(images))
     return ExtractJob(
         model=model,
         settings=settings,
@@ -155,22 +148,15 @@ def _header(
     )
 
 
-def _sink(settings: ExtractSettings, source: Source) -> Sink:
-    return FeatureSink() if settings.stream is None else StatisticsSink(_regression(source))
-
-
 def _regression(source: Source) -> dict[str, torch.Tensor]:
     """Return by task the (n, c) encoded targets of those that are not classes."""
     return {
-        task.name: encode(_matrix(source.targets[task.name]), task)
+        task.name: encode(
+            torch.from_numpy(np.column_stack([source.targets[task.name]]).astype(np.float64)), task
+        )
         for task in source.tasks
         if task.kind in ("latents", "multilabel")
     }
-
-
-def _matrix(values: npt.NDArray[Any]) -> torch.Tensor:
-    numbers = torch.from_numpy(np.asarray(values, dtype=np.float64))
-    return numbers if numbers.ndim == 2 else numbers[:, None]
 
 
 def _with_tasks(source: Source, names: Sequence[str]) -> Source:

@@ -114,7 +114,10 @@ class ExtractJob:
             RankError: Another process that shared the work is gone.
         """
         if self.cache_status.state == "there":
-            return self._annotate()
+            if not self.cache_status.outdated:
+                return self._report([], "there")
+            self.ranks.decide(lambda: annotate(self.path, self.header))
+            return self._report([], "annotated")
         precision, cuts = self.settings.precision, self.header.cuts
         with (
             _own_processors(self.device, self.ranks),
@@ -128,12 +131,6 @@ class ExtractJob:
             results = self.ranks.gather(result)
             self.ranks.decide(lambda: self._finish(start, results))
         return self._report(results, "written", capture.difference)
-
-    def _annotate(self) -> ExtractReport:
-        if not self.cache_status.outdated:
-            return self._report([], "there")
-        self.ranks.decide(lambda: annotate(self.path, self.header))
-        return self._report([], "annotated")
 
     def _begin(self, capture: FeatureCapture, held: ExitStack) -> _Start:
         """Decide how features are stored and who writes which rows, and hold the cache."""
@@ -190,15 +187,14 @@ class ExtractJob:
         )
 
     def _finish(self, start: _Start, results: Sequence[RankResult]) -> None:
-        build = start.build
-        assert build is not None
+        assert start.build is not None
         if any(result.changed for result in results):
-            build.discard()
+            start.build.discard()
             raise drift(self.model, "Its rows were thrown away")
         for result in results:
             if result.error is not None:
                 raise result.error
-        build.finish()
+        start.build.finish()
 
     def _report(
         self,
