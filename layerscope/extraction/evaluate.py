@@ -249,7 +249,7 @@ def _probes(cache: Cache, task: Task, folder: Path) -> Probes:
         if probe is None:
             probe = fit_probe(cache.view(cut.name, cut.pooling, task.name), task)
             arrays = {**probe.arrays(), "fingerprint": np.array(cache.fingerprint)}
-            replace_file(path, partial(np.savez_compressed, **arrays))
+            replace_file(path, partial(np.savez_compressed, **arrays))  # type: ignore[arg-type]
         found[cut.key] = probe
     return found
 
