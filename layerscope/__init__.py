@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from layerscope.data import open_source as open_source
     from layerscope.errors import LayerScopeError as LayerScopeError
     from layerscope.extraction.extract import extract as extract_features
-    from layerscope.extraction.plan import plan as plan_extraction
+    from layerscope.extraction.extract import plan as plan_extraction
     from layerscope.extraction.settings import ExtractSettings as ExtractSettings
     from layerscope.models import load as load
     from layerscope.probing import sweep as sweep_caches
@@ -76,7 +76,7 @@ _HOMES = {
     "open_results": ("results", "open_results"),
     "open_source": ("data", "open_source"),
     "open_statistics": ("cache", "open_statistics"),
-    "plan_extraction": ("extraction.plan", "plan"),
+    "plan_extraction": ("extraction.extract", "plan"),
     "pretrain_network": ("training", "pretrain"),
     "render_dataset": ("render", "render_dataset"),
     "sweep_caches": ("probing", "sweep"),

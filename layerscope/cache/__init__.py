@@ -1,9 +1,7 @@
 """The feature cache: HDF5 with the pooled features of every cut, safe to kill and checked."""
 
-from layerscope.cache.build import CacheBuild
+from layerscope.cache.build import CacheBuild, CacheWriter
 from layerscope.cache.cache_file import storage_of
-from layerscope.cache.cache_writer import CacheWriter
-from layerscope.cache.checkpoint_settings import series_in, with_series
 from layerscope.cache.feature_sink import FeatureSink
 from layerscope.cache.features import Features
 from layerscope.cache.fingerprint import differences, fingerprint_of, ingredients
@@ -11,6 +9,7 @@ from layerscope.cache.header import Header
 from layerscope.cache.integrity import CacheCheck, check_cache, count_rows, repair
 from layerscope.cache.layout import cache_name
 from layerscope.cache.reader import Cache, View, find_caches, open_cache
+from layerscope.cache.records import series_in, with_series
 from layerscope.cache.shard_merge import merge
 from layerscope.cache.shards import annotate
 from layerscope.cache.sink import RowWriter, Sink

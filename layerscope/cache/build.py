@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
-from layerscope.cache.checkpoint_settings import series_in, with_series
-from layerscope.cache.disk_errors import disk_errors
+import numpy as np
+
 from layerscope.cache.feature_sink import FeatureSink
+from layerscope.cache.hdf5_offsets import Rows
 from layerscope.cache.header import Header
 from layerscope.cache.lock import Lock
+from layerscope.cache.part import disk_errors
+from layerscope.cache.records import series_in, with_series
 from layerscope.cache.sink import Sink
 from layerscope.cache.status import CacheStatus
-from layerscope.cache.writer import WriteAssignment
+from layerscope.cache.storage import FeatureRows, Valid
+from layerscope.cache.writer import AssignmentWriter, WriteAssignment
 from layerscope.errors import CacheError
 from layerscope.types import Existing
 
@@ -57,7 +62,7 @@ class CacheBuild:
             settings = with_series(begun.settings, series_in(header.settings))
             self.header = replace(header, stored=begun.stored, settings=settings)
 
-    def __enter__(self) -> CacheBuild:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -101,3 +106,48 @@ class CacheBuild:
                 f"{str(self.path)!r} is complete.", hint="There is nothing left to write."
             )
         return status
+
+
+class CacheWriter(CacheBuild):
+    """Writes one cache alone; a context manager that keeps finished rows whatever happens.
+
+    Like :class:`CacheBuild`, with ``unit``: rows that have to be computed together.
+    """
+
+    def __init__(
+        self, path: Path, header: Header, existing: Existing = "missing", unit: int = 1
+    ) -> None:
+        super().__init__(path, header, existing)
+        self._writer: AssignmentWriter | None = None
+        self.missing: Rows = np.empty(0, np.int64)
+        """(m,) rows that are still to be computed, ascending."""
+        try:
+            for assignment in self.assignments(unit=unit):
+                self._writer = AssignmentWriter(path, self.header, assignment)
+                self.missing = assignment.rows
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if self._writer is not None:
+                self._writer.__exit__(kind, error, trace)
+        finally:
+            self.close()
+
+    def write(self, rows: Rows, features: FeatureRows, valid: Valid) -> None:
+        """Write some rows of every cut, as :meth:`AssignmentWriter.write` does."""
+        if self._writer is None:
+            raise ValueError("No row is missing.")
+        self._writer.write(rows, features, valid)
+
+    def finish(self) -> Path:
+        if self._writer is not None:
+            self._writer.close()
+        return super().finish()
+
+    def discard(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        super().discard()

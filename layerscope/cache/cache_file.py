@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ from layerscope.cache.layout import (
     ROW_VALID,
     SCHEMA,
     SHARD_LIST,
-    SHARDS,
     SUFFIX,
+    is_shard,
     part_of,
     shards_of,
 )
@@ -55,8 +56,7 @@ class CacheFile:
 
     @property
     def is_shard(self) -> bool:
-        """Whether it lies among the shards; what is known about its images is then elsewhere."""
-        return self.path.parent.name.endswith(SHARDS)
+        return is_shard(self.path)
 
     @property
     def rows(self) -> Rows:
@@ -78,7 +78,11 @@ def inspect_file(path: Path) -> CacheFile:
     try:
         with open_file(path) as file:
             if file.attrs.get("schema") in OLDER:
-                raise _older(path)
+                raise CacheError(
+                    f"{str(path)!r} was written in an older format, which cannot be continued.",
+                    hint="Extract it again with --existing replace, or choose another folder with "
+                    "-o.",
+                )
             if file.attrs.get("schema") != SCHEMA or any(n not in file.attrs for n in ATTRIBUTES):
                 raise foreign(path)
             return _read(path, file)
@@ -90,14 +94,6 @@ def storage_of(path: Path) -> Mapping[str, StorageChoice]:
     """Return by cut and pooling how the features of a file were stored, or taken in."""
     with open_file(path) as file:
         return storage_in(file)
-
-
-def _is_cache(path: Path) -> bool:
-    try:
-        inspect_file(path)
-    except CacheError:
-        return False
-    return True
 
 
 def _read(path: Path, file: h5py.File) -> CacheFile:
@@ -123,8 +119,9 @@ def started(path: Path) -> tuple[CacheFile, ...]:
     Raises:
         CacheError: One of them is no part of a cache.
     """
-    whole = inspect_file(path) if path.exists() and _is_cache(path) else None
-    taken = {path.parent / name for name in whole.shards} if whole else set()
+    taken = set[Path]()
+    with suppress(CacheError):  # there is no whole cache
+        taken = {path.parent / name for name in inspect_file(path).shards}
     files = [part_of(path), *shard_files(path)]
     return tuple(inspect_file(file) for file in files if file.exists() and file not in taken)
 
@@ -163,11 +160,4 @@ def without_shard(path: Path, name: str) -> CacheError:
         f"{str(path)!r} has lost its shard {name!r}.",
         hint="Put the folder of shards beside it again, or delete it and repeat the extract "
         "command: the rows of the shards that are left are kept.",
-    )
-
-
-def _older(path: Path) -> CacheError:
-    return CacheError(
-        f"{str(path)!r} was written in an older format, which cannot be continued.",
-        hint="Extract it again with --existing replace, or choose another folder with -o.",
     )

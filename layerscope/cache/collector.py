@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,10 +88,6 @@ class StatisticsCollector:
     """Statistics of every cut, split and task, of rows that arrive in batches.
 
     They are those of the features as a cache would hold them, in products of float64.
-
-    Args:
-        header: Of what is collected.
-        groups: From :func:`task_groups`.
     """
 
     def __init__(self, header: Header, groups: Sequence[TaskGroup]) -> None:
@@ -103,7 +99,10 @@ class StatisticsCollector:
             for group in groups
             for task in group.classified
         }
-        self._classes = {name: _count(labels) for name, labels in self._labels.items()}
+        self._classes = {
+            name: int(labels.max()) + 1 if len(labels) else 0
+            for name, labels in self._labels.items()
+        }
         self._separate = _with_scatters(self._widths.values(), self._classes)
         self._running: dict[str, Running] = {}
         self._waiting: list[tuple[Rows, FeatureRows]] = []
@@ -119,10 +118,9 @@ class StatisticsCollector:
         self._absorb()
         other._absorb()
         for name, running in other._running.items():
-            if name in self._running:
-                self._running[name].merge(running)  # type: ignore[arg-type]
-            else:
-                self._running[name] = running
+            known = self._running.setdefault(name, running)
+            if known is not running:
+                known.merge(running)  # type: ignore[arg-type]
 
     def states(self) -> dict[str, State]:
         """Return every statistic by its name: ``cross/<cut>/<owner>/<split>`` and its like."""
@@ -211,13 +209,9 @@ def class_name(key: str, task: str, split: Split) -> str:
     return f"classes/{key}/{task}/{split}"
 
 
-def _count(labels: Tensor) -> int:
-    return int(labels.max()) + 1 if len(labels) else 0
-
-
-def _with_scatters(widths: object, classes: Mapping[str, int]) -> frozenset[str]:
+def _with_scatters(widths: Iterable[int], classes: Mapping[str, int]) -> frozenset[str]:
     """Return the tasks whose classes' scatters fit into memory together, smallest first."""
-    squares = sum(width * width for width in widths)  # type: ignore[attr-defined]
+    squares = sum(width * width for width in widths)
     kept, room = set(), CLASS_BYTES
     for name, count in sorted(classes.items(), key=lambda item: item[1]):
         room -= 8 * count * squares

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from layerscope.cache.cache_file import CacheFile, started
-from layerscope.cache.checkpoint_settings import is_news, series_in
 from layerscope.cache.fingerprint import ANNOTATIONS, differences
 from layerscope.cache.hdf5_offsets import Rows
 from layerscope.cache.header import Header
 from layerscope.cache.layout import PART, cache_name, part_of
-from layerscope.cache.part import PartFile
+from layerscope.cache.part import PartFile, require_free
+from layerscope.cache.records import is_news, series_in
 from layerscope.cache.shards import assemble, clear, clear_drafts, shard_name
 from layerscope.cache.status import CacheStatus, cache_status
 from layerscope.cache.writer import (
@@ -23,7 +22,6 @@ from layerscope.cache.writer import (
     split_rows,
     whole_units,
 )
-from layerscope.errors import DiskError
 from layerscope.types import Existing, Source
 
 _OVERHEAD = 2**20
@@ -70,7 +68,12 @@ class FeatureSink:
         they are, and the rest is divided evenly, in the order of the rows.
         """
         missing = self.rows_due(header, status.missing, unit)
-        _require_room(path, header, len(missing))
+        require_free(
+            path,
+            repr(str(path)),
+            len(missing) * header.row_bytes + _OVERHEAD,
+            "Free some space, choose another disk with -o, or fewer layers with --cuts.",
+        )
         if not len(missing):
             return []
         open_parts = [part for part in status.parts if not part.done.all()]
@@ -97,13 +100,3 @@ def _is_outdated(part: CacheFile, header: Header) -> bool:
     changed = differences(part.ingredients, header.ingredients)
     news = is_news(part.settings, series_in(header.settings))
     return (ANNOTATIONS in changed or news) and not part.is_shard
-
-
-def _require_room(path: Path, header: Header, rows: int) -> None:
-    needed = rows * header.row_bytes + _OVERHEAD
-    free = shutil.disk_usage(path.parent).free
-    if free < needed:
-        raise DiskError(
-            f"{str(path)!r} needs {needed:,} bytes and {free:,} are free.",
-            hint="Free some space, choose another disk with -o, or fewer layers with --cuts.",
-        )

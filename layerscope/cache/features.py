@@ -85,10 +85,7 @@ class Features:
     def __getitem__(self, rows: Any) -> npt.NDArray[np.float32]:
         """Return some rows: by a number, a slice, a list, or an array of numbers or booleans."""
         picked = np.arange(len(self))[rows]
-        if picked.ndim == 0:
-            row: npt.NDArray[np.float32] = self.take(picked[None])[0]
-            return row
-        return self.take(picked)
+        return self.take(picked) if picked.ndim else np.asarray(self.take(picked[None])[0])
 
     def tensor(self, rows: Any = slice(None)) -> torch.Tensor:
         """Return some rows as a float32 tensor."""
@@ -115,9 +112,7 @@ class Features:
             self._fill(rows, out)
         else:
             unique, back = np.unique(rows, return_inverse=True)
-            once = np.empty((len(unique), self.shape[1]), dtype)
-            self._fill(unique, once)
-            np.take(once, back, axis=0, out=out)
+            np.take(self.take(unique, dtype), back, axis=0, out=out)
         return out
 
     def blocks(
@@ -137,7 +132,7 @@ class Features:
             raise ValueError("Open the cache with verify=True.")
         rows = np.arange(len(self))
         jobs = [job for stretch in self._stretches(rows) for job in self._cut_up(*stretch)]
-        found = in_threads(lambda job: self._wrong(*job), jobs)
+        found = in_threads(lambda job: self._wrong(self._raw(*job[:2]), job[1]), jobs)
         return np.concatenate([np.empty(0, np.int64), *found])
 
     def _fill(self, rows: Rows, out: npt.NDArray[Any]) -> None:
@@ -216,9 +211,7 @@ class Features:
             os.posix_fadvise(segment.handle, first, span, os.POSIX_FADV_WILLNEED)
 
     def _require_whole(self, raw: npt.NDArray[Any], rows: Rows) -> None:
-        if self._checksums is None:
-            return
-        wrong = rows[checksums(raw) != self._checksums[rows]]
+        wrong = self._wrong(raw, rows)
         if len(wrong):
             raise CacheError(
                 f"Row {wrong[0]} of the features {self.name} is damaged: its bytes differ from "
@@ -227,11 +220,10 @@ class Features:
                 "again.",
             )
 
-    def _wrong(self, segment: Segment, rows: Rows, at: int) -> Rows:
-        del at
-        assert self._checksums is not None
-        found: Rows = rows[checksums(self._raw(segment, rows)) != self._checksums[rows]]
-        return found
+    def _wrong(self, raw: npt.NDArray[Any], rows: Rows) -> Rows:
+        return (
+            rows[:0] if self._checksums is None else rows[checksums(raw) != self._checksums[rows]]
+        )
 
 
 def _read_scattered(handle: int, place: Extent, rows: Rows, raw: npt.NDArray[Any]) -> None:

@@ -74,19 +74,17 @@ def extent_of(file: h5py.File, name: str) -> Extent:
     if not isinstance(dataset, h5py.Dataset):
         raise CacheError(f"{file.filename!r} has no dataset {name}.", hint="Extract it again.")
     offset = dataset.id.get_offset()
-    if offset is None:
-        if dataset.size:
-            raise CacheError(
-                f"The dataset {name} of {file.filename!r} is not contiguous.",
-                hint="It was written by another program; extract it again.",
-            )
-        offset = 0
+    if offset is None and dataset.size:
+        raise CacheError(
+            f"The dataset {name} of {file.filename!r} is not contiguous.",
+            hint="It was written by another program; extract it again.",
+        )
     dtype = np.dtype(np.bool_) if dataset.dtype == np.bool_ else dataset.dtype
-    return Extent(offset, dataset.shape[0], dataset.shape[1:], dtype)
+    return Extent(offset or 0, dataset.shape[0], dataset.shape[1:], dtype)
 
 
-def runs(rows: Rows) -> Iterator[tuple[int, int, int]]:
-    """Yield ``(place, first, count)`` of each stretch of consecutive numbers.
+def runs(rows: Rows, longest: int | None = None) -> Iterator[tuple[int, int, int]]:
+    """Yield ``(place, first, count)`` of each stretch of consecutive numbers, or pieces of it.
 
     Examples:
         >>> list(runs(np.array([4, 5, 6, 9])))
@@ -97,4 +95,5 @@ def runs(rows: Rows) -> Iterator[tuple[int, int, int]]:
     edges = np.flatnonzero(np.diff(rows) != 1) + 1
     starts = np.concatenate(([0], edges))
     for start, stop in zip(starts, np.concatenate((edges, [len(rows)])), strict=True):
-        yield int(start), int(rows[start]), int(stop - start)
+        for place in range(start, stop, longest or len(rows)):
+            yield place, int(rows[place]), min(int(stop) - place, longest or len(rows))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from layerscope.cache.fingerprint import fingerprint_of
 from layerscope.cache.storage import StorageChoice
@@ -46,8 +46,7 @@ class Header:
     @property
     def asked(self) -> Storage:
         """The type in which features are to be stored where it loses nothing."""
-        asked: Storage = self.ingredients["storage"]
-        return asked
+        return cast(Storage, self.ingredients["storage"])
 
     @property
     def storage(self) -> dict[str, StorageChoice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,6 @@ from layerscope.cache.label import (
 from layerscope.cache.layout import (
     CHECKSUMS,
     LABEL,
-    MISSING,
     OLDER,
     PART,
     ROW_INDEX,
@@ -35,20 +35,19 @@ from layerscope.cache.layout import (
     SYNCED,
     checksums_of,
     features_of,
+    is_shard,
     part_of,
     shards_of,
     whole_of,
 )
 from layerscope.cache.lock import Lock, require_unlocked
-from layerscope.cache.part import PartFile, index_in, read_rows, storage_in, sync_folder
+from layerscope.cache.part import CHECKED, PartFile, read_rows, storage_in, sync_folder
 from layerscope.cache.shards import shard_name
 from layerscope.cache.storage import decoded
 from layerscope.errors import CacheError
 
 Progress = Callable[..., None]
 
-_BLOCK = 2048
-"""Rows that are checked at a time."""
 _OF_FEATURES = (STRUCTURE, ROW_INDEX)
 """Without these nobody knows what the features are of; of a shard, nothing else is used."""
 
@@ -117,16 +116,16 @@ def check_cache(path: Path, progress: Progress = lambda rows, note="": None) -> 
     if not path.is_file():
         raise CacheError(f"There is no cache {str(path)!r}.", hint="Give the path of a .h5 file.")
     require_unlocked(whole_of(path))
-    head = _check_file(path, progress, _is_shard(path))
-    shards = _shards(path) if head.keeps_features else ()
-    return CacheCheck(path, (head, *(_check_shard(path.parent / s, progress) for s in shards)))
+    head = _check_file(path, progress, is_shard(path))
+    shards = inspect_file(path).shards if head.keeps_features else ()
+    checked = [_check_file(path.parent / shard, progress, shard=True) for shard in shards]
+    return CacheCheck(path, (head, *checked))
 
 
 def count_rows(path: Path) -> int:
     """Return how many rows a check of a cache goes through, as far as can be told."""
     with suppress(CacheError):
-        found = inspect_file(path)
-        return int(found.done.sum())
+        return int(inspect_file(path).done.sum())
     return 0
 
 
@@ -147,7 +146,7 @@ def repair(check: CacheCheck) -> int:
         CacheError: Another process writes the cache.
         OSError: The disk could not take it.
     """
-    if _is_shard(check.path):
+    if is_shard(check.path):
         raise CacheError(
             f"{str(check.path)!r} is a shard of a cache.",
             hint="Give the cache itself, beside the folder of shards.",
@@ -194,21 +193,9 @@ def _as_part(path: Path, file: FileCheck) -> Path:
     return part_of(shard_name(path, inspect_file(file.path).index))
 
 
-def _is_shard(path: Path) -> bool:
-    return path.parent.name.endswith(".shards")
-
-
-def _shards(path: Path) -> tuple[str, ...]:
-    return inspect_file(path).shards
-
-
-def _check_shard(path: Path, progress: Progress) -> FileCheck:
+def _check_file(path: Path, progress: Progress, shard: bool) -> FileCheck:
     if not path.is_file():
         return FileCheck(path, unreadable="the file is gone")
-    return _check_file(path, progress, shard=True)
-
-
-def _check_file(path: Path, progress: Progress, shard: bool) -> FileCheck:
     try:
         if has_label(path):
             return _checked(path, progress, shard)
@@ -238,27 +225,21 @@ def _checked(path: Path, progress: Progress, shard: bool) -> FileCheck:
 def _damaged_rows(
     file: h5py.File, handle: int, found: CacheFile, whole: bool, progress: Progress
 ) -> dict[str, Rows]:
-    state = file[ROW_STATE][()]
     place = extent_of(file, ROW_VALID)
     # As bytes: HDF5 would take anything but 0 for True.
     valid = read_rows(handle, replace(place, dtype=np.dtype(np.uint8)), 0, place.count)
     rows: dict[str, list[Rows]] = {}
-    done = np.flatnonzero(state != MISSING)
     if whole and not found.is_shard:
-        rows[ROW_STATE] = [np.flatnonzero(state != SYNCED)]
-    virtual = bool(found.shards)
-    for _, first, count in runs(done):
-        for start in range(first, first + count, _BLOCK):
-            n = min(_BLOCK, first + count - start)
-            if not virtual:
-                for key, wrong in _wrong(file, handle, start, valid[start : start + n]).items():
-                    rows.setdefault(key, []).append(start + np.flatnonzero(wrong))
-                progress(n)
-    if virtual:
+        rows[ROW_STATE] = [np.flatnonzero(file[ROW_STATE][()] != SYNCED)]
+    if found.shards:
         rows |= _differ_from_shards(file, found)
-    index = index_in(file)
+    else:
+        for _, first, count in runs(np.flatnonzero(found.done), CHECKED):
+            for key, wrong in _wrong(file, handle, first, valid[first : first + count]).items():
+                rows.setdefault(key, []).append(first + np.flatnonzero(wrong))
+            progress(count)
     together = {key: np.concatenate(parts) for key, parts in rows.items()}
-    return {key: index[places] for key, places in together.items() if len(places)}
+    return {key: found.index[places] for key, places in together.items() if len(places)}
 
 
 def _wrong(
@@ -277,8 +258,6 @@ def _wrong(
 
 def _differ_from_shards(file: h5py.File, found: CacheFile) -> dict[str, list[Rows]]:
     """Return the rows whose checksums are others than in the shards, by cut and pooling."""
-    import json
-
     rows: dict[str, list[Rows]] = {}
     for record in json.loads(file.attrs["shards"]):
         path = found.path.parent / record["file"]

@@ -84,14 +84,17 @@ def write_label(path: Path) -> None:
     """Write the label of a file that is laid out, with all that is written only once."""
     with h5py.File(path, "r") as file:
         room = int(file.userblock_size)
-        spans = dict(_spans(file))
-    later = {name: span for name, span in spans.items() if _is_later(name)}
+        spans = _spans(file)
+    later = {
+        name: span
+        for name, span in spans.items()
+        if name in _LATER or name.startswith((FEATURES, CHECKSUMS))
+    }
     with path.open("r+b") as opened:
         handle, size = opened.fileno(), path.stat().st_size
         once = {
-            name: (*span, _sha256(handle, [span]))
-            for name, span in spans.items()
-            if name not in later
+            name: (*spans[name], _sha256(handle, [spans[name]]))
+            for name in spans.keys() - later.keys()
         }
         structure = _sha256(handle, _between(spans.values(), room, size))
         _write_both(handle, Label(size, room, later, once, structure))
@@ -134,9 +137,7 @@ def has_label(path: Path) -> bool:
 def wrong_with(path: Path, names: Iterable[str] | None = None) -> tuple[str, ...]:
     """Return what differs from the label: datasets, the structure, a copy of the label itself.
 
-    Args:
-        path: The file.
-        names: Of the datasets that matter; all by default.
+    Of datasets only those named matter; all by default.
 
     Raises:
         CacheError: The file has no label that could be trusted.
@@ -204,19 +205,15 @@ def seal_in(path: Path) -> str:
     return written.decode("ascii", "replace") if any(written) else ""
 
 
-def _is_later(name: str) -> bool:
-    return name in _LATER or name.partition("/")[0] in (FEATURES, CHECKSUMS)
-
-
-def _spans(file: h5py.File) -> Iterator[tuple[str, Span]]:
-    found: list[tuple[str, Span]] = []
+def _spans(file: h5py.File) -> dict[str, Span]:
+    found: dict[str, Span] = {}
 
     def visit(name: str, item: object) -> None:
         if isinstance(item, h5py.Dataset) and not item.is_virtual and item.size:
-            found.append((name, (item.id.get_offset(), item.id.get_storage_size())))
+            found[name] = item.id.get_offset(), item.id.get_storage_size()
 
     file.visititems(visit)
-    yield from found
+    return found
 
 
 def _between(spans: Iterable[Span], first: int, end: int) -> list[Span]:

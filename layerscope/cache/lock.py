@@ -19,7 +19,6 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from layerscope.cache.layout import lock_of
 from layerscope.errors import CacheError
@@ -50,10 +49,7 @@ class Holder:
 
 
 class Lock:
-    """Held from ``with`` on, until it ends.
-
-    Args:
-        path: The cache or shard that is to be written.
+    """Held from ``with`` on, until it ends, by the writer of a cache or shard.
 
     Raises:
         CacheError: Another process writes it; host and process are named.
@@ -123,17 +119,13 @@ class Lock:
         except FileExistsError:
             return False
         except OSError:  # a file system without links
-            return self._created_exclusively()
+            try:
+                with self._path.open("x") as file:
+                    json.dump(asdict(self._holder), file)
+            except FileExistsError:
+                return False
         finally:
             draft.unlink(missing_ok=True)
-        return True
-
-    def _created_exclusively(self) -> bool:
-        try:
-            with self._path.open("x") as file:
-                json.dump(asdict(self._holder), file)
-        except FileExistsError:
-            return False
         return True
 
     def _replace_stale(self, seen: tuple[Holder | None, int | None]) -> None:
@@ -164,9 +156,6 @@ def living_holder(path: Path) -> Holder | None:
     """Return who is writing a cache or shard, or None if nobody is.
 
     Takes up to a minute where that cannot be seen from this machine.
-
-    Args:
-        path: The cache or shard.
     """
     lock = lock_of(path)
     held = _read(lock)
@@ -224,8 +213,7 @@ def require_unlocked(path: Path) -> None:
 
 def _read(lock: Path) -> Holder | None:
     try:
-        known: dict[str, Any] = json.loads(lock.read_text())
-        return Holder(**known)
+        return Holder(**json.loads(lock.read_text()))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -9,18 +9,12 @@ from typing import Any, Self
 
 import h5py
 
-from layerscope.cache.checkpoint_settings import series_in
-from layerscope.cache.records import checkpoint_from, cut_from, task_from
+from layerscope.cache.records import checkpoint_from, cut_from, series_in, task_from
 from layerscope.types import Checkpoint, CutPoint, Setting, Task
 
 
 class OpenRecord:
-    """A file with the attributes of a cache, open until the end of ``with``.
-
-    Args:
-        path: The file.
-        file: The same, open.
-    """
+    """A file with the attributes of a cache, open until the end of ``with``."""
 
     def __init__(self, path: Path, file: h5py.File) -> None:
         self.path = path
@@ -64,8 +58,7 @@ class OpenRecord:
     @cached_property
     def computation(self) -> dict[str, Any]:
         """How the features were computed: precision, device, versions and the like."""
-        recorded: dict[str, Any] = self._json("settings")
-        return recorded
+        return dict(self._json("settings"))
 
     @cached_property
     def settings(self) -> dict[str, Setting]:
@@ -75,8 +68,7 @@ class OpenRecord:
     @cached_property
     def ingredients(self) -> dict[str, Any]:
         """Everything that determined the features."""
-        recorded: dict[str, Any] = self._json("ingredients")
-        return recorded
+        return dict(self._json("ingredients"))
 
     def _json(self, name: str) -> Any:
         return json.loads(self._file.attrs[name])

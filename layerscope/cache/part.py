@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -35,6 +36,7 @@ from layerscope.cache.layout import (
     WRITTEN,
     checksums_of,
     features_of,
+    part_of,
     split_of,
     target_of,
     whole_of,
@@ -42,8 +44,9 @@ from layerscope.cache.layout import (
 from layerscope.cache.records import to_json
 from layerscope.cache.storage import StorageChoice
 from layerscope.cache.threads import in_threads
+from layerscope.errors import DiskError
 
-_BLOCK = 2048
+CHECKED = 2048
 """Rows that are checked at a time."""
 
 
@@ -119,7 +122,7 @@ class PartFile:
         with self._guard:
             pending, self._pending = self._pending, []
         if pending:
-            _sync_handle(self._handle)
+            getattr(os, "fdatasync", os.fsync)(self._handle)
             for first, count in _join(pending):
                 self._mark(first, count, SYNCED)
 
@@ -129,25 +132,16 @@ class PartFile:
         After a power failure they may lack bytes; those that differ from their checksums count as
         missing from now on.
         """
-        doubtful = np.flatnonzero(self.state == WRITTEN)
-        for place, first, count in runs(doubtful):
-            del place
-            whole = self.intact(first, count)
+        for _, first, count in runs(np.flatnonzero(self.state == WRITTEN), CHECKED):
+            whole = np.ones(count, np.bool_)
+            for key in self.keys:
+                found = read_rows(self._handle, self._features[key], first, count)
+                known = read_rows(self._handle, self._checksums[key], first, count)
+                whole &= checksums(found) == known
             for _, lost, many in runs(first + np.flatnonzero(~whole)):
                 self._mark(lost, many, MISSING)
             self._pending += [(kept, n) for _, kept, n in runs(first + np.flatnonzero(whole))]
         self.sync()
-
-    def intact(self, first: int, count: int) -> npt.NDArray[np.bool_]:
-        """Return (count,) whether the bytes of the rows from ``first`` on match their checksums."""
-        whole = np.ones(count, np.bool_)
-        for start in range(0, count, _BLOCK):
-            rows = min(_BLOCK, count - start)
-            for key in self.keys:
-                found = read_rows(self._handle, self._features[key], first + start, rows)
-                known = read_rows(self._handle, self._checksums[key], first + start, rows)
-                whole[start : start + rows] &= checksums(found) == known
-        return whole
 
     def forget(self, rows: Rows) -> None:
         """Count rows as missing, so that they are computed again."""
@@ -193,7 +187,7 @@ def lay_out(
     Args:
         path: Its name, with ``.part``.
         header: What it is a part of.
-        storage: How the features of each cut and pooling are stored.
+        storage: By cut and pooling.
         index: (n,) the rows of the source that a shard is for; None for a whole cache.
 
     Raises:
@@ -212,11 +206,30 @@ def lay_out(
 
 
 @contextmanager
-def drafted(path: Path) -> Iterator[Path]:
-    """Yield the name of a draft, which takes the file's own once the disk has all of it.
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the system says about the disk into an error that names the cache."""
+    try:
+        yield
+    except OSError as error:
+        # HDF5's own text runs over several lines, with the time and the file's name once more.
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise DiskError(
+            f"{str(part_of(path))!r} cannot be written: {reason}.",
+            hint="The rows that were written are safe; make room or mend the folder, and repeat "
+            "the command.",
+        ) from error
 
-    Args:
-        path: The file; what is there stays until then.
+
+def require_free(path: Path, what: str, needed: int, hint: str) -> None:
+    """Refuse something that needs more bytes than the disk of a path has free."""
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise DiskError(f"{what} needs {needed:,} bytes and {free:,} are free.", hint=hint)
+
+
+@contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """Yield the name of a draft, which replaces the file once the disk has all of it.
 
     Raises:
         OSError: The disk could not take it; nothing is left of the draft.
@@ -245,17 +258,22 @@ def new_file(path: Path, header: Header) -> h5py.File:
 
 def lay_out_rows(file: h5py.File, header: Header, index: Rows | None) -> None:
     """Make every dataset of a file but its features and its seal."""
-    ids = header.source.ids
+    source = header.source
     rows = np.arange(header.rows) if index is None else index
-    for cut in header.cuts:
-        _zeros(file, checksums_of(cut.key), len(rows), np.uint32)
-    _zeros(file, ROW_VALID, len(rows), np.bool_)
-    _zeros(file, ROW_STATE, len(rows), np.uint8)
-    _write_texts(file, ROW_ID, [ids[row] for row in rows])
-    if index is None:
-        _write_annotations(file, header)
-    else:
+    for key in header.keys:
+        file.create_dataset(checksums_of(key), data=np.zeros(len(rows), np.uint32))
+    file.create_dataset(ROW_VALID, data=np.zeros(len(rows), np.bool_))
+    file.create_dataset(ROW_STATE, data=np.zeros(len(rows), np.uint8))
+    _write_texts(file, ROW_ID, [source.ids[row] for row in rows])
+    if index is not None:
         file.create_dataset(ROW_INDEX, data=index.astype(np.int64))
+        return
+    _write_texts(file, ROW_SPLIT, source.splits)
+    _write_texts(file, ROW_GROUP, source.groups)
+    for task in source.tasks:
+        file.create_dataset(target_of(task.name), data=source.targets[task.name])
+    for name, split in source.task_splits.items():
+        file.create_dataset(split_of(name), data=split)
 
 
 def attributes(header: Header, storage: Mapping[str, StorageChoice]) -> dict[str, str]:
@@ -282,10 +300,9 @@ def storage_in(file: h5py.File) -> dict[str, StorageChoice]:
 
 def index_in(file: h5py.File) -> Rows:
     """Return (n,) the row of the source of each row of a file."""
-    if ROW_INDEX in file:
-        index: Rows = file[ROW_INDEX][()]
-        return index
-    return np.arange(len(file[ROW_STATE]), dtype=np.int64)
+    return np.asarray(
+        file[ROW_INDEX] if ROW_INDEX in file else range(len(file[ROW_STATE])), np.int64
+    )
 
 
 def read_rows(handle: int, place: Extent, first: int, count: int) -> npt.NDArray[Any]:
@@ -297,11 +314,8 @@ def read_rows(handle: int, place: Extent, first: int, count: int) -> npt.NDArray
 
 def sync_file(path: Path) -> None:
     """Wait until the disk has a file."""
-    handle = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:
@@ -312,10 +326,6 @@ def sync_folder(path: Path) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _sync_handle(handle: int) -> None:
-    getattr(os, "fdatasync", os.fsync)(handle)
 
 
 def _join(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -329,16 +339,6 @@ def _join(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def _write_annotations(file: h5py.File, header: Header) -> None:
-    source = header.source
-    _write_texts(file, ROW_SPLIT, source.splits)
-    _write_texts(file, ROW_GROUP, source.groups)
-    for task in source.tasks:
-        file.create_dataset(target_of(task.name), data=source.targets[task.name])
-    for name, split in source.task_splits.items():
-        file.create_dataset(split_of(name), data=split)
-
-
 def _write_texts(file: h5py.File, name: str, values: Iterable[str]) -> None:
     encoded = [str(value).encode() for value in values]
     longest = max((len(text) for text in encoded), default=0)
@@ -346,17 +346,8 @@ def _write_texts(file: h5py.File, name: str, values: Iterable[str]) -> None:
     file.create_dataset(name, data=np.array(encoded, dtype=kind), dtype=kind)
 
 
-def _zeros(file: h5py.File, name: str, rows: int, kind: type[np.generic]) -> None:
-    file.create_dataset(name, data=np.zeros(rows, kind))
-
-
 def _reserve(file: h5py.File, name: str, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
     """Give a dataset its place without filling it: the disk need not write every row twice."""
     plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    plan.set_obj_track_times(False)
-    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
-    links.set_create_intermediate_group(True)
-    space = h5py.h5s.create_simple(shape)
-    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), space, plan, links)
+    file.create_dataset(name, shape, dtype, dcpl=plan, fill_time="never")

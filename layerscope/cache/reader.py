@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -68,6 +68,7 @@ class Cache(OpenRecord):
         super().__init__(path, file)
         self.verify = verify
         self._handles: dict[Path, int] = {}
+        self._features: dict[str, Features] = {}
 
     def close(self) -> None:
         """Close the file; views of it can no longer be read."""
@@ -92,8 +93,7 @@ class Cache(OpenRecord):
     @cached_property
     def views(self) -> int:
         """Augmented views of each image, in rows one after the other; 1 where there are none."""
-        count: int = self.ingredients.get(VIEWS, {"count": 1})["count"]
-        return count
+        return int(self.ingredients.get(VIEWS, {"count": 1})["count"])
 
     @cached_property
     def views_of(self) -> str:
@@ -123,8 +123,7 @@ class Cache(OpenRecord):
     @cached_property
     def valid(self) -> npt.NDArray[np.bool_]:
         """(rows,) False for an image that could not be read."""
-        valid: npt.NDArray[np.bool_] = self._file[ROW_VALID][()]
-        return valid
+        return np.asarray(self._file[ROW_VALID])
 
     @cached_property
     def own_splits(self) -> frozenset[str]:
@@ -161,25 +160,31 @@ class Cache(OpenRecord):
             UnknownNameError: The cache has no such cut, or not in this pooling.
             CacheError: It has several, and none was named.
         """
-        known = {point.pooling: point for point in self.cuts if point.name == cut}
+        known: dict[str, CutPoint] = {it.pooling: it for it in self.cuts if it.name == cut}
         if not known:
             raise UnknownNameError("layer", cut, (point.name for point in self.cuts))
-        if pooling is None and len(known) == 1:
-            return View(self, next(iter(known.values())), task)
-        if pooling is None:
+        first = next(iter(known))
+        if pooling is None and len(known) > 1:
             raise CacheError(
                 f"{str(self.path)!r} has {cut} in several poolings: {', '.join(known)}.",
-                hint=f'Name one: view("{cut}", "{next(iter(known))}").',
+                hint=f'Name one: view("{cut}", "{first}").',
             )
-        for name, point in known.items():
-            if name == pooling:
-                return View(self, point, task)
-        raise UnknownNameError(f"pooling of {cut}", pooling, known)
+        if pooling is not None and pooling not in known:
+            raise UnknownNameError(f"pooling of {cut}", pooling, known)
+        return View(self, known[pooling or first], task)
 
     def features_of(self, cut: CutPoint) -> Features:
         """Return the features of one cut in one pooling, lazily."""
         if cut.key not in self._features:
-            self._features[cut.key] = self._open_features(cut)
+            segments = [it for each in self._records for it in self._segments(cut.key, each)] or [
+                self._segment(self.path, self._file, cut.key, 0, 0, self.rows)
+            ]
+            self._features[cut.key] = Features(
+                name=f"{cut.key} of {str(self.path)!r}",
+                shape=(self.rows, cut.width),
+                segments=tuple(sorted(segments, key=lambda segment: segment.first)),
+                checksums=self._file[checksums_of(cut.key)][()] if self.verify else None,
+            )
         return self._features[cut.key]
 
     def dataset(self, cut: str, task: str | None = None, split: Split = "train") -> FeatureDataset:
@@ -223,8 +228,7 @@ class Cache(OpenRecord):
 
     def numbers(self, name: str, rows: Rows) -> npt.NDArray[Any]:
         """Return the (n, …) values of some rows of one dataset that is no feature."""
-        values: npt.NDArray[Any] = self._file[name][()]
-        return values[rows]
+        return np.asarray(self._file[name])[rows]
 
     @cached_property
     def _rows(self) -> dict[str, Rows]:
@@ -232,28 +236,8 @@ class Cache(OpenRecord):
         return {s: np.flatnonzero((splits == s.encode()) & self.valid) for s in SPLITS}
 
     @cached_property
-    def _features(self) -> dict[str, Features]:
-        return {}
-
-    @cached_property
-    def _records(self) -> Sequence[Mapping[str, Any]]:
-        records: list[dict[str, Any]] = []
-        if SHARD_LIST in self._file.attrs:
-            records = self._json(SHARD_LIST)
-        return records
-
-    def _open_features(self, cut: CutPoint) -> Features:
-        segments = [
-            segment for record in self._records for segment in self._segments(cut.key, record)
-        ]
-        if not self._records:
-            segments = [self._segment(self.path, self._file, cut.key, 0, 0, self.rows)]
-        return Features(
-            name=f"{cut.key} of {str(self.path)!r}",
-            shape=(self.rows, cut.width),
-            segments=tuple(sorted(segments, key=lambda segment: segment.first)),
-            checksums=self._file[checksums_of(cut.key)][()] if self.verify else None,
-        )
+    def _records(self) -> list[dict[str, Any]]:
+        return list(self._json(SHARD_LIST)) if SHARD_LIST in self._file.attrs else []
 
     def _segments(self, key: str, record: Mapping[str, Any]) -> list[Segment]:
         path = self.path.parent / record["file"]
@@ -372,7 +356,12 @@ def open_cache(path: Path | str, *, verify: bool = True) -> Cache:
     except OSError as error:
         raise unreadable(path, error) from error
     try:
-        return _check(path, file, verify)
+        _require_schema(path, file)
+        if verify:
+            require_sealed(path)
+        cache = Cache(path, file, verify)
+        _require_datasets(cache, file)
+        return cache
     except UNREADABLE as error:
         file.close()
         raise unreadable(path, error) from error
@@ -385,15 +374,6 @@ def _reopen_dataset(
     path: Path, verify: bool, cut: str, task: str | None, split: Split
 ) -> FeatureDataset:
     return open_cache(path, verify=verify).dataset(cut, task, split)
-
-
-def _check(path: Path, file: h5py.File, verify: bool) -> Cache:
-    _require_schema(path, file)
-    if verify:
-        require_sealed(path)
-    cache = Cache(path, file, verify)
-    _require_datasets(path, cache, file)
-    return cache
 
 
 def _require_schema(path: Path, file: h5py.File) -> None:
@@ -418,8 +398,8 @@ def _require_schema(path: Path, file: h5py.File) -> None:
         raise CacheError(f"{str(path)!r} is incomplete: {written} rows are written.", hint=_REPEAT)
 
 
-def _require_datasets(path: Path, cache: Cache, file: h5py.File) -> None:
-    rows = cache.rows
+def _require_datasets(cache: Cache, file: h5py.File) -> None:
+    path, rows = cache.path, cache.rows
     expected: dict[str, tuple[int, ...]] = {
         features_of(cut.key): (rows, cut.width) for cut in cache.cuts
     }

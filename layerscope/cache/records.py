@@ -10,7 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from layerscope.types import Checkpoint, CutPoint, Preprocessing, Task
+from layerscope.types import Checkpoint, CutPoint, Preprocessing, Setting, Task
+
+_SERIES = "series"
+"""What distinguishes a checkpoint in a series, in the record of how its features were computed. It
+is no part of the fingerprint: features depend on the weights alone, so a cache can be told later.
+"""
 
 
 def plain(value: Any) -> Any:
@@ -51,16 +56,33 @@ def task_from(record: Mapping[str, Any]) -> Task:
 
 def checkpoint_from(record: Mapping[str, Any]) -> Checkpoint:
     """Return the card that was stored; of the weights' path only the file's name is left."""
-    weights = record["weights"]
-    return Checkpoint(
-        **{
-            **record,
-            "weights": None if weights is None else Path(weights),
-            "preprocessing": _preprocessing_from(record["preprocessing"]),
-        }
-    )
+    weights, known = record["weights"], record["preprocessing"]
+    lists = {key: tuple(item) for key, item in known.items() if isinstance(item, list)}
+    read = {
+        "weights": None if weights is None else Path(weights),
+        "preprocessing": Preprocessing(**{**known, **lists}),
+    }
+    return Checkpoint(**{**record, **read})
 
 
-def _preprocessing_from(record: Mapping[str, Any]) -> Preprocessing:
-    lists = {key: tuple(item) for key, item in record.items() if isinstance(item, list)}
-    return Preprocessing(**{**record, **lists})
+def series_in(computation: Mapping[str, Any]) -> dict[str, Setting]:
+    """Return the settings of the checkpoint in a cache's record; none where none were told."""
+    return dict(computation.get(_SERIES, {}))
+
+
+def with_series(computation: Mapping[str, Any], told: Mapping[str, Setting]) -> dict[str, Any]:
+    """Return a cache's record with settings told now, beside those that were told before.
+
+    Examples:
+        >>> with_series({"device": "cpu", "series": {"epoch": 3}}, {"lr": 0.1})
+        {'device': 'cpu', 'series': {'epoch': 3, 'lr': 0.1}}
+        >>> with_series({"device": "cpu"}, {})
+        {'device': 'cpu'}
+    """
+    together = series_in(computation) | dict(told)
+    return {**computation, _SERIES: together} if together else dict(computation)
+
+
+def is_news(computation: Mapping[str, Any], told: Mapping[str, Setting]) -> bool:
+    """Return whether settings told now are not in a cache's record yet."""
+    return bool(told.items() - series_in(computation).items())

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from layerscope.cache.cache_file import inspect_file
-from layerscope.cache.disk_errors import disk_errors
 from layerscope.cache.header import Header
 from layerscope.cache.layout import (
     ROW_GROUP,
@@ -20,11 +18,11 @@ from layerscope.cache.layout import (
     target_of,
 )
 from layerscope.cache.lock import Lock
-from layerscope.cache.part import PartFile, lay_out
+from layerscope.cache.part import PartFile, disk_errors, lay_out, require_free
 from layerscope.cache.reader import Cache, open_cache
 from layerscope.cache.shards import clear
 from layerscope.cache.storage import encoded
-from layerscope.errors import CacheError, DiskError
+from layerscope.errors import CacheError
 from layerscope.types import Source
 
 BLOCK = 1024
@@ -95,13 +93,12 @@ def _open_part(path: Path, header: Header, cache: Cache) -> PartFile:
         part.settle()
         return part
     target.unlink(missing_ok=True)
-    needed = header.rows * header.row_bytes
-    free = shutil.disk_usage(path.parent).free
-    if free < needed:
-        raise DiskError(
-            f"One file of {str(path)!r} needs {needed:,} bytes and {free:,} are free.",
-            hint="Free some space; until then the shards are as good a cache as one file.",
-        )
+    require_free(
+        path,
+        f"One file of {str(path)!r}",
+        header.rows * header.row_bytes,
+        "Free some space; until then the shards are as good a cache as one file.",
+    )
     return lay_out(target, header, header.storage)
 
 

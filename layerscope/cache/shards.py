@@ -12,8 +12,6 @@ import h5py
 import numpy as np
 
 from layerscope.cache.cache_file import CacheFile, inspect_file, rows_of, shard_files, started
-from layerscope.cache.checkpoint_settings import is_news, series_in, with_series
-from layerscope.cache.disk_errors import disk_errors
 from layerscope.cache.hdf5_offsets import Rows, runs
 from layerscope.cache.header import Header
 from layerscope.cache.label import SEAL_BYTES, open_file, write_label, write_seal
@@ -30,19 +28,22 @@ from layerscope.cache.layout import (
     shards_of,
 )
 from layerscope.cache.lock import Lock
-from layerscope.cache.part import PartFile, attributes, drafted, lay_out_rows, new_file, sync_folder
-from layerscope.cache.records import to_json
+from layerscope.cache.part import (
+    PartFile,
+    attributes,
+    disk_errors,
+    drafted,
+    lay_out_rows,
+    new_file,
+    sync_folder,
+)
+from layerscope.cache.records import is_news, series_in, to_json, with_series
 from layerscope.cache.storage import StorageChoice
 from layerscope.errors import CacheError
 
 
 def shard_name(path: Path, index: Rows) -> Path:
-    """Return a name that no shard of a cache has, for one with some rows of the source.
-
-    Args:
-        path: The cache.
-        index: (n,) the rows, ascending.
-    """
+    """Return a name that no shard of a cache has, for one with (n,) ascending rows."""
     folder = shards_of(path)
     stem = f"rows-{index[0]:09d}-{index[-1]:09d}"
     for number in range(1_000_000):
@@ -59,10 +60,6 @@ def assemble(path: Path, header: Header) -> Path:
     datasets; what was at ``path`` is replaced at the very end, and shards that are of no use any
     more are deleted after it.
 
-    Args:
-        path: Where the cache belongs.
-        header: All of it but its features.
-
     Raises:
         CacheError: Rows are missing.
         OSError: The disk could not take it.
@@ -74,15 +71,12 @@ def assemble(path: Path, header: Header) -> Path:
             f"{str(part_of(path))!r} has {count} of {header.rows} rows.",
             hint="Repeat the layerscope extract command; it goes on where it stopped.",
         )
-    only = parts[0] if len(parts) == 1 else None
     # What was found out later is written into the file over the shards.
-    same = (
-        only is not None
-        and only.ingredients == header.ingredients
-        and not is_news(only.settings, series_in(header.settings))
+    same = parts[0].ingredients == header.ingredients and not is_news(
+        parts[0].settings, series_in(header.settings)
     )
-    if only is not None and same and only.done.all() and not only.is_shard:
-        PartFile(only.path).finish(path)
+    if len(parts) == 1 and same and parts[0].done.all() and not parts[0].is_shard:
+        PartFile(parts[0].path).finish(path)
     else:
         _write_head(path, header, [_as_shard(path, part) for part in parts])
     clear(path)
@@ -153,7 +147,7 @@ def _write_head(path: Path, header: Header, shards: Sequence[CacheFile]) -> None
             storage = _widest(header, shards)
             records = _records(path, header, shards)
             lay_out_rows(file, header, None)
-            _virtual(file, header, storage, records)
+            _virtual(file, header, storage, list(zip(shards, records, strict=True)))
             _copy(file, path, header, records)
             file.create_dataset(SEAL, data=np.zeros(SEAL_BYTES, np.uint8))
             file.attrs.update(attributes(header, storage) | {SHARD_LIST: to_json(records)})
@@ -196,17 +190,14 @@ def _virtual(
     file: h5py.File,
     header: Header,
     storage: Mapping[str, StorageChoice],
-    records: Sequence[Mapping[str, Any]],
+    shards: Sequence[tuple[CacheFile, Mapping[str, Any]]],
 ) -> None:
     for cut in header.cuts:
         dtype = storage[cut.key].dtype
         layout = h5py.VirtualLayout((header.rows, cut.width), dtype)
-        for record in records:
-            with open_file(Path(file.filename).parent / record["file"]) as one:
-                origin = one[features_of(cut.key)]
-                source = h5py.VirtualSource(
-                    record["file"], origin.name, shape=origin.shape, dtype=origin.dtype
-                )
+        for shard, record in shards:
+            name, shape = f"/{features_of(cut.key)}", (len(shard.index), cut.width)
+            source = h5py.VirtualSource(record["file"], name, shape, shard.stored[cut.key].dtype)
             for first, place, count in record["runs"]:
                 layout[first : first + count] = source[place : place + count]
         # What a lost shard held must not pass for zeros.

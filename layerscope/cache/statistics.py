@@ -16,7 +16,6 @@ with ``rows/done``: which rows of the source they have seen.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +55,7 @@ def statistics_name(checkpoint: str, source: str, limit: int | None = None) -> s
 
 
 class Statistics(OpenRecord):
-    """The statistics of every cut of one checkpoint; made by :func:`open_statistics`.
-
-    Args:
-        path: The file.
-        file: The same, open.
-    """
-
-    @cached_property
-    def _columns(self) -> dict[str, tuple[str, int, int]]:
-        return {name: tuple(place) for name, place in self._json("columns").items()}
+    """The statistics of every cut of one checkpoint; made by :func:`open_statistics`."""
 
     def moments(self, cut: str, split: Split = "train", task: str | None = None) -> Moments:
         """Return count, mean and scatter of a cut's features.
@@ -78,7 +68,8 @@ class Statistics(OpenRecord):
         Raises:
             UnknownNameError: There is no such cut.
         """
-        return self._cross(cut, self._owner(task), split).features
+        own = task is not None and task in self._file.attrs["owners"].split("\n")
+        return self._cross(cut, task if task and own else "source", split).features
 
     def cross(self, cut: str, task: str, split: Split = "train") -> CrossMoments:
         """Return the moments of a cut's features with a task's targets, for ridge regression.
@@ -88,8 +79,9 @@ class Statistics(OpenRecord):
         Raises:
             UnknownNameError: There is no such cut or task.
         """
-        if task in self._columns:
-            owner, first, last = self._columns[task]
+        columns = self._json("columns")
+        if task in columns:
+            owner, first, last = columns[task]
             return self._cross(cut, owner, split).only(slice(first, last))
         return _one_hot(self.classes(cut, task, split))
 
@@ -106,13 +98,8 @@ class Statistics(OpenRecord):
         return RunningClassMoments.from_state(state).compute()
 
     def _cross(self, cut: str, owner: str, split: Split) -> CrossMoments:
-        return RunningCrossMoments.from_state(
-            self._state(cross_name(self._key(cut), owner, split))
-        ).compute()
-
-    def _owner(self, task: str | None) -> str:
-        owners = self._file.attrs["owners"].split("\n")
-        return task if task is not None and task in owners else "source"
+        state = self._state(cross_name(self._key(cut), owner, split))
+        return RunningCrossMoments.from_state(state).compute()
 
     def _key(self, cut: str) -> str:
         keys = [point.key for point in self.cuts]
@@ -170,7 +157,7 @@ def write_statistics(
         path: Its name; what is there is replaced when all is on the disk.
         header: Of what was collected.
         groups: The tasks by their splits.
-        states: By name, from :meth:`layerscope.cache.collector.StatisticsCollector.states`.
+        states: By name.
         done: (n,) which rows a part has seen; None for everything.
     """
     names = [f"{name}/{key}" for name, state in states.items() for key in state]

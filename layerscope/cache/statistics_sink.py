@@ -15,15 +15,15 @@ import torch
 
 from layerscope.cache.cache_file import CacheFile
 from layerscope.cache.collector import StatisticsCollector, TaskGroup, task_groups
-from layerscope.cache.disk_errors import disk_errors
 from layerscope.cache.fingerprint import differences
 from layerscope.cache.hdf5_offsets import Rows
 from layerscope.cache.header import Header
 from layerscope.cache.label import open_file
 from layerscope.cache.lock import require_unlocked
-from layerscope.cache.part import storage_in
+from layerscope.cache.part import disk_errors, storage_in
 from layerscope.cache.statistics import (
     DONE,
+    Statistics,
     open_statistics,
     read_states,
     statistics_name,
@@ -39,7 +39,6 @@ SNAPSHOT_EVERY = 60.0
 """Seconds of work that a killed process may cost; more where a snapshot takes long itself."""
 _PATIENCE = 20
 """A snapshot may take one part in so many of the time."""
-_ANEW = "collect it anew with --existing replace"
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class StatisticsSink:
             return CacheStatus("new", missing=np.arange(header.rows))
         if path.exists():
             with open_statistics(path) as found:
-                _require_ingredients(path, found.ingredients, header)
+                _require_same(found, header)
             return CacheStatus("there", header.rows)
         return parts_status(_parts(path), header, existing, _require_same)
 
@@ -87,7 +86,7 @@ class StatisticsSink:
         ]
 
     def writer(self, path: Path, header: Header, assignment: WriteAssignment) -> StatisticsWriter:
-        return StatisticsWriter(path, header, assignment, self._groups(header))
+        return StatisticsWriter(path, header, assignment.path, self._groups(header))
 
     def finish(self, path: Path, header: Header) -> Path:
         parts = _parts(path)
@@ -122,25 +121,12 @@ class StatisticsSink:
 
 
 class StatisticsWriter:
-    """Collects one assignment, and writes snapshots; rows in the last one are never lost.
+    """Collects one assignment, and writes snapshots; rows in the last one are never lost."""
 
-    Args:
-        path: Where the file of statistics belongs.
-        header: Of the whole.
-        assignment: From :meth:`StatisticsSink.assign`.
-        groups: The tasks by their splits.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        header: Header,
-        assignment: WriteAssignment,
-        groups: Sequence[TaskGroup],
-    ) -> None:
+    def __init__(self, path: Path, header: Header, part: Path, groups: Sequence[TaskGroup]) -> None:
         self._path = path
         self._header = header
-        self._part = assignment.path
+        self._part = part
         self._groups = groups
         self._collector = StatisticsCollector(header, groups)
         self._done = np.zeros(header.rows, bool)
@@ -200,11 +186,7 @@ def _inspect_part(path: Path) -> CacheFile:
         )
 
 
-def _require_same(part: CacheFile, header: Header) -> None:
-    _require_ingredients(part.path, part.ingredients, header)
-
-
-def _require_ingredients(path: Path, there: Mapping[str, Any], header: Header) -> None:
-    changed = differences(there, header.ingredients)
+def _require_same(file: CacheFile | Statistics, header: Header) -> None:
+    changed = differences(file.ingredients, header.ingredients)
     if changed:
-        raise made_otherwise(path, changed, _ANEW)
+        raise made_otherwise(file.path, changed, "collect it anew with --existing replace")

@@ -18,13 +18,13 @@ from layerscope.cache.cache_file import (
     started,
     without_shard,
 )
-from layerscope.cache.checkpoint_settings import is_news, series_in
 from layerscope.cache.fingerprint import ANNOTATIONS, differences
 from layerscope.cache.hdf5_offsets import Rows
 from layerscope.cache.header import Header
 from layerscope.cache.label import seal_in, seal_of, wrong_with
 from layerscope.cache.layout import whole_of
 from layerscope.cache.lock import require_unlocked
+from layerscope.cache.records import is_news, series_in
 from layerscope.errors import CacheError
 from layerscope.types import Existing
 
@@ -82,12 +82,6 @@ def parts_status(
 ) -> CacheStatus:
     """Return how far files have come that hold rows of one that is not whole.
 
-    Args:
-        parts: The files.
-        header: What is about to be written.
-        existing: What to do with files that are there.
-        require_same: Refuses a file that was made from something else.
-
     Raises:
         CacheError: They hold rows of something else, or are to be left as they are.
     """
@@ -102,14 +96,10 @@ def parts_status(
     return CacheStatus(
         "part" if parts else "new",
         len(done),
-        skipped=_skipped(parts),
+        skipped=tuple(sorted({int(row) for part in parts for row in part.skipped})),
         parts=tuple(parts),
         missing=np.setdiff1d(np.arange(header.rows), done),
     )
-
-
-def _skipped(parts: Sequence[CacheFile]) -> tuple[int, ...]:
-    return tuple(sorted({int(row) for part in parts for row in part.skipped}))
 
 
 def _whole_status(path: Path, whole: CacheFile, header: Header) -> CacheStatus:
@@ -122,7 +112,8 @@ def _whole_status(path: Path, whole: CacheFile, header: Header) -> CacheStatus:
     _require_same(whole, header)
     news = is_news(whole.settings, series_in(header.settings))
     outdated = news or whole.ingredients != header.ingredients
-    return CacheStatus("there", header.rows, _skipped([whole]), outdated, parts=(whole,))
+    skipped = tuple(map(int, whole.skipped))
+    return CacheStatus("there", header.rows, skipped, outdated, parts=(whole,))
 
 
 def require_sealed(path: Path) -> None:
@@ -151,13 +142,7 @@ def _require_same(file: CacheFile, header: Header) -> None:
 
 
 def made_otherwise(path: Path, changed: Sequence[str], anew: str) -> CacheError:
-    """Return the error for a file that was made from something else.
-
-    Args:
-        path: The file.
-        changed: The ingredients in which it differs.
-        anew: How the user has it made again.
-    """
+    """Return the error for a file in which ingredients differ; ``anew`` has it made again."""
     return CacheError(
         f"{str(path)!r} was made from something else; it differs in {', '.join(changed)}.",
         hint=f"Choose another folder with -o, {anew}, or return to the settings that it was "

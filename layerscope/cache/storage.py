@@ -106,14 +106,14 @@ def worst_loss(rows: Values, storage: Storage) -> tuple[float, int]:
 
 def encoded(rows: Values, stored: StorageChoice) -> npt.NDArray[Any]:
     """Return (n, width) rows as they are stored; what float16 cannot hold becomes infinite."""
+    if stored.type == "float32" and stored.rounded:
+        halves = decoded(encoded(rows, StorageChoice("float16")), "float16")
+        too_large = np.any(np.isinf(halves) & np.isfinite(rows), axis=1, keepdims=True)
+        return np.where(too_large, rows, halves)
     if stored.type == "float32":
-        return (
-            _round_to_halves(rows) if stored.rounded else np.ascontiguousarray(rows, stored.dtype)
-        )
-    halves = torch.from_numpy(np.ascontiguousarray(rows)).to(_TENSORS[stored.type])
-    if stored.type == "bfloat16":
-        halves = halves.view(torch.int16)
-    return halves.numpy().view(stored.dtype)
+        return np.ascontiguousarray(rows, stored.dtype)
+    tensor = torch.from_numpy(np.ascontiguousarray(rows)).to(_TENSORS[stored.type])
+    return tensor.view(torch.int16).numpy().view(stored.dtype)
 
 
 def decoded(raw: npt.NDArray[Any], storage: Storage) -> Values:
@@ -136,9 +136,3 @@ def overflows(raw: npt.NDArray[Any], rows: Values, stored: StorageChoice) -> boo
 def widened() -> StorageChoice:
     """Return how a cut is stored once a row was too large for float16."""
     return StorageChoice("float32", "a row was too large for float16", rounded=True)
-
-
-def _round_to_halves(rows: Values) -> Values:
-    halves = decoded(encoded(rows, StorageChoice("float16")), "float16")
-    too_large = np.any(np.isinf(halves) & np.isfinite(rows), axis=1, keepdims=True)
-    return np.where(too_large, rows, halves)

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.cache.disk_errors import disk_errors
 from layerscope.cache.hdf5_offsets import Rows
 from layerscope.cache.header import Header
 from layerscope.cache.layout import part_of, whole_of
 from layerscope.cache.lock import Lock
-from layerscope.cache.part import PartFile, lay_out
+from layerscope.cache.part import PartFile, disk_errors, lay_out
 from layerscope.cache.shards import shard_name
 from layerscope.cache.storage import FeatureRows, Valid, encoded, overflows, widened
 from layerscope.errors import DiskError
@@ -67,8 +66,13 @@ class AssignmentWriter:
         with disk_errors(self._path):
             assignment.path.parent.mkdir(parents=True, exist_ok=True)
             # The whole of a cache is locked by whoever leads; a shard by who writes it.
-            self._lock = Lock(whole_of(assignment.path)) if assignment.is_shard else None
-            self._part = self._open_part(assignment)
+            if assignment.is_shard:
+                self._lock = Lock(whole_of(assignment.path))
+            if assignment.there:
+                self._part = PartFile(assignment.path)
+            else:
+                index = self.rows if assignment.is_shard else None
+                self._part = lay_out(assignment.path, header, header.storage, index)
 
     def __enter__(self) -> AssignmentWriter:
         return self
@@ -93,16 +97,16 @@ class AssignmentWriter:
         """
         with disk_errors(self._path):
             raw = self._encoded(rows, features)
-            self._writing.write(places_of(rows, self._writing), raw, valid)
+            self._writing.write(np.searchsorted(self._writing.index, rows), raw, valid)
             self.rows_done += len(rows)
             self._unsynced += sum(part.nbytes for part in raw.values())
             self._sync_if_due()
 
     def close(self) -> None:
         """Wait for the disk, and let others write."""
-        if self._part is None:
-            return
         part = self._part
+        if part is None:
+            return
         try:
             with disk_errors(self._path):
                 self._wait()
@@ -139,12 +143,6 @@ class AssignmentWriter:
             sync, self._sync = self._sync, None
             sync.result()
 
-    def _open_part(self, assignment: WriteAssignment) -> PartFile:
-        if assignment.there:
-            return PartFile(assignment.path)
-        index = assignment.rows if assignment.is_shard else None
-        return lay_out(assignment.path, self._header, self._header.storage, index)
-
     def _encoded(self, rows: Rows, features: FeatureRows) -> dict[str, npt.NDArray[Any]]:
         stored = self._writing.stored
         raw = {key: encoded(features[key], stored[key]) for key in stored}
@@ -169,11 +167,6 @@ class AssignmentWriter:
         target.parent.mkdir(exist_ok=True)
         self._lock = Lock(target)
         self._part = lay_out(part_of(target), self._header, kept, left)
-
-
-def places_of(rows: Rows, part: PartFile) -> Rows:
-    """Return (b,) the places in a part of some rows of the source that it is for."""
-    return np.searchsorted(part.index, rows).astype(np.int64)
 
 
 def whole_units(rows: Rows, unit: int, count: int) -> Rows:

@@ -197,8 +197,8 @@ class _Run:
         Raises:
             DiskError: The disk cannot hold the results of all.
         """
-        from layerscope.extraction.plan import plan
-        from layerscope.extraction.room import require_room
+        from layerscope.extraction.extract import plan
+        from layerscope.extraction.job import require_room
         from layerscope.runtime.memory import memory
 
         room = self._ranks.decide(lambda: memory() // (_MEMORY_SHARE * self._ranks.count))
@@ -260,8 +260,8 @@ class _Run:
             )
 
     def _one(self, loaded: _Loaded, place: int) -> Row:
-        from layerscope.extraction.plan import plan
-        from layerscope.extraction.room import require_room
+        from layerscope.extraction.extract import plan
+        from layerscope.extraction.job import require_room
 
         if place in loaded.jobs:  # since it was planned, others may have written it
             job = loaded.jobs[place].with_present_status()

@@ -70,7 +70,7 @@ def _planned(
     words: Mapping[str, Any],
     asked: ExtractSettings,
 ) -> list[Row]:
-    from layerscope.extraction.plan import plan
+    from layerscope.extraction.extract import plan
     from layerscope.extraction.time_batches import time_batches
     from layerscope.models import select_cuts
 
@@ -106,7 +106,7 @@ def _row(job: ExtractJob, timing: BatchTiming | None) -> Row:
 
 
 def _add_room(rows: list[Row], output: Path) -> None:
-    from layerscope.extraction.room import existing_parent
+    from layerscope.extraction.job import existing_parent
 
     free = shutil.disk_usage(existing_parent(output / "cache.h5")).free
     together = sum(row["bytes"] for row in rows)

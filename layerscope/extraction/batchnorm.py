@@ -24,11 +24,6 @@ _SEED = 0
 def batch_norm_ingredients(model: CutModel, source: Source, batch_size: int) -> dict[str, Any]:
     """Return what determines the statistics of BatchNorms that have none; nothing if all have.
 
-    Args:
-        model: A network, with what its user declared.
-        source: Whose images it is to see.
-        batch_size: Images per forward pass.
-
     Raises:
         CheckpointError: Nothing was declared, or what was declared cannot be done.
     """
@@ -58,13 +53,7 @@ def batch_norm_ingredients(model: CutModel, source: Source, batch_size: int) -> 
 
 @contextmanager
 def calibrated(model: CutModel, loader: Loader, device: torch.device) -> Iterator[None]:
-    """Give BatchNorms without statistics those of training images, and take them away again.
-
-    Args:
-        model: A network on the device, in eval mode.
-        loader: Over the source whose features are extracted.
-        device: Where the network is.
-    """
+    """Give BatchNorms without statistics those of training images, and take them away again."""
     names = without_statistics(model.module)
     if model.checkpoint.declared.get("batch_norm") != "recalibrate":
         yield

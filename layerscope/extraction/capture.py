@@ -24,8 +24,6 @@ FeatureBatch = dict[str, npt.NDArray[np.float32]]
 Valid = npt.NDArray[np.bool_]
 CapturedBatch = tuple[npt.NDArray[np.int64], FeatureBatch, Valid]
 """Rows of the source, their features by cut and pooling, and which images could be read."""
-
-
 PendingFeatures = Callable[[], FeatureBatch] | None
 """Waits for the features of a forward pass; None where no image could be read."""
 
@@ -84,20 +82,16 @@ class FeatureCapture:
         self._state = state_hash(model.module)
         self._first = True
 
-    def features(self, images: Tensor, valid: npt.NDArray[np.bool_]) -> FeatureBatch:
+    def features(self, images: Tensor, valid: Valid) -> FeatureBatch:
         """Return (b, width) features by cut and pooling; rows of unreadable images are NaN."""
         return self._wait_for(self._launch(images, valid), valid)
 
     def run(self, loader: Loader, watch: StageTimer) -> Iterator[CapturedBatch]:
         """Yield every batch of a loader; a GPU computes one while the one before is used.
 
-        Args:
-            loader: Of images.
-            watch: Measures how long they are waited for.
-
         Raises:
             SourceError: An image cannot be read.
-            CheckpointError: FeatureBatch are not finite, or the network changes at once.
+            CheckpointError: Features are not finite, or the network changes at once.
         """
         ids = loader.request.source.ids
         latest: tuple[npt.NDArray[np.int64], PendingFeatures, Valid] | None = None
@@ -183,31 +177,25 @@ class FeatureCapture:
 
 
 def _scatter(
-    pooled: npt.NDArray[np.float32] | None, valid: npt.NDArray[np.bool_], cut: CutPoint
+    pooled: npt.NDArray[np.float32] | None, valid: Valid, cut: CutPoint
 ) -> npt.NDArray[np.float32]:
-    if pooled is not None and pooled.shape != (valid.sum(), cut.width):
+    rows = np.full((len(valid), cut.width), np.nan, dtype=np.float32)
+    if pooled is None:
+        return rows
+    if pooled.shape != (valid.sum(), cut.width):
         raise CheckpointError(
             f"The cut {cut.name!r} gives features of shape {pooled.shape}, not "
             f"{(int(valid.sum()), cut.width)}.",
             hint="The cut point's width does not describe this network.",
         )
-    if pooled is not None and valid.all():
+    if valid.all():
         return pooled
-    rows = np.full((len(valid), cut.width), np.nan, dtype=np.float32)
-    if pooled is not None:
-        rows[valid] = pooled
+    rows[valid] = pooled
     return rows
 
 
-def require_finite(
-    features: FeatureBatch, valid: npt.NDArray[np.bool_], ids: Sequence[str]
-) -> None:
-    """Refuse features that are not finite.
-
-    Args:
-        features: By cut and pooling, (b, width).
-        valid: (b,) False for an image that could not be read.
-        ids: (b,) names of the images.
+def require_finite(features: FeatureBatch, valid: Valid, ids: Sequence[str]) -> None:
+    """Refuse (b, width) features that are not finite, of images that could be read.
 
     Raises:
         CheckpointError: Some are not; the message names the cut and the image.

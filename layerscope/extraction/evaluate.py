@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from layerscope.data.shifts import Condition, Shift
 from layerscope.errors import CheckpointError, SettingsError, SourceError
 from layerscope.estimators.linear import LinearProbe, probe_from
 from layerscope.estimators.logistic import fit_probe
-from layerscope.extraction.capture import FeatureBatch, capturing, drift, require_finite
+from layerscope.extraction.capture import capturing, drift, require_finite
 from layerscope.extraction.settings import EvaluateSettings
 from layerscope.results.durable_files import replace_file
 from layerscope.results.evaluations import (
@@ -89,7 +90,9 @@ def evaluate(
     _require_same_network(model, cache)
     asked = _task(cache, shift, settings.task)
     folder = out / FOLDER / f"{cache.checkpoint}@{cache.source}"
-    stream = _ConditionStream(model, cache, asked, _probes(cache, asked, folder), settings)
+    device = choose_device(settings.device)
+    probes = _probes(cache, asked, folder)
+    stream = _ConditionStream(model, cache, asked, probes, settings, device)
     table = Evaluations(folder)
     there = table.rows()
     found, computed = list[Evaluation](), 0
@@ -125,60 +128,55 @@ def evaluate(
     )
 
 
+@dataclass(frozen=True, slots=True)
 class _ConditionStream:
     """The network and the probes of all its cuts, judging one condition after the other."""
 
-    def __init__(
-        self,
-        model: CutModel,
-        cache: Cache,
-        task: Task,
-        probes: Probes,
-        settings: EvaluateSettings,
-    ) -> None:
-        self.watch = StageTimer()
-        self._model = model
-        self._cache = cache
-        self._task = task
-        self._probes = probes
-        self._settings = settings
-        self._device = choose_device(settings.device)
+    model: CutModel
+    cache: Cache
+    task: Task
+    probes: Probes
+    settings: EvaluateSettings
+    device: torch.device
+    watch: StageTimer = field(default_factory=StageTimer)
 
     def loader(self, source: Source) -> Loader:
         """Return the loader of a condition's images."""
-        limit = self._settings.limit
+        limit = self.settings.limit
         images = source if limit is None else thin_source(source, limit)
-        preprocessing = frame_preprocessing(self._model.checkpoint.preprocessing, source.framing)
-        return self._settings.open_loader(images, preprocessing, self._device)
+        preprocessing = frame_preprocessing(self.model.checkpoint.preprocessing, source.framing)
+        return self.settings.open_loader(images, preprocessing, self.device)
 
     def known(
         self, there: list[Evaluation], shift: Shift, condition: Condition, images: Loader
     ) -> list[Evaluation]:
         """Return the evaluations of a condition that are there already, or none of them."""
-        wanted = (self._cache.fingerprint, self._task.name, shift.name, condition.name)
+        wanted = (self.cache.fingerprint, self.task.name, shift.name, condition.name)
         key = self._key(images)
         same = {
             f"{it.cut}@{it.pooling}": it
             for it in there
             if (it.probes, it.task, it.shift, it.condition) == wanted and it.images == key
         }
-        return list(same.values()) if set(same) == set(self._probes) else []
+        return list(same.values()) if set(same) == set(self.probes) else []
 
     def run(self, shift: Shift, condition: Condition, images: Loader) -> list[Evaluation]:
         """Stream the images of a condition, and return what each cut's probe makes of them."""
         source = images.request.source
-        labels = _relabelled(source, self._task)
-        right = dict.fromkeys(self._probes, 0)
-        cuts, precision = self._cache.cuts, self._settings.precision
-        with capturing(self._model, cuts, images, self._device, precision) as capture:
+        labels = _relabelled(source, self.task)
+        right = dict.fromkeys(self.probes, 0)
+        cuts, precision = self.cache.cuts, self.settings.precision
+        with capturing(self.model, cuts, images, self.device, precision) as capture:
             with closing(iter(images)) as batches:
                 for rows, batch in self.watch.waiting_for(batches):
                     valid = ~np.isin(rows, [bad.row for bad in images.bad])
                     features = capture.features(batch, valid)
                     require_finite(features, valid, [source.ids[row] for row in rows])
-                    self._count(right, features, labels[rows], valid)
+                    for key, probe in self.probes.items():
+                        predicted = probe.predict(torch.from_numpy(features[key][valid]))
+                        right[key] += int((predicted == labels[rows][valid]).sum())
             if capture.changed():
-                raise drift(self._model, "Nothing was kept")
+                raise drift(self.model, "Nothing was kept")
         self.watch.stop()
         n = len(source.ids) - len(images.bad)
         if not n:
@@ -187,10 +185,10 @@ class _ConditionStream:
             )
         return [
             Evaluation(
-                checkpoint=self._cache.checkpoint,
+                checkpoint=self.cache.checkpoint,
                 cut=cut.name,
                 pooling=cut.pooling,
-                task=self._task.name,
+                task=self.task.name,
                 shift=shift.name,
                 condition=condition.name,
                 family=condition.family,
@@ -198,7 +196,7 @@ class _ConditionStream:
                 top_1=right[cut.key] / n,
                 n=n,
                 bad=len(images.bad),
-                probes=self._cache.fingerprint,
+                probes=self.cache.fingerprint,
                 images=self._key(images),
             )
             for cut in cuts
@@ -214,33 +212,22 @@ class _ConditionStream:
                 shift.baseline,
                 severities,
             )
-            for cut in self._cache.cuts
+            for cut in self.cache.cuts
         ]
 
     def chosen(self) -> str:
         """Return the cut whose probe does best on the clean validation split."""
-        return max(self._probes, key=lambda key: self._clean(key, "val"))
+        return max(self.probes, key=lambda key: self._clean(key, "val"))
 
     def _clean(self, key: str, split: Split) -> float:
         name, _, pooling = key.rpartition("@")
-        view = self._cache.view(name, pooling, self._task.name)
-        predicted = self._probes[key].predict(torch.from_numpy(view.features(split)))
-        return float((predicted == view.target(self._task.name, split)).mean())
-
-    def _count(
-        self,
-        right: dict[str, int],
-        features: FeatureBatch,
-        labels: npt.NDArray[np.int64],
-        valid: npt.NDArray[np.bool_],
-    ) -> None:
-        for key, probe in self._probes.items():
-            predicted = probe.predict(torch.from_numpy(features[key][valid]))
-            right[key] += int((predicted == labels[valid]).sum())
+        view = self.cache.view(name, pooling, self.task.name)
+        predicted = self.probes[key].predict(torch.from_numpy(view.features(split)))
+        return float((predicted == view.target(self.task.name, split)).mean())
 
     def _key(self, images: Loader) -> str:
         source = images.request.source
-        parts = (source.manifest, len(source.ids), images.decoder, self._settings.precision)
+        parts = (source.manifest, len(source.ids), images.decoder, self.settings.precision)
         return "; ".join(map(str, parts))
 
 
@@ -279,14 +266,10 @@ def _probes(cache: Cache, task: Task, folder: Path) -> Probes:
         probe = _read_probe(path, cache.fingerprint)
         if probe is None:
             probe = fit_probe(cache.view(cut.name, cut.pooling, task.name), task)
-            _write_probe(path, probe, cache.fingerprint)
+            arrays = {**probe.arrays(), "fingerprint": np.array(cache.fingerprint)}
+            replace_file(path, partial(np.savez_compressed, **arrays))  # type: ignore[arg-type]
         found[cut.key] = probe
     return found
-
-
-def _write_probe(path: Path, probe: LinearProbe, fingerprint: str) -> None:
-    arrays = {**probe.arrays(), "fingerprint": np.array(fingerprint)}
-    replace_file(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 
 
 def _read_probe(path: Path, fingerprint: str) -> LinearProbe | None:
@@ -314,5 +297,4 @@ def _relabelled(source: Source, task: Task) -> npt.NDArray[np.int64]:
             hint=f"The probes were fitted on classes such as {', '.join(task.classes[:3])}.",
         )
     table = np.array([places[name] for name in own.classes], np.int64)
-    labels: npt.NDArray[np.int64] = table[source.targets[own.name]]
-    return labels
+    return np.asarray(table[source.targets[own.name]])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from layerscope.cache import (
     CacheBuild,
     CacheStatus,
     Header,
-    RowWriter,
     Sink,
     StorageChoice,
     WriteAssignment,
@@ -28,8 +27,8 @@ from layerscope.cache import (
     storage_of,
 )
 from layerscope.data import BadImage, Loader
-from layerscope.errors import LayerScopeError
-from layerscope.extraction.capture import FeatureBatch, FeatureCapture, capturing, drift
+from layerscope.errors import DiskError, LayerScopeError
+from layerscope.extraction.capture import FeatureBatch, FeatureCapture, Valid, capturing, drift
 from layerscope.extraction.report import ExtractReport, RankResult, Status
 from layerscope.extraction.settings import ExtractSettings
 from layerscope.runtime.cpus import bound_to
@@ -115,7 +114,10 @@ class ExtractJob:
             RankError: Another process that shared the work is gone.
         """
         if self.cache_status.state == "there":
-            return self._annotate()
+            if not self.cache_status.outdated:
+                return self._report([], "there")
+            self.ranks.decide(lambda: annotate(self.path, self.header))
+            return self._report([], "annotated")
         precision, cuts = self.settings.precision, self.header.cuts
         with (
             _own_processors(self.device, self.ranks),
@@ -129,12 +131,6 @@ class ExtractJob:
             results = self.ranks.gather(result)
             self.ranks.decide(lambda: self._finish(start, results))
         return self._report(results, "written", capture.difference)
-
-    def _annotate(self) -> ExtractReport:
-        if not self.cache_status.outdated:
-            return self._report([], "there")
-        self.ranks.decide(lambda: annotate(self.path, self.header))
-        return self._report([], "annotated")
 
     def _begin(self, capture: FeatureCapture, held: ExitStack) -> _Start:
         """Decide how features are stored and who writes which rows, and hold the cache."""
@@ -164,11 +160,16 @@ class ExtractJob:
         header = replace(self.header, stored=start.stored, settings=start.settings)
         watch = StageTimer()
         images = type(self.loader)(replace(self.loader.request, rows=assignment.rows))
+
+        def store(rows: npt.NDArray[np.int64], features: FeatureBatch, valid: Valid) -> None:
+            writer.write(rows, features, valid)
+            progress(len(rows), note=watch.note())
+
         error = None
         try:
             with (
                 self.sink.writer(self.path, header, assignment) as writer,
-                WriteThread(partial(_store, writer, watch, progress)) as storing,
+                WriteThread(store) as storing,
             ):
                 for batch in capture.run(images, watch):
                     with watch.storing():
@@ -186,15 +187,14 @@ class ExtractJob:
         )
 
     def _finish(self, start: _Start, results: Sequence[RankResult]) -> None:
-        build = start.build
-        assert build is not None
+        assert start.build is not None
         if any(result.changed for result in results):
-            build.discard()
+            start.build.discard()
             raise drift(self.model, "Its rows were thrown away")
         for result in results:
             if result.error is not None:
                 raise result.error
-        build.finish()
+        start.build.finish()
 
     def _report(
         self,
@@ -223,6 +223,35 @@ class ExtractJob:
         )
 
 
+def require_room(jobs: Sequence[ExtractJob], unplanned: int = 0) -> None:
+    """Refuse extractions whose results the disks cannot hold together.
+
+    Args:
+        jobs: Of all that is to be extracted; what is there already counts for nothing.
+        unplanned: How many more there are, each taken to need what one of these does on average.
+
+    Raises:
+        DiskError: A disk has too little room.
+    """
+    needed: dict[Path, int] = {}
+    for job in jobs:
+        home = existing_parent(job.path)
+        needed[home] = needed.get(home, 0) + job.bytes_left
+    for home, planned in needed.items():
+        count = planned + planned * unplanned // len(jobs)
+        free = shutil.disk_usage(home).free
+        if free < count:
+            raise DiskError(
+                f"The features need {count:,} bytes and {str(home)!r} has {free:,} free.",
+                hint="Free some space, choose another disk with -o, or fewer layers with --cuts.",
+            )
+
+
+def existing_parent(path: Path) -> Path:
+    """Return the nearest folder above a path that is there: its disk is the path's."""
+    return next(folder for folder in path.absolute().parents if folder.is_dir())
+
+
 @dataclass(frozen=True, slots=True)
 class _Start:
     """What the leader decided before the first row."""
@@ -235,18 +264,6 @@ class _Start:
 
     def __reduce__(self) -> Any:
         return _Start, (self.stored, self.settings, self.assignments)
-
-
-def _store(
-    writer: RowWriter,
-    watch: StageTimer,
-    progress: Progress,
-    rows: npt.NDArray[np.int64],
-    features: FeatureBatch,
-    valid: npt.NDArray[np.bool_],
-) -> None:
-    writer.write(rows, features, valid)
-    progress(len(rows), note=watch.note())
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from layerscope.data import Loader, ReadRequest, frame_preprocessing
 from layerscope.data.loaders import loaders
@@ -85,14 +84,19 @@ def compare_loaders(
     chosen = tuple(model.cuts if cuts is None else cuts)
     target = choose_device(device)
     first, second = _loader(model, source, loader, rows), _loader(model, other, against, rows)
-    grey, features = _Grey(model), {cut.key: list[_Pair]() for cut in chosen}
+    std = torch.tensor(model.checkpoint.preprocessing.std, dtype=torch.float64)
+    levels = 255 * std.view(1, -1, 1, 1)
+    total, numbers, most = 0.0, 0, 0.0
+    features = {cut.key: list[_Pair]() for cut in chosen}
     with (
         capturing(model, chosen, first, target) as capture,
         closing(iter(first)) as ours,
         closing(iter(second)) as theirs,
     ):
         for (_, one), (_, another) in zip(ours, theirs, strict=True):
-            grey.update(one, another)
+            gap = (one.double() - another.double()).abs() * levels
+            total, numbers = total + float(gap.sum()), numbers + gap.numel()
+            most = max(most, float(gap.max()))
             valid = np.ones(len(one), np.bool_)
             seen, expected = capture.features(one, valid), capture.features(another, valid)
             for key, pairs in features.items():
@@ -101,8 +105,8 @@ def compare_loaders(
         loader=loader,
         against=against,
         images=count,
-        pixels=grey.compute(),
-        features={key: _difference(*_join(pairs)) for key, pairs in features.items()},
+        pixels=(total / numbers, most),
+        features={key: _difference(pairs) for key, pairs in features.items()},
     )
 
 
@@ -115,30 +119,8 @@ def _loader(model: CutModel, source: Source, name: str, rows: npt.NDArray[np.int
     return loaders[name](ReadRequest(source, preprocessing, BATCH, rows=rows))
 
 
-class _Grey:
-    """Running mean and largest difference of prepared images, in grey levels."""
-
-    def __init__(self, model: CutModel) -> None:
-        std = torch.tensor(model.checkpoint.preprocessing.std, dtype=torch.float64)
-        self._levels = 255 * std.view(1, -1, 1, 1)
-        self._sum, self._count, self._most = 0.0, 0, 0.0
-
-    def update(self, ours: Tensor, theirs: Tensor) -> None:
-        gap = (ours.double() - theirs.double()).abs() * self._levels
-        self._sum += float(gap.sum())
-        self._count += gap.numel()
-        self._most = max(self._most, float(gap.max()))
-
-    def compute(self) -> tuple[float, float]:
-        return self._sum / self._count, self._most
-
-
-def _join(pairs: Sequence[_Pair]) -> _Pair:
-    ours, theirs = zip(*pairs, strict=True)
-    return np.concatenate(ours), np.concatenate(theirs)
-
-
-def _difference(ours: _Rows, theirs: _Rows) -> tuple[float, float]:
+def _difference(pairs: Sequence[_Pair]) -> tuple[float, float]:
+    ours, theirs = map(np.concatenate, zip(*pairs, strict=True))
     gap = np.linalg.norm(ours.astype(np.float64) - theirs, axis=1)
     size = np.linalg.norm(theirs.astype(np.float64), axis=1)
     tiny = np.finfo(np.float64).tiny

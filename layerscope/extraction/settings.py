@@ -63,13 +63,7 @@ class ForwardSettings:
         device: torch.device,
         workers: int | None = None,
     ) -> Loader:
-        """Return a loader of all rows of a source.
-
-        Args:
-            source: The images.
-            preprocessing: The checkpoint's, as the source frames it.
-            device: Where the network computes.
-            workers: How many there are where the settings do not say.
+        """Return a loader of all rows of a source, whose framing the preprocessing knows.
 
         Raises:
             UnknownNameError: No loader has this name.

@@ -15,8 +15,6 @@ from layerscope.runtime.timers import StageTimer
 
 BATCHES = 4
 """Timed; one more goes before them, in which memory is claimed and code is compiled."""
-
-
 AHEAD = 3
 """Batches that a loader prepares beforehand. As many stay unused at the end, or the time of those
 that were ready at the beginning would count for nothing."""

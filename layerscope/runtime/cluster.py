@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 600
 """For which a job whose command was told to stop waits to be stopped itself."""
-
-
 _NOTICES = (signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -46,7 +44,11 @@ class ClusterCommand:
         Raises:
             ClusterError: It ended with another exit code.
         """
-        code = _run([sys.executable, "-m", "layerscope", *self._words_now()], _ranks())
+        words = self.words
+        if self.replaces and int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0:
+            # The last of several values counts, wherever the first came from.
+            words = *words, "--existing", "missing"
+        code = _run([sys.executable, "-m", "layerscope", *words], _ranks())
         if code == -signal.SIGTERM:
             # SLURM takes the node back: the end of this process, or its notice, is on the way.
             # Failing before would keep the job from being requeued.
@@ -63,11 +65,6 @@ class ClusterCommand:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
-
-    def _words_now(self) -> tuple[str, ...]:
-        requeued = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
-        # The last of several values counts, wherever the first came from.
-        return (*self.words, "--existing", "missing") if self.replaces and requeued else self.words
 
 
 def _run(command: list[str], variables: dict[str, str]) -> int:

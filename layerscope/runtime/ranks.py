@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from layerscope.errors import LayerScopeError, RankError
 from layerscope.runtime.cpus import processors
@@ -66,11 +66,10 @@ class Ranks:
                 outcome = decision()
             except LayerScopeError as error:
                 outcome = error
-        told = _together(_broadcast, outcome)
+        [told] = _together(_broadcast, [outcome])
         if isinstance(told, LayerScopeError):
             raise told
-        decided: T = told
-        return decided
+        return cast(T, told)
 
     def gather(self, value: T) -> list[T]:
         """Return the values of all ranks, in every rank, once the last one has come to this.
@@ -80,8 +79,7 @@ class Ranks:
         """
         if self.count == 1:
             return [value]
-        values: list[T] = _together(_gather, value, self.count)
-        return values
+        return _together(_gather, value, self.count)
 
 
 ALONE = Ranks()
@@ -115,11 +113,11 @@ def _sharing(count: int, rank: int) -> tuple[int, int]:
     All on the machine may, unless something else has bound them apart.
     """
     mine = (socket.gethostname(), processors())
-    places: list[Any] = _together(_gather, mine, count)
+    places = _together(_gather, mine, count)
     return places.count(mine), places[:rank].count(mine)
 
 
-def _together(exchange: Callable[..., Any], *given: Any) -> Any:
+def _together(exchange: Callable[..., list[Any]], *given: Any) -> list[Any]:
     try:
         return exchange(*given)
     except RuntimeError as error:
@@ -130,12 +128,11 @@ def _together(exchange: Callable[..., Any], *given: Any) -> Any:
         ) from error
 
 
-def _broadcast(value: Any) -> Any:
+def _broadcast(box: list[Any]) -> list[Any]:
     import torch.distributed
 
-    box = [value]
     torch.distributed.broadcast_object_list(box, src=0)
-    return box[0]
+    return box
 
 
 def _gather(value: Any, count: int) -> list[Any]:

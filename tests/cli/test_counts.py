@@ -19,7 +19,7 @@ TWICE = {"load": 2, "trace": 2, "plan": 2}
 def calls(monkeypatch):
     """Counts calls of what is dear; the counter's keys are the functions' names."""
     from layerscope import models
-    from layerscope.extraction import plan
+    from layerscope.extraction import extract
     from layerscope.models import checkpoint
 
     counted = Counter()
@@ -35,7 +35,7 @@ def calls(monkeypatch):
 
     count(models, "load")
     count(checkpoint, "trace")
-    count(plan, "plan")
+    count(extract, "plan")
     return counted
 
 

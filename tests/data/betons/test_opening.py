@@ -23,7 +23,15 @@ from layerscope.types import Preprocessing, Source
 def rich(source):
     """A source that uses every field of the record."""
     latents = np.random.default_rng(0).normal(size=(12, 2))
-    task = replace(source.tasks[0], name="kinds-θ", kind="latents", metric="mse", classes=())
+    task = replace(
+        source.tasks[0],
+        name="kinds-θ",
+        kind="latents",
+        metric="mse",
+        direction="minimise",
+        encoding="raw",
+        classes=(),
+    )
     tasks = (*source.tasks, task)
     targets = {**source.targets, task.name: latents}
     parts = {task.name: (np.arange(12) % 4 - 1).astype(np.int8)}
