@@ -13,7 +13,7 @@ import typer
 
 from layerscope.cli import running, settings, sources, terminal
 from layerscope.cli.checkpoint import CheckpointOptions
-from layerscope.cli.options import Compact, Json, OptionGroup, grouped, keep_option
+from layerscope.cli.options import Compact, Json, OptionGroup, grouped, keep_option, older_option
 from layerscope.errors import FINDINGS, WRONG_USE, LayerScopeError, SettingsError
 
 if TYPE_CHECKING:
@@ -42,10 +42,7 @@ class StreamOptions(OptionGroup):
             "moments with the targets of these tasks; of all tasks by default.",
         ),
     ] = None
-    tasks: Annotated[
-        str | None,
-        typer.Option(help="The older form of --stream statistics,tasks=NAMES.", hidden=True),
-    ] = None
+    tasks: Annotated[str | None, older_option()] = None
 
     compact: ClassVar[Compact] = {"stream": {"tasks": "tasks"}}
 
@@ -79,14 +76,7 @@ def command(
     compute: running.ComputeOptions,
     network: CheckpointOptions,
     kept: StreamOptions,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Write nothing, as layerscope plan does, which also says how long it would take.",
-            hidden=True,
-        ),
-    ] = False,
+    dry_run: Annotated[bool, older_option("--dry-run")] = False,
     as_json: Json = False,
 ) -> None:
     """Compute the pooled features of every cut once, and keep them in a cache.
