@@ -153,7 +153,7 @@ def _set(ctx: Any, name: str, text: str, said: str) -> None:
     try:
         value = parameter.process_value(ctx, text)
     except typer.BadParameter as error:
-        reason = error.message.removeprefix("Value error, ").rstrip(".")
+        reason = error.message.rstrip(".")
         raise SettingsError(f"{said} cannot be right.", hint=f"{reason}.") from None
     source = ctx.get_parameter_source(name)
     typed = source is not None and source.name == "COMMANDLINE"

@@ -36,6 +36,13 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+def explain(message: str, hint: str) -> None:
+    """Say what went wrong, and what to do about it."""
+    say(f"Error: {message}")
+    if hint:
+        say(f"Hint: {hint}")
+
+
 def emit(data: Any, as_json: bool, render: Callable[[], str]) -> None:
     """Write a result to stdout, for a program as JSON or for a person as text.
 
@@ -115,23 +122,17 @@ def _line(label: str, total: int, unit: str) -> Iterator[Advance]:
 
 def _bar(label: str, total: int, unit: str) -> Iterator[Advance]:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        "{task.description}",
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        "{task.fields[rate]}",
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        "{task.fields[note]}",
     )
-    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
+    with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(label, total=total, rate="", note="")
         start, done = time.monotonic(), 0
 
