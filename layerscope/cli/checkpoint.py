@@ -75,11 +75,7 @@ class CheckpointOptions(OptionGroup):
     compact: ClassVar[Compact] = {"declare": {key: key for key in KEYS}}
 
     def load(self, name: str) -> LoadedModel:
-        """Return the network of a checkpoint, by a card's name or a path.
-
-        Raises:
-            LayerScopeError: The checkpoint cannot be loaded.
-        """
+        """Return the network of a checkpoint, by a card's name or a path."""
         from layerscope.models import load
         from layerscope.models.declared import Declared
 

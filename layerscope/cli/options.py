@@ -41,19 +41,14 @@ Compact = Mapping[str, Mapping[str, str]]
 class OptionGroup:
     """Options that several commands share; a subclass is a dataclass with an option in each field.
 
-    A command that is :func:`grouped` takes one by an annotated parameter, and is called with the
-    object.
+    A command that is :func:`grouped` takes one by an annotated parameter.
     """
 
     compact: ClassVar[Compact] = {}
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command that takes the options of its groups, and hands in each group as one object.
-
-    Args:
-        command: A function of options and of :class:`OptionGroup` objects.
-    """
+    """Return a command that takes the options of its groups, and hands in each group's object."""
     parameters: list[inspect.Parameter] = []
     groups: dict[str, type[Any]] = {}
     for parameter in inspect.signature(command, eval_str=True).parameters.values():

@@ -16,12 +16,7 @@ from layerscope.version import __version__
 def write(path: Path, command: str, values: Mapping[str, Any]) -> None:
     """Write the values that a command ran with, after all defaults were filled in.
 
-    Other commands' settings in the same file are kept.
-
-    Args:
-        path: The file, usually ``settings.json`` in the output folder.
-        command: Name of the command.
-        values: Parameter names as on the command line, with their values.
+    Other commands' settings in the same file, usually ``settings.json``, are kept.
     """
     known = json.loads(path.read_text()) if path.is_file() else {}
     known["layerscope"] = __version__

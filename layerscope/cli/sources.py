@@ -30,15 +30,7 @@ def open_pair(words: str, *, allow_missing: bool = False) -> Source:
 
     An option without a value is switched on. A comma that no option's name follows belongs to the
     path.
-
-    Args:
-        words: As on the command line.
-        allow_missing: Whether images that annotations list may be absent.
-
-    Raises:
-        SettingsError: A part of the pair is missing.
-        UnknownNameError: No source has this name, or the source no such option.
-        SourceError: The folder is missing, empty or inconsistent.
+    With ``allow_missing`` images that annotations list may be absent.
     """
     from layerscope.data import open_source
     from layerscope.data.betons import open_packed
@@ -62,11 +54,7 @@ def open_pair(words: str, *, allow_missing: bool = False) -> Source:
 
 
 def pair(words: str) -> tuple[str, Path]:
-    """Return the name and the path of ``NAME=PATH``.
-
-    Raises:
-        SettingsError: A part of it is missing.
-    """
+    """Return the name and the path of ``NAME=PATH``; refuse what lacks a part."""
     name, sign, path = words.partition("=")
     if not (name and sign and path):
         raise SettingsError(

@@ -39,15 +39,7 @@ class PlannedJob:
 
 
 def split(context: Any, words: Sequence[str]) -> tuple[PlannedJob, ...]:
-    """Return the jobs of a command after making sure that the command would be understood.
-
-    Args:
-        context: Of the application, with the options before the command.
-        words: The command as it was typed behind those of submit.
-
-    Raises:
-        SettingsError: The command cannot be submitted, or does not say which source lies where.
-    """
+    """Return the jobs of a command, as it was typed, once it is sure that it is understood."""
     name, command, rest = _find(context, context.command, words)
     if name in _REFUSED:
         raise SettingsError(f"{name!r} cannot be submitted.", hint=_REFUSED[name])

@@ -44,13 +44,7 @@ def explain(message: str, hint: str) -> None:
 
 
 def emit(data: Any, as_json: bool, render: Callable[[], str]) -> None:
-    """Write a result to stdout, for a program as JSON or for a person as text.
-
-    Args:
-        data: What ``json`` can serialise.
-        as_json: Whether the user asked for JSON.
-        render: Makes the text; called only when it is needed.
-    """
+    """Write a result to stdout: its data as JSON for a program, or as text for a person."""
     if _quiet:
         return
     text = json.dumps(data, indent=2, ensure_ascii=False) if as_json else render()
@@ -90,16 +84,7 @@ def size(count: int) -> str:
 
 @contextmanager
 def progress(label: str, total: int, unit: str = "") -> Iterator[Advance]:
-    """Show a progress bar on a terminal and one line at the end elsewhere.
-
-    Args:
-        label: What is being done.
-        total: Number of units.
-        unit: Their name, for the rate: ``images``.
-
-    Yields:
-        ``advance(n, note="")``.
-    """
+    """Show a bar on a terminal and one line at the end elsewhere; a unit's name adds the rate."""
     if sys.stderr.isatty() and not _quiet:
         yield from _bar(label, total, unit)
     else:
