@@ -83,11 +83,7 @@ def _unpack(archive: Path, data: Path) -> None:
 
 
 def run(application: Callable[..., Any], arguments: list[str]) -> None:
-    """Print a command of the application and run it.
-
-    Raises:
-        LayerScopeError: It did not end well; with its own exit code.
-    """
+    """Print a command of the application and run it."""
     terminal.say(f"\n$ layerscope {shlex.join(arguments)}")
     code = application(arguments, standalone_mode=False)
     if code:

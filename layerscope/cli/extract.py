@@ -47,12 +47,7 @@ class StreamOptions(OptionGroup):
     compact: ClassVar[Compact] = {"stream": {"tasks": "tasks"}}
 
     def words(self) -> dict[str, Any]:
-        """Return these settings by the names that they have in Python.
-
-        Raises:
-            SettingsError: Something else than statistics is to be kept, or tasks are named although
-                features are kept.
-        """
+        """Return these settings by the names that they have in Python."""
         if self.stream not in (None, "statistics"):
             raise SettingsError(
                 f"--stream {self.stream!r} names nothing that can be kept instead of features.",
@@ -175,11 +170,7 @@ class _Run:
             self._take(ready.popleft() if ready else self._load(waiting.popleft()))
 
     def _plan_ahead(self, waiting: deque[ListedCheckpoint]) -> deque[_Loaded | _Unloaded]:
-        """Load and plan as many checkpoints as memory holds; refuse what would fill the disk.
-
-        Raises:
-            DiskError: The disk cannot hold the results of all.
-        """
+        """Load and plan as many checkpoints as memory holds; refuse what would fill the disk."""
         from layerscope.extraction.plan import plan
         from layerscope.extraction.room import require_room
         from layerscope.runtime.memory import memory

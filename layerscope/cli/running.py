@@ -134,11 +134,7 @@ class CacheOptions(OptionGroup):
     compact: ClassVar[Compact] = {"views": {"augment": "augment", "seed": "views_seed"}}
 
     def members(self) -> tuple[ListedCheckpoint, ...]:
-        """Return the checkpoints that a command names, by words and patterns or by a table.
-
-        Raises:
-            SettingsError: It names none, or in both ways; a pattern or the table is of no use.
-        """
+        """Return the checkpoints that a command names, by words and patterns or by a table."""
         from layerscope import models
 
         words, tables = [], [] if self.table is None else [self.table]
@@ -156,11 +152,7 @@ class CacheOptions(OptionGroup):
         return models.read_table(tables[0]) if tables else models.listed_checkpoints(words)
 
     def words(self) -> dict[str, Any]:
-        """Return these settings by the names that they have in Python.
-
-        Raises:
-            SettingsError: It says how views are drawn, and not how many.
-        """
+        """Return these settings by the names that they have in Python."""
         return {"storage": self.storage, "existing": self.existing, "views": self._views()}
 
     def _views(self) -> ViewSettings | None:

@@ -30,11 +30,7 @@ def write(path: Path, command: str, values: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the defaults by command of a settings file.
-
-    Raises:
-        SettingsError: The file is missing or is not one that :func:`write` made.
-    """
+    """Return the defaults by command of a settings file."""
     hint = "Give the settings.json that an earlier run left beside its results."
     try:
         known = json.loads(path.read_text())

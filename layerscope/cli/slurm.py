@@ -45,9 +45,6 @@ def submit(
         more: Other options of ``sbatch``, by their names.
         logs: The folder for logs and submitit's records; every node must see it.
         resumed: Whether a job that reached its time limit goes on where it stopped.
-
-    Raises:
-        ClusterError: Submitit or SLURM is not there, or refuses the jobs.
     """
     try:
         import submitit
@@ -91,12 +88,7 @@ def _reason(error: Exception) -> str:
 
 
 def wait(jobs: Sequence[submitit.Job[int]], ended: Callable[[str, str], object]) -> dict[str, str]:
-    """Wait until every job has ended, and return their states by their ids.
-
-    Args:
-        jobs: From :func:`submit`.
-        ended: Called with the id and the state of each job that ends.
-    """
+    """Wait until every job has ended, and return their states by their ids."""
     found: dict[str, str] = {}
     while True:
         states = _states()
