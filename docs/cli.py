@@ -62,10 +62,10 @@ def _keys() -> str:
     """Return what can be declared about a checkpoint, key by key."""
     lines = ["## `--declare KEY=VALUE`", "", *KEYS_INTRODUCTION.splitlines(), ""]
     hints = get_type_hints(CheckpointOptions, include_extras=True)
-    for key in KEYS:
-        type_or_none, option = get_args(hints[key])
+    for key, meaning in KEYS.items():
+        type_or_none, _ = get_args(hints[key])
         values = [str(value) for part in get_args(type_or_none) for value in get_args(part)]
-        lines.append(f"- `{key}`: {option.help}" + f" One of {', '.join(values)}." * bool(values))
+        lines.append(f"- `{key}`: {meaning}" + f" One of {', '.join(values)}." * bool(values))
     return "\n".join(lines) + "\n"
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,9 @@ from layerscope.errors import (
     SourceError,
     TrainingError,
 )
+
+if TYPE_CHECKING:
+    from layerscope.registry import Registry
 
 Row = dict[str, Any]
 File = Annotated[
@@ -50,13 +53,11 @@ def family(path: File, as_json: Json = False) -> None:
     from layerscope.models.families import families
     from layerscope.testing import check_family
 
-    missing = CheckpointError(
-        f"{str(path)!r} registers no checkpoint family.",
-        hint="End it with families.add(Mine.name, Mine()).",
-    )
-    without = "Give it a method examples() that yields layerscope.testing.FamilyExample."
-    new = _run_plugin("family", path, families, missing, as_json)
-    _conclude("family", _check_all(new, families, check_family, CheckpointError, without), as_json)
+    hint = "End it with families.add(Mine.name, Mine())."
+    names = _run_plugin("family", path, families, CheckpointError, hint, as_json)
+    hint = "Give it a method examples() that yields layerscope.testing.FamilyExample."
+    rows = [_check_examples(it, families, check_family, CheckpointError, hint) for it in names]
+    _conclude("family", rows, as_json)
 
 
 @app.command("task", cls=Command)
@@ -76,13 +77,11 @@ def task(path: File, as_json: Json = False) -> None:
     from layerscope.data.sources import sources as known
     from layerscope.testing import check_source
 
-    missing = SourceError(
-        f"{str(path)!r} registers no image source.",
-        hint='Decorate the function that opens a folder with @sources.register("mine").',
-    )
-    without = "Give the opener an attribute examples: a function that yields TaskExample."
-    new = _run_plugin("source", path, known, missing, as_json)
-    _conclude("source", _check_all(new, known, check_source, SourceError, without), as_json)
+    hint = 'Decorate the function that opens a folder with @sources.register("mine").'
+    names = _run_plugin("source", path, known, SourceError, hint, as_json)
+    hint = "Give the opener an attribute examples: a function that yields TaskExample."
+    rows = [_check_examples(it, known, check_source, SourceError, hint) for it in names]
+    _conclude("source", rows, as_json)
 
 
 @app.command("estimator", cls=Command)
@@ -112,14 +111,10 @@ def estimator(
     from layerscope.estimators import estimators
     from layerscope.testing import check_estimator
 
-    missing = EstimatorError(
-        f"{given!r} registers no estimator.",
-        hint='Decorate its class with @estimators.register("mine").',
-    )
-    file = Path(given).suffix == ".py" or Path(given, "__init__.py").is_file()
     names = [given]
-    if file:
-        names = _run_plugin("estimator", Path(given), estimators, missing, as_json)
+    if Path(given).suffix == ".py" or Path(given, "__init__.py").is_file():
+        hint = 'Decorate its class with @estimators.register("mine").'
+        names = _run_plugin("estimator", Path(given), estimators, EstimatorError, hint, as_json)
     _conclude("estimator", [{"name": it, "findings": check_estimator(it)} for it in names], as_json)
 
 
@@ -140,11 +135,8 @@ def method(path: File, as_json: Json = False) -> None:
     from layerscope.testing import check_method
     from layerscope.training.methods import methods
 
-    missing = TrainingError(
-        f"{str(path)!r} registers no training method.",
-        hint="End it with methods.add(Mine.name, Mine()).",
-    )
-    names = _run_plugin("method", path, methods, missing, as_json)
+    hint = "End it with methods.add(Mine.name, Mine())."
+    names = _run_plugin("method", path, methods, TrainingError, hint, as_json)
     _conclude("method", [{"name": it, "findings": check_method(it)} for it in names], as_json)
 
 
@@ -183,22 +175,20 @@ def cache(
     for path in [found for given in caches for found in find_caches(given)]:
         with terminal.progress(f"check {path}", count_rows(path), "images") as advance:
             found = check_cache(path, advance)
-        lost = drop(found) if repair and not found.sound else None
+        files = {str(file.path): file for file in found.files}
+        findings = [
+            {"file": name, "finding": it} for name, file in files.items() for it in file.findings
+        ]
+        dropped = drop(found) if repair and not found.sound else None
         rows.append(
             {
                 "path": str(path),
                 "rows": found.rows,
                 "sound": found.sound,
-                "findings": [
-                    {"file": str(file.path), "finding": finding}
-                    for file in found.files
-                    for finding in file.findings
-                ],
-                "lost_rows": {
-                    str(file.path): file.lost.tolist() for file in found.files if len(file.lost)
-                },
-                "repaired": lost is not None,
-                "to_compute": lost,
+                "findings": findings,
+                "lost_rows": {k: file.lost.tolist() for k, file in files.items() if len(file.lost)},
+                "repaired": dropped is not None,
+                "to_compute": dropped,
             }
         )
     terminal.emit({"caches": rows}, as_json, lambda: "\n".join(map(_describe_cache, rows)))
@@ -281,57 +271,53 @@ def preprocessing(
 
 
 def _run_plugin(
-    kind: str, path: Path, registry: Any, missing: LayerScopeError, as_json: bool
+    kind: str,
+    path: Path,
+    registry: Registry[Any],
+    error: type[LayerScopeError],
+    hint: str,
+    as_json: bool,
 ) -> list[str]:
     """Run a file, and return the names that it registers; what LayerScope refuses is a finding."""
     from layerscope.registry import load_plugin
 
     try:
         new = load_plugin(path).names(registry)
-    except LayerScopeError as error:
-        if isinstance(error.__cause__, LayerScopeError):
-            _conclude(kind, [{"name": str(path), "findings": [str(error)]}], as_json)
+    except LayerScopeError as refusal:
+        if isinstance(refusal.__cause__, LayerScopeError):
+            _conclude(kind, [{"name": str(path), "findings": [str(refusal)]}], as_json)
         raise
     if not new:
-        raise missing
+        raise error(f"{str(path)!r} registers no {registry.kind}.", hint=hint)
     return new
-
-
-def _check_all(
-    names: Sequence[str],
-    registry: Any,
-    check: Callable[[str, Any], list[str]],
-    error: type[LayerScopeError],
-    hint: str,
-) -> list[Row]:
-    from layerscope.testing import collect
-
-    rows = []
-    for name in names:
-        examples: list[Any] = []
-        shown = getattr(registry[name], "examples", tuple)
-        findings = collect(_check_examples(name, shown, check, examples))
-        if not examples and not findings:
-            raise error(
-                f"{name!r} shows no example of its files, so nothing can be checked.", hint=hint
-            )
-        rows.append({"name": name, "examples": len(examples), "findings": findings})
-    return rows
 
 
 def _check_examples(
     name: str,
-    shown: Callable[[], Iterable[Any]],
+    registry: Registry[Any],
     check: Callable[[str, Any], list[str]],
-    seen: list[Any],
-) -> Iterator[str]:
-    for number, example in enumerate(shown(), start=1):
-        seen.append(example)
-        yield from (f"example {number}: {finding}" for finding in check(name, example))
+    error: type[LayerScopeError],
+    hint: str,
+) -> Row:
+    from layerscope.testing import collect
+
+    count = 0
+
+    def check_each() -> Iterator[str]:
+        nonlocal count
+        for count, example in enumerate(getattr(registry[name], "examples", tuple)(), start=1):
+            yield from (f"example {count}: {finding}" for finding in check(name, example))
+
+    findings = collect(check_each())
+    if not count and not findings:
+        raise error(
+            f"{name!r} shows no example of its files, so nothing can be checked.", hint=hint
+        )
+    return {"name": name, "examples": count, "findings": findings}
 
 
 def _conclude(kind: str, rows: list[Row], as_json: bool) -> None:
-    named = [{kind: row["name"], **{k: v for k, v in row.items() if k != "name"}} for row in rows]
+    named = [{kind if k == "name" else k: v for k, v in row.items()} for row in rows]
     terminal.emit(named, as_json, lambda: _format(rows))
     if any(row["findings"] for row in rows):
         raise typer.Exit(FINDINGS)
@@ -352,11 +338,7 @@ def _format_differences(report: Any) -> str:
     rows = [(name, f"{mean:.2e}", f"{most:.2e}") for name, (mean, most) in report.features.items()]
     table = terminal.table(("cut", "difference", "largest row"), rows, right=(1, 2))
     grey, most = report.pixels
-    return "\n".join(
-        [
-            f"{report.loader} against {report.against}, {report.images} images.",
-            f"Prepared images: {grey:.4f} grey levels on average, {most:.2f} at most.",
-            "",
-            table,
-        ]
+    return (
+        f"{report.loader} against {report.against}, {report.images} images.\n"
+        f"Prepared images: {grey:.4f} grey levels on average, {most:.2f} at most.\n\n{table}"
     )

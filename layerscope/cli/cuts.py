@@ -77,10 +77,8 @@ def _format(model: LoadedModel, chosen: Sequence[CutPoint], keys: bool) -> str:
     sections = [_facts(model), _table(chosen)]
     if model.more:
         sections += ["Off by default, chosen with --cuts:\n" + _table(model.more, numbered=False)]
-    if model.notes:
-        sections.append("\n".join(f"Note: {note}" for note in model.notes))
-    sections.append(_account(model, keys))
-    return "\n\n".join(sections)
+    notes = "\n".join(f"Note: {note}" for note in model.notes)
+    return "\n\n".join(filter(None, [*sections, notes, _account(model, keys)]))
 
 
 def _facts(model: LoadedModel) -> str:
@@ -106,12 +104,9 @@ def _join(values: Mapping[str, Any]) -> str:
 
 def _images(preprocessing: Preprocessing) -> str:
     resize, crop = preprocessing.resize, preprocessing.crop
-    steps = [
-        resize and f"resized to {resize} pixels, {preprocessing.interpolation}",
-        crop and f"centre crop {crop}",
-        f"mean {preprocessing.mean}, deviation {preprocessing.std}",
-    ]
-    return "; ".join(step for step in steps if step)
+    steps = [f"resized to {resize} pixels, {preprocessing.interpolation}"] if resize else []
+    steps += [f"centre crop {crop}"] if crop else []
+    return "; ".join([*steps, f"mean {preprocessing.mean}, deviation {preprocessing.std}"])
 
 
 def _table(cuts: Sequence[CutPoint], numbered: bool = True) -> str:
@@ -137,12 +132,7 @@ def _account(model: LoadedModel, keys: bool) -> str:
     by_reason: dict[str, list[str]] = defaultdict(list)
     for key, reason in model.ignored.items():
         by_reason[reason].append(key)
-    lines += [
-        f"  ignored {len(names)}, {reason}: {_first_and_last(names)}"
-        for reason, names in by_reason.items()
-    ]
+    for reason, names in by_reason.items():
+        shown = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
+        lines.append(f"  ignored {len(names)}, {reason}: {shown}")
     return "\n".join([*lines, "  (every key: --keys)"])
-
-
-def _first_and_last(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"

@@ -41,7 +41,7 @@ def command(
     data, features = output / "objects3d", output / "features"
     results, report = output / "results", output / "report"
     if _renderer_works():
-        sizes = ["--objects", str(OBJECTS), "--views", str(VIEWS), "--seed", str(SEED)]
+        sizes = f"--objects {OBJECTS} --views {VIEWS} --seed {SEED}".split()
         run(application, ["render", "-o", str(data), *sizes])
     else:
         _unpack(kept_set(), data)
@@ -83,26 +83,16 @@ def _unpack(archive: Path, data: Path) -> None:
 
 
 def run(application: Callable[..., Any], arguments: list[str]) -> None:
-    """Print a command of the application and run it.
-
-    Raises:
-        StepFailedError: It did not end well.
-    """
+    """Print a command of the application and run it."""
     terminal.say(f"\n$ layerscope {shlex.join(arguments)}")
     code = application(arguments, standalone_mode=False)
     if code:
-        raise StepFailedError(int(code), arguments[0])
-
-
-class StepFailedError(LayerScopeError):
-    """A step of the demo that did not end well, with its own exit code."""
-
-    def __init__(self, code: int, step: str) -> None:
-        super().__init__(
-            f"The demo stopped at `layerscope {step}`, with exit code {code}.",
+        error = LayerScopeError(
+            f"The demo stopped at `layerscope {arguments[0]}`, with exit code {code}.",
             hint="Its own message stands above.",
         )
-        self.exit_code = code  # type: ignore[misc]
+        error.exit_code = int(code)  # type: ignore[misc]
+        raise error
 
 
 def _conclude(results: Path, report: Path) -> None:
@@ -116,12 +106,6 @@ def _conclude(results: Path, report: Path) -> None:
         for verdict in verdicts(stored)
         if verdict.trained
     ]
-    closing = [
-        "",
-        "Verdicts of the trained networks (the page has those of the random ones):",
-        *lines,
-        "",
-        f"Figures: {report / 'figures'}",
-        f"Page:    {report / 'index.html'}",
-    ]
-    terminal.emit(lines, False, lambda: "\n".join(closing))
+    heading = "\nVerdicts of the trained networks (the page has those of the random ones):"
+    places = ["", f"Figures: {report / 'figures'}", f"Page:    {report / 'index.html'}"]
+    terminal.emit(lines, False, lambda: "\n".join([heading, *lines, *places]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -125,15 +125,10 @@ def _text(report: EvaluateReport, shift: Shift) -> str:
     ]
     table = terminal.table(header, rows, right=(1, 2, 3))
     count = len(shift.conditions)
-    word = "condition" if count == 1 else "conditions"
-    counted = f"{count} {word}, {report.computed} streamed now."
+    counted = f"{count} condition{'s' * (count != 1)}, {report.computed} streamed now."
     lines = [table, "", f"* chosen on clean validation images. {counted}"]
     if shift.baseline and any(it.mce is None for it in report.cuts):
-        lines.append(_incomplete(report, shift))
+        there = {it.family for it in report.evaluations}
+        missing = [str(name) for name in shift.baseline if name not in there]
+        lines.append(f"No mCE: these are missing: {', '.join(missing)}.")
     return "\n".join(lines)
-
-
-def _incomplete(report: EvaluateReport, shift: Shift) -> str:
-    there = {it.family for it in report.evaluations}
-    missing: list[Any] = [name for name in shift.baseline if name not in there]
-    return f"No mCE: these are missing: {', '.join(missing)}."

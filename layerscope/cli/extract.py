@@ -13,7 +13,7 @@ import typer
 
 from layerscope.cli import running, settings, sources, terminal
 from layerscope.cli.checkpoint import CheckpointOptions
-from layerscope.cli.options import Compact, Json, OptionGroup, grouped, keep_option
+from layerscope.cli.options import Compact, Json, OptionGroup, grouped, keep_option, older_option
 from layerscope.errors import FINDINGS, WRONG_USE, LayerScopeError, SettingsError
 
 if TYPE_CHECKING:
@@ -42,20 +42,12 @@ class StreamOptions(OptionGroup):
             "moments with the targets of these tasks; of all tasks by default.",
         ),
     ] = None
-    tasks: Annotated[
-        str | None,
-        typer.Option(help="The older form of --stream statistics,tasks=NAMES.", hidden=True),
-    ] = None
+    tasks: Annotated[str | None, older_option()] = None
 
     compact: ClassVar[Compact] = {"stream": {"tasks": "tasks"}}
 
     def words(self) -> dict[str, Any]:
-        """Return these settings by the names that they have in Python.
-
-        Raises:
-            SettingsError: Something else than statistics is to be kept, or tasks are named although
-                features are kept.
-        """
+        """Return these settings by the names that they have in Python."""
         if self.stream not in (None, "statistics"):
             raise SettingsError(
                 f"--stream {self.stream!r} names nothing that can be kept instead of features.",
@@ -79,14 +71,7 @@ def command(
     compute: running.ComputeOptions,
     network: CheckpointOptions,
     kept: StreamOptions,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Write nothing, as layerscope plan does, which also says how long it would take.",
-            hidden=True,
-        ),
-    ] = False,
+    dry_run: Annotated[bool, older_option("--dry-run")] = False,
     as_json: Json = False,
 ) -> None:
     """Compute the pooled features of every cut once, and keep them in a cache.
@@ -135,7 +120,7 @@ def command(
         if not dry_run:
             together = f", the first of {ranks.count} ranks" if ranks.count > 1 else ""
             terminal.say(f"Device: {where}" + " (auto)" * (asked.device == "auto") + together)
-        run = _Run(context.params, network, asked, ranks, opened)
+        run = _Run(context.params, network, asked, ranks, opened, caches.output)
         run.extract(series)
         run.emit(as_json)
     raise typer.Exit(run.exit_code())
@@ -160,48 +145,37 @@ class _Unloaded:
     error: LayerScopeError
 
 
+@dataclass
 class _Run:
     """Several extractions, of which one that fails does not cost the others."""
 
-    def __init__(
-        self,
-        words: dict[str, Any],
-        network: CheckpointOptions,
-        asked: ExtractSettings,
-        ranks: Ranks,
-        opened: Sequence[Source],
-    ) -> None:
-        self._words = words
-        self._network = network
-        self._settings = asked
-        self._ranks = ranks
-        self._opened = opened
-        self._output: Path = words["output"]
-        self._rows: list[Row] = []
-        self._names: dict[str, str] = {}
-        """By name: which of the checkpoints has it."""
-        self._failed: list[Row] = []
+    words: dict[str, Any]
+    network: CheckpointOptions
+    settings: ExtractSettings
+    ranks: Ranks
+    opened: Sequence[Source]
+    output: Path
+    rows: list[Row] = field(default_factory=list)
+    failed: list[Row] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    """By name: which of the checkpoints has it."""
 
     def extract(self, series: Sequence[ListedCheckpoint]) -> None:
         """Load each checkpoint once, plan it once, and run what was planned."""
         waiting, ready = deque(series), deque[_Loaded | _Unloaded]()
-        if len(series) * len(self._opened) > 1 and not self._words["dry_run"]:
+        if len(series) * len(self.opened) > 1 and not self.words["dry_run"]:
             ready = self._plan_ahead(waiting)
         while ready or waiting:
             # Nothing here keeps a network that had its turn.
             self._take(ready.popleft() if ready else self._load(waiting.popleft()))
 
     def _plan_ahead(self, waiting: deque[ListedCheckpoint]) -> deque[_Loaded | _Unloaded]:
-        """Load and plan as many checkpoints as memory holds; refuse what would fill the disk.
-
-        Raises:
-            DiskError: The disk cannot hold the results of all.
-        """
+        """Load and plan as many checkpoints as memory holds; refuse what would fill the disk."""
         from layerscope.extraction.extract import plan
         from layerscope.extraction.job import require_room
         from layerscope.runtime.memory import memory
 
-        room = self._ranks.decide(lambda: memory() // (_MEMORY_SHARE * self._ranks.count))
+        room = self.ranks.decide(lambda: memory() // (_MEMORY_SHARE * self.ranks.count))
         ready = deque[_Loaded | _Unloaded]()
         jobs: list[ExtractJob] = []
         while waiting and room > 0:
@@ -210,25 +184,28 @@ class _Run:
             if isinstance(loaded, _Unloaded):
                 continue
             room -= _bytes_of(loaded.model)
-            for place, source in enumerate(self._opened):
+            for place, source in enumerate(self.opened):
                 with suppress(LayerScopeError):
-                    job = plan(
-                        loaded.model, source, self._output, loaded.settings, ranks=self._ranks
-                    )
+                    job = plan(loaded.model, source, self.output, loaded.settings, ranks=self.ranks)
                     loaded.jobs[place] = job
                     jobs.append(job)
-        require_room(jobs, unplanned=len(waiting) * len(self._opened))
+        require_room(jobs, unplanned=len(waiting) * len(self.opened))
         return ready
+
+    def _plan(self, loaded: _Loaded, source: Source) -> ExtractJob:
+        from layerscope.extraction.extract import plan
+
+        return plan(loaded.model, source, self.output, loaded.settings, ranks=self.ranks)
 
     def _load(self, member: ListedCheckpoint) -> _Loaded | _Unloaded:
         from layerscope.models import select_cuts
 
         try:
-            model = member.named(self._network.load(member.checkpoint))
-            cuts = select_cuts(model, self._words["cuts"], self._words["pooling"])
+            model = member.named(self.network.load(member.checkpoint))
+            cuts = select_cuts(model, self.words["cuts"], self.words["pooling"])
         except LayerScopeError as error:
             return _Unloaded(member, error)
-        return _Loaded(member, model, replace(self._settings, cuts=cuts, series=member.settings))
+        return _Loaded(member, model, replace(self.settings, cuts=cuts, series=member.settings))
 
     def _take(self, loaded: _Loaded | _Unloaded) -> None:
         member = loaded.member
@@ -245,14 +222,14 @@ class _Run:
         if member.settings:
             given = ", ".join(f"{name} {value}" for name, value in member.settings.items())
             terminal.say(f"{model.checkpoint.name}: {given}.")
-        for place, source in enumerate(self._opened):
+        for place, source in enumerate(self.opened):
             try:
-                self._rows.append(self._one(loaded, place))
+                self.rows.append(self._one(loaded, place))
             except LayerScopeError as error:
                 self._fail(member.checkpoint, source.name, error)
 
     def _require_own_name(self, name: str, word: str) -> None:
-        other = self._names.setdefault(name, word)
+        other = self.names.setdefault(name, word)
         if other != word:
             raise SettingsError(
                 f"{word!r} and {other!r} are both called {name!r}, and have one cache.",
@@ -260,60 +237,50 @@ class _Run:
             )
 
     def _one(self, loaded: _Loaded, place: int) -> Row:
-        from layerscope.extraction.extract import plan
         from layerscope.extraction.job import require_room
 
         if place in loaded.jobs:  # since it was planned, others may have written it
             job = loaded.jobs[place].with_present_status()
         else:
-            source, how = self._opened[place], loaded.settings
-            job = plan(loaded.model, source, self._output, how, ranks=self._ranks)
-        if self._words["dry_run"]:
+            job = self._plan(loaded, self.opened[place])
+        if self.words["dry_run"]:
             return _planned(job)
         require_room([job])
         # Not sooner: a command that was refused must not pass for the one that made these caches.
-        if self._ranks.leads:
-            settings.write(self._output / "settings.json", "extract", self._words)
+        if self.ranks.leads:
+            settings.write(self.output / "settings.json", "extract", self.words)
         label = f"{job.header.checkpoint.name} on {job.header.source.name}"
         if job.cache_status.rows_done:
             terminal.say(f"{label}: {job.cache_status.rows_done} rows are there.")
         if job.cache_status.state == "there":
             report = job.run()
         else:
-            with terminal.progress(label, job.share(self._ranks), "images") as advance:
+            with terminal.progress(label, job.share(self.ranks), "images") as advance:
                 report = job.run(advance)
         _say_what_differs(report)
         return _planned(job) | _written(report)
 
     def _fail(self, checkpoint: str, source: str | None, error: LayerScopeError) -> None:
         named = error.message if checkpoint in error.message else f"{checkpoint}: {error.message}"
-        terminal.say(f"Error: {named}")
-        if error.hint:
-            terminal.say(f"Hint: {error.hint}")
-        self._failed.append(
-            {
-                "checkpoint": checkpoint,
-                "source": source,
-                "error": error.message,
-                "hint": error.hint,
-            }
-        )
+        terminal.explain(named, error.hint)
+        failure = {"checkpoint": checkpoint, "source": source}
+        self.failed.append(failure | {"error": error.message, "hint": error.hint})
 
     def emit(self, as_json: bool) -> None:
         """Write what was done to stdout; with nothing done there is no table."""
-        if as_json or self._rows:
-            terminal.emit({"caches": self._rows, "failed": self._failed}, as_json, self._text)
+        if as_json or self.rows:
+            terminal.emit({"caches": self.rows, "failed": self.failed}, as_json, self._text)
 
     def _text(self) -> str:
         header = ("checkpoint", "source", "images", "cuts", "bytes", "status", "path")
-        rows = [tuple(_cell(row[name]) for name in header) for row in self._rows]
+        rows = [tuple(_cell(row[name]) for name in header) for row in self.rows]
         return terminal.table(header, rows, right=(2, 3, 4))
 
     def exit_code(self) -> int:
         """Return 2 when nothing succeeded, 1 when something failed or was skipped, else 0."""
-        if self._failed and not self._rows:
+        if self.failed and not self.rows:
             return WRONG_USE
-        return FINDINGS if self._failed or any(row.get("bad") for row in self._rows) else 0
+        return FINDINGS if self.failed or any(row.get("bad") for row in self.rows) else 0
 
 
 def _cell(value: Any) -> str:
@@ -351,7 +318,7 @@ def _written(report: ExtractReport) -> Row:
         "waiting": round(report.waiting, 3),
         "shares": {stage: round(share, 3) for stage, share in report.shares.items()},
         "stored": {key: asdict(stored) for key, stored in report.stored.items()},
-        "bad": [{"row": bad.row, "id": bad.id, "reason": bad.reason} for bad in report.bad],
+        "bad": [bad._asdict() for bad in report.bad],
         "bfloat16_difference": None if difference is None else dict(difference),
     }
 

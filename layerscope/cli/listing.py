@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from enum import StrEnum
-from typing import Annotated, Any
+from functools import partial
+from importlib import import_module
+from operator import attrgetter
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,22 +16,21 @@ from layerscope.cli.options import Json
 
 Rows = list[dict[str, str]]
 
-_LONG = {"split", "licence", "citation"}
+_LONG = ("split", "licence", "citation")
 """Columns of tasks that only --json shows."""
 
 
-class Kind(StrEnum):
-    """What can be listed."""
-
-    checkpoints = "checkpoints"
-    families = "families"
-    sources = "sources"
-    tasks = "tasks"
-    loaders = "loaders"
-    estimators = "estimators"
-    renderers = "renderers"
-    methods = "methods"
-    sections = "sections"
+Kind = Literal[
+    "checkpoints",
+    "families",
+    "sources",
+    "tasks",
+    "loaders",
+    "estimators",
+    "renderers",
+    "methods",
+    "sections",
+]
 
 
 def command(
@@ -51,45 +52,25 @@ def command(
 
 def _format(kind: Kind, rows: Rows) -> str:
     if not rows:
-        return f"There are no {kind.value}."
-    hidden = _LONG if kind is Kind.tasks else set()
-    header = [name for name in rows[0] if name not in hidden]
+        return f"There are no {kind}."
+    header = [name for name in rows[0] if kind != "tasks" or name not in _LONG]
     return terminal.table(header, [[row[name] for name in header] for row in rows])
 
 
 def _checkpoints() -> Rows:
     from layerscope.models import card_names, find_card
 
+    shown = ("name", "family", "licence", "description")
     cards = [find_card(name) for name in card_names()]
-    return [
-        {"name": c.name, "family": c.family, "licence": c.licence, "description": c.description}
-        for c in cards
-    ]
-
-
-def _families() -> Rows:
-    from layerscope.models.families import families
-
-    return [{"name": name, "title": family.title} for name, family in families.items()]
+    return [{field: getattr(card, field) for field in shown} for card in cards]
 
 
 def _tasks() -> Rows:
     from layerscope.data import all_tasks
 
-    return [
-        {
-            "name": t.name,
-            "source": t.source,
-            "kind": t.kind,
-            "classes": str(t.class_count or ""),
-            "metric": t.metric,
-            "title": t.title,
-            "split": t.split,
-            "licence": t.licence,
-            "citation": t.citation,
-        }
-        for t in all_tasks()
-    ]
+    shown = ("name", "source", "kind", "class_count", "metric", "title", *_LONG)
+    rows = [{field: str(getattr(task, field) or "") for field in shown} for task in all_tasks()]
+    return [{"classes" if k == "class_count" else k: v for k, v in row.items()} for row in rows]
 
 
 def _sources() -> Rows:
@@ -107,34 +88,11 @@ def _sources() -> Rows:
     ]
 
 
-def _loaders() -> Rows:
-    from layerscope.data.loaders import loaders
-
-    return [{"name": name, "reads": _first_line(item)} for name, item in loaders.items()]
-
-
-def _estimators() -> Rows:
-    from layerscope.estimators import estimators
-
-    return [{"name": name, "scores": _first_line(item)} for name, item in estimators.items()]
-
-
-def _renderers() -> Rows:
-    from layerscope.render import renderers
-
-    return [{"name": name, "renders": _first_line(item)} for name, item in renderers.items()]
-
-
-def _methods() -> Rows:
-    from layerscope.training.methods import methods
-
-    return [{"name": name, "trains": _first_line(item)} for name, item in methods.items()]
-
-
-def _sections() -> Rows:
-    from layerscope.report.section import sections
-
-    return [{"name": name, "shows": _first_line(item)} for name, item in sections.items()]
+def _registered(module: str, registry: str, column: str) -> Rows:
+    """Return each name of a registry, with a family's title or the first line of a docstring."""
+    items = getattr(import_module(module), registry).items()
+    tell = attrgetter("title") if registry == "families" else _first_line
+    return [{"name": name, column: tell(item)} for name, item in items]
 
 
 def _first_line(item: object) -> str:
@@ -142,14 +100,14 @@ def _first_line(item: object) -> str:
     return document.strip().split("\n", 1)[0].replace("``", "")
 
 
-_LISTINGS: dict[Kind, Callable[[], Rows]] = {
-    Kind.checkpoints: _checkpoints,
-    Kind.families: _families,
-    Kind.sources: _sources,
-    Kind.tasks: _tasks,
-    Kind.loaders: _loaders,
-    Kind.estimators: _estimators,
-    Kind.renderers: _renderers,
-    Kind.methods: _methods,
-    Kind.sections: _sections,
+_LISTINGS: dict[str, Callable[[], Rows]] = {
+    "checkpoints": _checkpoints,
+    "families": partial(_registered, "layerscope.models.families", "families", "title"),
+    "sources": _sources,
+    "tasks": _tasks,
+    "loaders": partial(_registered, "layerscope.data.loaders", "loaders", "reads"),
+    "estimators": partial(_registered, "layerscope.estimators", "estimators", "scores"),
+    "renderers": partial(_registered, "layerscope.render", "renderers", "renders"),
+    "methods": partial(_registered, "layerscope.training.methods", "methods", "trains"),
+    "sections": partial(_registered, "layerscope.report.section", "sections", "shows"),
 }

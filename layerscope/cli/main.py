@@ -47,21 +47,15 @@ class CommandLine(TyperGroup):
         """Run the chosen command."""
         try:
             return super().invoke(ctx)
-        except LayerScopeError as error:
-            if ctx.params.get("debug"):
-                raise
-            _explain(error)
-            raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             terminal.say("Interrupted. What was finished is kept; the same command continues it.")
             raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            if ctx.params.get("debug"):
+        except (LayerScopeError, OSError) as error:
+            if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
                 raise
-            _explain(_from_system(error))
-            raise typer.Exit(SettingsError.exit_code) from None
+            known = _as_known(error)
+            terminal.explain(known.message, known.hint)
+            raise typer.Exit(known.exit_code) from None
 
 
 def _put_plugins_first(args: Sequence[str]) -> list[str]:
@@ -81,13 +75,9 @@ def _put_plugins_first(args: Sequence[str]) -> list[str]:
     return [*plugins, *others]
 
 
-def _explain(error: LayerScopeError) -> None:
-    terminal.say(f"Error: {error.message}")
-    if error.hint:
-        terminal.say(f"Hint: {error.hint}")
-
-
-def _from_system(error: OSError) -> LayerScopeError:
+def _as_known(error: LayerScopeError | OSError) -> LayerScopeError:
+    if isinstance(error, LayerScopeError):
+        return error
     where = f" {error.filename!r}" if error.filename else ""
     return SettingsError(
         f"The system refused{where}: {error.strerror or error}.",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, get_type_hints
+from typing import Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperCommand
@@ -21,6 +21,9 @@ compute_option = partial(typer.Option, rich_help_panel="Where and how to compute
 keep_option = partial(typer.Option, rich_help_panel="What to keep, and where")
 print_option = partial(typer.Option, rich_help_panel="What to print")
 """Each is ``typer.Option`` under a heading; a command may have a heading of its own."""
+
+older_option = partial(typer.Option, hidden=True)
+"""The older form of a key of a compact option; help does not show it."""
 
 FEW = 8
 """So many options need no headings."""
@@ -38,26 +41,21 @@ Compact = Mapping[str, Mapping[str, str]]
 class OptionGroup:
     """Options that several commands share; a subclass is a dataclass with an option in each field.
 
-    A command that is :func:`grouped` takes one by an annotated parameter, and is called with the
-    object.
+    A command that is :func:`grouped` takes one by an annotated parameter.
     """
 
     compact: ClassVar[Compact] = {}
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command that takes the options of its groups, and hands in each group as one object.
-
-    Args:
-        command: A function of options and of :class:`OptionGroup` objects.
-    """
+    """Return a command that takes the options of its groups, and hands in each group's object."""
     parameters: list[inspect.Parameter] = []
     groups: dict[str, type[Any]] = {}
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
         kind = parameter.annotation
         if inspect.isclass(kind) and issubclass(kind, OptionGroup):
             groups[parameter.name] = kind
-            parameters += _options_of(kind)
+            parameters += inspect.signature(kind, eval_str=True).parameters.values()
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
@@ -72,20 +70,6 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         name: keys for kind in groups.values() for name, keys in kind.compact.items()
     }
     return call
-
-
-def _options_of(group: type[Any]) -> list[inspect.Parameter]:
-    assert is_dataclass(group)
-    hints = get_type_hints(group, include_extras=True)
-    return [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            annotation=hints[field.name],
-            default=getattr(group, field.name, inspect.Parameter.empty),
-        )
-        for field in fields(group)
-    ]
 
 
 class Command(TyperCommand):
@@ -103,11 +87,13 @@ class Command(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, and the options under the headings that they are declared with."""
-        arguments = [it for it in self.get_params(ctx) if it.param_type_name == "argument"]
-        options = [it for it in self.get_params(ctx) if it.param_type_name == "option"]
-        _write_section(ctx, formatter, "Arguments", arguments)
-        for heading, some in by_heading(options).items():
-            _write_section(ctx, formatter, heading, some)
+        parameters = self.get_params(ctx)
+        arguments = [it for it in parameters if it.param_type_name == "argument"]
+        options = [it for it in parameters if it.param_type_name == "option"]
+        for heading, some in ({"Arguments": arguments} | by_heading(options)).items():
+            if records := list(filter(None, (it.get_help_record(ctx) for it in some))):
+                with formatter.section(heading):
+                    formatter.write_dl(records)
 
 
 def by_heading(options: Iterable[Any]) -> dict[str, list[Any]]:
@@ -122,20 +108,15 @@ def by_heading(options: Iterable[Any]) -> dict[str, list[Any]]:
     return found
 
 
-def _write_section(ctx: Any, formatter: Any, heading: str, parameters: Sequence[Any]) -> None:
-    records = [record for it in parameters if (record := it.get_help_record(ctx)) is not None]
-    if records:
-        with formatter.section(heading):
-            formatter.write_dl(records)
-
-
 def _spread(ctx: Any, name: str, keys: Mapping[str, str]) -> None:
     """Take a compact option apart: what it says is what the parameters of its keys hold then."""
     given = ctx.params[name]
     if given is None:
         return
     repeated = isinstance(given, list | tuple)
-    words = [word for text in (given if repeated else [given]) for word in _split(str(text))]
+    texts = map(str, given if repeated else [given])
+    # A comma that no key follows belongs to what stands before.
+    words = [word for text in texts for word in re.split(r",(?=[\w-]+=)", text)]
     head = None if repeated else words.pop(0)
     pairs: dict[str, str] = {}
     for word in words:
@@ -153,11 +134,6 @@ def _spread(ctx: Any, name: str, keys: Mapping[str, str]) -> None:
     ctx.params[name] = int(head) if head is not None and head.isdecimal() else head
 
 
-def _split(text: str) -> list[str]:
-    """Return the parts of an option; a comma that no key follows belongs to what stands before."""
-    return re.split(r",(?=[\w-]+=)", text)
-
-
 def _parse_pair(word: str) -> tuple[str, str]:
     key, sign, value = word.partition("=")
     if not (sign and value):
@@ -172,7 +148,7 @@ def _set(ctx: Any, name: str, text: str, said: str) -> None:
     try:
         value = parameter.process_value(ctx, text)
     except typer.BadParameter as error:
-        reason = error.message.removeprefix("Value error, ").rstrip(".")
+        reason = error.message.rstrip(".")
         raise SettingsError(f"{said} cannot be right.", hint=f"{reason}.") from None
     source = ctx.get_parameter_source(name)
     typed = source is not None and source.name == "COMMANDLINE"

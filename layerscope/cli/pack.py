@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -81,14 +81,11 @@ def command(
         )
     for bad in report.bad:
         terminal.say(f"Skipped row {bad.row}, {bad.id}: {bad.reason}")
-    terminal.emit(_record(report), as_json, lambda: _format(report, opened.name))
+    bad_rows = [bad._asdict() for bad in report.bad]
+    record = asdict(report) | {"path": str(report.path), "bad": bad_rows}
+    terminal.emit(record, as_json, lambda: _format(report, opened.name))
     if report.bad:
         raise typer.Exit(FINDINGS)
-
-
-def _record(report: PackReport) -> dict[str, Any]:
-    bad = [{"row": it.row, "id": it.id, "reason": it.reason} for it in report.bad]
-    return asdict(report) | {"path": str(report.path), "bad": bad}
 
 
 def _format(report: PackReport, name: str) -> str:

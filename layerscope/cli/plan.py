@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -50,6 +49,7 @@ def command(
       layerscope plan runs.csv --data objects3d=data/objects3d --views 8
       layerscope plan vit.pth --data inat=inat2018/ --pooling mean,cls --batches 0 --json
     """
+    from layerscope.extraction.job import existing_parent
     from layerscope.extraction.settings import ExtractSettings
 
     asked = ExtractSettings(**compute.words(), **caches.words())
@@ -57,9 +57,11 @@ def command(
     opened = [sources.open_pair(pair, allow_missing=asked.skip_bad) for pair in caches.data]
     words = context.params
     rows = [row for member in series for row in _planned(member, network, opened, words, asked)]
-    _add_room(rows, caches.output)
-    terminal.emit({"plans": rows}, as_json, lambda: _text(rows))
-    if not all(row["fits"] for row in rows):
+    free = shutil.disk_usage(existing_parent(caches.output / "cache.h5")).free
+    together = sum(row["bytes"] for row in rows)
+    rows = [row | {"free": free, "fits": together <= free} for row in rows]
+    terminal.emit({"plans": rows}, as_json, lambda: _text(rows, together, free))
+    if together > free:
         raise typer.Exit(FINDINGS)
 
 
@@ -83,7 +85,7 @@ def _planned(
 
 def _row(job: ExtractJob, timing: BatchTiming | None) -> Row:
     cuts = job.header.cuts
-    row: Row = {
+    return {
         "checkpoint": job.header.checkpoint.name,
         "source": job.header.source.name,
         "images": job.header.rows,
@@ -92,29 +94,15 @@ def _row(job: ExtractJob, timing: BatchTiming | None) -> Row:
         "feature_sets": len(cuts),
         "features_per_image": sum(cut.width for cut in cuts),
         "bytes": job.bytes_left,
-    }
-    if timing is None:
-        names = ("images_per_second", "seconds", "waiting", "memory", "device_memory")
-        return row | dict.fromkeys(names)
-    return row | {
-        "images_per_second": round(timing.images_per_second, 1),
-        "seconds": round(job.remaining / timing.images_per_second),
-        "waiting": round(timing.waiting, 3),
-        "memory": timing.memory,
-        "device_memory": timing.device_memory,
+        "images_per_second": timing and round(timing.images_per_second, 1),
+        "seconds": timing and round(job.remaining / timing.images_per_second),
+        "waiting": timing and round(timing.waiting, 3),
+        "memory": timing and timing.memory,
+        "device_memory": timing and timing.device_memory,
     }
 
 
-def _add_room(rows: list[Row], output: Path) -> None:
-    from layerscope.extraction.job import existing_parent
-
-    free = shutil.disk_usage(existing_parent(output / "cache.h5")).free
-    together = sum(row["bytes"] for row in rows)
-    for row in rows:
-        row["free"], row["fits"] = free, together <= free
-
-
-def _text(rows: list[Row]) -> str:
+def _text(rows: list[Row], together: int, free: int) -> str:
     header = ("checkpoint", "source", "images", "cuts", "features", "disk", "time", "memory")
     lines = [
         (
@@ -130,7 +118,6 @@ def _text(rows: list[Row]) -> str:
         )
         for row in rows
     ]
-    together, free = sum(row["bytes"] for row in rows), rows[0]["free"]
     verdict = "fits" if together <= free else "does not fit"
     notes = [f"{terminal.size(together)} of {terminal.size(free)} free: it {verdict}."]
     notes += [

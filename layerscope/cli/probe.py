@@ -31,6 +31,7 @@ SHOWN = 3
 
 
 def command(
+    context: typer.Context,
     caches: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -114,20 +115,8 @@ def command(
         )
         report = _run_sweep(opened, asked, chosen, ways, output, existing, keep_predictions)
         names = {cache.checkpoint for cache in opened}
-    values = {
-        "caches": paths,
-        "tasks": tasks,
-        "estimators": estimators,
-        "train": train,
-        "seeds": seeds,
-        "folds": folds,
-        "control": control,
-        "keep_predictions": keep_predictions,
-        "output": output,
-        "existing": existing,
-        "seed": seed,
-    }
-    settings.write(output / "settings.json", "probe", values)
+    values = {name: value for name, value in context.params.items() if name != "as_json"}
+    settings.write(output / "settings.json", "probe", values | {"caches": paths})
     wanted = {task.name: task for task in [*asked, UNLABELLED]}
     items = [
         item
@@ -165,11 +154,8 @@ def _require_held(word: str, held: Sequence[Task]) -> None:
     except UnknownNameError:
         return  # of which the nearest names are said
     source = meant[0].source
-    make = (
-        f"layerscope extract CHECKPOINT --data {source}=PATH"
-        if source in sources
-        else f"layerscope evaluate CHECKPOINT --data {source}=PATH"
-    )
+    verb = "extract" if source in sources else "evaluate"
+    make = f"layerscope {verb} CHECKPOINT --data {source}=PATH"
     raise SettingsError(f"No cache holds targets of {word!r}.", hint=f"Use {make} first.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,18 +64,12 @@ def command(
 
     chosen = RenderSettings(objects, views, size, seed, renderer, samples, meshes)
     planned = plan(chosen)
-    result: dict[str, Any] = {
-        "path": str(output),
-        "objects": planned.objects,
-        "images": planned.images,
-        "bytes": planned.bytes,
-        "categories": planned.categories,
-        "splits": planned.splits,
-    }
+    result = {"path": str(output), **asdict(planned)}
     if not dry_run:
         _render(output, chosen, planned.images, workers)
         settings.write(output / "settings.json", "render", context.params)
-        result["bytes"] = _count_bytes(output)
+        files = (file for file in output.rglob("*") if file.is_file())
+        result["bytes"] = sum(file.stat().st_size for file in files)
     terminal.emit(result | {"dry_run": dry_run}, as_json, lambda: _format(result, dry_run))
 
 
@@ -90,10 +85,6 @@ def _render(output: Path, chosen: RenderSettings, images: int, workers: int | No
             shown = done
 
         render_dataset(output, chosen, workers=workers, progress=progress)
-
-
-def _count_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _format(result: dict[str, Any], dry_run: bool) -> str:

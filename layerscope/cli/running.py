@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -15,6 +15,7 @@ from layerscope.cli.options import (
     compute_option,
     keep_option,
     network_option,
+    older_option,
     read_option,
 )
 from layerscope.errors import SettingsError
@@ -23,9 +24,6 @@ from layerscope.types import Existing, Precision, Storage
 if TYPE_CHECKING:
     from layerscope.data import ViewSettings
     from layerscope.models import ListedCheckpoint
-
-TABLES = frozenset({".csv", ".tsv"})
-"""Suffixes of tables of checkpoints."""
 
 Device = Annotated[
     str,
@@ -62,10 +60,7 @@ class ComputeOptions(OptionGroup):
             metavar="NAME[,workers=N]", help="What reads the images: threads, ffcv or torchvision."
         ),
     ] = "threads"
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="The older form of --loader NAME,workers=N.", hidden=True),
-    ] = None
+    workers: Annotated[int | None, older_option(min=1)] = None
     limit: Annotated[
         int | None,
         read_option(
@@ -88,15 +83,8 @@ class ComputeOptions(OptionGroup):
 
     def words(self) -> dict[str, Any]:
         """Return these settings by the names that they have in Python."""
-        return {
-            "batch_size": self.batch_size,
-            "device": self.device,
-            "precision": self.precision,
-            "limit": self.limit,
-            "loader": self.loader,
-            "workers": self.workers,
-            "skip_bad": self.skip_bad_images,
-        }
+        words = asdict(self)
+        return words | {"skip_bad": words.pop("skip_bad_images")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +101,7 @@ class CacheOptions(OptionGroup):
         ),
     ] = None
     data: sources.Data
-    table: Annotated[
-        Path | None, typer.Option(help="The older form of a .csv as CHECKPOINT.", hidden=True)
-    ] = None
+    table: Annotated[Path | None, older_option()] = None
     views: Annotated[
         str | None,
         read_option(
@@ -123,12 +109,8 @@ class CacheOptions(OptionGroup):
             help="Take so many random views of each image instead; by default of simclr, seed 0.",
         ),
     ] = None
-    augment: Annotated[
-        str | None, typer.Option(help="The older form of --views N,augment=NAME.", hidden=True)
-    ] = None
-    views_seed: Annotated[
-        int | None, typer.Option(min=0, help="The older form of --views N,seed=N.", hidden=True)
-    ] = None
+    augment: Annotated[str | None, older_option()] = None
+    views_seed: Annotated[int | None, older_option(min=0)] = None
     cuts: Cuts = None
     pooling: Pooling = None
     output: Annotated[Path, keep_option("--output", "-o", help="The folder for the caches.")] = (
@@ -152,17 +134,15 @@ class CacheOptions(OptionGroup):
     compact: ClassVar[Compact] = {"views": {"augment": "augment", "seed": "views_seed"}}
 
     def members(self) -> tuple[ListedCheckpoint, ...]:
-        """Return the checkpoints that a command names, by words and patterns or by a table.
-
-        Raises:
-            SettingsError: It names none, or in both ways; a pattern or the table is of no use.
-        """
+        """Return the checkpoints that a command names, by words and patterns or by a table."""
         from layerscope import models
 
-        named = self.checkpoints or ()
-        tables = [Path(word) for word in named if Path(word).suffix in TABLES]
-        tables += [] if self.table is None else [self.table]
-        words = [word for word in named if Path(word).suffix not in TABLES]
+        words, tables = [], [] if self.table is None else [self.table]
+        for word in self.checkpoints or ():
+            if Path(word).suffix in (".csv", ".tsv"):
+                tables.append(Path(word))
+            else:
+                words.append(word)
         if bool(words) + len(tables) != 1:
             both = "Checkpoints are named, and --table lists others."
             raise SettingsError(
@@ -173,29 +153,24 @@ class CacheOptions(OptionGroup):
 
     def words(self) -> dict[str, Any]:
         """Return these settings by the names that they have in Python."""
-        views = views_of(self.views, self.augment, self.views_seed)
-        return {"storage": self.storage, "existing": self.existing, "views": views}
+        return {"storage": self.storage, "existing": self.existing, "views": self._views()}
 
+    def _views(self) -> ViewSettings | None:
+        """Return which augmented views are asked for; None where images are."""
+        from layerscope.data import ViewSettings
 
-def views_of(count: str | None, augment: str | None, seed: int | None) -> ViewSettings | None:
-    """Return which augmented views a command asks for; None where it asks for images.
-
-    Raises:
-        SettingsError: It says how they are drawn, and not how many.
-    """
-    from layerscope.data import ViewSettings
-
-    if count is None:
-        for option, value in (("--augment", augment), ("--views-seed", seed)):
-            if value is not None:
-                raise SettingsError(
-                    f"{option} {value} says how views are drawn, and none are asked for.",
-                    hint="Add --views N, or leave it out.",
-                )
-        return None
-    if not str(count).isdecimal() or int(count) < 1:
-        raise SettingsError(
-            f"--views {count} does not say how many views of each image.",
-            hint="Write a number first, such as --views 8 or --views 8,augment=simclr,seed=1.",
-        )
-    return ViewSettings(int(count), augment or "simclr", seed or 0)
+        if self.views is None:
+            for option, value in (("--augment", self.augment), ("--views-seed", self.views_seed)):
+                if value is not None:
+                    raise SettingsError(
+                        f"{option} {value} says how views are drawn, and none are asked for.",
+                        hint="Add --views N, or leave it out.",
+                    )
+            return None
+        count = str(self.views)
+        if not count.isdecimal() or int(count) < 1:
+            raise SettingsError(
+                f"--views {count} does not say how many views of each image.",
+                hint="Write a number first, such as --views 8 or --views 8,augment=simclr,seed=1.",
+            )
+        return ViewSettings(int(count), self.augment or "simclr", self.views_seed or 0)

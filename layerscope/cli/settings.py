@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,17 +16,12 @@ from layerscope.version import __version__
 def write(path: Path, command: str, values: Mapping[str, Any]) -> None:
     """Write the values that a command ran with, after all defaults were filled in.
 
-    Other commands' settings in the same file are kept.
-
-    Args:
-        path: The file, usually ``settings.json`` in the output folder.
-        command: Name of the command.
-        values: Parameter names as on the command line, with their values.
+    Other commands' settings in the same file, usually ``settings.json``, are kept.
     """
     known = json.loads(path.read_text()) if path.is_file() else {}
     known["layerscope"] = __version__
-    known[command] = {name: _plain(value) for name, value in values.items()}
-    text = json.dumps(known, indent=2, ensure_ascii=False) + "\n"
+    known[command] = dict(values)
+    text = json.dumps(known, indent=2, ensure_ascii=False, default=os.fspath) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     # Jobs of an array write into one folder at the same time, and each finds the file whole.
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
@@ -34,11 +30,7 @@ def write(path: Path, command: str, values: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the defaults by command of a settings file.
-
-    Raises:
-        SettingsError: The file is missing or is not one that :func:`write` made.
-    """
+    """Return the defaults by command of a settings file."""
     hint = "Give the settings.json that an earlier run left beside its results."
     try:
         known = json.loads(path.read_text())
@@ -49,11 +41,3 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(known, dict) or "layerscope" not in known:
         raise SettingsError(f"{str(path)!r} holds no LayerScope settings.", hint=hint)
     return {name: values for name, values in known.items() if isinstance(values, dict)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,115 +20,66 @@ TIME_LIMITS = 100
 """That one job may use up, where each goes on where the last one stopped."""
 
 FINISHED, FINDINGS = "COMPLETED", "FINDINGS"
-ENDED = frozenset(
-    {
-        FINISHED,
-        "BOOT_FAIL",
-        "CANCELLED",
-        "DEADLINE",
-        "FAILED",
-        "NODE_FAIL",
-        "OUT_OF_MEMORY",
-        "PREEMPTED",
-        "TIMEOUT",
-    }
-)
+ENDED = (
+    f"{FINISHED} BOOT_FAIL CANCELLED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED TIMEOUT"
+).split()
 """SLURM's states that a job does not leave."""
 
 POLL_SECONDS = 5
 _FORGOTTEN = "UNKNOWN"
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """What each job may use."""
-
-    minutes: int
-    nodes: int = 1
-    tasks: int = 1
-    """On each node."""
-    gpus: int = 0
-    """On each node."""
-    cpus: int | None = None
-    """For each task."""
-    memory: int | None = None
-    """GiB on each node."""
-    partition: str | None = None
-    at_once: int | None = None
-    """Jobs of an array that may run at the same time."""
-    more: Mapping[str, str | bool] | None = None
-    """Other options of ``sbatch``, by their names."""
-
-
 def submit(
-    jobs: Sequence[ClusterCommand], name: str, resources: Resources, logs: Path, *, resumed: bool
+    jobs: Sequence[ClusterCommand],
+    resources: Mapping[str, Any],
+    more: Mapping[str, str | bool],
+    logs: Path,
+    *,
+    resumed: bool,
 ) -> list[submitit.Job[int]]:
     """Send jobs to the cluster, several of them as one array.
 
     Args:
         jobs: What each job runs.
-        name: By which they are listed.
-        resources: What each may use.
+        resources: Their name, and what each may use, as submitit calls it; SLURM decides on None.
+        more: Other options of ``sbatch``, by their names.
         logs: The folder for logs and submitit's records; every node must see it.
         resumed: Whether a job that reached its time limit goes on where it stopped.
-
-    Raises:
-        ClusterError: Submitit or SLURM is not there, or refuses the jobs.
     """
-    library = _submitit()
-    if shutil.which("sbatch") is None:
-        raise ClusterError(
-            "There is no SLURM on this machine: sbatch is not on the path.",
-            hint="Submit from a login node of the cluster; --dry-run works everywhere.",
-        )
-    executor = library.SlurmExecutor(logs, max_num_timeout=TIME_LIMITS if resumed else 0)
-    executor.update_parameters(job_name=name, **_parameters(resources))
-    try:
-        sent: list[submitit.Job[int]] = executor.submit_array(jobs)
-    except library.core.utils.FailedJobError as error:
-        raise ClusterError(
-            f"SLURM refused the job: {_reason(error)}.",
-            hint="Compare the options with what sinfo and your account allow.",
-        ) from error
-    return sent
-
-
-def _submitit() -> Any:
     try:
         import submitit
+        from submitit.core.utils import FailedJobError
     except ImportError:
         raise ClusterError(
             "Submitit, which sends jobs to SLURM, is not installed.",
             hint="Install it: pip install 'layerscope[slurm]'.",
         ) from None
-    return submitit
-
-
-def _parameters(resources: Resources) -> dict[str, Any]:
-    parameters = {
-        "time": resources.minutes,
-        "nodes": resources.nodes,
-        "ntasks_per_node": resources.tasks,
-        "gpus_per_node": resources.gpus or None,
-        "cpus_per_task": resources.cpus,
-        "mem": None if resources.memory is None else f"{resources.memory}G",
-        "partition": resources.partition,
-        "array_parallelism": resources.at_once,
-        "stderr_to_stdout": True,
-        # Some clusters do not requeue unless they are asked to.
-        "additional_parameters": {"requeue": True, **(resources.more or {})},
-        "srun_args": _srun(resources),
-    }
-    return {name: value for name, value in parameters.items() if value is not None}
-
-
-def _srun(resources: Resources) -> list[str]:
+    if shutil.which("sbatch") is None:
+        raise ClusterError(
+            "There is no SLURM on this machine: sbatch is not on the path.",
+            hint="Submit from a login node of the cluster; --dry-run works everywhere.",
+        )
+    executor = submitit.SlurmExecutor(logs, max_num_timeout=TIME_LIMITS if resumed else 0)
     # Ranks wait for one another: without the first, the others would wait in vain.
-    words = ["--kill-on-bad-exit=1"]
-    if resources.cpus is not None:
+    srun = ["--kill-on-bad-exit=1"]
+    if resources["cpus_per_task"] is not None:
         # Since SLURM 22.05 srun no longer takes this over from sbatch.
-        words.append(f"--cpus-per-task={resources.cpus}")
-    return words
+        srun.append(f"--cpus-per-task={resources['cpus_per_task']}")
+    executor.update_parameters(
+        **{name: value for name, value in resources.items() if value is not None},
+        stderr_to_stdout=True,
+        # Some clusters do not requeue unless they are asked to.
+        additional_parameters={"requeue": True, **more},
+        srun_args=srun,
+    )
+    try:
+        sent: list[submitit.Job[int]] = executor.submit_array(jobs)
+    except FailedJobError as error:
+        raise ClusterError(
+            f"SLURM refused the job: {_reason(error)}.",
+            hint="Compare the options with what sinfo and your account allow.",
+        ) from error
+    return sent
 
 
 def _reason(error: Exception) -> str:
@@ -138,12 +88,7 @@ def _reason(error: Exception) -> str:
 
 
 def wait(jobs: Sequence[submitit.Job[int]], ended: Callable[[str, str], object]) -> dict[str, str]:
-    """Wait until every job has ended, and return their states by their ids.
-
-    Args:
-        jobs: From :func:`submit`.
-        ended: Called with the id and the state of each job that ends.
-    """
+    """Wait until every job has ended, and return their states by their ids."""
     found: dict[str, str] = {}
     while True:
         states = _states()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from layerscope.cli import terminal
 from layerscope.cli.options import read_option
@@ -31,47 +30,31 @@ def open_pair(words: str, *, allow_missing: bool = False) -> Source:
 
     An option without a value is switched on. A comma that no option's name follows belongs to the
     path.
-
-    Args:
-        words: As on the command line.
-        allow_missing: Whether images that annotations list may be absent.
-
-    Raises:
-        SettingsError: A part of the pair is missing.
-        UnknownNameError: No source has this name, or the source no such option.
-        SourceError: The folder is missing, empty or inconsistent.
+    With ``allow_missing`` images that annotations list may be absent.
     """
     from layerscope.data import open_source
+    from layerscope.data.betons import open_packed
 
     name, rest = pair(words)
     path, *more = re.split(r",(?=[a-z_0-9]+=|[a-z_]+(?:,|$))", str(rest))
-    options = {key: value if given else True for key, given, value in map(_parts, more)}
-    if path.endswith(".beton") and name != "beton":
-        source = _packed(name, Path(path), options, allow_missing)
-    else:
+    parts = (word.partition("=") for word in more)
+    options = {key: value if given else True for key, given, value in parts}
+    if not path.endswith(".beton") or name == "beton":
         source = open_source(name, Path(path), allow_missing=allow_missing, **options)
+    elif options:
+        raise SettingsError(
+            f"The options {', '.join(options)} come too late for {str(Path(path))!r}.",
+            hint="A packed source brings its own along: give them to layerscope pack.",
+        )
+    else:
+        source = open_packed(name, Path(path), allow_missing=allow_missing)
     for note in source.notes:
         terminal.say(f"{source.name}: {note}")
     return source
 
 
-def _packed(name: str, path: Path, options: Mapping[str, Any], allow_missing: bool) -> Source:
-    from layerscope.data.betons import open_packed
-
-    if options:
-        raise SettingsError(
-            f"The options {', '.join(options)} come too late for {str(path)!r}.",
-            hint="A packed source brings its own along: give them to layerscope pack.",
-        )
-    return open_packed(name, path, allow_missing=allow_missing)
-
-
 def pair(words: str) -> tuple[str, Path]:
-    """Return the name and the path of ``NAME=PATH``.
-
-    Raises:
-        SettingsError: A part of it is missing.
-    """
+    """Return the name and the path of ``NAME=PATH``; refuse what lacks a part."""
     name, sign, path = words.partition("=")
     if not (name and sign and path):
         raise SettingsError(
@@ -79,7 +62,3 @@ def pair(words: str) -> tuple[str, Path]:
             hint="Write NAME=PATH, such as --data objects3d=data/objects3d.",
         )
     return name, Path(path)
-
-
-def _parts(word: str) -> tuple[str, str, str]:
-    return word.partition("=")

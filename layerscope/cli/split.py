@@ -18,8 +18,8 @@ SPLIT = {"extract": "checkpoints", "evaluate": "checkpoint"}
 RESUMED = frozenset({"extract", "evaluate", "probe", "render"})
 """Commands that go on where they stopped when they are repeated."""
 
-SHARED = frozenset({"extract"})
-"""Commands that several tasks of a job do together."""
+SHARED = "extract"
+"""The command that several tasks of a job do together."""
 
 _REFUSED = {
     "submit": "Submit the command that it would submit.",
@@ -39,30 +39,13 @@ class PlannedJob:
 
 
 def split(context: Any, words: Sequence[str]) -> tuple[PlannedJob, ...]:
-    """Return the jobs of a command after making sure that the command would be understood.
-
-    Args:
-        context: Of the application, with the options before the command.
-        words: The command as it was typed behind those of submit.
-
-    Raises:
-        SettingsError: The command cannot be submitted, or does not say which source lies where.
-    """
+    """Return the jobs of a command, as it was typed, once it is sure that it is understood."""
     name, command, rest = _find(context, context.command, words)
     if name in _REFUSED:
         raise SettingsError(f"{name!r} cannot be submitted.", hint=_REFUSED[name])
-    before = _repeat_options(context.params)
-    if name not in SPLIT:
-        return (PlannedJob(_make_job(context, before, name, command, rest), name),)
-    return tuple(
-        PlannedJob(
-            _make_job(context, before, name, command, (*checkpoint, "--data", data, *others)),
-            name,
-            checkpoint[0] if checkpoint else None,
-            sources.pair(data)[0],
-        )
-        for checkpoint, data, others in _split(context, name, command, rest)
-    )
+    if name in SPLIT:
+        return tuple(_split(context, name, command, rest))
+    return (PlannedJob(_make_job(context, name, command, rest), name),)
 
 
 def _find(context: Any, group: Any, words: Sequence[str]) -> tuple[str, Any, list[str]]:
@@ -79,32 +62,25 @@ def _find(context: Any, group: Any, words: Sequence[str]) -> tuple[str, Any, lis
     return f"{name} {inner}", command, rest
 
 
-def _repeat_options(options: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the options before the command again; the job needs the same plug-ins."""
-    plugins = [word for path in options["plugin"] or () for word in ("--plugin", str(path))]
-    config = ["--config", str(options["config"])] if options["config"] else []
-    return (*plugins, *config, *(["--debug"] if options["debug"] else []))
-
-
-def _make_job(
-    context: Any, before: Sequence[str], name: str, command: Any, rest: Sequence[str]
-) -> ClusterCommand:
+def _make_job(context: Any, name: str, command: Any, rest: Sequence[str]) -> ClusterCommand:
+    # The job needs the same plug-ins, and the other options before the command.
+    options = context.params
+    before = [word for path in options["plugin"] or () for word in ("--plugin", str(path))]
+    before += ["--config", str(options["config"])] if options["config"] else []
+    before += ["--debug"] if options["debug"] else []
     understood = command.make_context(name, list(rest), parent=context)
     replaces = understood.params.get("existing") == "replace"
     return ClusterCommand((*before, *name.split(), *rest), replaces=replaces)
 
 
-def _split(
-    context: Any, name: str, command: Any, words: Sequence[str]
-) -> list[tuple[tuple[str, ...], str, tuple[str, ...]]]:
-    """Return each checkpoint with each source, and the other options as they were typed.
+def _split(context: Any, name: str, command: Any, words: Sequence[str]) -> Iterator[PlannedJob]:
+    """Yield a job for each checkpoint and source, the other options as they were typed.
 
     The checkpoints of a table are one job for each source: none of them is named.
     """
     inner = command.context_class(command, info_name=name, parent=context)
-    typed, extra, _ = (
-        _allow_several(command, SPLIT[name]).make_parser(inner).parse_args(list(words))
-    )
+    several = _allow_several(command, SPLIT[name])
+    typed, extra, _ = several.make_parser(inner).parse_args(list(words))
     defaults = (context.default_map or {}).get(name, {})
     checkpoints = _as_list(typed.pop(SPLIT[name], None) or defaults.get(SPLIT[name]))
     data = _as_list(typed.pop("data", None) or defaults.get("data"))
@@ -113,14 +89,16 @@ def _split(
         # This says what is wrong, or prints the help that was asked for.
         command.make_context(name, list(words), parent=context)
     if bool(checkpoints) == bool(table):
+        which = "named checkpoints and those of a table" if table else "no checkpoint"
         raise SettingsError(
-            f"{name!r} is to run on "
-            + ("named checkpoints and those of a table." if table else "no checkpoint."),
+            f"{name!r} is to run on {which}.",
             hint="Name checkpoints, or one .csv table with a line for each.",
         )
-    others = tuple(_retype(command.get_params(inner), typed))
-    named: list[tuple[str, ...]] = [(checkpoint,) for checkpoint in checkpoints] or [()]
-    return [(checkpoint, pair, others) for checkpoint, pair in product(named, data)]
+    others = list(_retype(command.get_params(inner), typed))
+    for checkpoint, pair in product(checkpoints or (None,), data):
+        named = [checkpoint] if checkpoint else []
+        job = _make_job(context, name, command, [*named, "--data", pair, *others])
+        yield PlannedJob(job, name, checkpoint, sources.pair(pair)[0])
 
 
 def _allow_several(command: Any, checkpoints: str) -> Any:
@@ -145,11 +123,7 @@ def _retype(parameters: Sequence[Any], typed: Mapping[str, Any]) -> Iterator[str
             yield (parameter.opts if value else parameter.secondary_opts)[0]
             continue
         for each in value if parameter.multiple else [value]:
-            yield from (_long(parameter.opts), each)
-
-
-def _long(names: Sequence[str]) -> str:
-    return max(names, key=len)
+            yield from (max(parameter.opts, key=len), each)
 
 
 def _as_list(value: Any) -> list[str]:

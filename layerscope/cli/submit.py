@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,47 +84,39 @@ def command(
     """
     parts = split(context.parent, words)
     name = parts[0].command
-    resources = slurm.Resources(
-        minutes=minutes,
-        nodes=nodes,
-        tasks=_count_tasks(name, nodes, gpus, tasks),
-        gpus=gpus,
-        cpus=cpus,
-        memory=memory,
-        partition=partition,
-        at_once=at_once,
-        more=dict(map(_parse_option, more or ())),
-    )
-    if dry_run:
-        _emit([_row(part) for part in parts], as_json)
-        return
-    jobs = slurm.submit(
-        [part.job for part in parts],
-        f"layerscope-{name.replace(' ', '-')}",
-        resources,
-        logs,
-        resumed=name in RESUMED,
-    )
-    rows = [
-        _row(part, job=job.job_id, log=str(logs / job.paths.stdout.name))
-        for part, job in zip(parts, jobs, strict=True)
-    ]
-    terminal.say(f"Submitted {len(rows)} {'job' if len(rows) == 1 else 'jobs'}.")
-    if wait:
-        _wait(rows, jobs)
-    _emit(rows, as_json)
+    resources = {
+        "job_name": f"layerscope-{name.replace(' ', '-')}",
+        "time": minutes,
+        "nodes": nodes,
+        "ntasks_per_node": _count_tasks(name, nodes, gpus, tasks),
+        "gpus_per_node": gpus or None,
+        "cpus_per_task": cpus,
+        "mem": memory and f"{memory}G",
+        "partition": partition,
+        "array_parallelism": at_once,
+    }
+    others = dict(map(_parse_option, more or ()))
+    rows = [_row(part) for part in parts]
+    if not dry_run:
+        commands = [part.job for part in parts]
+        jobs = slurm.submit(commands, resources, others, logs, resumed=name in RESUMED)
+        for row, job in zip(rows, jobs, strict=True):
+            row |= {"job": job.job_id, "log": str(logs / job.paths.stdout.name)}
+        terminal.say(f"Submitted {len(rows)} job{'s' * (len(rows) != 1)}.")
+        if wait:
+            _wait(rows, jobs)
+    terminal.emit({"jobs": rows}, as_json, lambda: _format(rows))
     if any(row["state"] not in (None, slurm.FINISHED) for row in rows):
         raise typer.Exit(FINDINGS)
 
 
 def _count_tasks(name: str, nodes: int, gpus: int, asked: int | None) -> int:
-    if name in SHARED:
+    if name == SHARED:
         return asked or max(gpus, 1)
-    if nodes * (asked or 1) > 1:
+    if (count := nodes * (asked or 1)) > 1:
         raise SettingsError(
-            f"{nodes * (asked or 1)} tasks would each do all of {name!r}.",
-            hint=f"Only {', '.join(sorted(SHARED))} divides its work; leave out --nodes and "
-            "--tasks.",
+            f"{count} tasks would each do all of {name!r}.",
+            hint=f"Only {SHARED} divides its work; leave out --nodes and --tasks.",
         )
     return 1
 
@@ -139,13 +131,13 @@ def _parse_option(words: str) -> tuple[str, str | bool]:
     return key, value if given else True
 
 
-def _row(part: PlannedJob, job: str | None = None, log: str | None = None) -> Row:
+def _row(part: PlannedJob) -> Row:
     return {
-        "job": job,
+        "job": None,
         "checkpoint": part.checkpoint,
         "source": part.source,
         "command": ["layerscope", *part.job.words],
-        "log": log,
+        "log": None,
         "state": None,
     }
 
@@ -162,17 +154,10 @@ def _wait(rows: Sequence[Row], jobs: Sequence[Any]) -> None:
         row["state"] = states[row["job"]]
 
 
-def _emit(rows: Sequence[Row], as_json: bool) -> None:
-    terminal.emit({"jobs": rows}, as_json, lambda: _format(rows))
-
-
 def _format(rows: Sequence[Row]) -> str:
     """Return a table of what is known."""
     header = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     # The longest comes last.
     header.sort(key=lambda name: name == "command")
-    return terminal.table(header, [[_cell(row, name) for name in header] for row in rows])
-
-
-def _cell(row: Mapping[str, Any], name: str) -> str:
-    return shlex.join(row[name]) if name == "command" else row[name] or ""
+    shown = [row | {"command": shlex.join(row["command"])} for row in rows]
+    return terminal.table(header, [[row[name] or "" for name in header] for row in shown])

@@ -36,14 +36,15 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def emit(data: Any, as_json: bool, render: Callable[[], str]) -> None:
-    """Write a result to stdout, for a program as JSON or for a person as text.
+def explain(message: str, hint: str) -> None:
+    """Say what went wrong, and what to do about it."""
+    say(f"Error: {message}")
+    if hint:
+        say(f"Hint: {hint}")
 
-    Args:
-        data: What ``json`` can serialise.
-        as_json: Whether the user asked for JSON.
-        render: Makes the text; called only when it is needed.
-    """
+
+def emit(data: Any, as_json: bool, render: Callable[[], str]) -> None:
+    """Write a result to stdout: its data as JSON for a program, or as text for a person."""
     if _quiet:
         return
     text = json.dumps(data, indent=2, ensure_ascii=False) if as_json else render()
@@ -83,16 +84,7 @@ def size(count: int) -> str:
 
 @contextmanager
 def progress(label: str, total: int, unit: str = "") -> Iterator[Advance]:
-    """Show a progress bar on a terminal and one line at the end elsewhere.
-
-    Args:
-        label: What is being done.
-        total: Number of units.
-        unit: Their name, for the rate: ``images``.
-
-    Yields:
-        ``advance(n, note="")``.
-    """
+    """Show a bar on a terminal and one line at the end elsewhere; a unit's name adds the rate."""
     if sys.stderr.isatty() and not _quiet:
         yield from _bar(label, total, unit)
     else:
@@ -115,23 +107,17 @@ def _line(label: str, total: int, unit: str) -> Iterator[Advance]:
 
 def _bar(label: str, total: int, unit: str) -> Iterator[Advance]:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        "{task.description}",
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        "{task.fields[rate]}",
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        "{task.fields[note]}",
     )
-    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
+    with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(label, total=total, rate="", note="")
         start, done = time.monotonic(), 0
 
