@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from layerscope.report.grouping import grouped
+from layerscope.results.grouping import grouped
 from layerscope.types import Direction, Part, Score
 
 NORMAL_95 = 1.959963984540054

@@ -11,9 +11,9 @@ from matplotlib.patches import Patch
 
 from layerscope.report import panel
 from layerscope.report.curve import Curve
-from layerscope.report.grouping import grouped
 from layerscope.report.layout import heading, legend, legend_line, legend_mark, panel_grid
 from layerscope.report.style import FAINT, INK, SHADE, WIDTH, Stroke, strokes
+from layerscope.results.grouping import grouped
 from layerscope.types import UNLABELLED, Verdict
 
 PANEL_HEIGHT = 1.9

@@ -11,8 +11,8 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
-from layerscope.report.grouping import grouped
 from layerscope.report.section import Finding, Headline, Table
+from layerscope.results.grouping import grouped
 from layerscope.types import Score
 from layerscope.version import __version__
 

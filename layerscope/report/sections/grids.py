@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 
 from layerscope.report.curve import NORMAL_95, title
 from layerscope.report.evidence import Evidence
-from layerscope.report.grouping import grouped
 from layerscope.report.layout import heading, legend, legend_mark, panel_grid
 from layerscope.report.panel import metric_name
 from layerscope.report.section import Finding, Section, sections
 from layerscope.report.style import COLOURS, FAINT, MARKERS, WIDTH
 from layerscope.report.table import csv_text
+from layerscope.results.grouping import grouped
 from layerscope.verdicts.grid import Grid, GridPoint, describe_interval, grids, sentence
 
 NOTE = """Every run counts once, with its last snapshot. Intervals draw whole runs, as if the

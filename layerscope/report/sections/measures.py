@@ -5,8 +5,8 @@ from __future__ import annotations
 from layerscope.report.curve import curves
 from layerscope.report.depth import measures_figure
 from layerscope.report.evidence import Evidence
-from layerscope.report.grouping import grouped
 from layerscope.report.section import Finding, Section, sections
+from layerscope.results.grouping import grouped
 
 
 @sections.register("measures")

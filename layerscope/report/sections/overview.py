@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 from layerscope.report.curve import Curve, curves
 from layerscope.report.evidence import Evidence
-from layerscope.report.grouping import grouped
 from layerscope.report.heatmap import heatmap
 from layerscope.report.panel import metric_name
 from layerscope.report.section import Finding, Section, sections
+from layerscope.results.grouping import grouped
 from layerscope.types import Verdict
 
 ARROWS = {"minimise": "↓", "maximise": "↑"}

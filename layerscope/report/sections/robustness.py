@@ -18,12 +18,12 @@ from layerscope.report.depth import (
     write_heading,
 )
 from layerscope.report.evidence import Evidence
-from layerscope.report.grouping import grouped
 from layerscope.report.layout import legend_line, legend_mark
 from layerscope.report.section import Finding, Section, Table, sections
 from layerscope.report.style import INK, Stroke, strokes
 from layerscope.report.table import csv_text
 from layerscope.results.evaluations import ShiftSummary, shift_summaries
+from layerscope.results.grouping import grouped
 from layerscope.types import Direction
 
 HEADER = ("checkpoint", "task", "shift", "cut", "clean top-1", "shifted top-1", "mCE")

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from layerscope.report.curve import title
 from layerscope.report.evidence import Evidence
-from layerscope.report.grouping import grouped
 from layerscope.report.layout import band, heading, legend, panel_grid
 from layerscope.report.section import Finding, Section, sections
 from layerscope.report.style import WIDTH, Stroke, strokes
+from layerscope.results.grouping import grouped
 from layerscope.types import Score
 
 COLUMNS = 3

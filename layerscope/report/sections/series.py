@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 
 from layerscope.report.curve import title
 from layerscope.report.evidence import Evidence
-from layerscope.report.grouping import grouped
 from layerscope.report.layout import band, heading, legend, legend_line, legend_mark
 from layerscope.report.panel import DIRECTIONS, metric_name
 from layerscope.report.section import Finding, Section, Table, sections
 from layerscope.report.style import COLOURS, INK, WIDTH, Stroke
 from layerscope.report.table import csv_text, number, signed
+from layerscope.results.grouping import grouped
 from layerscope.verdicts.series import LayerCurve, Series, sentence
 
 HEADER = (

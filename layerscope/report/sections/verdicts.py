@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from layerscope.report.curve import curves
 from layerscope.report.depth import depth_figure, latents_figure
 from layerscope.report.evidence import Evidence
-from layerscope.report.grouping import grouped
 from layerscope.report.section import Finding, Headline, Section, Table, sections
 from layerscope.report.table import bounds, csv_text, markdown, number, signed
+from layerscope.results.grouping import grouped
 from layerscope.types import Verdict
 from layerscope.verdicts.comparison import in_runs, sentence
 
