@@ -79,7 +79,11 @@ class Results:
         for number, line in enumerate(complete_lines(self._table), start=1):
             score = _score(line, f"line {number} of {str(self._table)!r}")
             latest[cell_key(score)] = score
-        whole = {key[:-1]: it.fingerprint for key, it in latest.items() if _is_done(it)}
+        whole = {
+            key[:-1]: it.fingerprint
+            for key, it in latest.items()
+            if it.primary and it.status == "done"
+        }
         return [
             it for key, it in latest.items() if it.primary or whole.get(key[:-1]) == it.fingerprint
         ]
@@ -285,10 +289,6 @@ def cell_key(score: Score) -> CellKey:
         score.seed,
         score.metric,
     )
-
-
-def _is_done(score: Score) -> bool:
-    return score.primary and score.status == "done"
 
 
 def row(score: Score) -> dict[str, Any]:

@@ -75,8 +75,8 @@ class Comparison:
 
     def picked(self, places: Iterable[int]) -> Comparison:
         """Return the comparison of some cuts only, without a note."""
-        pairs = [(self.scores[place], self.losses[place]) for place in places]
-        return Comparison(*zip(*pairs, strict=True), self.groups)
+        scores, losses = zip(*((self.scores[i], self.losses[i]) for i in places), strict=True)
+        return Comparison(scores, losses, self.groups)
 
 
 def verdict(

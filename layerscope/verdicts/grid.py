@@ -77,11 +77,7 @@ def grids(
 ) -> list[Grid]:
     """Return trunk against head for every task and probe with at least three runs.
 
-    Args:
-        comparisons: Of probes.
-        runs: Whose last snapshots are compared; runs without a head are left out and named.
-        level: Coverage of the intervals.
-        seed: Of the resamples.
+    The last snapshots of runs are compared; runs without a head are left out and named.
     """
     by_last = {run.last: run for run in runs}
     known = (
@@ -127,13 +123,15 @@ def _point(comparison: Comparison, run: TrainingRun) -> GridPoint | None:
         return None
     places = (usual(comparison)[0], heads[-1])
     trunk, head = (comparison.scores[place] for place in places)
+    at_trunk, at_head = (mean_metric(trunk, comparison.losses[place].test) for place in places)
     return GridPoint(
         run.name,
         trunk.checkpoint,
         run.settings,
         trunk.cut,
         head.cut,
-        *(mean_metric(trunk, comparison.losses[place].test) for place in places),
+        at_trunk,
+        at_head,
         trunk.stderr,
         head.stderr,
     )
@@ -153,12 +151,7 @@ def sentence(found: Grid, titles: Mapping[str, str]) -> str:
 
 
 def describe_interval(found: Interval, no_interval: str = " (no interval)") -> str:
-    """Return an estimate over runs with its interval, where it has one.
-
-    Args:
-        found: Any interval.
-        no_interval: What to say behind the estimate where there is none.
-    """
+    """Return an estimate over runs with its interval, or with words for that there is none."""
     if math.isnan(found.estimate):
         return "not defined"
     if math.isnan(found.low):

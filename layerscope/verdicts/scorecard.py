@@ -108,12 +108,7 @@ def scorecard(
 ) -> list[MeasureScore]:
     """Return how well every measure serves in place of every probe that was fitted as usual.
 
-    Args:
-        comparisons: Of probes, as verdicts have them.
-        measures: Scores of measures; those of another cache than the comparison's are left out.
-        level: Coverage of the intervals.
-        seed: Of the resamples.
-        resamples: Number of them.
+    Measures of another cache than a comparison's are left out.
     """
     found = []
     for comparison in comparisons:

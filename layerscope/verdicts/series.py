@@ -165,14 +165,7 @@ def series(
 ) -> Series:
     """Follow the layers of one run for one task and probe.
 
-    Args:
-        run: What the snapshots belong to.
-        epochs: Where they stand on its axis, in order.
-        comparisons: One for each snapshot.
-        measures: Scores of measures.
-        level: Coverage of the intervals.
-        seed: Of the resamples.
-        resamples: Number of them.
+    There is one comparison for each snapshot, and the epoch (or step) where it stands, in order.
 
     Raises:
         EstimatorError: Fewer than two snapshots, test rows that differ, or no cut that all have.

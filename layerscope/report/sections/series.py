@@ -34,19 +34,6 @@ HEADER = (
 NUMBERS = (4, 5, 6, 7)
 MEASURES_HEADER = (*HEADER[:4], "measure", "of which", "τ", "τ from the peak on")
 MEASURES_NUMBERS = (6, 7)
-COLUMNS = (
-    "run",
-    "checkpoint",
-    "epoch",
-    "source",
-    "task",
-    "cut",
-    "estimator",
-    "metric",
-    "val",
-    "test",
-    "stderr",
-)
 NOTE = """The peak is the epoch that the validation split prefers; the fall is what the test
 split has lost from there to the last epoch, paired over the same images: a cut over-fits if the
 fall's interval lies above nought. τ compares a measure with the probe over the epochs of the run;
@@ -127,7 +114,7 @@ def measure_cells(found: Iterable[Series]) -> list[tuple[str, ...]]:
 
 def series_csv(found: Iterable[Series]) -> str:
     """Return one row for every run, task, cut and epoch; for each measure one more."""
-    return csv_text((row for one in found for row in _epochs(one)), COLUMNS)
+    return csv_text(row for one in found for row in _epochs(one))
 
 
 def _epochs(one: Series) -> Iterator[dict[str, Any]]:
@@ -136,9 +123,19 @@ def _epochs(one: Series) -> Iterator[dict[str, Any]]:
     ] + [(it.cut, it.measure, it.measure_metric, (), it.values, it.stderr) for it in one.measures]
     for cut, estimator, metric, val, test, errors in lines:
         for i, epoch in enumerate(one.epochs):
-            values = (val[i] if val else None, test[i], errors[i])
-            cell = (one.run, one.checkpoints[i], epoch, one.source, one.task, cut)
-            yield dict(zip(COLUMNS, (*cell, estimator, metric, *values), strict=True))
+            yield {
+                "run": one.run,
+                "checkpoint": one.checkpoints[i],
+                "epoch": epoch,
+                "source": one.source,
+                "task": one.task,
+                "cut": cut,
+                "estimator": estimator,
+                "metric": metric,
+                "val": val[i] if val else None,
+                "test": test[i],
+                "stderr": errors[i],
+            }
 
 
 def _record(one: Series) -> dict[str, Any]:
@@ -214,9 +211,7 @@ def _measure_lines(one: Series, task: str) -> Iterable[tuple[str, dict[str, _Lin
     roles = _roles(one)
     by_measure: dict[str, dict[str, _Line]] = defaultdict(dict)
     for it in one.measures:
-        name = (
-            it.measure if it.measure == it.measure_metric else f"{it.measure}\n{it.measure_metric}"
-        )
+        name = "\n".join(dict.fromkeys((it.measure, it.measure_metric)))
         name = f"{name}, {task}" if it.labels else name
         for role in (role for role, cut in roles.items() if cut == it.cut):
             by_measure[name][role] = _Line(one.run, it.cut, one.epochs, it.values, it.stderr)
