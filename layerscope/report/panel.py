@@ -68,14 +68,13 @@ def _mark(axes: Axes, curve: Curve, stroke: Stroke, verdict: Verdict, x: list[fl
     # A best cut at the axis' edge keeps its whole square.
     bare: dict[str, Any] = {"linestyle": "none", "clip_on": False}
     if tied and not stroke.random:
-        circle = {"marker": "o", "markersize": 4.5, "markerfacecolor": "white"}
-        edge = {"markeredgecolor": stroke.colour}
-        axes.plot(*zip(*tied, strict=True), gid="tied", zorder=4, **bare, **circle, **edge)
+        circle = bare | {"marker": "o", "markersize": 4.5, "markerfacecolor": "white"}
+        edge = stroke.colour
+        axes.plot(*zip(*tied, strict=True), gid="tied", zorder=4, markeredgecolor=edge, **circle)
     if verdict.best in at:
         size, z = (5.5, 3) if stroke.random else (8.5, 5)
-        square = {"marker": "s", "markersize": size, "markerfacecolor": stroke.colour}
-        edge = {"markeredgecolor": "white"}
-        axes.plot(*at[verdict.best], gid="best", zorder=z, **bare, **square, **edge)
+        square = bare | {"marker": "s", "markersize": size, "markerfacecolor": stroke.colour}
+        axes.plot(*at[verdict.best], gid="best", zorder=z, markeredgecolor="white", **square)
 
 
 def frame(axes: Axes, curves: Sequence[Curve], shared: bool, strokes: Mapping[str, Stroke]) -> None:

@@ -264,15 +264,10 @@ def _falls(by_cut: Mapping[str, Comparison], resamples: int, seed: int) -> dict[
     drawn = resampled(picked, resamples, seed, noise_seed=seed + 1)
     found = {}
     for i, (cut, snapshots) in enumerate(by_cut.items()):
-        gap = difference(drawn, 2 * i, 2 * i + 1)
         # An epoch is not worse than itself, by however much another training sample would differ.
-        found[cut] = gap if snapshots.best != end else _zero(gap)
+        at_peak = 2 * i + 1 if snapshots.best != end else 2 * i
+        found[cut] = difference(drawn, 2 * i, at_peak)
     return found
-
-
-def _zero(like: Resampled) -> Resampled:
-    zeros = torch.zeros_like
-    return Resampled(zeros(like.estimate), zeros(like.draws), like.groups)
 
 
 def _difference(first: Resampled, second: Resampled) -> Resampled:
