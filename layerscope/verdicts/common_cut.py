@@ -129,9 +129,9 @@ def common_cuts(
     comparisons: Sequence[Comparison], *, level: float = 0.95, seed: int = 0
 ) -> tuple[list[CommonCut], list[str]]:
     """Return one cut for every checkpoint of several tasks, and why there is none for others."""
-    usual = (comparison for comparison in comparisons if comparison.first.usual)
+    as_usual = (comparison for comparison in comparisons if comparison.first.usual)
     found, reasons = [], []
-    for checkpoint, items in grouped(usual, "first.checkpoint").items():
+    for checkpoint, items in grouped(as_usual, "first.checkpoint").items():
         if len({item.first.task for item in items}) < FEWEST:
             continue
         try:

@@ -391,9 +391,9 @@ def ends(found: Interval) -> str:
 
 def by_question(comparisons: Iterable[Comparison]) -> list[list[Comparison]]:
     """Return comparisons of probes that were fitted as usual, by source, task and estimator."""
-    usual = (it for it in comparisons if it.first.usual)
+    as_usual = (it for it in comparisons if it.first.usual)
     names = ("first.source", "first.task", "first.estimator", "first.train")
-    return list(grouped(usual, *names).values())
+    return list(grouped(as_usual, *names).values())
 
 
 def _describe_ties(verdict: Verdict) -> list[str]:
