@@ -507,6 +507,11 @@ class Score(Arranged):
     losses: Losses | None = field(default=None, compare=False, repr=False)
     """Kept beside the table, not in it; only with the primary metric."""
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the score is for a task's labels."""
+        return self.task != UNLABELLED.name
+
     @classmethod
     def at(cls, view: LayerView, task: Task, **others: Any) -> Score:
         """Return a score of a task at a cut, whose names and place are those of the view.

@@ -292,7 +292,7 @@ def _column(score: Score) -> str:
     """Return the name of a score's column: its metric, how that was set, and for which task."""
     _, opened, settings = score.estimator.partition("(")
     name = f"{score.metric}{opened}{settings}"
-    return name if score.task == UNLABELLED.name else f"{name} of {score.task}"
+    return f"{name} of {score.task}" if score.labelled else name
 
 
 def _verdict_table(

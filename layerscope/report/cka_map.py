@@ -9,7 +9,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from layerscope.report.layout import heading, plain_frame
+from layerscope.report.layout import draw_map, heading
 from layerscope.report.style import INK, styled
 from layerscope.results.layer_cka import LayerCka
 from layerscope.types import CutPoint
@@ -23,33 +23,24 @@ DARK_BELOW = 0.45
 
 
 def similarity_map(found: LayerCka, *, biased: bool = False) -> Figure:
-    """Draw similarities between cuts; what is not defined is left blank.
-
-    Args:
-        found: In about [0, 1].
-        biased: Draw the biased estimate.
-    """
+    """Draw one of the estimates, in about [0, 1]; what is not defined is left blank."""
     kind, values = ("Biased", found.biased) if biased else ("Unbiased", found.unbiased)
     cuts = found.cuts
     with styled():
         size = (2.2 + CELL * len(cuts[1]), 1.8 + CELL * len(cuts[0]))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
-        image = axes.imshow(values, cmap="cividis", vmin=0, vmax=1)
-        axes.set_xticks(range(len(cuts[1])), labels=[cut.key for cut in cuts[1]], rotation=90)
-        axes.set_yticks(range(len(cuts[0])), labels=[cut.key for cut in cuts[0]])
+        rows, columns = ([cut.key for cut in side] for side in cuts)
+        image = draw_map(axes, values, rows, columns)
         axes.set_xlabel(found.checkpoints[1])
         axes.set_ylabel(found.checkpoints[0])
-        plain_frame(axes)
         _heads(axes, cuts)
         if max(map(len, cuts)) <= NUMBERED:
             _numbers(axes, values)
         bar = figure.colorbar(image, ax=axes, shrink=0.6)
         bar.outline.set_visible(False)
-        heading(
-            figure,
-            f"{kind} linear CKA of {found.images:,} {found.split} images of {found.source}",
-        )
+        images = f"{found.images:,} {found.split} images of {found.source}"
+        heading(figure, f"{kind} linear CKA of {images}")
         return figure
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from layerscope.report.grouping import grouped
+from layerscope.results.grouping import grouped
 from layerscope.types import Direction, Part, Score
 
 NORMAL_95 = 1.959963984540054
@@ -119,12 +119,7 @@ def failed(scores: Iterable[Score]) -> list[Score]:
 
 
 def title(task: str, source: str, titles: Mapping[str, str] | None = None) -> str:
-    """Return a task's name as a figure shows it.
-
-    Args:
-        task: Its name in the table.
-        source: Of images, whose name is left out.
-        titles: By task, what to call it instead.
+    """Return a task's name as a figure shows it: its title, or its name without the source's.
 
     Examples:
         >>> title("objects3d-spot-theta", "objects3d")
@@ -141,19 +136,9 @@ def _curve(rows: Sequence[Score], heading: str) -> Curve:
     by_cut = grouped(rows, "index", "cut")
     points = tuple(_point(by_cut[key]) for key in sorted(by_cut))
     first = rows[0]
-    return Curve(
-        first.checkpoint,
-        first.source,
-        first.task,
-        first.estimator,
-        first.metric,
-        first.direction,
-        first.n_test,
-        first.n_groups,
-        heading,
-        points,
-        first.trained,
-    )
+    asked = (first.checkpoint, first.source, first.task, first.estimator, first.metric)
+    tested = (first.direction, first.n_test, first.n_groups)
+    return Curve(*asked, *tested, heading, points, first.trained)
 
 
 def _point(rows: Sequence[Score]) -> CurvePoint:
@@ -172,6 +157,4 @@ def _of_best_pooling(rows: Sequence[Score]) -> list[Score]:
 
 
 def _worked(score: Score) -> bool:
-    # A failed cell is read back with null values: None from JSON, NaN once it is a number.
-    known = score.test is not None and math.isfinite(score.test)
-    return score.status == "done" and known
+    return score.status == "done" and math.isfinite(score.test)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from matplotlib.artist import Artist
@@ -11,9 +11,9 @@ from matplotlib.patches import Patch
 
 from layerscope.report import panel
 from layerscope.report.curve import Curve
-from layerscope.report.grouping import grouped
 from layerscope.report.layout import heading, legend, legend_line, legend_mark, panel_grid
 from layerscope.report.style import FAINT, INK, SHADE, WIDTH, Stroke, strokes
+from layerscope.results.grouping import grouped
 from layerscope.types import UNLABELLED, Verdict
 
 PANEL_HEIGHT = 1.9
@@ -24,17 +24,12 @@ MARGIN = 1.5
 def depth_figure(drawn: Sequence[Curve], verdicts: Sequence[Verdict]) -> Figure:
     """Draw one panel per task, with one line per checkpoint."""
     panels = list(grouped(drawn, "task", "estimator", "metric").values())
-    look = checkpoint_strokes(drawn)
-    shared = panel.aligned(drawn)
-    figure, grid = depth_panels(len(panels), columns=3)
-    for axes, group in zip(grid, panels, strict=True):
-        fill_panel(axes, group, look, verdicts, shared)
-        axes.set_title(_task_title(group[0], panels))
-        axes.set_ylabel(panel.value_label(group[0]))
-    hide_inner_names(grid, min(3, len(panels)))
-    write_heading(figure, *_heading(drawn, "what every cut is worth"))
-    depth_legend(figure, look, shared and bool(drawn[0].heads), verdict_marks())
-    return figure
+
+    def label(curve: Curve) -> tuple[str, str]:
+        return _task_title(curve, panels), panel.value_label(curve)
+
+    texts = _heading(drawn, "what every cut is worth")
+    return _by_checkpoint(drawn, panels, label, texts, verdicts, verdict_marks())
 
 
 def latents_figure(drawn: Sequence[Curve], verdicts: Sequence[Verdict]) -> Figure:
@@ -62,27 +57,38 @@ def latents_figure(drawn: Sequence[Curve], verdicts: Sequence[Verdict]) -> Figur
 
 def measures_figure(drawn: Sequence[Curve]) -> Figure:
     """Draw one panel per measure, with one line per checkpoint."""
+
+    def label(curve: Curve) -> tuple[str, str]:
+        labels = "" if curve.task == UNLABELLED.name else f" · {curve.title}"
+        return f"{curve.estimator}{labels}", panel.metric_name(curve.metric)
+
     panels = list(grouped(drawn, "estimator", "metric", "task").values())
-    look = checkpoint_strokes(drawn)
+    text = f"{drawn[0].source}: measures of every cut, without a probe"
+    return _by_checkpoint(drawn, panels, label, (text, "bands: 95% intervals"))
+
+
+def _by_checkpoint(
+    drawn: Sequence[Curve],
+    panels: Sequence[Sequence[Curve]],
+    label: Callable[[Curve], tuple[str, str]],
+    texts: tuple[str, str],
+    verdicts: Sequence[Verdict] = (),
+    marks: Sequence[Artist] = (),
+) -> Figure:
+    """Draw panels, each with the title and the label of its first curve."""
+    names = [curve.checkpoint for curve in drawn]
+    look = strokes(names, {curve.checkpoint for curve in drawn if not curve.trained})
     shared = panel.aligned(drawn)
     figure, grid = depth_panels(len(panels), columns=3)
     for axes, group in zip(grid, panels, strict=True):
-        fill_panel(axes, group, look, (), shared)
-        first = group[0]
-        labels = "" if first.task == UNLABELLED.name else f" · {first.title}"
-        axes.set_title(f"{first.estimator}{labels}")
-        axes.set_ylabel(panel.metric_name(first.metric))
+        fill_panel(axes, group, look, verdicts, shared)
+        title, quantity = label(group[0])
+        axes.set_title(title)
+        axes.set_ylabel(quantity)
     hide_inner_names(grid, min(3, len(panels)))
-    text = f"{drawn[0].source}: measures of every cut, without a probe"
-    write_heading(figure, text, "bands: 95% intervals")
-    depth_legend(figure, look, shared and bool(drawn[0].heads))
+    write_heading(figure, *texts)
+    depth_legend(figure, look, shared and bool(drawn[0].heads), marks)
     return figure
-
-
-def checkpoint_strokes(drawn: Sequence[Curve]) -> dict[str, Stroke]:
-    """Return how the lines of every checkpoint are drawn."""
-    names = [curve.checkpoint for curve in drawn]
-    return strokes(names, {curve.checkpoint for curve in drawn if not curve.trained})
 
 
 def depth_panels(count: int, columns: int) -> tuple[Figure, list[Any]]:
@@ -106,13 +112,8 @@ def fill_panel(
 ) -> None:
     """Draw curves into a panel, with the cuts of their verdicts marked.
 
-    Args:
-        axes: The panel.
-        group: The curves.
-        look: Strokes by what sets the curves apart.
-        verdicts: Of which some may belong to the curves.
-        shared: Whether the axis names cut points that all curves of the figure share.
-        by: What sets the curves apart: an attribute of them.
+    The axis names cut points if all curves of the figure share them. Strokes belong to an attribute
+    of the curves: what sets them apart.
     """
     known = {panel.question(verdict): verdict for verdict in verdicts}
     by_name = {curve.checkpoint: look[getattr(curve, by)] for curve in group}
@@ -131,14 +132,7 @@ def write_heading(figure: Figure, text: str, details: str) -> None:
 def depth_legend(
     figure: Figure, look: dict[str, Stroke], heads: bool, marks: Sequence[Artist] = ()
 ) -> None:
-    """Add the legend of a figure over depth.
-
-    Args:
-        figure: The figure.
-        look: Strokes by name.
-        heads: Whether heads are shaded.
-        marks: Entries for what is marked on the lines.
-    """
+    """Add the legend of a figure over depth, with entries for what is marked on the lines."""
     handles: list[Artist] = [
         legend_line(name, color=s.colour, linestyle=s.dash, linewidth=1.8)
         for name, s in look.items()

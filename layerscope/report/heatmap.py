@@ -12,33 +12,30 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from layerscope.report.curve import Curve
-from layerscope.report.layout import heading, plain_frame
-from layerscope.report.panel import Question, question
+from layerscope.report.layout import draw_map, heading
+from layerscope.report.panel import Question, metric_name, question
 from layerscope.report.style import INK, WIDTH
+from layerscope.results.grouping import grouped
 from layerscope.types import Verdict
 
+ARROWS = {"minimise": "↓", "maximise": "↑"}
 DARK_BELOW = 0.55
 """Luminance under which a cell's number is printed in white."""
 
 
-def heatmap(
-    groups: Sequence[tuple[str, list[Curve], list[str]]], verdicts: Sequence[Verdict]
-) -> Figure:
-    """Draw one map per checkpoint.
-
-    Args:
-        groups: By checkpoint: its name, its curves and a title for each of them.
-        verdicts: Where the squares go.
-    """
+def heatmap(drawn: Sequence[Curve], verdicts: Sequence[Verdict]) -> Figure:
+    """Draw one map per checkpoint, with squares at the cuts of verdicts."""
     known = {question(verdict): verdict for verdict in verdicts}
-    rows = [len(curves) for _, curves, _ in groups]
+    groups = grouped(drawn, "checkpoint")
+    several = len({curve.source for curve in drawn}) > 1
+    rows = [len(curves) for curves in groups.values()]
     figure = Figure(
         figsize=(WIDTH, 0.9 + 0.85 * len(groups) + 0.24 * sum(rows)), layout="constrained"
     )
     grid = figure.subplots(len(groups), 1, squeeze=False, height_ratios=rows)
     image: Any = None
-    for axes, (checkpoint, curves, titles) in zip(grid[:, 0], groups, strict=True):
-        image = _map(axes, curves, titles, known)
+    for axes, (checkpoint, curves) in zip(grid[:, 0], groups.items(), strict=True):
+        image = _map(axes, curves, [_label(curve, several) for curve in curves], known)
         axes.set_title(checkpoint)
     bar = figure.colorbar(
         image, ax=list(grid[:, 0]), orientation="horizontal", shrink=0.4, aspect=30, pad=0.02
@@ -49,15 +46,17 @@ def heatmap(
     return figure
 
 
+def _label(curve: Curve, several_sources: bool) -> str:
+    name = curve.task if several_sources else curve.title
+    return f"{name}, {metric_name(curve.metric)} {ARROWS[curve.direction]}"
+
+
 def _map(
     axes: Axes, curves: list[Curve], titles: list[str], known: Mapping[Question, Verdict]
 ) -> Any:
     cuts = list(dict.fromkeys(cut for curve in curves for cut in curve.cuts))
     shares = [_shares(curve, cuts) for curve in curves]
-    image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(cuts)), labels=cuts, rotation=90)
-    axes.set_yticks(range(len(curves)), labels=titles)
-    plain_frame(axes)
+    image = draw_map(axes, shares, titles, cuts, aspect="auto")
     if curves[0].heads:
         axes.axvline(curves[0].heads[0] - 0.5, color="white", linewidth=3, gid="head")
     for row, curve in enumerate(curves):

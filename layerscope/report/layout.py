@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
 from layerscope.report.curve import NORMAL_95
@@ -65,9 +66,15 @@ def band(
     axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
-def plain_frame(axes: Axes) -> None:
-    """Take ticks, grid and frame off a panel that shows a map."""
+def draw_map(
+    axes: Axes, values: Any, rows: Sequence[str], columns: Sequence[str], **look: Any
+) -> AxesImage:
+    """Draw shares as a map without a frame, with names of rows and columns."""
+    image = axes.imshow(values, cmap="cividis", vmin=0, vmax=1, **look)
+    axes.set_xticks(range(len(columns)), labels=columns, rotation=90)
+    axes.set_yticks(range(len(rows)), labels=rows)
     axes.tick_params(length=0)
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
+    return image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -11,8 +12,8 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
-from layerscope.report.grouping import grouped
 from layerscope.report.section import Finding, Headline, Table
+from layerscope.results.grouping import grouped
 from layerscope.types import Score
 from layerscope.version import __version__
 
@@ -64,17 +65,11 @@ def page(
     scores: Sequence[Score],
     settings: Mapping[str, Any],
 ) -> str:
-    """Return the whole page; it refers to nothing outside itself.
-
-    Args:
-        findings: What the sections found, in the order of the page.
-        images: By caption: a figure's SVG.
-        scores: The long table, of which the provenance is told.
-        settings: What the results were made with.
-    """
+    """Return the whole page, with SVG images by caption; it refers to nothing outside itself."""
     parts = (
         _headlines([line for finding in findings for line in finding.headlines]),
-        _figures(images),
+        "<h2>Figures</h2>\n",
+        *itertools.starmap(_figure, images.items()),
         *map(_finding, findings),
         NOTE,
         _provenance(scores, settings),
@@ -112,11 +107,6 @@ def _finding(finding: Finding) -> str:
     html += "".join(map(_table, finding.tables))
     note = escape(finding.note, quote=False)
     return html + (f'<p class="note">{note}</p>\n' if note else "")
-
-
-def _figures(images: Mapping[str, Path]) -> str:
-    shown = "".join(_figure(caption, path) for caption, path in images.items())
-    return f"<h2>Figures</h2>\n{shown}"
 
 
 def _figure(caption: str, path: Path) -> str:

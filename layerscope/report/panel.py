@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -38,14 +39,9 @@ def positions(curve: Curve, shared: bool) -> list[float]:
 
 
 def draw(axes: Axes, curve: Curve, stroke: Stroke, verdict: Verdict | None, shared: bool) -> None:
-    """Draw one curve with its interval, its tied set and its best cut.
+    """Draw one curve with its interval, and the tied set and the best cut of its verdict.
 
-    Args:
-        axes: Where to draw.
-        curve: What to draw; a failed cell is a gap.
-        stroke: How to draw it.
-        verdict: The verdict whose cuts are marked, if there is one.
-        shared: Whether the axis names cut points that all curves share.
+    A failed cell is a gap. The axis names cut points if all curves share them.
     """
     x = positions(curve, shared)
     low, high = [p.low for p in curve.points], [p.high for p in curve.points]
@@ -69,29 +65,16 @@ def draw(axes: Axes, curve: Curve, stroke: Stroke, verdict: Verdict | None, shar
 def _mark(axes: Axes, curve: Curve, stroke: Stroke, verdict: Verdict, x: list[float]) -> None:
     at = {point.cut: (x[i], point.value) for i, point in enumerate(curve.points)}
     tied = [at[cut] for cut in verdict.tied if cut != verdict.best and cut in at]
+    # A best cut at the axis' edge keeps its whole square.
+    bare: dict[str, Any] = {"linestyle": "none", "clip_on": False}
     if tied and not stroke.random:
-        circles = {"marker": "o", "markersize": 4.5, "markerfacecolor": "white"}
-        _markers(axes, tied, stroke, "tied", 4, **circles)
+        circle = bare | {"marker": "o", "markersize": 4.5, "markerfacecolor": "white"}
+        edge = stroke.colour
+        axes.plot(*zip(*tied, strict=True), gid="tied", zorder=4, markeredgecolor=edge, **circle)
     if verdict.best in at:
-        size = 5.5 if stroke.random else 8.5
-        square = {"marker": "s", "markersize": size, "markerfacecolor": stroke.colour}
-        _markers(axes, [at[verdict.best]], stroke, "best", 3 if stroke.random else 5, **square)
-
-
-def _markers(
-    axes: Axes,
-    at: Sequence[tuple[float, float]],
-    stroke: Stroke,
-    gid: str,
-    z: float,
-    **look: object,
-) -> None:
-    edge = "white" if gid == "best" else stroke.colour
-    lines = axes.plot(*zip(*at, strict=True), linestyle="none", zorder=z, **look)  # type: ignore[arg-type]
-    for line in lines:
-        line.set_markeredgecolor(edge)
-        line.set_gid(gid)
-        line.set_clip_on(False)  # a best cut at the axis' edge keeps its whole square
+        size, z = (5.5, 3) if stroke.random else (8.5, 5)
+        square = bare | {"marker": "s", "markersize": size, "markerfacecolor": stroke.colour}
+        axes.plot(*at[verdict.best], gid="best", zorder=z, markeredgecolor="white", **square)
 
 
 def frame(axes: Axes, curves: Sequence[Curve], shared: bool, strokes: Mapping[str, Stroke]) -> None:
@@ -122,20 +105,23 @@ def trunk_line(axes: Axes, x: float, colour: str) -> None:
 
 def scale_from_zero(axes: Axes, curves: Sequence[Curve]) -> None:
     """Let a linear value axis reach from zero to the largest value of the curves."""
-    values = [p.value for curve in curves for p in curve.points if math.isfinite(p.value)]
     axes.set_yscale("linear")
-    axes.set_ylim(bottom=0, top=1.08 * max(values, default=1.0))
+    axes.set_ylim(bottom=0, top=1.08 * max(_values(curves), default=1.0))
 
 
 def scale(axes: Axes, curves: Sequence[Curve]) -> None:
     """Choose the value axis: from zero for errors, logarithmic only where zero would hide all."""
-    values = [p.value for curve in curves for p in curve.points if math.isfinite(p.value)]
+    values = _values(curves)
     if not values or min(values) <= 0 or curves[0].direction == "maximise":
         return
     if max(values) / min(values) > WIDE_RANGE:
         axes.set_yscale("log")
     else:
         scale_from_zero(axes, curves)
+
+
+def _values(curves: Sequence[Curve]) -> list[float]:
+    return [p.value for curve in curves for p in curve.points if math.isfinite(p.value)]
 
 
 def value_label(curve: Curve) -> str:

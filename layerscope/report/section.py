@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from matplotlib.figure import Figure
 
 from layerscope.registry import Registry
 from layerscope.report.evidence import Evidence
+from layerscope.results.grouping import grouped
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,14 @@ sections: Registry[type[Section]] = Registry(
     "section", package="layerscope.report.sections", group="layerscope.sections"
 )
 """Sections by name; the name is also the key in JSON."""
+
+
+def by_source(
+    name: str, found: Iterable[T], draw: Callable[[list[T]], Figure | None]
+) -> dict[str, Figure]:
+    """Return a figure for every source of what was found, where there is one to draw."""
+    drawn = {f"{name}-{it}": draw(some) for it, some in grouped(found, "source").items()}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 def find_all(evidence: Evidence) -> dict[str, Finding]:

@@ -77,10 +77,6 @@ def styled() -> Iterator[None]:
 def strokes(names: Iterable[str], untrained: Collection[str] = ()) -> dict[str, Stroke]:
     """Return a stroke by name: colours for what was trained, dashed greys for random weights.
 
-    Args:
-        names: In the order of the colours.
-        untrained: Those of random weights.
-
     Examples:
         >>> drawn = strokes(["simclr", "simclr-random"], {"simclr-random"})
         >>> drawn["simclr"].dash, drawn["simclr-random"].random
@@ -98,12 +94,7 @@ def strokes(names: Iterable[str], untrained: Collection[str] = ()) -> dict[str, 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Write a figure as PNG and SVG, with neither date nor version in the bytes.
 
-    Args:
-        figure: The figure.
-        stem: The path without its ending.
-
-    Returns:
-        The PNG's path and the SVG's.
+    The paths are the stem with either ending, and are returned.
     """
     png, svg = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")
     stem.parent.mkdir(parents=True, exist_ok=True)

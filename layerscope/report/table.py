@@ -18,7 +18,8 @@ def markdown(
 ) -> str:
     """Return a table in Markdown, of which no cell can break the lines."""
     rules = ["--:" if i in numbers else "---" for i in range(len(header))]
-    lines = [header, rules, *(_escaped(row) for row in rows)]
+    escaped = ([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows)
+    lines = [header, rules, *escaped]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
@@ -68,10 +69,6 @@ def signed(interval: Interval) -> str:
     """Return an estimate with its sign and its interval."""
     sign = "+" if interval.estimate > 0 else ""
     return f"{sign}{number(interval.estimate)} {bounds(interval)}"
-
-
-def _escaped(row: Sequence[str]) -> list[str]:
-    return [cell.replace("|", "\\|").replace("\n", " ") for cell in row]
 
 
 def _mapping(one: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from layerscope.errors import DiskError
+from layerscope.errors import DiskError, LayerScopeError, SettingsError
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -31,6 +32,12 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def replace_json(path: Path, record: object, *, allow_nan: bool = False) -> None:
+    """Write a record as JSON for people and programs, as :func:`replace_file` does."""
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=allow_nan)
+    replace_file(path, lambda file: file.write(f"{text}\n".encode()))
 
 
 def append_lines(path: Path, lines: Sequence[str]) -> None:
@@ -54,6 +61,15 @@ def complete_lines(path: Path) -> list[bytes]:
     """Return the lines that were written whole; none where there is no file."""
     # What follows the last newline is nothing, or the torn line of a killed writer.
     return path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+
+
+@contextmanager
+def damage_explained(problem: str, hint: str) -> Iterator[None]:
+    """Say what is wrong with a file, if what was read of it makes no record."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, SettingsError):
+        raise LayerScopeError(problem, hint=hint) from None
 
 
 def _drop_torn_line(file: BinaryIO) -> None:

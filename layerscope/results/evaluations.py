@@ -10,8 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from layerscope.errors import LayerScopeError
-from layerscope.results.durable_files import append_lines, complete_lines, replace_file
+from layerscope.results.durable_files import (
+    append_lines,
+    complete_lines,
+    damage_explained,
+    replace_json,
+)
+from layerscope.results.grouping import grouped
 from layerscope.stats.corruption import mean_corruption_error
 from layerscope.types import Part
 
@@ -119,9 +124,8 @@ class Evaluations:
         Raises:
             DiskError: The disk is full; what was there before is unharmed.
         """
-        text = json.dumps(asdict(found), indent=2, ensure_ascii=False) + "\n"
         name = quote(f"{found.shift}.{found.task}.json", safe="")
-        replace_file(self._summaries / name, lambda file: file.write(text.encode()))
+        replace_json(self._summaries / name, asdict(found), allow_nan=True)
 
     def summaries(self) -> list[ShiftSummary]:
         """Return what every shift adds up to, sorted by file.
@@ -134,21 +138,17 @@ class Evaluations:
         """
         kept = [_read_summary(path) for path in sorted(self._summaries.glob("*.json"))]
         known = {(it.shift, it.task) for it in kept}
-        rows: dict[tuple[str, str], list[Evaluation]] = defaultdict(list)
-        for row in self.rows():
-            if (row.shift, row.task) not in known:
-                rows[row.shift, row.task].append(row)
+        rows = grouped(
+            (it for it in self.rows() if (it.shift, it.task) not in known), "shift", "task"
+        )
         source = self._folder.name.rpartition("@")[2]
         return kept + [_without_clean_images(group, source) for group in rows.values()]
 
     def _row(self, number: int, line: bytes) -> Evaluation:
-        try:
+        problem = f"Line {number} of {str(self._table)!r} is not an evaluation."
+        hint = "Delete that line and repeat the command; the other conditions are kept."
+        with damage_explained(problem, hint):
             return Evaluation(**json.loads(line))
-        except (ValueError, TypeError):
-            raise LayerScopeError(
-                f"Line {number} of {str(self._table)!r} is not an evaluation.",
-                hint="Delete that line and repeat the command; the other conditions are kept.",
-            ) from None
 
 
 def shift_summaries(results: Path) -> list[ShiftSummary]:
@@ -162,23 +162,18 @@ def shift_summaries(results: Path) -> list[ShiftSummary]:
 
 
 def _read_summary(path: Path) -> ShiftSummary:
-    try:
+    problem = f"{str(path)!r} is not the summary of an evaluation."
+    hint = "Delete the file and repeat layerscope evaluate; the conditions are kept."
+    with damage_explained(problem, hint):
         record = json.loads(path.read_text(encoding="utf-8"))
         cuts = tuple(CutSummary(**cut) for cut in record.pop("cuts"))
         return ShiftSummary(cuts=cuts, parts=tuple(record.pop("parts")), **record)
-    except (ValueError, TypeError, KeyError):
-        raise LayerScopeError(
-            f"{str(path)!r} is not the summary of an evaluation.",
-            hint="Delete the file and repeat layerscope evaluate; the conditions are kept.",
-        ) from None
 
 
 def _without_clean_images(rows: Iterable[Evaluation], source: str) -> ShiftSummary:
     # Of a condition that was streamed twice, the later row counts.
     latest = {(row.cut, row.pooling, row.condition): row for row in rows}
-    by_cut: dict[tuple[str, str], list[Evaluation]] = defaultdict(list)
-    for (cut, pooling, _), row in latest.items():
-        by_cut[cut, pooling].append(row)
+    by_cut = grouped(latest.values(), "cut", "pooling")
     first = next(iter(latest.values()))
     return ShiftSummary(
         checkpoint=first.checkpoint,

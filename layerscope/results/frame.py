@@ -1,4 +1,4 @@
-"""The table of scores in columns of their types: Arrow, and what is written of it."""
+"""The table of scores in columns of their types: Arrow, and a frame."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from pyarrow import csv, parquet
 
 from layerscope.errors import LayerScopeError
 from layerscope.types import COLUMNS, Score
@@ -43,16 +42,6 @@ def to_pandas(scores: Sequence[Score]) -> pandas.DataFrame:
             f"A frame needs the Python package {error.name}, which is not installed.",
             hint="Install it with: pip install pandas",
         ) from error
-
-
-def write_parquet(table: pa.Table, file: BinaryIO) -> None:
-    """Write a table as Parquet."""
-    parquet.write_table(table, file)
-
-
-def write_csv(table: pa.Table, file: BinaryIO) -> None:
-    """Write a table as CSV, in which a number that is missing is empty."""
-    csv.write_csv(table, file)
 
 
 def _columns() -> dict[str, pa.DataType]:

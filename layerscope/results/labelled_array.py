@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from importlib import import_module
 from statistics import fmean
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,14 +37,20 @@ def labelled(scores: Sequence[Score]) -> xarray.Dataset:
     Raises:
         LayerScopeError: xarray is not installed.
     """
+    try:
+        import xarray
+    except ModuleNotFoundError as error:
+        raise LayerScopeError(
+            f"A labelled array needs the Python package {error.name}, which is not installed.",
+            hint='Install it with: pip install "layerscope[xarray]"',
+        ) from error
     names = {axis: list(dict.fromkeys(getattr(it, axis) for it in scores)) for axis in AXES}
     names["cut"] = _by_depth(scores)
     values = _values(scores, names)
-    dataset: xarray.Dataset = _library().Dataset(
+    return xarray.Dataset(
         {name: (AXES, values[..., i]) for i, name in enumerate(VALUES)},
         coords=names | {name: ("cut", found) for name, found in _of_cuts(scores, names["cut"])},
     )
-    return dataset
 
 
 def _by_depth(scores: Sequence[Score]) -> list[str]:
@@ -75,13 +79,3 @@ def _of_cuts(scores: Sequence[Score], cuts: Sequence[str]) -> list[tuple[str, li
             of_cut = dict(known)
             found.append((name, [of_cut[cut] for cut in cuts]))
     return found
-
-
-def _library() -> ModuleType:
-    try:
-        return import_module("xarray")
-    except ModuleNotFoundError as error:
-        raise LayerScopeError(
-            f"A labelled array needs the Python package {error.name}, which is not installed.",
-            hint='Install it with: pip install "layerscope[xarray]"',
-        ) from error

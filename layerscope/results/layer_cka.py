@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.errors import LayerScopeError
-from layerscope.results.durable_files import replace_file
+from layerscope.results.durable_files import damage_explained, replace_json
 from layerscope.types import CutPoint, Split
 
 FOLDER = "cka"
@@ -59,9 +58,7 @@ def keep_similarity(folder: Path, found: LayerCka) -> None:
         DiskError: The disk is full; what was there before is unharmed.
     """
     record = found.record() | {"cuts": [[asdict(cut) for cut in cuts] for cuts in found.cuts]}
-    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    path = folder / FOLDER / f"{found.name}.json"
-    replace_file(path, lambda file: file.write(text.encode()))
+    replace_json(folder / FOLDER / f"{found.name}.json", record)
 
 
 def similarities(folder: Path) -> list[LayerCka]:
@@ -74,18 +71,14 @@ def similarities(folder: Path) -> list[LayerCka]:
 
 
 def _read(path: Path) -> LayerCka:
-    try:
+    problem = f"{str(path)!r} holds no similarities of layers."
+    with damage_explained(problem, "Delete the file and repeat layerscope cka with -o."):
         record = json.loads(path.read_text(encoding="utf-8"))
         rows, columns = (tuple(CutPoint(**cut) for cut in cuts) for cuts in record.pop("cuts"))
         one, other = record.pop("checkpoints")
         # NumPy reads null as not a number.
         biased, unbiased = (np.array(record.pop(kind), float) for kind in ("biased", "unbiased"))
         return LayerCka((one, other), (rows, columns), biased, unbiased, **record)
-    except (ValueError, TypeError, KeyError):
-        raise LayerScopeError(
-            f"{str(path)!r} holds no similarities of layers.",
-            hint="Delete the file and repeat layerscope cka with -o.",
-        ) from None
 
 
 def _plain(values: npt.NDArray[np.float64]) -> list[list[float | None]]:

@@ -31,8 +31,14 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 
-from layerscope.errors import LayerScopeError, SettingsError
-from layerscope.results.durable_files import append_lines, complete_lines, replace_file
+from layerscope.errors import LayerScopeError
+from layerscope.results.durable_files import (
+    append_lines,
+    complete_lines,
+    damage_explained,
+    replace_file,
+    replace_json,
+)
 from layerscope.results.labelled_array import labelled
 from layerscope.types import UNLABELLED, Control, Draw, Losses, Score, Setting, Task
 
@@ -69,8 +75,15 @@ class Results:
         Raises:
             LayerScopeError: A complete line is not a score.
         """
-        latest = {cell_key(score): score for score in self._rows()}
-        whole = {key[:-1]: it.fingerprint for key, it in latest.items() if _is_done(it)}
+        latest = {}
+        for number, line in enumerate(complete_lines(self._table), start=1):
+            score = _score(line, f"line {number} of {str(self._table)!r}")
+            latest[cell_key(score)] = score
+        whole = {
+            key[:-1]: it.fingerprint
+            for key, it in latest.items()
+            if it.primary and it.status == "done"
+        }
         return [
             it for key, it in latest.items() if it.primary or whole.get(key[:-1]) == it.fingerprint
         ]
@@ -132,11 +145,11 @@ class Results:
         Raises:
             DiskError: The disk is full; the old files are unharmed.
         """
-        from layerscope.results.frame import write_csv, write_parquet
+        from pyarrow import csv, parquet
 
         table = self.to_arrow()
-        replace_file(self.folder / "scores.parquet", lambda file: write_parquet(table, file))
-        replace_file(self.folder / "scores.csv", lambda file: write_csv(table, file))
+        replace_file(self.folder / "scores.parquet", lambda file: parquet.write_table(table, file))
+        replace_file(self.folder / "scores.csv", lambda file: csv.write_csv(table, file))
 
     def append(self, scores: Sequence[Score]) -> None:
         """Add the rows of one cell and wait until the disk has them.
@@ -149,7 +162,8 @@ class Results:
         for score in scores:
             if score.losses is not None:
                 self._keep_losses(score, score.losses)
-        lines = [_line(score) for score in sorted(scores, key=lambda score: score.primary)]
+        rows = map(row, sorted(scores, key=lambda score: score.primary))
+        lines = [json.dumps(it, ensure_ascii=False, allow_nan=False) for it in rows]
         append_lines(self._table, lines)
 
     def losses(self, score: Score) -> Losses:
@@ -195,9 +209,7 @@ class Results:
         Each checkpoint has a file of its own, so that several jobs may write at a time.
         """
         record = {"checkpoint": checkpoint, "settings": dict(settings)}
-        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
-        path = self._checkpoints / _safe(f"{checkpoint}.json")
-        replace_file(path, lambda file: file.write(f"{text}\n".encode()))
+        replace_json(self._checkpoints / _safe(f"{checkpoint}.json"), record)
 
     def settings(self) -> dict[str, dict[str, Setting]]:
         """Return by checkpoint what was kept of it, sorted by name.
@@ -205,14 +217,12 @@ class Results:
         Raises:
             LayerScopeError: A file is not such a record.
         """
-        records = [_record(path) for path in self._checkpoints.glob("*.json")]
-        return dict(sorted(records))
+        return dict(sorted(map(_record, self._checkpoints.glob("*.json"))))
 
     def keep_tasks(self, tasks: Sequence[Task]) -> None:
         """Keep titles, units and encodings, beside those of earlier runs."""
         known = self.tasks() | {task.name: task for task in tasks}
-        text = json.dumps([asdict(task) for task in known.values()], indent=2, ensure_ascii=False)
-        replace_file(self._tasks, lambda file: file.write(f"{text}\n".encode()))
+        replace_json(self._tasks, [asdict(task) for task in known.values()])
 
     def tasks(self) -> dict[str, Task]:
         """Return the tasks by name."""
@@ -229,12 +239,7 @@ class Results:
         """
         if task != UNLABELLED.name or self._groups_path(checkpoint, source, task).is_file():
             return {self.groups(checkpoint, source, task)[1]}
-        paths = self._home(checkpoint, source).glob("groups.*.npz")
-        return {_fingerprint(path) for path in paths}
-
-    def _rows(self) -> Iterator[Score]:
-        for number, line in enumerate(complete_lines(self._table), start=1):
-            yield _score(line, f"line {number} of {str(self._table)!r}")
+        return set(map(_fingerprint, self._home(checkpoint, source).glob("groups.*.npz")))
 
     def _home(self, checkpoint: str, source: str) -> Path:
         return self.folder / "losses" / _safe(f"{checkpoint}@{source}")
@@ -286,10 +291,6 @@ def cell_key(score: Score) -> CellKey:
     )
 
 
-def _is_done(score: Score) -> bool:
-    return score.primary and score.status == "done"
-
-
 def row(score: Score) -> dict[str, Any]:
     """Return a score as JSON holds it: a number that is missing is null."""
     columns = score.row()
@@ -297,20 +298,13 @@ def row(score: Score) -> dict[str, Any]:
     return columns | {name: v if math.isfinite(v) else None for name, v in known.items()}
 
 
-def _line(score: Score) -> str:
-    return json.dumps(row(score), ensure_ascii=False, allow_nan=False)
-
-
 def _score(line: bytes, where: str) -> Score:
-    try:
+    problem = f"The table of scores is damaged: {where} is not a score."
+    hint = "Delete that line and run the probe again; the other cells are kept."
+    with damage_explained(problem, hint):
         columns = json.loads(line)
         missing = {name: math.nan for name in NUMBERS if columns[name] is None}
         return Score(**_facts(columns), **columns | missing)
-    except (ValueError, TypeError, KeyError, SettingsError):
-        raise LayerScopeError(
-            f"The table of scores is damaged: {where} is not a score.",
-            hint="Delete that line and run the probe again; the other cells are kept.",
-        ) from None
 
 
 def _facts(columns: dict[str, Any]) -> dict[str, Any]:
@@ -338,14 +332,11 @@ def _fingerprint(path: Path) -> str:
 
 
 def _record(path: Path) -> tuple[str, dict[str, Setting]]:
-    try:
+    problem = f"{str(path)!r} does not say what sets a checkpoint apart."
+    hint = "Delete the file and run the probe again; the cells are kept."
+    with damage_explained(problem, hint):
         record = json.loads(path.read_text(encoding="utf-8"))
         return str(record["checkpoint"]), dict(record["settings"])
-    except (ValueError, TypeError, KeyError):
-        raise LayerScopeError(
-            f"{str(path)!r} does not say what sets a checkpoint apart.",
-            hint="Delete the file and run the probe again; the cells are kept.",
-        ) from None
 
 
 def _safe(name: str) -> str:

@@ -15,7 +15,6 @@ are not independent; each task's probes have training noise of their own.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,9 +23,10 @@ import numpy.typing as npt
 import torch
 
 from layerscope.errors import EstimatorError
-from layerscope.stats.bootstrap import RESAMPLES, Resampled
+from layerscope.results.grouping import grouped
+from layerscope.stats.bootstrap import RESAMPLES, Resampled, difference
 from layerscope.types import Interval
-from layerscope.verdicts.comparison import Comparison, in_runs, interval, lowest, resampled, usual
+from layerscope.verdicts.comparison import Comparison, in_runs, interval, resampled, usual
 
 FEWEST = 2
 """Tasks below which one cut for all of them is no question."""
@@ -93,36 +93,31 @@ def find_common_cut(
             hint="Probe more tasks of the same checkpoint.",
         )
     common, left_out = _common(chosen)
-    place, note = usual(_restricted(chosen[0], common))
+    place, note = usual(chosen[0].picked(chosen[0].cuts.index(cut) for cut in common))
     trunk = common[place]
     scales = [_scale(comparison, common) for comparison in chosen]
-    own_cuts = [lowest([rows.val for rows in comparison.losses]) for comparison in chosen]
-    cut = common[int(np.argmin(_regrets(chosen, common, own_cuts, scales)))]
+    cut = common[int(np.argmin(_regrets(chosen, common, scales)))]
     drawn = _resample_tasks(chosen, seed, resamples)
-    places = [(_place(comparison, cut), _place(comparison, trunk)) for comparison in chosen]
-    regrets = [
-        _scaled_difference(draws, here, own, scale)
-        for draws, (here, _), own, scale in zip(drawn, places, own_cuts, scales, strict=True)
-    ]
-    gains = [
-        _scaled_difference(draws, there, here, scale)
-        for draws, (here, there), scale in zip(drawn, places, scales, strict=True)
-    ]
+    regrets, gains = [], []
+    for comparison, draws, scale in zip(chosen, drawn, scales, strict=True):
+        here, there = (comparison.cuts.index(it) for it in (cut, trunk))
+        regrets.append(_scaled_difference(draws, here, comparison.best, scale))
+        gains.append(_scaled_difference(draws, there, here, scale))
     return CommonCut(
-        checkpoint=chosen[0].scores[0].checkpoint,
+        checkpoint=chosen[0].first.checkpoint,
         cut=cut,
         trunk=trunk,
         regret=interval(_mean_over_tasks(regrets), level),
         gain=interval(_mean_over_tasks(gains), level),
         tasks=tuple(
             Regret(
-                comparison.scores[0].task,
-                comparison.scores[0].estimator,
-                comparison.scores[own].cut,
+                comparison.first.task,
+                comparison.first.estimator,
+                comparison.cuts[comparison.best],
                 interval(regret, level),
                 interval(gain, level),
             )
-            for comparison, own, regret, gain in zip(chosen, own_cuts, regrets, gains, strict=True)
+            for comparison, regret, gain in zip(chosen, regrets, gains, strict=True)
         ),
         left_out=left_out,
         level=level,
@@ -134,13 +129,10 @@ def common_cuts(
     comparisons: Sequence[Comparison], *, level: float = 0.95, seed: int = 0
 ) -> tuple[list[CommonCut], list[str]]:
     """Return one cut for every checkpoint of several tasks, and why there is none for others."""
-    by_checkpoint: dict[str, list[Comparison]] = defaultdict(list)
-    for comparison in comparisons:
-        if comparison.scores[0].usual:
-            by_checkpoint[comparison.scores[0].checkpoint].append(comparison)
+    as_usual = (comparison for comparison in comparisons if comparison.first.usual)
     found, reasons = [], []
-    for checkpoint, items in by_checkpoint.items():
-        if len({item.scores[0].task for item in items}) < FEWEST:
+    for checkpoint, items in grouped(as_usual, "first.checkpoint").items():
+        if len({item.first.task for item in items}) < FEWEST:
             continue
         try:
             found.append(find_common_cut(items, level=level, seed=seed))
@@ -150,11 +142,7 @@ def common_cuts(
 
 
 def sentence(found: CommonCut, titles: Mapping[str, str]) -> str:
-    """Return the one cut and its cost in one plain sentence.
-
-    Args:
-        found: Any cut for several tasks.
-        titles: By task: what to call it, where its name will not do.
+    """Return the one cut and its cost in one plain sentence, with titles by task.
 
     Examples:
         >>> none = Interval(0.0, 0.0, 0.0)
@@ -200,16 +188,11 @@ def _bounds(low: float, high: float) -> str:
 
 def _one_per_task(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Return one comparison for each task, so that no task counts twice."""
-    by_task: dict[str, Comparison] = {}
-    for comparison in comparisons:
-        task = comparison.scores[0].task
-        if task not in by_task or _least(comparison) < _least(by_task[task]):
-            by_task[task] = comparison
-    return list(by_task.values())
 
+    def loss(comparison: Comparison) -> float:
+        return float(comparison.losses[comparison.best].val.mean())
 
-def _least(comparison: Comparison) -> float:
-    return min(float(rows.val.mean()) for rows in comparison.losses)
+    return [min(group, key=loss) for group in grouped(comparisons, "first.task").values()]
 
 
 def _common(comparisons: Sequence[Comparison]) -> tuple[list[str], tuple[str, ...]]:
@@ -218,8 +201,7 @@ def _common(comparisons: Sequence[Comparison]) -> tuple[list[str], tuple[str, ..
         (s for comparison in comparisons for s in comparison.scores), key=lambda s: s.index
     )
     names = list(dict.fromkeys(score.cut for score in scores))
-    held = [{score.cut for score in comparison.scores} for comparison in comparisons]
-    common = [cut for cut in names if all(cut in cuts for cuts in held)]
+    common = [cut for cut in names if all(cut in comparison.cuts for comparison in comparisons)]
     if not common:
         raise EstimatorError(
             "No cut has a score in every task.",
@@ -228,42 +210,32 @@ def _common(comparisons: Sequence[Comparison]) -> tuple[list[str], tuple[str, ..
     return common, tuple(cut for cut in names if cut not in common)
 
 
-def _restricted(comparison: Comparison, cuts: Sequence[str]) -> Comparison:
-    kept = [i for i, score in enumerate(comparison.scores) if score.cut in cuts]
-    return Comparison(
-        tuple(comparison.scores[i] for i in kept),
-        tuple(comparison.losses[i] for i in kept),
-        comparison.groups,
-    )
-
-
-def _place(comparison: Comparison, cut: str) -> int:
-    return [score.cut for score in comparison.scores].index(cut)
-
-
 def _scale(comparison: Comparison, cuts: Sequence[str]) -> float:
     """Return the validation loss at an average cut."""
-    loss = float(np.mean([comparison.losses[_place(comparison, cut)].val.mean() for cut in cuts]))
+    loss = float(np.mean(_validation_losses(comparison, cuts)))
     if loss <= 0:
         raise EstimatorError(
-            f"{comparison.scores[0].task!r} is solved without any error at every cut, so that no "
+            f"{comparison.first.task!r} is solved without any error at every cut, so that no "
             "regret can be measured by it.",
             hint="Leave the task out with --tasks.",
         )
     return loss
 
 
+def _validation_losses(comparison: Comparison, cuts: Sequence[str]) -> list[float]:
+    places = map(comparison.cuts.index, cuts)
+    return [float(comparison.losses[place].val.mean()) for place in places]
+
+
 def _regrets(
-    comparisons: Sequence[Comparison],
-    cuts: Sequence[str],
-    own_cuts: Sequence[int],
-    scales: Sequence[float],
+    comparisons: Sequence[Comparison], cuts: Sequence[str], scales: Sequence[float]
 ) -> npt.NDArray[np.float64]:
     """Return the (cuts,) mean regret over tasks on the validation rows."""
     regrets = np.zeros(len(cuts))
-    for comparison, own, scale in zip(comparisons, own_cuts, scales, strict=True):
-        means = [float(comparison.losses[_place(comparison, cut)].val.mean()) for cut in cuts]
-        regrets += (np.array(means) - comparison.losses[own].val.mean()) / scale / len(comparisons)
+    for comparison, scale in zip(comparisons, scales, strict=True):
+        own = comparison.losses[comparison.best].val.mean()
+        losses = np.array(_validation_losses(comparison, cuts))
+        regrets += (losses - own) / scale / len(comparisons)
     return regrets
 
 
@@ -271,9 +243,7 @@ def _resample_tasks(
     comparisons: Sequence[Comparison], seed: int, resamples: int
 ) -> list[Resampled]:
     """Resample every task, with the same weights where the test rows are the same."""
-    rows = [
-        (comparison.scores[0].source, comparison.groups.tobytes()) for comparison in comparisons
-    ]
+    rows = [(comparison.first.source, comparison.groups.tobytes()) for comparison in comparisons]
     known = list(dict.fromkeys(rows))
     return [
         resampled(
@@ -287,11 +257,8 @@ def _resample_tasks(
 
 
 def _scaled_difference(draws: Resampled, first: int, second: int, scale: float) -> Resampled:
-    return Resampled(
-        ((draws.estimate[first] - draws.estimate[second]) / scale)[None],
-        ((draws.draws[:, first] - draws.draws[:, second]) / scale)[:, None],
-        draws.groups,
-    )
+    gap = difference(draws, first, second)
+    return Resampled(gap.estimate / scale, gap.draws / scale, gap.groups)
 
 
 def _mean_over_tasks(tasks: Sequence[Resampled]) -> Resampled:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 
@@ -25,6 +25,7 @@ import numpy.typing as npt
 import torch
 
 from layerscope.errors import EstimatorError
+from layerscope.results.grouping import grouped
 from layerscope.results.store import Results
 from layerscope.stats.bootstrap import (
     RESAMPLES,
@@ -57,6 +58,26 @@ class Comparison:
     note: str = ""
     """Which cuts were left out, and why."""
 
+    @property
+    def first(self) -> Score:
+        """The shallowest; what it says of the checkpoint, task and estimator holds for all."""
+        return self.scores[0]
+
+    @property
+    def cuts(self) -> list[str]:
+        """Names of the cuts."""
+        return [score.cut for score in self.scores]
+
+    @property
+    def best(self) -> int:
+        """Place of the cut that the validation rows prefer."""
+        return lowest([losses.val for losses in self.losses])
+
+    def picked(self, places: Iterable[int]) -> Comparison:
+        """Return the comparison of some cuts only, without a note."""
+        scores, losses = zip(*((self.scores[i], self.losses[i]) for i in places), strict=True)
+        return Comparison(scores, losses, self.groups)
+
 
 def verdict(
     comparison: Comparison, *, level: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
@@ -74,8 +95,7 @@ def verdict(
             rows.
     """
     _check(comparison)
-    first, names = comparison.scores[0], [score.cut for score in comparison.scores]
-    best = lowest([losses.val for losses in comparison.losses])
+    first, names, best = comparison.first, comparison.cuts, comparison.best
     test = resampled(comparison, resamples, seed, noise_seed=seed + 1)
     accepted = [bool(p > 1 - level) for p in p_values(test)]
     tied = tuple(cut for i, cut in enumerate(names) if accepted[i] or i == best)
@@ -116,19 +136,17 @@ def verdicts(results: Results, *, level: float = 0.95, seed: int = 0) -> list[Ve
 
 def comparisons(results: Results) -> list[Comparison]:
     """Return the comparison of every checkpoint, task, estimator and arrangement with a score."""
-    found = (comparison(results, scores) for scores in _by_question(results.scores()))
+    probes = (it for it in results.scores() if it.primary and it.kind == "probe")
+    questions = grouped(probes, "checkpoint", "source", "task", "estimator", "train", "control")
+    found = (comparison(results, scores) for scores in questions.values())
     return [item for item in found if item.scores]
 
 
 def comparison(results: Results, scores: Sequence[Score]) -> Comparison:
-    """Gather the cuts of one task, leaving out those that failed or belong to an older cache.
+    """Gather the cuts of one checkpoint, source, task, estimator and arrangement.
 
-    Of a cut in several poolings, the one that validation prefers stands for it. Of several seeds,
-    the mean loss of every row counts.
-
-    Args:
-        results: Where their losses and groups are kept.
-        scores: Primary scores of one checkpoint, source, task, estimator and arrangement.
+    Those that failed or belong to an older cache are left out. Of a cut in several poolings, the
+    one that validation prefers stands for it. Of several seeds, the mean loss of every row counts.
     """
     first = scores[0]
     groups, fingerprint = results.groups(first.checkpoint, first.source, first.task)
@@ -137,14 +155,13 @@ def comparison(results: Results, scores: Sequence[Score]) -> Comparison:
     broken = [score.status == "failed" for score in ordered]
     stale = [score.fingerprint != fingerprint for score in ordered]
     kept = [score for score, *wrong in zip(ordered, broken, stale, strict=True) if not any(wrong)]
-    entries = _over_seeds([(score, results.losses(score)) for score in kept])
-    chosen, choice = _in_one_pooling(entries)
+    layers = grouped(kept, "cut", "pooling").values()
+    chosen, choice = _in_one_pooling([_over_seeds(results, layer) for layer in layers])
     left_out = [
         f"Left out, {reason}: {', '.join(compress(names, which))}."
         for reason, which in (("failed", broken), ("from another cache", stale))
         if any(which)
     ]
-    left_out = list(dict.fromkeys(left_out))
     if first.views_of:
         left_out.append(f"The rows are augmented views: {first.source}.")
     return Comparison(
@@ -161,21 +178,11 @@ def _labels(scores: Sequence[Score]) -> list[str]:
     return [f"{s.cut}@{s.pooling}" if counts[s.cut] > 1 else s.cut for s in scores]
 
 
-def _over_seeds(entries: Sequence[tuple[Score, Losses]]) -> list[tuple[Score, Losses]]:
-    """Return one entry for each cut and pooling, with the mean over seeds of each row's loss."""
-    by_layer: dict[tuple[str, str], list[tuple[Score, Losses]]] = defaultdict(list)
-    for score, losses in entries:
-        by_layer[score.cut, score.pooling].append((score, losses))
-    return [
-        (
-            group[0][0],
-            Losses(
-                np.mean([losses.val for _, losses in group], axis=0),
-                np.mean([losses.test for _, losses in group], axis=0),
-            ),
-        )
-        for group in by_layer.values()
-    ]
+def _over_seeds(results: Results, scores: Sequence[Score]) -> tuple[Score, Losses]:
+    """Return the first seed's score, with the mean over seeds of each row's loss."""
+    found = [results.losses(score) for score in scores]
+    val, test = (np.mean([getattr(it, rows) for it in found], axis=0) for rows in ("val", "test"))
+    return scores[0], Losses(val, test)
 
 
 def note_widths(verdicts: Sequence[tuple[Comparison, Verdict]]) -> list[Verdict]:
@@ -183,13 +190,12 @@ def note_widths(verdicts: Sequence[tuple[Comparison, Verdict]]) -> list[Verdict]
 
     A wide layer may win a linear probe by its width alone. Where cuts that are narrower than the
     best are rejected, a verdict at equal width tells; where there is none, how to have it is said.
-
-    Args:
-        verdicts: The verdicts of all comparisons, with the comparisons.
     """
     equal = {_question(it): it for _, it in verdicts if it.control.equal_width}
     return [
-        it if it.control else replace(it, note=_joined(it.note, _width_note(comparison, it, equal)))
+        it
+        if it.control
+        else replace(it, note=f"{it.note} {_width_note(comparison, it, equal)}".strip())
         for comparison, it in verdicts
     ]
 
@@ -216,10 +222,6 @@ def _width_note(
     return f"At equal width ({other.control}) the cut is {other.best}: width decides here."
 
 
-def _joined(*notes: str) -> str:
-    return " ".join(filter(None, notes))
-
-
 def _in_one_pooling(
     entries: Sequence[tuple[Score, Losses]],
 ) -> tuple[list[tuple[Score, Losses]], list[str]]:
@@ -232,11 +234,11 @@ def _in_one_pooling(
     for score, losses in entries:
         by_cut[score.cut].append((score, losses))
     kept = [group[lowest([losses.val for _, losses in group])] for group in by_cut.values()]
-    by_pooling: dict[str, list[str]] = defaultdict(list)
-    for score, _ in kept:
-        if len(by_cut[score.cut]) > 1:
-            by_pooling[score.pooling].append(score.cut)
-    named = [f"{p} at {in_runs(cuts, list(by_cut))}" for p, cuts in by_pooling.items()]
+    several = grouped((it for it, _ in kept if len(by_cut[it.cut]) > 1), "pooling")
+    named = [
+        f"{pooling} at {in_runs([it.cut for it in scores], list(by_cut))}"
+        for pooling, scores in several.items()
+    ]
     return kept, [f"Pooling chosen on validation: {'; '.join(named)}."] if named else []
 
 
@@ -270,11 +272,7 @@ def in_runs(cuts: Sequence[str], order: Sequence[str]) -> str:
 
 
 def sentence(verdict: Verdict, title: str = "") -> str:
-    """Return the verdict in one plain sentence.
-
-    Args:
-        verdict: Any verdict.
-        title: What to call the task; by default its name.
+    """Return the verdict in one plain sentence, with a title in place of the task's name.
 
     Examples:
         >>> sentence(Verdict(
@@ -286,8 +284,7 @@ def sentence(verdict: Verdict, title: str = "") -> str:
         ... ), "Floor hue")
         'Floor hue: cut at layer2.0 (mse 0.012 [0.01, 0.014]); tied with layer1.1; shallowest tied layer1.1; 40 % lower error than trunk [30 %, 50 %].'
     """  # noqa: E501
-    value = verdict.value
-    worth = f"{verdict.metric} {value.estimate:.3g} [{value.low:.3g}, {value.high:.3g}]"
+    worth = f"{verdict.metric} {verdict.value.estimate:.3g} {ends(verdict.value)}"
     way = f" [{verdict.way}]" if verdict.way else ""
     parts = [
         f"{title or verdict.task}{way}: cut at {verdict.best} ({worth})",
@@ -303,10 +300,10 @@ def _check(comparison: Comparison) -> None:
             "There is no cut to give a verdict on.",
             hint="All cells of the task failed; see their notes in the table of scores.",
         )
-    names = [score.cut for score in comparison.scores]
-    if len(set(names)) < len(names):
+    repeated, count = Counter(comparison.cuts).most_common(1)[0]
+    if count > 1:
         raise EstimatorError(
-            f"{Counter(names).most_common(1)[0][0]!r} stands in the comparison more than once.",
+            f"{repeated!r} stands in the comparison more than once.",
             hint="Give each cut in one pooling.",
         )
     for score, losses in zip(comparison.scores, comparison.losses, strict=True):
@@ -362,7 +359,7 @@ def _mcnemar(comparison: Comparison, best: int, trunk: int, groups: int) -> floa
 
 def usual(comparison: Comparison) -> tuple[int, str]:
     """Return the cut at the end of the trunk, and the notes, which say if another stands for it."""
-    names = [score.cut for score in comparison.scores]
+    names = comparison.cuts
     if TRUNK in names:
         return names.index(TRUNK), comparison.note
     of_trunk = [i for i, score in enumerate(comparison.scores) if score.part == "trunk"]
@@ -387,14 +384,16 @@ def interval(resampled: Resampled, level: float) -> Interval:
     return Interval(float(resampled.estimate[0]), float(low[0]), float(high[0]))
 
 
-def _by_question(scores: Sequence[Score]) -> list[list[Score]]:
-    """Return the primary scores of each comparison; measures take part in none."""
-    found: Mapping[tuple[str, ...], list[Score]] = defaultdict(list)
-    for score in scores:
-        if score.primary and score.kind == "probe":
-            question = (score.checkpoint, score.source, score.task, score.estimator)
-            found[*question, score.train, str(score.control)].append(score)
-    return list(found.values())
+def ends(found: Interval) -> str:
+    """Return the ends of an interval as a sentence has them."""
+    return f"[{found.low:.3g}, {found.high:.3g}]"
+
+
+def by_question(comparisons: Iterable[Comparison]) -> list[list[Comparison]]:
+    """Return comparisons of probes that were fitted as usual, by source, task and estimator."""
+    as_usual = (it for it in comparisons if it.first.usual)
+    names = ("first.source", "first.task", "first.estimator", "first.train")
+    return list(grouped(as_usual, *names).values())
 
 
 def _describe_ties(verdict: Verdict) -> list[str]:
@@ -412,11 +411,8 @@ def _describe_gain(verdict: Verdict) -> str:
     if verdict.best == verdict.trunk:
         return "which is the usual cut"
     if gain.low <= 0 <= gain.high:
-        shown = (
-            "no cut is shown to be better than"
-            if verdict.trunk in verdict.tied
-            else "not told from"
-        )
+        tied = verdict.trunk in verdict.tied
+        shown = "no cut is shown to be better than" if tied else "not told from"
         return f"{shown} {verdict.trunk}"
     scale, unit = _scale(verdict)
     size, low, high = (abs(end) * scale for end in (gain.estimate, gain.low, gain.high))
@@ -424,8 +420,8 @@ def _describe_gain(verdict: Verdict) -> str:
     better = (gain.estimate > 0) == (verdict.direction == "maximise")
     noun = "error" if verdict.direction == "minimise" else verdict.metric
     word = "higher" if better else "lower"
-    ends = f"[{low:.3g} {unit}, {high:.3g} {unit}]"
-    return f"{size:.3g} {unit} {word} {noun} than {verdict.trunk} {ends}"
+    than = f"{verdict.trunk} [{low:.3g} {unit}, {high:.3g} {unit}]"
+    return f"{size:.3g} {unit} {word} {noun} than {than}"
 
 
 def _scale(verdict: Verdict) -> tuple[float, str]:

@@ -13,7 +13,6 @@ anything. One point is one run at its last snapshot. Two questions are answered 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +21,7 @@ import torch
 from layerscope.stats.rank_correlation import independence, kendall, over_pairs, spearman
 from layerscope.stats.spread import spread_ratio
 from layerscope.types import Direction, Interval
-from layerscope.verdicts.comparison import Comparison, in_runs, mean_metric, usual
+from layerscope.verdicts.comparison import Comparison, by_question, in_runs, mean_metric, usual
 from layerscope.verdicts.runs import TrainingRun
 
 FEWEST = 3
@@ -78,34 +77,28 @@ def grids(
 ) -> list[Grid]:
     """Return trunk against head for every task and probe with at least three runs.
 
-    Args:
-        comparisons: Of probes.
-        runs: Whose last snapshots are compared; runs without a head are left out and named.
-        level: Coverage of the intervals.
-        seed: Of the resamples.
+    The last snapshots of runs are compared; runs without a head are left out and named.
     """
     by_last = {run.last: run for run in runs}
-    questions: dict[tuple[str, ...], list[Comparison]] = defaultdict(list)
-    for item in comparisons:
-        first = item.scores[0]
-        if first.usual and first.checkpoint in by_last:
-            questions[first.source, first.task, first.estimator, first.train].append(item)
-    found = (_grid(items, by_last, level, seed) for items in questions.values())
+    known = (
+        [it for it in items if it.first.checkpoint in by_last] for items in by_question(comparisons)
+    )
+    found = (_grid(items, by_last, level, seed) for items in known if items)
     return [grid for grid in found if len(grid.points) >= FEWEST]
 
 
 def _grid(
     comparisons: Sequence[Comparison], by_last: Mapping[str, TrainingRun], level: float, seed: int
 ) -> Grid:
-    first = comparisons[0].scores[0]
-    ordered = sorted(comparisons, key=lambda it: list(by_last).index(it.scores[0].checkpoint))
-    made = [_point(it, by_last[it.scores[0].checkpoint]) for it in ordered]
-    points = tuple(point for point in made if point is not None)
-    headless = [
-        by_last[it.scores[0].checkpoint].name
-        for it, point in zip(ordered, made, strict=True)
-        if point is None
+    first = comparisons[0].first
+    by_checkpoint = {it.first.checkpoint: it for it in comparisons}
+    made = [
+        (run, _point(by_checkpoint[last], run))
+        for last, run in by_last.items()
+        if last in by_checkpoint
     ]
+    points = tuple(point for _, point in made if point is not None)
+    headless = [run.name for run, point in made if point is None]
     trunks = torch.tensor([point.at_trunk for point in points], dtype=torch.float64)
     heads = torch.tensor([point.at_head for point in points], dtype=torch.float64)
     return Grid(
@@ -128,32 +121,24 @@ def _point(comparison: Comparison, run: TrainingRun) -> GridPoint | None:
     heads = [i for i, score in enumerate(comparison.scores) if score.part == "head"]
     if not heads or len(heads) == len(comparison.scores):
         return None
-    trunk, _ = usual(comparison)
-    head = heads[-1]
-    cuts = [comparison.scores[trunk], comparison.scores[head]]
-    at_trunk, at_head = (
-        mean_metric(comparison.scores[i], comparison.losses[i].test) for i in (trunk, head)
-    )
+    places = (usual(comparison)[0], heads[-1])
+    trunk, head = (comparison.scores[place] for place in places)
+    at_trunk, at_head = (mean_metric(trunk, comparison.losses[place].test) for place in places)
     return GridPoint(
         run.name,
-        cuts[0].checkpoint,
+        trunk.checkpoint,
         run.settings,
-        cuts[0].cut,
-        cuts[1].cut,
+        trunk.cut,
+        head.cut,
         at_trunk,
         at_head,
-        cuts[0].stderr,
-        cuts[1].stderr,
+        trunk.stderr,
+        head.stderr,
     )
 
 
 def sentence(found: Grid, titles: Mapping[str, str]) -> str:
-    """Return in one plain sentence what the trunk says of the head.
-
-    Args:
-        found: Any grid.
-        titles: By task: what to call it, where its name will not do.
-    """
+    """Return in one plain sentence what the trunk says of the head, with titles by task."""
     runs = len(found.points)
     tau, spread = describe_interval(found.tau), describe_interval(found.spread)
     parts = [
@@ -166,12 +151,7 @@ def sentence(found: Grid, titles: Mapping[str, str]) -> str:
 
 
 def describe_interval(found: Interval, no_interval: str = " (no interval)") -> str:
-    """Return an estimate over runs with its interval, where it has one.
-
-    Args:
-        found: Any interval.
-        no_interval: What to say behind the estimate where there is none.
-    """
+    """Return an estimate over runs with its interval, or with words for that there is none."""
     if math.isnan(found.estimate):
         return "not defined"
     if math.isnan(found.low):

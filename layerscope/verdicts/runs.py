@@ -39,10 +39,7 @@ class TrainingRun:
 
 
 def training_runs(settings: Mapping[str, Settings]) -> list[TrainingRun]:
-    """Return the runs that checkpoints belong to, leaving out those that nothing sets apart.
-
-    Args:
-        settings: By checkpoint.
+    """Return the runs that checkpoints belong to by their settings; without any they have none.
 
     Examples:
         >>> [run.name for run in training_runs({"a-1": {"epoch": 1}, "a-2": {"epoch": 2}, "b": {}})]
@@ -60,17 +57,12 @@ def training_runs(settings: Mapping[str, Settings]) -> list[TrainingRun]:
     ]
     varying = _varying([others[part[0][1]] for _, part in found])
     labels = [_label(others[part[0][1]], varying) for _, part in found]
-    return [
-        TrainingRun(
-            label
-            if label and labels.count(label) == 1
-            else _joined(label, _shared_name(axis, part)),
-            axis,
-            others[part[0][1]],
-            tuple(part),
-        )
-        for label, (axis, part) in zip(labels, found, strict=True)
-    ]
+    runs = []
+    for label, (axis, part) in zip(labels, found, strict=True):
+        alone = label and labels.count(label) == 1
+        name = label if alone else ", ".join(filter(None, (label, _shared_name(axis, part))))
+        runs.append(TrainingRun(name, axis, others[part[0][1]], tuple(part)))
+    return runs
 
 
 def numeric(value: object) -> bool:
@@ -124,7 +116,3 @@ def _without_place(name: str, place: float) -> str:
     """Return a checkpoint's name without its place on the axis and the word for it."""
     shorter = re.sub(rf"(?<!\d)0*{place:.0f}(?!\d)", "", name)
     return re.sub(r"(?i)[\W_]*(epoch|ep|step)?[\W_]*$", "", shorter) or name
-
-
-def _joined(label: str, name: str) -> str:
-    return f"{label}, {name}" if label else name

@@ -17,20 +17,17 @@ worse than those has nothing to say here. None of this chooses a cut: a verdict 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
 import torch
 
+from layerscope.results.grouping import grouped
 from layerscope.stats.bootstrap import RESAMPLES, Resampled, difference
 from layerscope.stats.rank_correlation import FEWEST, kendall, over_rows, spearman
-from layerscope.types import UNLABELLED, Direction, Interval, Score
-from layerscope.verdicts.comparison import Comparison, in_runs, interval, lowest, resampled, usual
-
-_ByCut = dict[tuple[str, str], list[Score]]
-"""Of one measure, by cut and pooling, its scores under all seeds."""
+from layerscope.types import Direction, Interval, Score
+from layerscope.verdicts.comparison import Comparison, ends, in_runs, interval, resampled, usual
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +80,22 @@ class MeasureScore:
 class MeasureAtCuts:
     """A measure at the cuts of a comparison: NaN where a cut has none."""
 
-    name: str
-    metric: str
-    task: str
-    direction: Direction
-    convention: str
+    first: Score
+    """One of its scores."""
     values: tuple[float, ...]
     errors: tuple[float, ...]
     """Standard errors."""
 
     @property
+    def name(self) -> tuple[str, str, str]:
+        """The measure, its metric and its task, which together tell it from others."""
+        return self.first.estimator, self.first.metric, self.first.task
+
+    @property
     def goodness(self) -> torch.Tensor:
         """(k,) values, turned so that more is meant to be better."""
         values = torch.tensor(self.values, dtype=torch.float64)
-        return values if self.direction == "maximise" else -values
+        return values if self.first.direction == "maximise" else -values
 
 
 def scorecard(
@@ -109,16 +108,11 @@ def scorecard(
 ) -> list[MeasureScore]:
     """Return how well every measure serves in place of every probe that was fitted as usual.
 
-    Args:
-        comparisons: Of probes, as verdicts have them.
-        measures: Scores of measures; those of another cache than the comparison's are left out.
-        level: Coverage of the intervals.
-        seed: Of the resamples.
-        resamples: Number of them.
+    Measures of another cache than a comparison's are left out.
     """
     found = []
     for comparison in comparisons:
-        rows = measures_at_cuts(comparison, measures) if comparison.scores[0].usual else []
+        rows = measures_at_cuts(comparison, measures) if comparison.first.usual else []
         if rows:
             test = resampled(comparison, resamples, seed, noise_seed=seed + 1)
             found += [_measure_score(comparison, test, row, level, seed) for row in rows]
@@ -131,39 +125,32 @@ def measures_at_cuts(comparison: Comparison, measures: Sequence[Score]) -> list[
     What was measured of the images and of their views counts once, of the images; of several
     numbers of views the last that was measured counts.
     """
-    first = comparison.scores[0]
-    cells: dict[tuple[str, str, str], dict[str, _ByCut]] = defaultdict(dict)
-    for score in measures:
-        asked = score.task in (UNLABELLED.name, first.task) and _is_of_layers(score, first)
-        if asked and score.primary and score.usual and score.status == "done":
-            named = (score.estimator, score.metric, score.task)
-            by_cut = cells[named].setdefault(score.source, defaultdict(list))
-            by_cut[score.cut, score.pooling].append(score)
-    chosen = [by.get(first.source) or list(by.values())[-1] for by in cells.values()]
-    found = [_measure_at_cuts(comparison, by_cut) for by_cut in chosen]
+    first, found = comparison.first, []
+    done = (it for it in measures if it.primary and it.usual and it.status == "done")
+    asked = [it for it in done if _is_asked(it, first)]
+    for scores in grouped(asked, "estimator", "metric", "task").values():
+        by_source = grouped(scores, "source")
+        chosen = by_source.get(first.source) or list(by_source.values())[-1]
+        found.append(_measure_at_cuts(comparison, chosen))
     return [row for row in found if any(map(math.isfinite, row.values))]
 
 
-def _is_of_layers(score: Score, first: Score) -> bool:
+def _is_asked(score: Score, first: Score) -> bool:
     """Return whether a measure is of the layers that were probed: of the same features, or views.
 
     Augmented views of the images are a source and a cache of their own.
     """
-    if score.checkpoint != first.checkpoint:
-        return False
-    return score.views_of == first.source or score.fingerprint == first.fingerprint
+    same_layers = score.views_of == first.source or score.fingerprint == first.fingerprint
+    same_task = score.task == first.task or not score.labelled
+    return score.checkpoint == first.checkpoint and same_layers and same_task
 
 
-def _measure_at_cuts(comparison: Comparison, by_cut: _ByCut) -> MeasureAtCuts:
-    first = next(iter(by_cut.values()))[0]
+def _measure_at_cuts(comparison: Comparison, scores: Sequence[Score]) -> MeasureAtCuts:
+    by_cut = grouped(scores, "cut", "pooling")
     # Of several seeds the mean; the error is that of one, which is the cautious side.
     groups = [by_cut.get((score.cut, score.pooling), []) for score in comparison.scores]
     return MeasureAtCuts(
-        first.estimator,
-        first.metric,
-        first.task,
-        first.direction,
-        str(first.settings.get("convention", "")),
+        scores[0],
         tuple(fmean(it.test for it in group) if group else math.nan for group in groups),
         tuple(fmean(it.stderr for it in group) if group else math.nan for group in groups),
     )
@@ -172,26 +159,25 @@ def _measure_at_cuts(comparison: Comparison, by_cut: _ByCut) -> MeasureAtCuts:
 def _measure_score(
     comparison: Comparison, test: Resampled, measure: MeasureAtCuts, level: float, seed: int
 ) -> MeasureScore:
-    names = [score.cut for score in comparison.scores]
+    names, best = comparison.cuts, comparison.best
     known = [i for i, value in enumerate(measure.values) if math.isfinite(value)]
     goodness = measure.goodness[known]
     errors = torch.tensor(measure.errors, dtype=torch.float64)[known]
     some = Resampled(test.estimate[known], test.draws[:, known], test.groups)
-    best = lowest([losses.val for losses in comparison.losses])
     chosen = known[int(goodness.argmax())]
     trunk, _ = usual(comparison)
-    first = comparison.scores[0]
+    first, measured = comparison.first, measure.first
     return MeasureScore(
         checkpoint=first.checkpoint,
         source=first.source,
         task=first.task,
         estimator=first.estimator,
         metric=first.metric,
-        measure=measure.name,
-        measure_metric=measure.metric,
-        labels=measure.task != UNLABELLED.name,
-        direction=measure.direction,
-        convention=measure.convention,
+        measure=measured.estimator,
+        measure_metric=measured.metric,
+        labels=measured.labelled,
+        direction=measured.direction,
+        convention=str(measured.settings.get("convention", "")),
         cuts=len(known),
         tau=over_rows(goodness, errors, some, kendall, level=level, seed=seed + 2),
         rho=over_rows(goodness, errors, some, spearman, level=level, seed=seed + 2),
@@ -229,15 +215,8 @@ def _note(names: Sequence[str], known: Sequence[int], goodness: torch.Tensor) ->
 
 
 def sentences(scores: Sequence[MeasureScore], titles: Mapping[str, str]) -> list[str]:
-    """Return one plain sentence about each measure, over all checkpoints, tasks and probes.
-
-    Args:
-        scores: The scorecard.
-        titles: By task: what to call it, where its name will not do.
-    """
-    groups: dict[tuple[str, str, bool], list[MeasureScore]] = defaultdict(list)
-    for one in scores:
-        groups[one.measure, one.measure_metric, one.labels].append(one)
+    """Return one plain sentence about each measure, over all checkpoints, tasks and probes."""
+    groups = grouped(scores, "measure", "measure_metric", "labels")
     return [_sentence(group, titles) for group in groups.values()]
 
 
@@ -254,7 +233,7 @@ def _sentence(group: Sequence[MeasureScore], titles: Mapping[str, str]) -> str:
     shown = "shown to cost" if count == 1 else f"shown to cost in {len(costly)} of {count}, most"
     return (
         f"{name}: {ranks}; cutting at its best is {shown} {worst.regret.estimate:.3g} "
-        f"{worst.metric} [{worst.regret.low:.3g}, {worst.regret.high:.3g}] "
+        f"{worst.metric} {ends(worst.regret)} "
         f"({worst.checkpoint}, {titles.get(worst.task, worst.task)}: {worst.cut} instead of "
         f"{worst.best}; a cut at random costs {worst.regret_random.estimate:.3g})."
     )

@@ -21,8 +21,7 @@ training sample of its own, which is the cautious side.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,12 +30,13 @@ import torch
 from layerscope.errors import EstimatorError
 from layerscope.stats.bootstrap import RESAMPLES, Resampled, difference, p_values
 from layerscope.stats.rank_correlation import kendall, over_rows
-from layerscope.types import UNLABELLED, Direction, Interval, Losses, Part, Score
+from layerscope.types import Direction, Interval, Part, Score
 from layerscope.verdicts.comparison import (
     Comparison,
+    by_question,
+    ends,
     in_runs,
     interval,
-    lowest,
     mean_metric,
     resampled,
 )
@@ -45,7 +45,6 @@ from layerscope.verdicts.scorecard import MeasureAtCuts, measures_at_cuts
 
 FEWEST = 2
 """Snapshots below which there is no series."""
-NONE = Interval(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,28 +129,6 @@ class Series:
         return tuple(dict.fromkeys((self.early, self.trunk, self.last)))
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotLosses:
-    """One cut in every snapshot."""
-
-    scores: tuple[Score, ...]
-    losses: tuple[Losses, ...]
-    groups: np.ndarray
-
-    @property
-    def peak(self) -> int:
-        return lowest([it.val for it in self.losses])
-
-    def resampled(self, places: Sequence[int], resamples: int, seed: int, noise: int) -> Resampled:
-        """Return the mean test loss at some places with its draws."""
-        picked = Comparison(
-            tuple(self.scores[i] for i in places),
-            tuple(self.losses[i] for i in places),
-            self.groups,
-        )
-        return resampled(picked, resamples, seed, noise_seed=noise)
-
-
 def every_series(
     comparisons: Sequence[Comparison],
     runs: Sequence[TrainingRun],
@@ -161,22 +138,16 @@ def every_series(
     seed: int = 0,
 ) -> tuple[list[Series], list[str]]:
     """Return the series of every run, task and probe, and why there is none for others."""
-    questions: dict[tuple[str, ...], dict[str, Comparison]] = defaultdict(dict)
-    for item in comparisons:
-        first = item.scores[0]
-        if first.usual:
-            asked = (first.source, first.task, first.estimator, first.train)
-            questions[asked][first.checkpoint] = item
     found, reasons = [], []
     for run in runs:
-        for by_checkpoint in questions.values():
-            known = [it for it in run.snapshots if it[1] in by_checkpoint]
+        for items in by_question(comparisons):
+            by_checkpoint = {item.first.checkpoint: item for item in items}
+            known = [(at, by_checkpoint[it]) for at, it in run.snapshots if it in by_checkpoint]
             if len(known) < FEWEST:
                 continue
+            epochs, snapshots = zip(*known, strict=True)
             try:
-                items = [by_checkpoint[name] for _, name in known]
-                places = [place for place, _ in known]
-                found.append(series(run, places, items, measures, level=level, seed=seed))
+                found.append(series(run, epochs, snapshots, measures, level=level, seed=seed))
             except EstimatorError as error:
                 reasons.append(f"{run.name}: no series. {error}")
     return found, reasons
@@ -194,34 +165,22 @@ def series(
 ) -> Series:
     """Follow the layers of one run for one task and probe.
 
-    Args:
-        run: What the snapshots belong to.
-        epochs: Where they stand on its axis, in order.
-        comparisons: One for each snapshot.
-        measures: Scores of measures.
-        level: Coverage of the intervals.
-        seed: Of the resamples.
-        resamples: Number of them.
+    There is one comparison for each snapshot, and the epoch (or step) where it stands, in order.
 
     Raises:
         EstimatorError: Fewer than two snapshots, test rows that differ, or no cut that all have.
     """
     _check(run, comparisons)
-    by_cut, left_out = _losses_by_cut(comparisons)
-    names = list(by_cut)
-    peaks = {cut: cut_losses.peak for cut, cut_losses in by_cut.items()}
-    falls = _falls(by_cut, peaks, len(epochs) - 1, resamples, seed)
+    by_cut, left_out = _by_cut(comparisons)
+    falls = _falls(by_cut, resamples, seed)
     early, trunk, last = _shown_cuts(by_cut)
     shown = dict.fromkeys((early, trunk, last))
     whole = {
-        cut: by_cut[cut].resampled(range(len(epochs)), resamples, seed, seed + 2 + i)
+        cut: resampled(by_cut[cut], resamples, seed, noise_seed=seed + 2 + i)
         for i, cut in enumerate(shown)
     }
-    rows = [
-        {(it.name, it.metric, it.task): it for it in measures_at_cuts(c, measures)}
-        for c in comparisons
-    ]
-    first = comparisons[0].scores[0]
+    rows = [{it.name: it for it in measures_at_cuts(c, measures)} for c in comparisons]
+    first = comparisons[0].first
     return Series(
         run=run.name,
         axis=run.axis,
@@ -232,18 +191,18 @@ def series(
         metric=first.metric,
         direction=first.direction,
         epochs=tuple(epochs),
-        checkpoints=tuple(item.scores[0].checkpoint for item in comparisons),
+        checkpoints=tuple(item.first.checkpoint for item in comparisons),
         curves=tuple(
-            _layer_curve(by_cut[cut], epochs, peaks[cut], interval(falls[cut], level))
-            for cut in names
+            _layer_curve(snapshots, epochs, interval(falls[cut], level))
+            for cut, snapshots in by_cut.items()
         ),
         early=early,
         trunk=trunk,
         last=last,
-        plateau=_plateau(whole[last], epochs, peaks[last], level),
+        plateau=_plateau(whole[last], epochs, by_cut[last].best, level),
         contrast=interval(_difference(falls[last], falls[early]), level),
         measures=tuple(
-            _measure_curve(cut, named, comparisons, rows, whole[cut], peaks[cut], level, seed)
+            _measure_curve(cut, named, comparisons, rows, whole[cut], by_cut[cut].best, level, seed)
             for cut in shown
             for named in dict.fromkeys(key for row in rows for key in row)
         ),
@@ -263,87 +222,68 @@ def _check(run: TrainingRun, comparisons: Sequence[Comparison]) -> None:
     if any(not np.array_equal(it.groups, comparisons[0].groups) for it in comparisons):
         raise EstimatorError(
             f"The snapshots of {run.name!r} have different test rows for "
-            f"{comparisons[0].scores[0].task!r}, so that they cannot be compared row by row.",
+            f"{comparisons[0].first.task!r}, so that they cannot be compared row by row.",
             hint="Extract all snapshots from the same source, and probe them again.",
         )
 
 
-def _losses_by_cut(
-    comparisons: Sequence[Comparison],
-) -> tuple[dict[str, SnapshotLosses], list[str]]:
-    """Return what every snapshot has, by cut in depth order, and the cuts that some lack."""
-    held = [{score.cut: i for i, score in enumerate(it.scores)} for it in comparisons]
-    names = list(dict.fromkeys(score.cut for it in comparisons for score in it.scores))
-    common = [cut for cut in held[-1] if all(cut in places for places in held)]
+def _by_cut(comparisons: Sequence[Comparison]) -> tuple[dict[str, Comparison], list[str]]:
+    """Return the snapshots of every cut that all have, in depth order, and the other cuts."""
+    names = list(dict.fromkeys(cut for it in comparisons for cut in it.cuts))
+    common = [cut for cut in comparisons[-1].cuts if all(cut in it.cuts for it in comparisons)]
     if not common:
         raise EstimatorError(
-            f"No cut has a score of {comparisons[0].scores[0].task!r} in every snapshot.",
+            f"No cut has a score of {comparisons[0].first.task!r} in every snapshot.",
             hint="Extract the same cuts of all snapshots, and see the notes of failed cells.",
         )
-    by_cut = {
-        cut: SnapshotLosses(
-            tuple(it.scores[at[cut]] for it, at in zip(comparisons, held, strict=True)),
-            tuple(it.losses[at[cut]] for it, at in zip(comparisons, held, strict=True)),
-            comparisons[0].groups,
-        )
-        for cut in common
-    }
+    by_cut = {cut: _joined(it.picked([it.cuts.index(cut)]) for it in comparisons) for cut in common}
     return by_cut, [cut for cut in names if cut not in by_cut]
 
 
-def _shown_cuts(by_cut: Mapping[str, SnapshotLosses]) -> tuple[str, str, str]:
+def _joined(snapshots: Iterable[Comparison]) -> Comparison:
+    """Return one comparison of what is in several over the same rows."""
+    items = list(snapshots)
+    return Comparison(
+        tuple(score for it in items for score in it.scores),
+        tuple(losses for it in items for losses in it.losses),
+        items[0].groups,
+    )
+
+
+def _shown_cuts(by_cut: Mapping[str, Comparison]) -> tuple[str, str, str]:
     """Return the cut in the middle of the trunk, the trunk's last one, and the last of all."""
     names = list(by_cut)
-    of_trunk = [cut for cut in names if by_cut[cut].scores[0].part == "trunk"] or names
+    of_trunk = [cut for cut in names if by_cut[cut].first.part == "trunk"] or names
     return of_trunk[(len(of_trunk) - 1) // 2], of_trunk[-1], names[-1]
 
 
-def _falls(
-    by_cut: Mapping[str, SnapshotLosses],
-    peaks: Mapping[str, int],
-    end: int,
-    resamples: int,
-    seed: int,
-) -> dict[str, Resampled]:
+def _falls(by_cut: Mapping[str, Comparison], resamples: int, seed: int) -> dict[str, Resampled]:
     """Return the loss at the last epoch minus that at the peak, by cut, all on the same draws."""
-    pairs = [
-        (cut_losses, place) for cut, cut_losses in by_cut.items() for place in (end, peaks[cut])
-    ]
-    picked = Comparison(
-        tuple(cut_losses.scores[place] for cut_losses, place in pairs),
-        tuple(cut_losses.losses[place] for cut_losses, place in pairs),
-        pairs[0][0].groups,
-    )
+    end = len(next(iter(by_cut.values())).scores) - 1
+    picked = _joined(it.picked([end, it.best]) for it in by_cut.values())
     drawn = resampled(picked, resamples, seed, noise_seed=seed + 1)
     found = {}
-    for i, cut in enumerate(by_cut):
-        gap = difference(drawn, 2 * i, 2 * i + 1)
+    for i, (cut, snapshots) in enumerate(by_cut.items()):
         # An epoch is not worse than itself, by however much another training sample would differ.
-        found[cut] = gap if peaks[cut] != end else _zero(gap)
+        at_peak = 2 * i + 1 if snapshots.best != end else 2 * i
+        found[cut] = difference(drawn, 2 * i, at_peak)
     return found
-
-
-def _zero(like: Resampled) -> Resampled:
-    zeros = torch.zeros_like
-    return Resampled(zeros(like.estimate), zeros(like.draws), like.groups)
 
 
 def _difference(first: Resampled, second: Resampled) -> Resampled:
     return Resampled(first.estimate - second.estimate, first.draws - second.draws, first.groups)
 
 
-def _layer_curve(
-    cut_losses: SnapshotLosses, epochs: Sequence[float], peak: int, fall: Interval
-) -> LayerCurve:
-    first = cut_losses.scores[0]
+def _layer_curve(snapshots: Comparison, epochs: Sequence[float], fall: Interval) -> LayerCurve:
+    first = snapshots.first
     return LayerCurve(
         cut=first.cut,
         part=first.part,
         depth=first.depth,
-        val=tuple(mean_metric(first, it.val) for it in cut_losses.losses),
-        test=tuple(mean_metric(first, it.test) for it in cut_losses.losses),
-        stderr=tuple(score.stderr for score in cut_losses.scores),
-        peak=epochs[peak],
+        val=tuple(mean_metric(first, it.val) for it in snapshots.losses),
+        test=tuple(mean_metric(first, it.test) for it in snapshots.losses),
+        stderr=tuple(score.stderr for score in snapshots.scores),
+        peak=epochs[snapshots.best],
         fall=fall,
     )
 
@@ -368,11 +308,11 @@ def _measure_curve(
 ) -> MeasureCurve:
     values, errors = [], []
     for comparison, row in zip(comparisons, rows, strict=True):
-        place = [score.cut for score in comparison.scores].index(cut)
+        place = comparison.cuts.index(cut)
         values.append(row[named].values[place] if named in row else math.nan)
         errors.append(row[named].errors[place] if named in row else math.nan)
-    direction = next(row[named].direction for row in rows if named in row)
-    sign = 1 if direction == "maximise" else -1
+    first = next(row[named].first for row in rows if named in row)
+    sign = 1 if first.direction == "maximise" else -1
 
     def tau(start: int) -> Interval:
         known = [i for i in range(start, len(values)) if math.isfinite(values[i])]
@@ -383,13 +323,12 @@ def _measure_curve(
         some = Resampled(drawn.estimate[known], drawn.draws[:, known], drawn.groups)
         return over_rows(goodness, noise, some, kendall, level=level, seed=seed)
 
-    name, metric, task = named
     return MeasureCurve(
         cut=cut,
-        measure=name,
-        measure_metric=metric,
-        labels=task != UNLABELLED.name,
-        direction=direction,
+        measure=first.estimator,
+        measure_metric=first.metric,
+        labels=first.labelled,
+        direction=first.direction,
         values=tuple(values),
         stderr=tuple(errors),
         tau=tau(0),
@@ -398,12 +337,7 @@ def _measure_curve(
 
 
 def sentence(found: Series, titles: Mapping[str, str]) -> str:
-    """Return in one plain sentence whether the last layer over-fits and the early one does not.
-
-    Args:
-        found: Any series.
-        titles: By task: what to call it, where its name will not do.
-    """
+    """Return in one plain sentence whether the last layer over-fits and the early one does not."""
     last, early = found.curve(found.last), found.curve(found.early)
     parts = [_describe_layer(found, last)]
     if found.early != found.last:
@@ -418,7 +352,7 @@ def _describe_layer(found: Series, curve: LayerCurve) -> str:
     at = f"{found.axis} {curve.peak:g}"
     if curve.peak == end:
         return f"{curve.cut} is at its best at the end, at {at} (by validation)"
-    lost = f"{fall.estimate:.3g} {found.metric} {_bounds(fall)}"
+    lost = f"{fall.estimate:.3g} {found.metric} {ends(fall)}"
     if curve.falls:
         tied = ""
         if curve.cut == found.last and found.plateau[0] != found.plateau[1]:
@@ -428,7 +362,7 @@ def _describe_layer(found: Series, curve: LayerCurve) -> str:
         gained = Interval(-fall.estimate, -fall.high, -fall.low)
         return (
             f"{curve.cut} is better at the end than at {at}, which validation preferred: by "
-            f"{gained.estimate:.3g} {found.metric} {_bounds(gained)}"
+            f"{gained.estimate:.3g} {found.metric} {ends(gained)}"
         )
     return f"of {curve.cut} it cannot be told whether it falls after {at} ({lost} by {end:g})"
 
@@ -436,12 +370,8 @@ def _describe_layer(found: Series, curve: LayerCurve) -> str:
 def _contrast(found: Series) -> str:
     gap = found.contrast
     if gap.low > 0:
-        return f"{found.last} loses {gap.estimate:.3g} more than {found.early} {_bounds(gap)}"
+        return f"{found.last} loses {gap.estimate:.3g} more than {found.early} {ends(gap)}"
     if gap.high < 0:
         more = Interval(-gap.estimate, -gap.high, -gap.low)
-        return f"{found.early} loses {more.estimate:.3g} more than {found.last} {_bounds(more)}"
-    return f"the two are not told apart ({gap.estimate:.3g} {_bounds(gap)})"
-
-
-def _bounds(found: Interval) -> str:
-    return f"[{found.low:.3g}, {found.high:.3g}]"
+        return f"{found.early} loses {more.estimate:.3g} more than {found.last} {ends(more)}"
+    return f"the two are not told apart ({gap.estimate:.3g} {ends(gap)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,10 +11,9 @@ from matplotlib.figure import Figure
 
 from layerscope.report.curve import NORMAL_95, title
 from layerscope.report.evidence import Evidence
-from layerscope.report.grouping import grouped
 from layerscope.report.layout import heading, legend, legend_mark, panel_grid
 from layerscope.report.panel import metric_name
-from layerscope.report.section import Finding, Section, sections
+from layerscope.report.section import Finding, Section, by_source, sections
 from layerscope.report.style import COLOURS, FAINT, MARKERS, WIDTH
 from layerscope.report.table import csv_text
 from layerscope.verdicts.grid import Grid, GridPoint, describe_interval, grids, sentence
@@ -42,10 +42,7 @@ class Grids(Section):
             "Trunk and head over a grid",
             sentences=[sentence(one, evidence.titles) for one in found],
             note=NOTE,
-            figures={
-                f"grid-{source}": grid_figure(some, evidence.titles)
-                for source, some in grouped(found, "source").items()
-            },
+            figures=by_source("grid", found, lambda some: grid_figure(some, evidence.titles)),
             files={"grids.csv": grids_csv(found)} if found else {},
             records=found,
         )
@@ -62,12 +59,7 @@ def grids_csv(found: Sequence[Grid]) -> str:
 
 
 def grid_figure(found: Sequence[Grid], titles: Mapping[str, str]) -> Figure:
-    """Draw a square panel for each task and probe; on the dashed line both are worth the same.
-
-    Args:
-        found: Of one source.
-        titles: By task, what to call it.
-    """
+    """Draw a square panel for each task and probe; on the dashed line both are worth the same."""
     figure, panels = panel_grid(
         len(found),
         COLUMNS,
@@ -91,12 +83,10 @@ def grid_figure(found: Sequence[Grid], titles: Mapping[str, str]) -> Figure:
 
 def _distinguishing_setting(points: Sequence[GridPoint]) -> tuple[str, list[Any]]:
     """Return the setting by which points are told apart, words before numbers, and its values."""
-    values: dict[str, list[Any]] = {}
-    for point in points:
-        for key, value in point.settings.items():
-            known = values.setdefault(key, [])
-            if value not in known:
-                known.append(value)
+    values: dict[str, list[Any]] = defaultdict(list)
+    for key, value in (item for point in points for item in point.settings.items()):
+        if value not in values[key]:
+            values[key].append(value)
     usable = {key: them for key, them in values.items() if 1 < len(them) <= len(MARKERS)}
     worded = [key for key, them in usable.items() if isinstance(them[0], str)]
     key = next(iter([*worded, *usable]), "")

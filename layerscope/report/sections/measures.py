@@ -5,8 +5,7 @@ from __future__ import annotations
 from layerscope.report.curve import curves
 from layerscope.report.depth import measures_figure
 from layerscope.report.evidence import Evidence
-from layerscope.report.grouping import grouped
-from layerscope.report.section import Finding, Section, sections
+from layerscope.report.section import Finding, Section, by_source, sections
 
 
 @sections.register("measures")
@@ -17,7 +16,4 @@ class Measures(Section):
 
     def find(self, evidence: Evidence) -> Finding:
         drawn = curves(evidence.drawn("measure"), titles=evidence.titles)
-        by_source = grouped(drawn, "source").items()
-        return Finding(
-            "Measures", figures={f"measures-{name}": measures_figure(it) for name, it in by_source}
-        )
+        return Finding("Measures", figures=by_source("measures", drawn, measures_figure))

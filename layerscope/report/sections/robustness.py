@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from layerscope.report import panel
 from layerscope.report.curve import Curve, CurvePoint, title
-from layerscope.report.depth import (
-    depth_legend,
-    depth_panels,
-    hide_inner_names,
-    write_heading,
-)
+from layerscope.report.depth import depth_legend, depth_panels, hide_inner_names, write_heading
 from layerscope.report.evidence import Evidence
-from layerscope.report.grouping import grouped
 from layerscope.report.layout import legend_line, legend_mark
-from layerscope.report.section import Finding, Section, Table, sections
+from layerscope.report.section import Finding, Section, Table, by_source, sections
 from layerscope.report.style import INK, Stroke, strokes
 from layerscope.report.table import csv_text
 from layerscope.results.evaluations import ShiftSummary, shift_summaries
+from layerscope.results.grouping import grouped
 from layerscope.types import Direction
 
 HEADER = ("checkpoint", "task", "shift", "cut", "clean top-1", "shifted top-1", "mCE")
@@ -36,6 +31,9 @@ missing the evaluation is an older one: layerscope evaluate, repeated, adds it."
 COLUMNS = 3
 CLEAN_DASH: Any = (0, (1.5, 1.5))
 
+_Line = tuple[Curve, Stroke, str]
+"""One checkpoint in one panel, and the cut that was chosen."""
+
 
 @sections.register("robustness")
 class Robustness(Section):
@@ -45,28 +43,23 @@ class Robustness(Section):
 
     def find(self, evidence: Evidence) -> Finding:
         found = shift_summaries(evidence.folder)
-        figures = {
-            f"robustness-{source}": robustness_figure(some, evidence.titles)
-            for source, some in grouped((it for it in found if it.parts), "source").items()
-        }
         return Finding(
             "Robustness under shift",
             sentences=[sentence(it, evidence.titles) for it in found if it.chosen],
             tables=[Table(HEADER, cells(found), NUMBERS, may_fold=True)] if found else [],
             note=NOTE,
-            figures=figures,
+            figures=by_source(
+                "robustness",
+                (it for it in found if it.parts),
+                lambda some: robustness_figure(some, evidence.titles),
+            ),
             files={"robustness.csv": robustness_csv(found)} if found else {},
             records=found or None,
         )
 
 
 def sentence(found: ShiftSummary, titles: Mapping[str, str]) -> str:
-    """Return in one plain sentence what the chosen cut keeps under a shift.
-
-    Args:
-        found: With a chosen cut.
-        titles: By task: what to call it, where its name will not do.
-    """
+    """Return in one plain sentence what the chosen cut keeps under a shift."""
     chosen = next(cut for cut in found.cuts if cut.key == found.chosen)
     mce = "" if chosen.mce is None else f", mCE {chosen.mce:.1%}"
     trunk = [cut for cut, part in zip(found.cuts, found.parts, strict=True) if part == "trunk"]
@@ -109,22 +102,18 @@ def robustness_csv(found: Iterable[ShiftSummary]) -> str:
 
 
 def robustness_figure(found: Sequence[ShiftSummary], titles: Mapping[str, str]) -> Figure:
-    """Draw top-1 over depth, clean beside shifted, and the mean corruption error.
-
-    Args:
-        found: Of one source.
-        titles: By task, what to call it.
-    """
+    """Draw for one source top-1 over depth, clean beside shifted, and mean corruption errors."""
     look = strokes(one.checkpoint for one in found)
     panels = list(_panels(found, look, titles))
-    shared = panel.aligned([line.curve for lines in panels for line in lines])
+    shared = panel.aligned([curve for lines in panels for curve, *_ in lines])
     figure, grid = depth_panels(len(panels), COLUMNS)
     for axes, lines in zip(grid, panels, strict=True):
         for line in lines:
-            _draw(axes, line, shared)
-        panel.frame(axes, [line.curve for line in lines], shared, look)
-        axes.set_title(lines[0].curve.title)
-        axes.set_ylabel(panel.value_label(lines[0].curve))
+            _draw(axes, *line, shared)
+        curves = [curve for curve, *_ in lines]
+        panel.frame(axes, curves, shared, look)
+        axes.set_title(curves[0].title)
+        axes.set_ylabel(panel.value_label(curves[0]))
     if shared:
         hide_inner_names(grid, min(COLUMNS, len(panels)))
     text = f"{found[0].source}: probes of clean images on shifted ones"
@@ -138,15 +127,6 @@ def robustness_figure(found: Sequence[ShiftSummary], titles: Mapping[str, str]) 
     return figure
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """One checkpoint in one panel."""
-
-    curve: Curve
-    stroke: Stroke
-    chosen: str
-
-
 def _panels(
     found: Sequence[ShiftSummary], look: Mapping[str, Stroke], titles: Mapping[str, str]
 ) -> Iterator[list[_Line]]:
@@ -158,10 +138,10 @@ def _panels(
             clean = _curve(one, name, "top-1", [cut.clean for cut in one.cuts])
             shifted = _curve(one, name, "top-1", [cut.shifted for cut in one.cuts])
             dashed = Stroke(stroke.colour, CLEAN_DASH, random=True)
-            top_1 += [_Line(clean, dashed, one.chosen), _Line(shifted, stroke, one.chosen)]
+            top_1 += [(clean, dashed, one.chosen), (shifted, stroke, one.chosen)]
             errors = [cut.mce for cut in one.cuts if cut.mce is not None]
             if len(errors) == len(one.cuts):
-                mce.append(_Line(_curve(one, name, "mCE", errors), stroke, one.chosen))
+                mce.append((_curve(one, name, "mCE", errors), stroke, one.chosen))
         yield top_1
         if mce:
             yield mce
@@ -178,12 +158,12 @@ def _curve(one: ShiftSummary, name: str, metric: str, values: Sequence[float]) -
     return Curve(*asked, n_test=0, n_groups=0, title=name, points=points)
 
 
-def _draw(axes: Any, line: _Line, shared: bool) -> None:
-    panel.draw(axes, line.curve, line.stroke, None, shared)
-    for x, point in zip(panel.positions(line.curve, shared), line.curve.points, strict=True):
-        if point.cut == line.chosen:
+def _draw(axes: Any, curve: Curve, stroke: Stroke, chosen: str, shared: bool) -> None:
+    panel.draw(axes, curve, stroke, None, shared)
+    for x, point in zip(panel.positions(curve, shared), curve.points, strict=True):
+        if point.cut == chosen:
             square = {"marker": "s", "markersize": 7, "markeredgecolor": "white", "gid": "chosen"}
-            axes.plot(x, point.value, color=line.stroke.colour, zorder=5, **square)
+            axes.plot(x, point.value, color=stroke.colour, zorder=5, **square)
 
 
 def _percent(share: float | None, digits: int = 2) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from operator import itemgetter
 from statistics import fmean
 from typing import Any
 
@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from layerscope.report.curve import title
 from layerscope.report.evidence import Evidence
-from layerscope.report.grouping import grouped
 from layerscope.report.layout import band, heading, legend, panel_grid
-from layerscope.report.section import Finding, Section, sections
+from layerscope.report.section import Finding, Section, by_source, sections
 from layerscope.report.style import WIDTH, Stroke, strokes
+from layerscope.results.grouping import grouped
 from layerscope.types import Score
 
 COLUMNS = 3
@@ -23,13 +23,8 @@ MARGIN = 1.2
 """Inches for the title and the legend."""
 
 
-@dataclass(frozen=True, slots=True)
-class SamplePoint:
-    """What one cut is worth with some number of training rows, averaged over seeds."""
-
-    rows: int
-    value: float
-    stderr: float
+SamplePoint = tuple[int, float, float]
+"""A number of training rows, and what a cut is worth with them: mean over seeds, standard error."""
 
 
 @sections.register("samples")
@@ -40,34 +35,22 @@ class Samples(Section):
 
     def find(self, evidence: Evidence) -> Finding:
         probes = evidence.drawn("probe")
-        drawn = {
-            f"samples-{source}": samples_figure(scores, evidence.titles)
-            for source, scores in grouped(probes, "source").items()
-        }
-        return Finding(
-            "Training images",
-            figures={name: figure for name, figure in drawn.items() if figure is not None},
-        )
+        figures = by_source("samples", probes, lambda some: samples_figure(some, evidence.titles))
+        return Finding("Training images", figures=figures)
 
 
 def samples_figure(scores: Sequence[Score], titles: Mapping[str, str]) -> Figure | None:
     """Draw one panel per checkpoint, task and estimator, with one line per cut.
 
     Drawn are the first cut, the end of the trunk, the last cut, and whichever cut validation
-    prefers at some number of rows.
-
-    Args:
-        scores: Of one source.
-        titles: By task, what to call it.
-
-    Returns:
-        The figure, or None where no question was asked with several numbers of rows.
+    prefers at some number of rows. There is no figure of a source where no question was asked with
+    several numbers of rows.
     """
     done = [it for it in scores if it.primary and it.status == "done" and not it.control]
     panels = {
         question: _lines(rows)
         for question, rows in grouped(done, "checkpoint", "task", "estimator").items()
-        if _varies(rows)
+        if len({it.train for it in rows}) > 1
     }
     if not panels:
         return None
@@ -85,24 +68,13 @@ def samples_figure(scores: Sequence[Score], titles: Mapping[str, str]) -> Figure
     return figure
 
 
-def _varies(scores: Sequence[Score]) -> bool:
-    return len({score.train for score in scores}) > 1
-
-
 def _lines(scores: Sequence[Score]) -> dict[str, list[SamplePoint]]:
-    cells = grouped(scores, "cut", "train")
-    shown = _shown(scores)
-    lines: dict[str, list[SamplePoint]] = {cut: [] for cut in shown}
-    for (cut, _), group in cells.items():
+    lines: dict[str, list[SamplePoint]] = {cut: [] for cut in _shown(scores)}
+    for (cut, _), group in grouped(scores, "cut", "train").items():
         if cut in lines:
-            lines[cut].append(
-                SamplePoint(
-                    round(fmean(it.n_train for it in group)),
-                    fmean(it.test for it in group),
-                    fmean(it.stderr for it in group),
-                )
-            )
-    return {cut: sorted(points, key=lambda it: it.rows) for cut, points in lines.items()}
+            test, stderr = fmean(it.test for it in group), fmean(it.stderr for it in group)
+            lines[cut].append((round(fmean(it.n_train for it in group)), test, stderr))
+    return {cut: sorted(points, key=itemgetter(0)) for cut, points in lines.items()}
 
 
 def _shown(scores: Sequence[Score]) -> list[str]:
@@ -118,10 +90,10 @@ def _shown(scores: Sequence[Score]) -> list[str]:
 
 def _draw(axes: Any, lines: dict[str, list[SamplePoint]], look: dict[str, Stroke]) -> None:
     for cut, points in lines.items():
-        x, y = [it.rows for it in points], [it.value for it in points]
-        band(axes, x, y, [it.stderr for it in points], look[cut].colour)
+        x, y, stderr = zip(*points, strict=True)
+        band(axes, x, y, stderr, look[cut].colour)
         axes.plot(x, y, color=look[cut].colour, marker="o", markersize=3, label=cut)
     axes.set_xscale("log")
-    rows = sorted({it.rows for points in lines.values() for it in points})
+    rows = sorted({rows for points in lines.values() for rows, *_ in points})
     axes.set_xticks(rows, [f"{count:,}" for count in rows])
     axes.minorticks_off()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -11,12 +12,12 @@ from matplotlib.figure import Figure
 
 from layerscope.report.curve import title
 from layerscope.report.evidence import Evidence
-from layerscope.report.grouping import grouped
 from layerscope.report.layout import heading, legend, legend_line, legend_mark
 from layerscope.report.panel import metric_name
-from layerscope.report.section import Finding, Section, Table, sections
+from layerscope.report.section import Finding, Section, Table, by_source, sections
 from layerscope.report.style import COLOURS, FAINT, INK, MARKERS, WIDTH
 from layerscope.report.table import csv_text, number, signed
+from layerscope.results.grouping import grouped
 from layerscope.types import Interval
 from layerscope.verdicts.scorecard import MeasureScore, full_name, scorecard, sentences
 
@@ -65,10 +66,9 @@ class Scorecard(Section):
             sentences=sentences(found, evidence.titles),
             tables=[Table(HEADER, cells(found), NUMBERS, may_fold=True)] if found else [],
             note=NOTE,
-            figures={
-                f"scorecard-{source}": scorecard_figure(some, evidence.titles)
-                for source, some in grouped(found, "source").items()
-            },
+            figures=by_source(
+                "scorecard", found, lambda some: scorecard_figure(some, evidence.titles)
+            ),
             files={"scorecard.csv": csv_text(found)} if found else {},
             records=found,
         )
@@ -96,12 +96,7 @@ def cells(found: Iterable[MeasureScore]) -> list[tuple[str, ...]]:
 
 
 def scorecard_figure(found: Sequence[MeasureScore], titles: Mapping[str, str]) -> Figure:
-    """Draw two panels for each task and probe: rank correlations, and regrets.
-
-    Args:
-        found: Of one source.
-        titles: By task, what to call it.
-    """
+    """Draw for one source two panels for each task and probe: rank correlations, and regrets."""
     panels = grouped(found, "task", "estimator")
     checkpoints = list(dict.fromkeys(one.checkpoint for one in found))
     rows = [list(dict.fromkeys(full_name(one) for one in group)) for group in panels.values()]
@@ -112,8 +107,14 @@ def scorecard_figure(found: Sequence[MeasureScore], titles: Mapping[str, str]) -
     for (left, right), names, ((task, probe), group) in zip(
         grid, rows, panels.items(), strict=True
     ):
-        _ranks(left, group, names, checkpoints)
-        _regrets(right, group, names, checkpoints)
+        heights = [_height_of(one, names, checkpoints) for one in group]
+        for axes in (left, right):
+            _rows(axes, names)
+        left.set_xlim(-1.05, 1.05)
+        _marks(left, group, heights, checkpoints, [one.tau for one in group])
+        _marks(right, group, heights, checkpoints, [one.regret for one in group])
+        if len(checkpoints) <= MOST:
+            _references(right, group, heights)
         left.set_title(f"{title(task, group[0].source, titles)} · {probe}")
         left.set_xlabel("Kendall's τ with the probe")
         right.set_xlabel(f"regret in {metric_name(group[0].metric)}")
@@ -125,23 +126,8 @@ def scorecard_figure(found: Sequence[MeasureScore], titles: Mapping[str, str]) -
     return figure
 
 
-def _ranks(
-    axes: Any, group: Sequence[MeasureScore], names: Sequence[str], checkpoints: Sequence[str]
-) -> None:
-    _rows(axes, names)
-    axes.set_xlim(-1.05, 1.05)
-    _marks(axes, group, names, checkpoints, [one.tau for one in group])
-
-
-def _regrets(
-    axes: Any, group: Sequence[MeasureScore], names: Sequence[str], checkpoints: Sequence[str]
-) -> None:
-    _rows(axes, names)
-    _marks(axes, group, names, checkpoints, [one.regret for one in group])
-    if len(checkpoints) > MOST:
-        return
-    for one in group:
-        at = _height_of(one, names, checkpoints)
+def _references(axes: Any, group: Sequence[MeasureScore], heights: Sequence[float]) -> None:
+    for one, at in zip(group, heights, strict=True):
         axes.plot(one.regret_random.estimate, at, marker="|", color=INK, markersize=6, gid="random")
         axes.plot(one.regret_usual.estimate, at, marker="x", color=FAINT, markersize=4, gid="usual")
 
@@ -166,16 +152,16 @@ def _height_of(one: MeasureScore, names: Sequence[str], checkpoints: Sequence[st
 def _marks(
     axes: Any,
     group: Sequence[MeasureScore],
-    names: Sequence[str],
+    heights: Sequence[float],
     checkpoints: Sequence[str],
     values: Sequence[Interval],
 ) -> None:
     if len(checkpoints) > MOST:
-        _cloud(axes, group, names, values)
+        _cloud(axes, heights, values)
         return
-    for one, value in zip(group, values, strict=True):
+    for one, at, value in zip(group, heights, values, strict=True):
         which = checkpoints.index(one.checkpoint)
-        at, colour = _height_of(one, names, checkpoints), COLOURS[which]
+        colour = COLOURS[which]
         if math.isfinite(value.low):
             axes.plot([value.low, value.high], [at, at], color=colour, linewidth=1.2, zorder=2)
         axes.plot(
@@ -183,18 +169,13 @@ def _marks(
         )
 
 
-def _cloud(
-    axes: Any, group: Sequence[MeasureScore], names: Sequence[str], values: Sequence[Interval]
-) -> None:
+def _cloud(axes: Any, heights: Sequence[float], values: Sequence[Interval]) -> None:
     """Draw a dot for each checkpoint and a bar at their median."""
-    known = [
-        (full_name(one), value.estimate)
-        for one, value in zip(group, values, strict=True)
-        if math.isfinite(value.estimate)
-    ]
-    for name in dict.fromkeys(name for name, _ in known):
-        found = [value for other, value in known if other == name]
-        at = names.index(name)
+    rows: dict[float, list[float]] = defaultdict(list)
+    for at, value in zip(heights, values, strict=True):
+        if math.isfinite(value.estimate):
+            rows[at].append(value.estimate)
+    for at, found in rows.items():
         dots = {"linestyle": "none", "marker": "o", "markersize": 3.5, "markeredgewidth": 0}
         axes.plot(found, [at] * len(found), color=COLOURS[0], alpha=0.4, gid="standing", **dots)
         axes.plot(median(found), at, marker="|", color=INK, markersize=11, gid="median")

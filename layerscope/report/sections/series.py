@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 
 from layerscope.report.curve import title
 from layerscope.report.evidence import Evidence
-from layerscope.report.grouping import grouped
 from layerscope.report.layout import band, heading, legend, legend_line, legend_mark
 from layerscope.report.panel import DIRECTIONS, metric_name
 from layerscope.report.section import Finding, Section, Table, sections
 from layerscope.report.style import COLOURS, INK, WIDTH, Stroke
 from layerscope.report.table import csv_text, number, signed
+from layerscope.results.grouping import grouped
 from layerscope.verdicts.series import LayerCurve, Series, sentence
 
 HEADER = (
@@ -34,19 +34,6 @@ HEADER = (
 NUMBERS = (4, 5, 6, 7)
 MEASURES_HEADER = (*HEADER[:4], "measure", "of which", "τ", "τ from the peak on")
 MEASURES_NUMBERS = (6, 7)
-COLUMNS = (
-    "run",
-    "checkpoint",
-    "epoch",
-    "source",
-    "task",
-    "cut",
-    "estimator",
-    "metric",
-    "val",
-    "test",
-    "stderr",
-)
 NOTE = """The peak is the epoch that the validation split prefers; the fall is what the test
 split has lost from there to the last epoch, paired over the same images: a cut over-fits if the
 fall's interval lies above nought. τ compares a measure with the probe over the epochs of the run;
@@ -127,7 +114,7 @@ def measure_cells(found: Iterable[Series]) -> list[tuple[str, ...]]:
 
 def series_csv(found: Iterable[Series]) -> str:
     """Return one row for every run, task, cut and epoch; for each measure one more."""
-    return csv_text((row for one in found for row in _epochs(one)), COLUMNS)
+    return csv_text(row for one in found for row in _epochs(one))
 
 
 def _epochs(one: Series) -> Iterator[dict[str, Any]]:
@@ -136,9 +123,19 @@ def _epochs(one: Series) -> Iterator[dict[str, Any]]:
     ] + [(it.cut, it.measure, it.measure_metric, (), it.values, it.stderr) for it in one.measures]
     for cut, estimator, metric, val, test, errors in lines:
         for i, epoch in enumerate(one.epochs):
-            values = (val[i] if val else None, test[i], errors[i])
-            cell = (one.run, one.checkpoints[i], epoch, one.source, one.task, cut)
-            yield dict(zip(COLUMNS, (*cell, estimator, metric, *values), strict=True))
+            yield {
+                "run": one.run,
+                "checkpoint": one.checkpoints[i],
+                "epoch": epoch,
+                "source": one.source,
+                "task": one.task,
+                "cut": cut,
+                "estimator": estimator,
+                "metric": metric,
+                "val": val[i] if val else None,
+                "test": test[i],
+                "stderr": errors[i],
+            }
 
 
 def _record(one: Series) -> dict[str, Any]:
@@ -172,19 +169,11 @@ def series_figures(found: Sequence[Series], titles: Mapping[str, str]) -> dict[s
     """Draw for one source the probes' metric along training, and the measures.
 
     Every quantity is a row, with a column for the early layer, the end of the trunk and the last
-    layer, and one line per run.
-
-    Returns:
-        ``series``, and ``series-measures`` where there are measures.
+    layer, and one line per run. The figures are ``series``, and ``series-measures`` where there are
+    measures.
     """
-    probes: dict[str, dict[str, list[_Line]]] = {}
-    measures: dict[str, dict[str, list[_Line]]] = {}
-    for one in found:
-        task = title(one.task, one.source, titles)
-        label = f"{task} · {one.estimator}\n{metric_name(one.metric)}"
-        _add(probes, f"{label}, {DIRECTIONS[one.direction]}", _probe_lines(one))
-        for name, lines in _measure_lines(one, task):
-            _add(measures, name, lines)
+    probes = _arrange(line for one in found for line in _probe_lines(one, titles))
+    measures = _arrange(line for one in found for line in _measure_lines(one, titles))
     what = f"{found[0].source}: layers along training"
     look = _look(one.run for one in found)
     axis = found[0].axis
@@ -201,34 +190,32 @@ def _roles(one: Series) -> dict[str, str]:
     return {role: cut for role, cut in roles.items() if role != "trunk" or cut != one.last}
 
 
-def _probe_lines(one: Series) -> dict[str, _Line]:
-    lines = {}
+def _probe_lines(one: Series, titles: Mapping[str, str]) -> Iterator[tuple[str, str, _Line]]:
+    """Return lines, each with the name of its row and the role of its cut."""
+    label = f"{title(one.task, one.source, titles)} · {one.estimator}"
+    name = f"{label}\n{metric_name(one.metric)}, {DIRECTIONS[one.direction]}"
     for role, cut in _roles(one).items():
         curve = one.curve(cut)
         values = (one.epochs, curve.test, curve.stderr)
-        lines[role] = _Line(one.run, cut, *values, curve.peak, curve.falls)
-    return lines
+        yield name, role, _Line(one.run, cut, *values, curve.peak, curve.falls)
 
 
-def _measure_lines(one: Series, task: str) -> Iterable[tuple[str, dict[str, _Line]]]:
-    roles = _roles(one)
-    by_measure: dict[str, dict[str, _Line]] = defaultdict(dict)
+def _measure_lines(one: Series, titles: Mapping[str, str]) -> Iterator[tuple[str, str, _Line]]:
+    task = title(one.task, one.source, titles)
     for it in one.measures:
-        name = (
-            it.measure if it.measure == it.measure_metric else f"{it.measure}\n{it.measure_metric}"
-        )
+        name = "\n".join(dict.fromkeys((it.measure, it.measure_metric)))
         name = f"{name}, {task}" if it.labels else name
-        for role in (role for role, cut in roles.items() if cut == it.cut):
-            by_measure[name][role] = _Line(one.run, it.cut, one.epochs, it.values, it.stderr)
-    return by_measure.items()
+        for role in (role for role, cut in _roles(one).items() if cut == it.cut):
+            yield name, role, _Line(one.run, it.cut, one.epochs, it.values, it.stderr)
 
 
-def _add(rows: dict[str, dict[str, list[_Line]]], name: str, lines: Mapping[str, _Line]) -> None:
-    for role, line in lines.items():
-        known = rows.setdefault(name, defaultdict(list))[role]
+def _arrange(lines: Iterable[tuple[str, str, _Line]]) -> dict[str, dict[str, list[_Line]]]:
+    rows: dict[str, dict[str, list[_Line]]] = defaultdict(lambda: defaultdict(list))
+    for name, role, line in lines:
         # A measure without labels is the same for every task.
-        if all(line.run != other.run for other in known):
-            known.append(line)
+        if all(line.run != other.run for other in rows[name][role]):
+            rows[name][role].append(line)
+    return rows
 
 
 def _look(names: Iterable[str]) -> dict[str, Stroke]:

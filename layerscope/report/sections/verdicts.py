@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from layerscope.report.curve import curves
 from layerscope.report.depth import depth_figure, latents_figure
 from layerscope.report.evidence import Evidence
-from layerscope.report.grouping import grouped
-from layerscope.report.section import Finding, Headline, Section, Table, sections
+from layerscope.report.section import Finding, Headline, Section, Table, by_source, sections
 from layerscope.report.table import bounds, csv_text, markdown, number, signed
 from layerscope.types import Verdict
 from layerscope.verdicts.comparison import in_runs, sentence
@@ -89,12 +88,8 @@ def _headline(verdict: Verdict, title: str) -> Headline:
 
 
 def _figures(evidence: Evidence) -> dict[str, Figure]:
-    drawn: dict[str, Figure] = {}
-    probes = evidence.drawn("probe")
-    for name, metric, draw in (
-        ("depth", None, depth_figure),
-        ("latents", NORMALISED, latents_figure),
-    ):
-        for source, group in grouped(curves(probes, metric, evidence.titles), "source").items():
-            drawn[f"{name}-{source}"] = draw(group, evidence.marked)
-    return drawn
+    probes, titles, marked = evidence.drawn("probe"), evidence.titles, evidence.marked
+    primary, normalised = curves(probes, None, titles), curves(probes, NORMALISED, titles)
+    return by_source("depth", primary, lambda some: depth_figure(some, marked)) | by_source(
+        "latents", normalised, lambda some: latents_figure(some, marked)
+    )
