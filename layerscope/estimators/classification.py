@@ -200,23 +200,18 @@ def classify_rows(
     return classify_blocks(blocks, target, split)[0]
 
 
-def offered(target: Target, output: OutputKind = "probabilities") -> list[str]:
-    """Return the metrics that there are of a task's classes."""
-    some = ["top-1", "mean-per-class"]
-    if output == "probabilities":
-        some += ["nll", "ece"]
-    if output != "labels" and len(target.classes) > FEW:
-        some += ["top-5"]
-    return some
-
-
 def require_classes(target: Target, estimator: str, output: OutputKind = "probabilities") -> None:
     """Refuse a task whose primary metric there is not.
 
     Raises:
         EstimatorError: The metric is none that the classifier gives.
     """
-    require_metric(target.task, offered(target, output), estimator)
+    offered = ["top-1", "mean-per-class"]
+    if output == "probabilities":
+        offered += ["nll", "ece"]
+    if output != "labels" and len(target.classes) > FEW:
+        offered += ["top-5"]
+    require_metric(target.task, offered, estimator)
 
 
 def read_targets(
