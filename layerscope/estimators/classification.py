@@ -18,16 +18,7 @@ from layerscope.estimators.cell import Cell, MetricValue, losses, require_metric
 from layerscope.estimators.layer import LayerRows, read_target
 from layerscope.stats.rows import BLOCK
 from layerscope.stats.standard_error import standard_errors
-from layerscope.types import (
-    FEW,
-    METRICS,
-    SPLITS,
-    Estimator,
-    LayerView,
-    Score,
-    Split,
-    Task,
-)
+from layerscope.types import FEW, METRICS, SPLITS, Estimator, LayerView, Score, Split, Task
 
 Labels = npt.NDArray[np.int64]
 OutputKind = Literal["probabilities", "scores", "labels"]

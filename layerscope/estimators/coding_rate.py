@@ -35,15 +35,7 @@ from layerscope.stats.partitioned_rate import (
     partitioned_rates,
     row_scales,
 )
-from layerscope.types import (
-    CutPoint,
-    Definition,
-    Direction,
-    Invariance,
-    LayerView,
-    Split,
-    Task,
-)
+from layerscope.types import CutPoint, Definition, Direction, Invariance, LayerView, Split, Task
 
 Partition = Literal["labels", "instances", "pairs"]
 """What the classes of R_c are: a task's, images with all their views, or images with two views."""

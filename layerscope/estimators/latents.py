@@ -48,18 +48,14 @@ class Ridge(Estimator):
             EstimatorError: Features or targets on which no regression is defined.
         """
         layer = read_layer(view)
-        known = _fit(layer, [read_regression(view, task) for task in tasks])
+        regressions = [read_regression(view, task) for task in tasks]
+        targets = torch.cat([item.encoded["train"] for item in regressions], 1)
+        path = ridge_on_training_rows(layer, torch.split(targets, BLOCK))
+        known, start = [], 0
+        for item in regressions:
+            known.append(_fit_one(layer, item, path.only(slice(start, start + item.components))))
+            start += item.components
         yield from regression_scores(view, layer, self.name, self._seed, known)
-
-
-def _fit(layer: LoadedLayer, regressions: Sequence[Regression]) -> list[Predictions]:
-    targets = torch.cat([item.encoded["train"] for item in regressions], 1)
-    path = ridge_on_training_rows(layer, torch.split(targets, BLOCK))
-    known, start = [], 0
-    for item in regressions:
-        known.append(_fit_one(layer, item, path.only(slice(start, start + item.components))))
-        start += item.components
-    return known
 
 
 def ridge_on_training_rows(layer: LoadedLayer, targets: Iterable[Tensor]) -> RidgePath:

@@ -14,12 +14,11 @@ from torch import Tensor
 
 from layerscope.estimators.layer import (
     LayerRows,
-    few_rows_behind,
+    find_rare,
     group_numbers,
     read_layer,
     require_finite,
     require_rows,
-    require_variation,
     shared_tensor,
 )
 from layerscope.runtime.memory import memory
@@ -90,15 +89,7 @@ def _streamed(view: BlockView) -> StreamedLayer:
     counts = {split: len(view.groups(split)) for split in SPLITS}
     for split in SPLITS:
         require_rows((counts[split], view.cut.width), view, split)
-    first, total = None, torch.zeros(view.cut.width, dtype=torch.float64)
-    varies = torch.zeros(view.cut.width, dtype=torch.bool)
-    for block in _read(view, "train"):
-        first = block[0].clone() if first is None else first
-        varies |= (block != first).any(0)
-        total += block.sum(0, dtype=torch.float64)
-    mean = total / counts["train"]
-    rarely = few_rows_behind(_read(view, "train"), mean, counts["train"]) & varies
-    require_variation(varies & ~rarely, view, counts["train"])
+    rarely = find_rare(lambda: _read(view, "train"), view)
     return StreamedLayer(group_numbers(view), rarely, view, counts)
 
 
