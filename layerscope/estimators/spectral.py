@@ -102,18 +102,16 @@ class EigenvalueMeasure(SplitMeasure):
                 hint="The layer is dead, or the images are all alike; leave the cut out.",
             )
         functions = self.functions(matrix.eigenvalues)
-        return SplitValues(_values_by_metric(functions, matrix), self.settings(matrix.eigenvalues))
 
+        def values(found: Eigenvalues) -> Tensor:
+            return torch.stack([function(found) for function, _ in functions.values()])
 
-def _values_by_metric(functions: Functions, matrix: MatrixEigenvalues) -> dict[str, SplitValue]:
-    def values(found: Eigenvalues) -> Tensor:
-        return torch.stack([function(found) for function, _ in functions.values()])
-
-    errors = torch.zeros(len(functions), dtype=torch.float64)
-    if matrix.influence is not None:
-        errors = matrix.influence.errors(values)
-    known = zip(functions, values(matrix.eigenvalues).tolist(), errors.tolist(), strict=True)
-    return {name: SplitValue(value, functions[name][1], error) for name, value, error in known}
+        errors = torch.zeros(len(functions), dtype=torch.float64)
+        if matrix.influence is not None:
+            errors = matrix.influence.errors(values)
+        known = zip(functions, values(matrix.eigenvalues).tolist(), errors.tolist(), strict=True)
+        by_metric = {it: SplitValue(value, functions[it][1], error) for it, value, error in known}
+        return SplitValues(by_metric, self.settings(matrix.eigenvalues))
 
 
 @estimators.register("rankme")

@@ -72,7 +72,13 @@ def open_layer(view: LayerView) -> LayerRows:
         EstimatorError: As :func:`layerscope.estimators.layer.read_layer`.
     """
     fits = _size(view) <= COPIED if isinstance(view, IndexedView) else fits_memory(view)
-    return _streamed(view) if isinstance(view, BlockView) and not fits else read_layer(view)
+    if fits or not isinstance(view, BlockView):
+        return read_layer(view)
+    counts = {split: len(view.groups(split)) for split in SPLITS}
+    for split in SPLITS:
+        require_rows((counts[split], view.cut.width), view, split)
+    rarely = find_rare(lambda: _read(view, "train"), view)
+    return StreamedLayer(group_numbers(view), rarely, view, counts)
 
 
 def fits_memory(view: LayerView) -> bool:
@@ -83,14 +89,6 @@ def fits_memory(view: LayerView) -> bool:
 def _size(view: LayerView) -> int:
     """Return the numbers of all rows together."""
     return view.cut.width * sum(len(view.instances(split)) for split in SPLITS)
-
-
-def _streamed(view: BlockView) -> StreamedLayer:
-    counts = {split: len(view.groups(split)) for split in SPLITS}
-    for split in SPLITS:
-        require_rows((counts[split], view.cut.width), view, split)
-    rarely = find_rare(lambda: _read(view, "train"), view)
-    return StreamedLayer(group_numbers(view), rarely, view, counts)
 
 
 def _read(view: BlockView, split: Split) -> Iterator[Tensor]:
