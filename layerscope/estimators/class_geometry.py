@@ -7,11 +7,11 @@ of neural collapse also what it is on training rows.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from layerscope.errors import EstimatorError
 from layerscope.estimators import estimators
@@ -79,45 +79,39 @@ class ClassSeparation(ClassMeasure):
         Raises:
             EstimatorError: There is a single class, or all rows point in one direction.
         """
-        value, error = _separation(view, task, split, self.seed)
+        split_rows, labels = read_rows(view, split), read_labels(view, task.name, split)
+        classes, width = int(labels.max()) + 1, split_rows.features.shape[1]
+        blocks = _blocks(split_rows, split, self.seed)
+        slots = blocks * classes + labels
+        parts = int(blocks.max()) + 1
+        sums = torch.zeros(parts * classes, width, dtype=torch.float64)
+        for some, place in zip(
+            torch.split(split_rows.features, BLOCK), torch.split(slots, BLOCK), strict=True
+        ):
+            sums.index_add_(0, place, unit_rows(some.double()))
+        sums = sums.view(parts, classes, width)
+        counts = torch.bincount(slots, minlength=parts * classes).view(parts, classes)
+        value, error = class_separation(sums.sum(0), counts.sum(0)), 0.0
+        if split == "test":
+            without = [
+                [class_separation(sums.sum(0) - own, counts.sum(0) - number)]
+                for own, number in zip(sums, counts, strict=True)
+            ]
+            error = float(standard_error(torch.tensor(without, dtype=torch.float64)))
         return SplitValues({"class-separation": SplitValue(value, "maximise", error)})
 
 
-def _separation(view: LayerView, task: Task, split: Split, seed: int) -> tuple[float, float]:
-    split_rows, labels = read_rows(view, split), read_labels(view, task.name, split)
-    classes, width = int(labels.max()) + 1, split_rows.features.shape[1]
-    with_errors = split == "test"
-    blocks = blocks_of(split_rows.groups, seed) if with_errors else torch.zeros_like(labels)
-    slots = blocks * classes + labels
-    parts = int(blocks.max()) + 1
-    sums = torch.zeros(parts * classes, width, dtype=torch.float64)
-    for some, place in zip(
-        torch.split(split_rows.features, BLOCK), torch.split(slots, BLOCK), strict=True
-    ):
-        sums.index_add_(0, place, unit_rows(some.double()))
-    sums = sums.view(parts, classes, width)
-    counts = torch.bincount(slots, minlength=parts * classes).view(parts, classes)
-    value = class_separation(sums.sum(0), counts.sum(0))
-    if not with_errors:
-        return value, 0.0
-    without = [
-        [class_separation(sums.sum(0) - own, counts.sum(0) - number)]
-        for own, number in zip(sums, counts, strict=True)
-    ]
-    return value, float(standard_error(torch.tensor(without, dtype=torch.float64)))
-
-
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """What moments by class say, or why they do not."""
-
-    collapse: Values | EstimatorError
-    fisher: Values | EstimatorError
+def _blocks(split_rows: SplitRows, split: Split, seed: int) -> Tensor:
+    """Return the block that each test row is left out with; of other rows no errors are wanted."""
+    groups = split_rows.groups
+    return blocks_of(groups, seed) if split == "test" else torch.zeros_like(groups)
 
 
 @once_a_view
-def geometry(view: LayerView, task: str, split: Split, seed: int) -> Geometry:
-    """Return neural collapse and Fisher's ratio of one split, from one set of moments.
+def geometry(
+    view: LayerView, task: str, split: Split, seed: int
+) -> dict[str, Values | EstimatorError]:
+    """Return neural collapse and Fisher's ratio of one split by headline, or why there is none.
 
     Raises:
         EstimatorError: There are no rows, a feature is not finite, or labels are no classes.
@@ -125,14 +119,15 @@ def geometry(view: LayerView, task: str, split: Split, seed: int) -> Geometry:
     split_rows = read_rows(view, split)
     labels = read_labels(view, task, split)
     with_errors = split == "test"
-    blocks = blocks_of(split_rows.groups, seed) if with_errors else torch.zeros_like(labels)
+    blocks = _blocks(split_rows, split, seed)
     moments = class_moments_without_blocks(split_rows.features, labels, blocks)
     whole = next(moments)
     collapse, fisher = _add_result(_collapse, [], whole), _add_result(_fisher, [], whole)
     for part in moments if with_errors else ():
         collapse = _add_result(_collapse, collapse, part)
         fisher = _add_result(_fisher, fisher, part)
-    return Geometry(_with_nc4(_values(collapse), split_rows, whole, with_errors), _values(fisher))
+    with_nc4 = _with_nc4(_values(collapse), split_rows, whole, with_errors)
+    return {"nc1": with_nc4, "fisher-ratio": _values(fisher)}
 
 
 def _add_result(function: Measured, known: Known, moments: ClassMoments) -> Known:
@@ -192,17 +187,13 @@ def _fisher(moments: ClassMoments) -> dict[str, float]:
 class MomentMeasure(ClassMeasure):
     """A measure of the moments by class."""
 
-    @abstractmethod
-    def values(self, found: Geometry) -> Values | EstimatorError:
-        """Return the measure's own part of what the moments say."""
-
     def settings(self, view: LayerView, task: Task) -> Mapping[str, object]:
         """Return what was chosen."""
         del view, task
         return {"shrinkage": SHRINKAGE}
 
     def of_split(self, view: LayerView, task: Task, split: Split) -> SplitValues:
-        found = self.values(geometry(view, task.name, split, self.seed))
+        found = geometry(view, task.name, split, self.seed)[self.defined.metric]
         if isinstance(found, EstimatorError):
             raise found
         whole, errors = found
@@ -230,24 +221,20 @@ class NeuralCollapse(MomentMeasure):
         "Papyan, Han and Donoho 2020, Neural collapse (2008.08186)",
     )
 
-    def values(self, found: Geometry) -> Values | EstimatorError:
-        """Return nc1, nc2-norms, nc2-angles, nc3 and nc4."""
-        return found.collapse
-
     def settings(self, view: LayerView, task: Task) -> Mapping[str, object]:
-        """Return the shrinkage and the metrics of training rows."""
-        return {"shrinkage": SHRINKAGE, "train": self._on_training_rows(view, task)}
-
-    def _on_training_rows(self, view: LayerView, task: Task) -> dict[str, float] | str:
-        """Return the metrics of training rows, or why they have none."""
-        found = geometry(view, task.name, "train", self.seed).collapse
-        return str(found) if isinstance(found, EstimatorError) else found[0]
+        """Return the shrinkage, and the metrics of training rows or why they have none."""
+        found = geometry(view, task.name, "train", self.seed)[self.defined.metric]
+        train = str(found) if isinstance(found, EstimatorError) else found[0]
+        return {"shrinkage": SHRINKAGE, "train": train}
 
 
 @estimators.register("fisher")
 @dataclass(frozen=True)
 class Fisher(MomentMeasure):
-    """Fisher's ratio: the variance between classes over that within them."""
+    """Fisher's ratio: the variance between classes over that within them.
+
+    Beside it stands discriminant-ratio: tr(S_W⁻¹S_B), with S_W shrunk by 0.1.
+    """
 
     name: str = "fisher"
     defined = Definition(
@@ -257,7 +244,3 @@ class Fisher(MomentMeasure):
         frozenset({"rotation", "translation", "scale", "copies"}),
         "Fukunaga 1990, Statistical Pattern Recognition, section 10.2",
     )
-
-    def values(self, found: Geometry) -> Values | EstimatorError:
-        """Return fisher-ratio, and discriminant-ratio, tr(S_W⁻¹S_B) with a shrunk S_W."""
-        return found.fisher

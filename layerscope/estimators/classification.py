@@ -18,16 +18,7 @@ from layerscope.estimators.cell import Cell, MetricValue, losses, require_metric
 from layerscope.estimators.layer import LayerRows, read_target
 from layerscope.stats.rows import BLOCK
 from layerscope.stats.standard_error import standard_errors
-from layerscope.types import (
-    FEW,
-    METRICS,
-    SPLITS,
-    Estimator,
-    LayerView,
-    Score,
-    Split,
-    Task,
-)
+from layerscope.types import FEW, METRICS, SPLITS, Estimator, LayerView, Score, Split, Task
 
 Labels = npt.NDArray[np.int64]
 OutputKind = Literal["probabilities", "scores", "labels"]
@@ -200,23 +191,18 @@ def classify_rows(
     return classify_blocks(blocks, target, split)[0]
 
 
-def offered(target: Target, output: OutputKind = "probabilities") -> list[str]:
-    """Return the metrics that there are of a task's classes."""
-    some = ["top-1", "mean-per-class"]
-    if output == "probabilities":
-        some += ["nll", "ece"]
-    if output != "labels" and len(target.classes) > FEW:
-        some += ["top-5"]
-    return some
-
-
 def require_classes(target: Target, estimator: str, output: OutputKind = "probabilities") -> None:
     """Refuse a task whose primary metric there is not.
 
     Raises:
         EstimatorError: The metric is none that the classifier gives.
     """
-    require_metric(target.task, offered(target, output), estimator)
+    offered = ["top-1", "mean-per-class"]
+    if output == "probabilities":
+        offered += ["nll", "ece"]
+    if output != "labels" and len(target.classes) > FEW:
+        offered += ["top-5"]
+    require_metric(target.task, offered, estimator)
 
 
 def read_targets(

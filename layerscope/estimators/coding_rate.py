@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -35,15 +35,7 @@ from layerscope.stats.partitioned_rate import (
     partitioned_rates,
     row_scales,
 )
-from layerscope.types import (
-    CutPoint,
-    Definition,
-    Direction,
-    Invariance,
-    LayerView,
-    Split,
-    Task,
-)
+from layerscope.types import CutPoint, Definition, Direction, Invariance, LayerView, Split, Task
 
 Partition = Literal["labels", "instances", "pairs"]
 """What the classes of R_c are: a task's, images with all their views, or images with two views."""
@@ -137,18 +129,14 @@ class CodingRate(SplitMeasure):
                 rows, classes, self.eps_sq, normalisation=self.normalisation, blocks=blocks
             )
         divided = self.definition(task).metric == "coding-rate-reduction"
-        return SplitValues(
-            _values_by_metric(rates, rows, self.eps_sq, divided, blocks), self._settings(rows)
-        )
-
-    def _settings(self, rows: Tensor) -> dict[str, Any]:
-        return {
+        settings = {
             "eps_sq": self.eps_sq,
             "normalisation": self.normalisation,
             "partition": self.partition,
             "projected_to": rows.shape[1],
             "rows": len(rows),
         }
+        return SplitValues(_values_by_metric(rates, rows, self.eps_sq, divided, blocks), settings)
 
     def _classes(
         self, view: LayerView, task: Task, split: Split, split_rows: SplitRows

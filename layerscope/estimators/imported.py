@@ -202,16 +202,13 @@ def _predict(model: Any, rows: Array, target: Target) -> _Output:
     )
     for method, kind in kinds:
         if hasattr(model, method):
-            scores = _by_class(np.asarray(getattr(model, method)(rows), dtype=np.float64))
+            scores = np.asarray(getattr(model, method)(rows), dtype=np.float64)
+            if scores.ndim == 1:  # of two classes: that of the second over the first
+                scores = np.stack((-scores, scores), 1)
             # Decisions between pairs of classes rank none of them.
             if scores.shape == (len(rows), len(target.classes)):
                 return _Output(kind, predicted, scores)
     return _Output("labels", predicted)
-
-
-def _by_class(scores: Array) -> Array:
-    """Return (n, c) scores; of two classes one value is that of the second over the first."""
-    return np.stack((-scores, scores), 1) if scores.ndim == 1 else scores
 
 
 def _column(predicted: object, rows: int) -> Array:

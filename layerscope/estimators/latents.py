@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -48,24 +48,23 @@ class Ridge(Estimator):
             EstimatorError: Features or targets on which no regression is defined.
         """
         layer = read_layer(view)
-        known = _fit(layer, [read_regression(view, task) for task in tasks])
+        regressions = [read_regression(view, task) for task in tasks]
+        targets = torch.cat([item.encoded["train"] for item in regressions], 1)
+        path = ridge_on_training_rows(layer, torch.split(targets, BLOCK))
+        known, start = [], 0
+        for item in regressions:
+            known.append(_fit_one(layer, item, path.only(slice(start, start + item.components))))
+            start += item.components
         yield from regression_scores(view, layer, self.name, self._seed, known)
 
 
-def _fit(layer: LoadedLayer, regressions: Sequence[Regression]) -> list[Predictions]:
-    path = _path(layer, torch.cat([item.encoded["train"] for item in regressions], 1))
-    known, start = [], 0
-    for item in regressions:
-        known.append(_fit_one(layer, item, path.only(slice(start, start + item.components))))
-        start += item.components
-    return known
-
-
-def _path(layer: LoadedLayer, targets: Tensor) -> RidgePath:
-    """Solve on the training rows, in float64: least squares divides by small eigenvalues."""
-    running = RunningCrossMoments(len(layer.rarely), targets.shape[1])
-    for block, wanted in zip(layer.blocks("train"), torch.split(targets, BLOCK), strict=True):
+def ridge_on_training_rows(layer: LoadedLayer, targets: Iterable[Tensor]) -> RidgePath:
+    """Solve for blocks of targets, in float64: least squares divides by small eigenvalues."""
+    running: RunningCrossMoments | None = None
+    for block, wanted in zip(layer.blocks("train"), targets, strict=True):
+        running = running or RunningCrossMoments(len(layer.rarely), wanted.shape[1])
         running.update(block.double(), wanted)
+    assert running is not None, "a layer without training rows is refused when it is read"
     return ridge_path(running.compute())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,10 +93,8 @@ def read_layer(view: LayerView) -> LoadedLayer:
         EstimatorError: A split is empty, a feature is not finite, or no feature varies.
     """
     stored = {split: read_features(view, split) for split in SPLITS}
-    train = stored["train"]
-    rarely = rarely_vary(train)
-    require_variation(varying(train) & ~rarely, view, len(train))
-    return LoadedLayer(group_numbers(view), rarely, stored)
+    blocks = torch.split(stored["train"], BLOCK)
+    return LoadedLayer(group_numbers(view), find_rare(lambda: blocks, view), stored)
 
 
 def group_numbers(view: LayerView) -> Tensor:
@@ -105,22 +103,23 @@ def group_numbers(view: LayerView) -> Tensor:
     return torch.tensor(groups.ravel(), dtype=torch.int64)
 
 
-def require_variation(varies: Tensor, view: LayerView, count: int) -> None:
-    """Refuse a layer of which no feature varies.
+def find_rare(read: Callable[[], Iterable[Tensor]], view: LayerView) -> Tensor:
+    """Return (width,) bool, as :func:`rarely_vary` does.
 
     Args:
-        varies: (width,) bool.
+        read: Returns blocks of the layer's training rows, which are (m, width), anew each time.
         view: The layer.
-        count: Number of training rows.
 
     Raises:
-        EstimatorError: None does.
+        EstimatorError: No feature varies otherwise.
     """
-    if not bool(varies.any()):
+    varies, rarely, count = _variation(read)
+    if not bool((varies & ~rarely).any()):
         raise EstimatorError(
             f"Every feature of {view.cut.name!r} is constant over {count} training rows.",
             hint="The layer is dead, or the images are all alike; leave the cut out.",
         )
+    return rarely
 
 
 def standardised(layer: LoadedLayer) -> Features:
@@ -144,37 +143,26 @@ def rarely_vary(rows: Tensor) -> Tensor:
     Returns:
         (d,) bool; never true of a constant feature, which is no concern here.
     """
-    # In blocks, because all of them in float64 would be the largest thing in memory.
-    blocks = torch.split(rows, BLOCK)
-    mean = torch.stack([block.sum(0, dtype=torch.float64) for block in blocks]).sum(0) / len(rows)
-    few = few_rows_behind(blocks, mean, len(rows))
-    return few & varying(rows)
+    return _variation(lambda: torch.split(rows, BLOCK))[1]
 
 
-def varying(rows: Tensor) -> Tensor:
-    """Return (d,) bool, whether a feature has more than one value among (n, d) rows."""
-    found = torch.zeros(rows.shape[1], dtype=torch.bool)
-    for block in torch.split(rows, BLOCK):
-        found |= (block != rows[0]).any(0)
-    return found
-
-
-def few_rows_behind(blocks: Iterable[Tensor], mean: Tensor, count: int) -> Tensor:
-    """Return (d,) bool, true where the variance is of a handful of rows, or nought.
-
-    Args:
-        blocks: (m, d) features, ``count`` rows together.
-        mean: (d,) float64 mean of all.
-        count: Number of rows.
-    """
+def _variation(read: Callable[[], Iterable[Tensor]]) -> tuple[Tensor, Tensor, int]:
+    """Return (d,) bool whether features vary and whether rarely, and the number of rows."""
+    # In blocks, because all rows in float64 would be the largest thing in memory.
+    first, count, varies, total = None, 0, torch.tensor(False), torch.zeros((), dtype=torch.float64)
+    for block in read():
+        first = block[0].clone() if first is None else first
+        varies = varies | (block != first).any(0)
+        total = total + block.sum(0, dtype=torch.float64)
+        count += len(block)
+    mean = total / count
     second, fourth = torch.zeros_like(mean), torch.zeros_like(mean)
-    for block in blocks:
+    for block in read():
         squares = (block.double() - mean).square()
         second += squares.sum(0)
         fourth += squares.square().sum(0)
     effective = second.square() / fourth.clamp(min=torch.finfo().tiny)
-    few: Tensor = effective < min(ENOUGH_ROWS, count / SMALL_SHARE)
-    return few
+    return varies, varies & (effective < min(ENOUGH_ROWS, count / SMALL_SHARE)), count
 
 
 def read_target(view: LayerView, task: str, split: Split) -> npt.NDArray[Any]:

@@ -26,7 +26,7 @@ from layerscope.stats.moments import RunningMoments
 from layerscope.stats.regularisation_path import GROUP, WarmStart, solve_path
 from layerscope.stats.rows import Rows, StreamedRows, standardised
 from layerscope.stats.softmax import PASSES, Labelling, Solution
-from layerscope.stats.spectrum import Spectrum, Standardiser, spectrum
+from layerscope.stats.spectrum import Spectrum, spectrum
 from layerscope.types import LayerView, Task
 
 HIGH, LOW = 0, -5
@@ -51,9 +51,15 @@ class _Training:
     rows: Rows
     basis: Spectrum
 
-    @property
-    def rule(self) -> Standardiser:
-        return self.basis.standardiser
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """The classifier at one λ, what it makes of the validation rows, and how the solver ended."""
+
+    probe: LinearProbe
+    val: ClassifiedRows
+    gap: float
+    passes: int
 
 
 @dataclass(slots=True)
@@ -61,11 +67,7 @@ class _Path:
     """The fits of one task, in order of falling λ."""
 
     target: Target
-    penalties: list[float] = field(default_factory=list)
-    probes: list[LinearProbe] = field(default_factory=list)
-    val: list[ClassifiedRows] = field(default_factory=list)
-    gaps: list[float] = field(default_factory=list)
-    passes: list[int] = field(default_factory=list)
+    fits: list[_Fit] = field(default_factory=list)
     unconverged: list[float] = field(default_factory=list)
     warm_start: WarmStart = field(default_factory=WarmStart)
 
@@ -73,17 +75,17 @@ class _Path:
     def best(self) -> int:
         """The place of the fit that validation prefers, of equal ones the strongest penalty."""
         metric = self.target.task.metric
-        return min(range(len(self.val)), key=lambda i: self.val[i].rank(metric))
+        return min(range(len(self.fits)), key=lambda i: self.fits[i].val.rank(metric))
 
     @property
     def past_its_best(self) -> bool:
         """Whether the last fits were all worse than an earlier one: weaker λ only over-fit."""
-        return bool(self.val) and len(self.val) - 1 - self.best >= PATIENCE
+        return bool(self.fits) and len(self.fits) - 1 - self.best >= PATIENCE
 
     @property
     def edge(self) -> str:
         """The end of the grid that won, or none."""
-        return {0: "high", len(self.val) - 1: "low"}.get(self.best, "none")
+        return {0: "high", len(self.fits) - 1: "low"}.get(self.best, "none")
 
 
 @estimators.register("logistic")
@@ -105,12 +107,11 @@ class Logistic(Classifier):
     def fit(self, view: LayerView, targets: Sequence[Target]) -> Iterator[FittedClassifier]:
         layer = open_layer(view)
         for path in _paths(layer, targets):
-            best = path.best
-            chosen = (path.probes[best].logits(rows)[:, None] for rows in layer.blocks("test"))
+            best = path.fits[path.best]
+            chosen = (best.probe.logits(rows)[:, None] for rows in layer.blocks("test"))
             (test,) = classify_blocks(chosen, path.target, "test")
-            yield FittedClassifier(
-                layer, path.target, path.val[best], test, _settings(path), _note(path)
-            )
+            settings = _settings(path)
+            yield FittedClassifier(layer, path.target, best.val, test, settings, _note(path))
 
 
 def fit_probe(view: LayerView, task: Task) -> LinearProbe:
@@ -125,7 +126,7 @@ def fit_probe(view: LayerView, task: Task) -> LinearProbe:
     """
     targets = read_targets(view, [task], Logistic.name)
     (path,) = _paths(open_layer(view), targets)
-    return path.probes[path.best]
+    return path.fits[path.best].probe
 
 
 def _paths(layer: LayerRows, targets: Sequence[Target]) -> list[_Path]:
@@ -174,7 +175,8 @@ def _extend(
         Labelling(path.target.places("train"), len(path.target.classes)) for path in paths
     ]
     # A warm start leads to weaker penalties; stronger ones are quick from zero.
-    onward = all(not path.penalties or path.penalties[-1] > descending[0] for path in paths)
+    weakest = [path.fits[-1].probe.penalty for path in paths if path.fits]
+    onward = all(penalty > descending[0] for penalty in weakest)
     warm_starts = [path.warm_start for path in paths] if onward else None
     solutions = solve_path(
         training.rows, training.basis, labellings, descending, gap=GAP, warm_starts=warm_starts
@@ -186,19 +188,18 @@ def _extend(
 def _insert(
     path: _Path, layer: LayerRows, training: _Training, penalties: list[float], solution: Solution
 ) -> None:
-    first = 0 if not path.penalties or penalties[0] > path.penalties[0] else len(path.penalties)
+    stronger = not path.fits or penalties[0] > path.fits[0].probe.penalty
+    first = 0 if stronger else len(path.fits)
     weights, ends = solution.weights(training.basis)[0], solution.convergence
     intercept = solution.intercept[0]
     val = classify_blocks(
         _logits(training, layer.blocks("val"), weights, intercept), path.target, "val"
     )
+    rule = training.basis.standardiser
     for i, penalty in enumerate(penalties):
-        probe = LinearProbe(training.rule, weights[i].T, intercept[i], path.target.classes, penalty)
-        path.penalties.insert(first + i, penalty)
-        path.probes.insert(first + i, probe)
-        path.val.insert(first + i, val[i])
-        path.gaps.insert(first + i, float(ends.gap[0, i]))
-        path.passes.insert(first + i, int(ends.passes[0, i]))
+        probe = LinearProbe(rule, weights[i].T, intercept[i], path.target.classes, penalty)
+        fit = _Fit(probe, val[i], float(ends.gap[0, i]), int(ends.passes[0, i]))
+        path.fits.insert(first + i, fit)
         if not bool(ends.converged[0, i]):
             path.unconverged.append(penalty)
 
@@ -210,28 +211,28 @@ def _logits(
     columns = weights.flatten(0, 1).to(training.rows.dtype)
     offsets = intercept.flatten().to(columns)
     for block in blocks:
-        rows = training.rule(block).to(columns)
+        rows = training.basis.standardiser(block).to(columns)
         yield products.logits(rows, columns, offsets).view(len(block), *intercept.shape)
 
 
 def _settings(path: _Path) -> dict[str, Any]:
-    best = path.best
+    best = path.fits[path.best]
     return {
-        "lambda": path.penalties[best],
-        "lambda_low": path.penalties[-1],
-        "lambda_high": path.penalties[0],
+        "lambda": best.probe.penalty,
+        "lambda_low": path.fits[-1].probe.penalty,
+        "lambda_high": path.fits[0].probe.penalty,
         "edge": path.edge,
-        "gap": path.gaps[best],
-        "passes": path.passes[best],
+        "gap": best.gap,
+        "passes": best.passes,
         "unconverged": path.unconverged,
     }
 
 
 def _note(path: _Path) -> str:
-    penalty = path.penalties[path.best]
+    best = path.fits[path.best]
+    penalty, gap = best.probe.penalty, best.gap
     if penalty not in path.unconverged:
         return ""
-    gap = path.gaps[path.best]
     return (
         f"The solver stopped for the chosen λ = {penalty:g} at an estimated gap of {gap:.1g} of "
         f"the objective, of at most {PASSES} passes."

@@ -72,14 +72,9 @@ def read_rows(view: LayerView, split: Split) -> SplitRows:
     features = read_features(view, split)
     names = np.unique(view.groups(split), return_inverse=True)[1].ravel()
     groups = torch.from_numpy(names.astype(np.int64))
-    augmented = is_augmented(view, split)
+    augmented = len(np.unique(view.views(split))) > 1
     images = torch.from_numpy(view.instances(split)) if augmented else torch.arange(len(features))
     return SplitRows(features, groups, images, augmented)
-
-
-def is_augmented(view: LayerView, split: Split) -> bool:
-    """Return whether the rows of a split are augmented views of images."""
-    return len(np.unique(view.views(split))) > 1
 
 
 def require_views(split_rows: SplitRows, name: str) -> None:

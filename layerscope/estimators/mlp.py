@@ -105,7 +105,8 @@ class Mlp(Estimator):
         mean, scale = regression.encoded["train"].mean(0), regression.variance.sqrt()
 
         def predict(network: Perceptron, split: Split) -> Tensor:
-            return _outputs(network, features[split]).double() * scale + mean
+            outputs = [network(block) for block in torch.split(features[split], BLOCK)]
+            return torch.cat(outputs).double() * scale + mean
 
         def validate(network: Perceptron) -> ValidationLoss:
             measures = regression.row_measures(predict(network, "val"), "val")
@@ -138,7 +139,3 @@ def _require_convergence(trained: TrainedPerceptron, task: Task) -> None:
             f"The perceptron for {task.name!r} diverged in its first {trained.epochs} epochs.",
             hint="Some features may be extreme; look at the layer, or use a linear probe.",
         )
-
-
-def _outputs(network: Perceptron, rows: Tensor) -> Tensor:
-    return torch.cat([network(block) for block in torch.split(rows, BLOCK)])

@@ -16,10 +16,10 @@ from layerscope.estimators.classification import (
     Target,
     classify_blocks,
 )
-from layerscope.estimators.latents import ridge_settings
+from layerscope.estimators.latents import ridge_on_training_rows, ridge_settings
 from layerscope.estimators.layer import LoadedLayer, read_layer
-from layerscope.stats.moments import BLOCK, RunningCrossMoments
-from layerscope.stats.ridge import RidgePath, choose_penalty, ridge_path
+from layerscope.stats.moments import BLOCK
+from layerscope.stats.ridge import RidgePath, choose_penalty
 from layerscope.types import LayerView, Split
 
 
@@ -40,7 +40,10 @@ class RidgeClassifier(Classifier):
 
     def fit(self, view: LayerView, targets: Sequence[Target]) -> Iterator[FittedClassifier]:
         layer = read_layer(view)
-        path, start = _path(layer, targets), 0
+        places = torch.stack([target.places("train") for target in targets], 1)
+        widths = [len(target.classes) for target in targets]
+        hot = (_one_hot(block, widths) for block in torch.split(places, BLOCK))
+        path, start = ridge_on_training_rows(layer, hot), 0
         for target in targets:
             own = path.only(slice(start, start + len(target.classes)))
             yield _fit_one(layer, target, own)
@@ -57,18 +60,11 @@ def _fit_one(layer: LoadedLayer, target: Target, path: RidgePath) -> FittedClass
     return FittedClassifier(layer, target, val, test, ridge_settings(path, choice))
 
 
-def _path(layer: LoadedLayer, targets: Sequence[Target]) -> RidgePath:
-    """Solve for the classes of all tasks side by side, in float64."""
-    places = torch.stack([target.places("train") for target in targets], 1)
-    widths = [len(target.classes) for target in targets]
-    running = RunningCrossMoments(len(layer.rarely), sum(widths))
-    for block, own in zip(layer.blocks("train"), torch.split(places, BLOCK), strict=True):
-        hot = [
-            torch.nn.functional.one_hot(place, width)
-            for place, width in zip(own.unbind(1), widths, strict=True)
-        ]
-        running.update(block.double(), torch.cat(hot, 1).double())
-    return ridge_path(running.compute())
+def _one_hot(places: Tensor, widths: Sequence[int]) -> Tensor:
+    """Return the classes of all tasks side by side."""
+    columns = zip(places.unbind(1), widths, strict=True)
+    hot = [torch.nn.functional.one_hot(place, width) for place, width in columns]
+    return torch.cat(hot, 1).double()
 
 
 def _classify(

@@ -76,7 +76,9 @@ def regression_scores(
             **one.by_target(),
         }
         cell = Cell(view, layer, one.regression.task, estimator, seed, settings, one.note)
-        yield from _scores(cell, one, _select(resampled, slice(start, start + width)))
+        own = slice(start, start + width)
+        part = Resampled(resampled.estimate[own], resampled.draws[:, own], resampled.groups)
+        yield from _scores(cell, one, part)
         start += width
 
 
@@ -84,7 +86,9 @@ def _scores(cell: Cell, known: Predictions, resampled: Resampled) -> Iterator[Sc
     val, test = known.measures("val"), known.measures("test")
     primary = cell.task.metric
     require_metric(cell.task, val, cell.estimator)
-    of_val, of_test = (_loss(primary, rows[primary]) for rows in (val, test))
+    of_val, of_test = (
+        1 - rows[primary] if primary == PRECISION else rows[primary] for rows in (val, test)
+    )
     rowwise = losses(of_val, of_test, known.by_split["test"].numpy())
     errors = resampled.standard_error()
     for position, metric in enumerate(val):
@@ -101,10 +105,6 @@ def _plain(values: Tensor) -> list[float | None]:
 
 def _direction(metric: str) -> Direction:
     return "maximise" if metric == PRECISION else "minimise"
-
-
-def _loss(metric: str, values: Tensor) -> Tensor:
-    return values if _direction(metric) == "minimise" else 1 - values
 
 
 def _each_r2(means: Tensor, components: int) -> Tensor:
@@ -124,13 +124,7 @@ def _r2(means: Tensor, components: int) -> Tensor:
 
 def _explained(known: Predictions, resampled: Resampled) -> MetricValue:
     c = known.regression.components
-    share = Resampled(
-        _r2(resampled.estimate, c)[None], _r2(resampled.draws, c)[:, None], resampled.groups
-    )
+    estimate, draws = _r2(resampled.estimate, c)[None], _r2(resampled.draws, c)[:, None]
+    share = Resampled(estimate, draws, resampled.groups)
     val = float(_r2(known.columns("val").mean(0), c))
-    stderr = float(share.standard_error()[0])
-    return MetricValue("r2", "maximise", val, float(share.estimate[0]), stderr)
-
-
-def _select(resampled: Resampled, part: slice) -> Resampled:
-    return Resampled(resampled.estimate[part], resampled.draws[:, part], resampled.groups)
+    return MetricValue("r2", "maximise", val, float(estimate), float(share.standard_error()))

@@ -30,8 +30,8 @@ class Preset:
     rates: tuple[float, ...]
     """Initial rates; of several, validation chooses one."""
     schedule: Schedule
-    epochs: int
-    batch: int
+    epochs: int = 100
+    batch: int = 256
     scaled: bool = False
     """Whether the rates are those of batches of 256 rows and grow with the batch."""
     features: Literal["raw", "standardised"] = "raw"
@@ -59,7 +59,6 @@ def _vissl(what: str, epochs: int, schedule: Schedule) -> Preset:
         (0.01,),
         schedule,
         epochs,
-        batch=256,
         scaled=True,
         features="standardised",
     )
@@ -67,13 +66,7 @@ def _vissl(what: str, epochs: int, schedule: Schedule) -> Preset:
 
 PRESETS: Mapping[str, Preset] = {
     "barlow": Preset(
-        "Barlow Twins'",
-        "Zbontar et al. 2021, Barlow Twins",
-        _LIGHT,
-        (0.3,),
-        Cosine(),
-        epochs=100,
-        batch=256,
+        "Barlow Twins'", "Zbontar et al. 2021, Barlow Twins", _LIGHT, (0.3,), Cosine()
     ),
     "dino": Preset(
         "DINO's",
@@ -81,7 +74,6 @@ PRESETS: Mapping[str, Preset] = {
         _PLAIN,
         (1e-3,),
         Cosine(),
-        epochs=100,
         batch=1024,
         scaled=True,
     ),
@@ -102,8 +94,6 @@ PRESETS: Mapping[str, Preset] = {
         Optimiser("adamw", decay=0.01),
         (1e-4,),
         Constant(),
-        epochs=100,
-        batch=256,
     ),
     "mae": Preset(
         "MAE's, with LARS",
@@ -122,8 +112,6 @@ PRESETS: Mapping[str, Preset] = {
         _PLAIN,
         (30.0,),
         Steps((60, 80)),
-        epochs=100,
-        batch=256,
     ),
     "simclr": Preset(
         "SimCLR's as lightly runs it",
@@ -132,7 +120,6 @@ PRESETS: Mapping[str, Preset] = {
         (0.1,),
         Cosine(),
         epochs=90,
-        batch=256,
         scaled=True,
     ),
     "simsiam": Preset(
@@ -151,8 +138,6 @@ PRESETS: Mapping[str, Preset] = {
         _PLAIN,
         (0.1, 0.3, 1.0),
         Steps((60, 80)),
-        epochs=100,
-        batch=256,
     ),
     "swav": Preset(
         "SwAV's",
@@ -161,8 +146,6 @@ PRESETS: Mapping[str, Preset] = {
         _LIGHT,
         (0.3,),
         Cosine(),
-        epochs=100,
-        batch=256,
     ),
     "umm": Preset(
         "UMM's, with Adam",
@@ -179,18 +162,9 @@ PRESETS: Mapping[str, Preset] = {
         _PLAIN,
         (30.0,),
         Steps((60, 80)),
-        epochs=100,
         batch=512,
     ),
-    "vicreg": Preset(
-        "VICReg's",
-        "Bardes, Ponce and LeCun 2022, VICReg",
-        _LIGHT,
-        (0.02,),
-        Cosine(),
-        epochs=100,
-        batch=256,
-    ),
+    "vicreg": Preset("VICReg's", "Bardes, Ponce and LeCun 2022, VICReg", _LIGHT, (0.02,), Cosine()),
     "vissl-clevr": _vissl("CLEVR", 100, Cosine(last=0.01)),
     "vissl-in1k": _vissl("ImageNet", 28, Steps((8, 16, 24))),
     "vissl-inat18": _vissl("iNaturalist 2018", 84, Steps((24, 48, 72))),

@@ -96,10 +96,8 @@ class Sgd(Classifier):
 
 def _plan(preset: Preset, rows: int) -> MinibatchPlan:
     batch = min(preset.batch, rows)
-    per_epoch: float = math.ceil(rows / batch)
-    steps = preset.epochs * math.ceil(rows / batch)
-    if preset.steps is not None:
-        steps, per_epoch = preset.steps, preset.steps / preset.epochs
+    steps = preset.steps or preset.epochs * math.ceil(rows / batch)
+    per_epoch = steps / preset.epochs
     return MinibatchPlan(preset.optimiser, preset.schedule, steps, per_epoch, batch)
 
 

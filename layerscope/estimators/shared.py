@@ -9,20 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Concatenate, Generic, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from layerscope.types import LayerView
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class _Last(Generic[T]):
-    """Results by arguments, of one view."""
-
-    def __init__(self) -> None:
-        self.view: LayerView | None = None
-        self.results: dict[object, T] = {}
 
 
 def once_a_view(
@@ -33,15 +25,18 @@ def once_a_view(
     Arguments beside the view are positional and can be hashed. The view itself is kept, so that
     another one can never be taken for it.
     """
-    last: _Last[T] = _Last()
+    last: LayerView | None = None
+    results: dict[object, T] = {}
 
     @wraps(function)
     def remembering(view: LayerView, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        if last.view is not view:
-            last.view, last.results = view, {}
+        nonlocal last
+        if last is not view:
+            last = view
+            results.clear()
         key = (args, tuple(sorted(kwargs.items())))
-        if key not in last.results:
-            last.results[key] = function(view, *args, **kwargs)
-        return last.results[key]
+        if key not in results:
+            results[key] = function(view, *args, **kwargs)
+        return results[key]
 
     return remembering

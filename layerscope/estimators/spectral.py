@@ -54,17 +54,9 @@ class MatrixEigenvalues:
     """What each row does to them; of the test rows alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spectra:
-    """What all measures of eigenvalues need of one split."""
-
-    about_mean: MatrixEigenvalues
-    about_zero: MatrixEigenvalues
-
-
 @once_a_view
-def spectra(view: LayerView, split: Split) -> Spectra:
-    """Return the eigenvalues of a split, with the influence of test rows on them.
+def spectra(view: LayerView, split: Split) -> list[MatrixEigenvalues]:
+    """Return the eigenvalues of a split about its mean and about zero, with test rows' influence.
 
     Raises:
         EstimatorError: There are no rows, or a feature is not finite.
@@ -84,7 +76,7 @@ def spectra(view: LayerView, split: Split) -> Spectra:
     for found, mean in matrices:
         influence = Influence.of(found, rows, mean, split_rows.groups) if with_errors else None
         known.append(MatrixEigenvalues(found, influence))
-    return Spectra(*known)
+    return known
 
 
 @dataclass(frozen=True)
@@ -102,26 +94,24 @@ class EigenvalueMeasure(SplitMeasure):
 
     def of_split(self, view: LayerView, task: Task, split: Split) -> SplitValues:
         centred = "translation" in self.definition(task).invariances
-        found = spectra(view, split)
-        matrix = found.about_mean if centred else found.about_zero
+        about_mean, about_zero = spectra(view, split)
+        matrix = about_mean if centred else about_zero
         if not matrix.eigenvalues.rank:
             raise EstimatorError(
                 f"The {split} rows of {view.cut.name!r} are all {'alike' if centred else 'zero'}.",
                 hint="The layer is dead, or the images are all alike; leave the cut out.",
             )
         functions = self.functions(matrix.eigenvalues)
-        return SplitValues(_values_by_metric(functions, matrix), self.settings(matrix.eigenvalues))
 
+        def values(found: Eigenvalues) -> Tensor:
+            return torch.stack([function(found) for function, _ in functions.values()])
 
-def _values_by_metric(functions: Functions, matrix: MatrixEigenvalues) -> dict[str, SplitValue]:
-    def values(found: Eigenvalues) -> Tensor:
-        return torch.stack([function(found) for function, _ in functions.values()])
-
-    errors = torch.zeros(len(functions), dtype=torch.float64)
-    if matrix.influence is not None:
-        errors = matrix.influence.errors(values)
-    known = zip(functions, values(matrix.eigenvalues).tolist(), errors.tolist(), strict=True)
-    return {name: SplitValue(value, functions[name][1], error) for name, value, error in known}
+        errors = torch.zeros(len(functions), dtype=torch.float64)
+        if matrix.influence is not None:
+            errors = matrix.influence.errors(values)
+        known = zip(functions, values(matrix.eigenvalues).tolist(), errors.tolist(), strict=True)
+        by_metric = {it: SplitValue(value, functions[it][1], error) for it, value, error in known}
+        return SplitValues(by_metric, self.settings(matrix.eigenvalues))
 
 
 @estimators.register("rankme")

@@ -14,12 +14,11 @@ from torch import Tensor
 
 from layerscope.estimators.layer import (
     LayerRows,
-    few_rows_behind,
+    find_rare,
     group_numbers,
     read_layer,
     require_finite,
     require_rows,
-    require_variation,
     shared_tensor,
 )
 from layerscope.runtime.memory import memory
@@ -73,7 +72,13 @@ def open_layer(view: LayerView) -> LayerRows:
         EstimatorError: As :func:`layerscope.estimators.layer.read_layer`.
     """
     fits = _size(view) <= COPIED if isinstance(view, IndexedView) else fits_memory(view)
-    return _streamed(view) if isinstance(view, BlockView) and not fits else read_layer(view)
+    if fits or not isinstance(view, BlockView):
+        return read_layer(view)
+    counts = {split: len(view.groups(split)) for split in SPLITS}
+    for split in SPLITS:
+        require_rows((counts[split], view.cut.width), view, split)
+    rarely = find_rare(lambda: _read(view, "train"), view)
+    return StreamedLayer(group_numbers(view), rarely, view, counts)
 
 
 def fits_memory(view: LayerView) -> bool:
@@ -84,22 +89,6 @@ def fits_memory(view: LayerView) -> bool:
 def _size(view: LayerView) -> int:
     """Return the numbers of all rows together."""
     return view.cut.width * sum(len(view.instances(split)) for split in SPLITS)
-
-
-def _streamed(view: BlockView) -> StreamedLayer:
-    counts = {split: len(view.groups(split)) for split in SPLITS}
-    for split in SPLITS:
-        require_rows((counts[split], view.cut.width), view, split)
-    first, total = None, torch.zeros(view.cut.width, dtype=torch.float64)
-    varies = torch.zeros(view.cut.width, dtype=torch.bool)
-    for block in _read(view, "train"):
-        first = block[0].clone() if first is None else first
-        varies |= (block != first).any(0)
-        total += block.sum(0, dtype=torch.float64)
-    mean = total / counts["train"]
-    rarely = few_rows_behind(_read(view, "train"), mean, counts["train"]) & varies
-    require_variation(varies & ~rarely, view, counts["train"])
-    return StreamedLayer(group_numbers(view), rarely, view, counts)
 
 
 def _read(view: BlockView, split: Split) -> Iterator[Tensor]:

@@ -39,23 +39,18 @@ class SameView:
         return self.view.fingerprint
 
     def features(self, split: Split) -> npt.NDArray[np.float32]:
-        """(n, width) rows of one split."""
         return self.view.features(split)
 
     def target(self, task: str, split: Split) -> npt.NDArray[Any]:
-        """(n,) classes or (n, k) latents of one split."""
         return self.view.target(task, split)
 
     def groups(self, split: Split) -> npt.NDArray[np.str_]:
-        """(n,) group of each row of one split."""
         return self.view.groups(split)
 
     def views(self, split: Split) -> npt.NDArray[np.int64]:
-        """(n,) number of the augmented view that each row of one split is."""
         return self.view.views(split)
 
     def instances(self, split: Split) -> npt.NDArray[np.int64]:
-        """(n,) number of the image of which each row of one split is a view."""
         return self.view.instances(split)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from layerscope.results.store import Results, failed
 from layerscope.types import (
     SPLITS,
     UNLABELLED,
-    Definition,
     Draw,
     Estimator,
     Existing,
@@ -86,7 +85,8 @@ def sweep(
     for estimator in estimators:
         require_estimator(estimator)
     results = Results(out, keep_predictions=keep_predictions)
-    there = {_cell(score, score.task) for score in results.scores() if _is_done(score)}
+    done = (score for score in results.scores() if score.primary and score.status == "done")
+    there = {_cell(score, score.task) for score in done}
     computed, kept, lost = 0, 0, list[Score]()
     for cache in caches:
         mine = _tasks_known_to(cache, tasks, estimators)
@@ -95,7 +95,10 @@ def sweep(
         for view, estimator, arrangement, answered in _cells(cache, estimators, mine, arrangements):
             asked = _tasks_of(estimator, arrangement, answered)
             cells = {task: _cell(view, task.name, estimator.name, arrangement) for task in asked}
-            todo = [task for task in asked if _is_wanted(cells[task], there, existing)]
+            if existing == "missing":
+                todo = [task for task in asked if cells[task] not in there]
+            else:
+                todo = asked if existing == "replace" else []
             found = _score_or_fail(estimator, view, todo, arrangement) if todo else ()
             scores = [_with_facts(score, cache, arrangement) for score in found]
             results.append(scores)
@@ -210,10 +213,6 @@ def _pairs(
     return [(estimator, arrangement) for (_, arrangement), estimator in pairs.items()]
 
 
-def _is_done(score: Score) -> bool:
-    return score.primary and score.status == "done"
-
-
 def _cell(
     of: Score | LayerView, task: str, estimator: str = "", arrangement: Arrangement = PLAIN[0]
 ) -> Cell:
@@ -224,14 +223,6 @@ def _cell(
     else:
         place = (of.cut.name, of.cut.pooling, estimator)
     return (of.checkpoint, of.source, of.fingerprint, task, *place, arrangement)
-
-
-def _is_wanted(
-    cell: tuple[str | Arrangement, ...],
-    there: Container[tuple[str | Arrangement, ...]],
-    existing: Existing,
-) -> bool:
-    return cell not in there if existing == "missing" else existing == "replace"
 
 
 def _with_facts(score: Score, cache: FeatureCache, arrangement: Arrangement) -> Score:
@@ -290,7 +281,8 @@ def _failed_score(
     estimator: Estimator, view: LayerView, task: Task, arrangement: Arrangement, note: str
 ) -> Score:
     counts = {split: len(view.groups(split)) for split in SPLITS}
-    measured = _definition(estimator, task)
+    # What a measure is; of what is fitted there is no definition.
+    measured = estimator.definition(task) if isinstance(estimator, Measure) else None
     return Score.at(
         view,
         task,
@@ -311,8 +303,3 @@ def _failed_score(
         status="failed",
         note=note,
     )
-
-
-def _definition(estimator: Estimator, task: Task) -> Definition | None:
-    """Return what a measure is; None for what is fitted."""
-    return estimator.definition(task) if isinstance(estimator, Measure) else None

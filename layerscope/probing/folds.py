@@ -41,7 +41,9 @@ def folded(view: LayerView, task: Task, count: int, seed: int) -> list[DividedVi
             f"{count} folds cannot be made of {known} independent groups of rows.",
             hint="Ask for fewer folds.",
         )
-    labels = _labels(view, task)
+    labels = None
+    if task.kind == "classes":
+        labels = np.concatenate((view.target(task.name, "train"), view.target(task.name, "val")))
     kind = GroupKFold if labels is None else StratifiedGroupKFold
     places = kind(count, shuffle=True, random_state=seed).split(groups, labels, groups)
     return [divided(view, train, val) for train, val in places]
@@ -87,9 +89,3 @@ def _joined_losses(
     for rows, it in zip(places, known, strict=True):
         val[rows] = it.val
     return Losses(val, np.mean([it.test for it in known], axis=0))
-
-
-def _labels(view: LayerView, task: Task) -> npt.NDArray[np.int64] | None:
-    if task.kind != "classes":
-        return None
-    return np.concatenate((view.target(task.name, "train"), view.target(task.name, "val")))

@@ -20,8 +20,8 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from layerscope.errors import EstimatorError
 from layerscope.stats.multinomial import alike, counts
+from layerscope.stats.standard_error import number_groups
 
 RESAMPLES = 10_000
 CHUNK = 1 << 22
@@ -100,13 +100,7 @@ def resample(
     Raises:
         EstimatorError: Fewer than two groups.
     """
-    _, membership = torch.unique(groups, return_inverse=True)
-    count = int(membership.max()) + 1 if len(membership) else 0
-    if count < 2:
-        raise EstimatorError(
-            f"An interval needs at least 2 independent groups of test rows, and there are {count}.",
-            hint="Put more objects, or more images without a shared object, into the test split.",
-        )
+    membership, count = number_groups(groups)
     wide = torch.cat((rows.double(), torch.ones(len(rows), 1, dtype=torch.float64)), dim=1)
     sums = torch.zeros(count, wide.shape[1], dtype=torch.float64).index_add_(0, membership, wide)
     total = sums.sum(0, keepdim=True)

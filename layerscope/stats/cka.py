@@ -17,7 +17,7 @@ sums and products:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -75,8 +75,9 @@ def cka(layers: Sequence[Read], count: int) -> Similarity:
     centred = [_Centred.of(read, count) for read in layers]
     dependence = torch.zeros(len(layers), len(layers), dtype=torch.float64)
     diagonals = torch.zeros(len(layers), count, dtype=torch.float64)
-    for rows, others in _tiles(count):
-        tiles = [_tile(layer, rows, others) for layer in centred]
+    ends = _ends(count)
+    for rows, others in ((own, other) for i, own in enumerate(ends) for other in ends[: i + 1]):
+        tiles = [layer.tile(rows, others) for layer in centred]
         dependence += _products(tiles) * (1 if rows == others else 2)
         if rows == others:
             diagonals[:, slice(*rows)] = torch.stack([tile.diagonal() for tile in tiles]).double()
@@ -104,25 +105,14 @@ class _Centred:
         """The mean squared length that rounding leaves of rows that are all the same."""
         return float(self.mean.double().norm() * torch.finfo(self.mean.dtype).eps) ** 2
 
-    def rows(self, start: int, stop: int) -> Tensor:
-        return self.read(start, stop) - self.mean
+    def tile(self, rows: tuple[int, int], others: tuple[int, int]) -> Tensor:
+        """Return the similarities of some rows with others."""
+        left = self.read(*rows) - self.mean
+        return left @ (left if rows == others else self.read(*others) - self.mean).T
 
 
 def _ends(count: int) -> list[tuple[int, int]]:
     return list(pairwise([*range(0, count, TILE), count]))
-
-
-def _tiles(count: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Yield the ends of rows and of others, each pair of tiles once."""
-    ends = _ends(count)
-    for place, rows in enumerate(ends):
-        for others in ends[: place + 1]:
-            yield rows, others
-
-
-def _tile(layer: _Centred, rows: tuple[int, int], others: tuple[int, int]) -> Tensor:
-    left = layer.rows(*rows)
-    return left @ (left if rows == others else layer.rows(*others)).T
 
 
 def _products(tiles: Sequence[Tensor]) -> Tensor:

@@ -18,35 +18,10 @@ from layerscope.stats.class_moments import ClassMoments
 from layerscope.stats.moments import BLOCK
 
 
-@dataclass(frozen=True, slots=True)
-class ClassSums:
-    """Sums over the rows of each class, about an offset that is common to all."""
-
-    counts: Tensor
-    """(C,) int64."""
-    sums: Tensor
-    """(C, d) float64."""
-    products: Tensor
-    """(d, d) float64, the sum over all rows of x xᵀ."""
-
-    def without(self, part: ClassSums) -> ClassSums:
-        """Return the sums over the rows that are not among those of a part."""
-        return ClassSums(
-            self.counts - part.counts, self.sums - part.sums, self.products - part.products
-        )
-
-    def moments(self) -> ClassMoments:
-        """Return the same as moments; the offset, which moves no measure, is not added back."""
-        means = self.sums / self.counts.clamp(min=1)[:, None]
-        within = self.products - (means.T * self.counts) @ means
-        return ClassMoments(self.counts, means, within, None)
-
-
-def class_sums(rows: Tensor, labels: Tensor, classes: int, offset: Tensor) -> ClassSums:
-    """Return the sums of (n, d) rows less a (d,) offset, by their (n,) int64 labels from 0.
-
-    Means over all rows make a good offset: sums of squares then lose no digits to it.
-    """
+def _class_sums(
+    rows: Tensor, labels: Tensor, classes: int, offset: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (C,) counts, (C, d) sums and the (d, d) products of rows less an offset."""
     width = rows.shape[1]
     sums = torch.zeros(classes, width, dtype=torch.float64)
     products = torch.zeros(width, width, dtype=torch.float64)
@@ -54,7 +29,13 @@ def class_sums(rows: Tensor, labels: Tensor, classes: int, offset: Tensor) -> Cl
         wide = block.double() - offset
         sums.index_add_(0, answers, wide)
         products.addmm_(wide.T, wide)
-    return ClassSums(torch.bincount(labels, minlength=classes), sums, products)
+    return torch.bincount(labels, minlength=classes), sums, products
+
+
+def _moments(counts: Tensor, sums: Tensor, products: Tensor) -> ClassMoments:
+    """Return sums as moments; the offset, which moves no measure, is not added back."""
+    means = sums / counts.clamp(min=1)[:, None]
+    return ClassMoments(counts, means, products - (means.T * counts) @ means, None)
 
 
 def class_moments_without_blocks(
@@ -70,12 +51,13 @@ def class_moments_without_blocks(
         blocks: (n,) int64 blocks from 0.
     """
     classes = int(labels.max()) + 1
-    offset = rows.double().mean(0)
-    whole = class_sums(rows, labels, classes, offset)
-    yield whole.moments()
+    offset = rows.double().mean(0)  # sums of squares lose no digits to it
+    whole = _class_sums(rows, labels, classes, offset)
+    yield _moments(*whole)
     for block in range(int(blocks.max()) + 1):
         own = blocks == block
-        yield whole.without(class_sums(rows[own], labels[own], classes, offset)).moments()
+        part = _class_sums(rows[own], labels[own], classes, offset)
+        yield _moments(*(total - some for total, some in zip(whole, part, strict=True)))
 
 
 def class_separation(sums: Tensor, counts: Tensor) -> float:

@@ -80,8 +80,10 @@ def linear_discriminant_analysis(moments: ClassMoments, shrinkage: float = 0.0) 
             f"A shrinkage of {shrinkage:g} is not between 0 and 1.",
             hint="0 is the covariance as it is, 1 one variance for all features.",
         )
-    seen, total = _classes_with_rows(moments), moments.total
-    basis = spectrum(_shrunk(moments.within, total, shrinkage))
+    seen, total, within = _classes_with_rows(moments), moments.total, moments.within
+    target = within.trace() / len(within) * torch.eye(len(within), dtype=torch.float64)
+    shrunk = torch.lerp(within, target, shrinkage)
+    basis = spectrum(Moments(total.count, total.mean, shrunk, total.precision))
     if not basis.rank:
         raise EstimatorError(
             "No feature varies within a class, so the classes have no covariance.",
@@ -103,13 +105,6 @@ def _classes_with_rows(moments: ClassMoments) -> Tensor:
             hint="Give rows of more classes; check how the splits were made.",
         )
     return seen
-
-
-def _shrunk(within: Tensor, total: Moments, shrinkage: float) -> Moments:
-    """Return moments whose covariance is the shrunk one of the classes around their means."""
-    target = within.trace() / len(within) * torch.eye(len(within), dtype=torch.float64)
-    scatter = torch.lerp(within, target, shrinkage)
-    return Moments(total.count, total.mean, scatter, total.precision)
 
 
 def _classifier(seen: Tensor, weights: Tensor, constant: Tensor, mean: Tensor) -> LinearClassifier:

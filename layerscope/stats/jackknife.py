@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from layerscope.errors import EstimatorError
+from layerscope.stats.standard_error import number_groups
 
 BLOCKS = 20
 """Enough for one digit and a half of the standard error: 16 %."""
@@ -35,13 +35,7 @@ def blocks_of(groups: Tensor, seed: int, blocks: int = BLOCKS) -> Tensor:
     Raises:
         EstimatorError: Fewer than two groups.
     """
-    _, place = torch.unique(groups, return_inverse=True)
-    count = int(place.max()) + 1 if len(place) else 0
-    if count < 2:
-        raise EstimatorError(
-            f"An interval needs at least 2 independent groups of rows, and there are {count}.",
-            hint="Put more objects, or more images without a shared object, into the split.",
-        )
+    place, count = number_groups(groups, "")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     return order[place] % min(blocks, count)
 

@@ -108,8 +108,7 @@ def train_heads(
         batch = batches.pop()
         block, answers = rows[batch], labels[batch]
         slopes = _slopes(Heads(weights.value, offsets.value).logits(block), answers)
-        epoch = step / plan.per_epoch
-        rate = initial * plan.schedule(epoch, plan.steps / plan.per_epoch)
+        rate = initial * plan.schedule(step / plan.per_epoch, plan.steps / plan.per_epoch)
         gradient = slopes.flatten(1).T @ block
         weights.move(gradient.view(width), rate)
         offsets.move(slopes.sum(0), rate)

@@ -81,7 +81,9 @@ def partitioned_rates(
     if normalisation == "frobenius" and blocks is not None:
         return _each_anew(rows, labels, eps_sq, blocks)
     everything = torch.arange(len(rows))
-    members = torch.zeros_like(everything) if labels is None else _numbered(labels)
+    members = torch.zeros_like(everything)
+    if labels is not None:
+        members = torch.unique(labels, return_inverse=True)[1]
     layer = _Rows.of(rows, members, eps_sq, normalisation, blocks)
     together = layer.rate(everything)
     apart = together
@@ -106,7 +108,7 @@ def conditional_rate(
         EstimatorError: As :func:`partitioned_rates`.
     """
     require_distortion(eps_sq)
-    members = _numbered(labels)
+    members = torch.unique(labels, return_inverse=True)[1]
     layer = _Rows.of(rows, members, eps_sq, normalisation, None)
     return float(_summed_over_classes(layer, members)) / max(len(rows), 1)
 
@@ -256,12 +258,6 @@ def _stacks(members: Tensor, width: int) -> Iterator[Tensor]:
         places = starts[taken][:, None] + offsets
         inside = offsets < sizes[taken][:, None]
         yield torch.where(inside, order[places.clamp(max=len(order) - 1)], -1)
-
-
-def _numbered(labels: Tensor) -> Tensor:
-    _, numbers = torch.unique(labels, return_inverse=True)
-    found: Tensor = numbers
-    return found
 
 
 def _dtype(rows: Tensor, normalisation: Normalisation, eps_sq: float) -> torch.dtype:

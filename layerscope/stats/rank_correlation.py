@@ -63,14 +63,7 @@ def kendall(first: Tensor, second: Tensor) -> Tensor:
 
 
 def spearman(first: Tensor, second: Tensor) -> Tensor:
-    """Return Spearman's ρ, with mid-ranks for ties.
-
-    Args:
-        first: (…, k) values.
-        second: (…, k) values of the same things; batches are broadcast.
-
-    Returns:
-        (…,) float64 from −1 to 1, NaN where all values of one side are equal.
+    """Return Spearman's ρ, with mid-ranks for ties, of and as for :func:`kendall`.
 
     Examples:
         >>> float(spearman(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 30.0, 20.0])))

@@ -34,12 +34,8 @@ class WarmStart:
         """Take in the solution at (l,) weaker penalties than those before."""
         joined = solution if self._last is None else _joined([self._last, solution])
         self._logs = torch.cat((self._logs, penalties.log().to(self._logs)))[-2:]
-        self._last = Solution(
-            joined.rotated[:, -2:],
-            joined.intercept[:, -2:],
-            solution.convergence,
-            solution.curvature,
-        )
+        rotated, intercept = joined.rotated[:, -2:], joined.intercept[:, -2:]
+        self._last = Solution(rotated, intercept, solution.convergence, solution.curvature)
 
     def ahead(self, penalties: Tensor) -> Start | None:
         """Return where to begin at (l,) penalties: at most a step further along log λ, or None."""

@@ -56,15 +56,7 @@ class RidgePath:
 
     def errors(self, rows: Tensor, targets: Tensor, penalties: Tensor) -> Tensor:
         """Return (p, k) mean squared errors over (n, d) rows with their (n, k) targets."""
-        weights, wide = _side_by_side(self.weights(penalties)), len(penalties)
-        total = torch.zeros(wide, targets.shape[1], dtype=torch.float64)
-        for block, answers in zip(
-            torch.split(rows, CACHED), torch.split(targets, CACHED), strict=True
-        ):
-            predicted = (self.spectrum.standardiser(block) @ weights).view(len(block), wide, -1)
-            residual = predicted.add_((self.intercept - answers)[:, None])
-            total += residual.square_().sum(0)
-        return total / len(rows)
+        return self._mean_squares(rows, targets, self.weights(penalties), None)
 
     def leave_one_out(self, rows: Tensor, targets: Tensor, penalties: Tensor) -> Tensor:
         """Return (p, k) mean squared leave-one-out errors over the training rows.
@@ -74,26 +66,30 @@ class RidgePath:
         eq. 1.4). n λ and the standardisation are those of all rows, as in ``RidgeCV``.
         """
         shrunk = 1 / (self.spectrum.count * (self.spectrum.values + penalties[:, None]))
-        weights, wide = _side_by_side(self._coefficients(penalties)), len(penalties)
+        return self._mean_squares(rows, targets, self._coefficients(penalties), shrunk)
+
+    def _mean_squares(
+        self, rows: Tensor, targets: Tensor, weights: Tensor, shrunk: Tensor | None
+    ) -> Tensor:
+        """Return (p, k) mean squared residuals; with (p, r) ``shrunk`` over 1 less leverages."""
+        # Side by side, so that all penalties and targets are one product.
+        wide, columns = len(weights), weights.permute(1, 0, 2).flatten(1)
+        turn = self.spectrum.standardiser if shrunk is None else self.spectrum.rotate
         total = torch.zeros(wide, targets.shape[1], dtype=torch.float64)
         for block, answers in zip(
             torch.split(rows, CACHED), torch.split(targets, CACHED), strict=True
         ):
-            rotated = self.spectrum.rotate(block)
-            predicted = (rotated @ weights).view(len(block), wide, -1)
-            leverage = rotated.square_() @ shrunk.T
+            turned = turn(block)
+            predicted = (turned @ columns).view(len(block), wide, -1)
             residual = predicted.add_((self.intercept - answers)[:, None])
-            residual.div_((1 - 1 / self.spectrum.count - leverage)[..., None])
+            if shrunk is not None:
+                leverage = turned.square_() @ shrunk.T
+                residual.div_((1 - 1 / self.spectrum.count - leverage)[..., None])
             total += residual.square_().sum(0)
         return total / len(rows)
 
     def _coefficients(self, penalties: Tensor) -> Tensor:
         return self.projection / (self.spectrum.values + penalties[:, None])[..., None]
-
-
-def _side_by_side(weights: Tensor) -> Tensor:
-    """Return (d, p k) from (p, d, k), so that all penalties and targets are one product."""
-    return weights.permute(1, 0, 2).flatten(1)
 
 
 def ridge_path(moments: CrossMoments) -> RidgePath:
@@ -126,7 +122,7 @@ class Choice:
 
 def grid(low: float, high: float) -> Tensor:
     """Return (p,) float64 values of λ from ``low`` to ``high``, evenly spaced on a log scale."""
-    first, last = (torch.tensor(end, dtype=torch.float64).log10().item() for end in (low, high))
+    first, last = torch.tensor([low, high], dtype=torch.float64).log10().tolist()
     steps = round((last - first) * PER_DECADE) + 1
     return torch.logspace(first, last, steps, dtype=torch.float64)
 

@@ -103,14 +103,12 @@ class Curvature:
         are known at every other as long as the probabilities are much the same.
         """
         of = torch.arange(len(penalty), device=penalty.device) // size
-        more = (penalty - self.penalty[of])[:, None, None]
-        return [pair.of(of).bent(self._ridge(pair.step, more)) for pair in self.pairs]
-
-    def _ridge(self, step: Tensor, more: Tensor) -> Tensor:
-        classes = self.spread.shape[1]
-        ridge = more.repeat(1, classes, step.shape[1] // classes)
+        if not self.pairs:
+            return []
+        classes, wide = self.spread.shape[1], self.pairs[0].step.shape[1]
+        ridge = (penalty - self.penalty[of])[:, None, None].repeat(1, classes, wide // classes)
         ridge[..., -1] = 0
-        return ridge.flatten(1)
+        return [pair.of(of).bent(ridge.flatten(1)) for pair in self.pairs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,10 +372,9 @@ class ProblemBatch:
         pairs = [
             Pair(*map(torch.cat, zip(*pair, strict=True))) for pair in zip(*padded, strict=True)
         ]
-        penalty, spread = (
-            torch.cat([getattr(it, name) for it in parts]) for name in ("penalty", "spread")
-        )
-        return Curvature(penalty[order], spread[order], tuple(pair.of(order) for pair in pairs))
+        penalty = torch.cat([it.penalty for it in parts])[order]
+        spread = torch.cat([it.spread for it in parts])[order]
+        return Curvature(penalty, spread, tuple(pair.of(order) for pair in pairs))
 
 
 def _padded(known: Curvature, depth: int, like: Tensor) -> list[Pair]:

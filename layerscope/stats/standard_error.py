@@ -9,6 +9,7 @@ over whole groups tends to, without its noise.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -34,13 +35,25 @@ def standard_errors(rows: Tensor, groups: Tensor) -> Tensor:
         >>> round(float(standard_errors(rows, torch.arange(4))), 4)
         0.2887
     """
+    place, count = number_groups(groups)
+    offsets = rows.double() - rows.double().mean(0)
+    sums = offsets.new_zeros(count, rows.shape[1]).index_add_(0, place, offsets)
+    return sums.square().sum(0).sqrt() * math.sqrt(count / (count - 1)) / len(rows)
+
+
+def number_groups(groups: Tensor, which: Literal["test ", ""] = "test ") -> tuple[Tensor, int]:
+    """Return the (n,) numbers of the rows' groups from 0, and how many groups there are.
+
+    Raises:
+        EstimatorError: Fewer than two; ``which`` says of which rows.
+    """
     _, place = torch.unique(groups, return_inverse=True)
     count = int(place.max()) + 1 if len(place) else 0
     if count < 2:
         raise EstimatorError(
-            f"An interval needs at least 2 independent groups of test rows, and there are {count}.",
-            hint="Put more objects, or more images without a shared object, into the test split.",
+            f"An interval needs at least 2 independent groups of {which}rows, and there are "
+            f"{count}.",
+            hint="Put more objects, or more images without a shared object, into the "
+            f"{which}split.",
         )
-    offsets = rows.double() - rows.double().mean(0)
-    sums = offsets.new_zeros(count, rows.shape[1]).index_add_(0, place, offsets)
-    return sums.square().sum(0).sqrt() * math.sqrt(count / (count - 1)) / len(rows)
+    return place, count
