@@ -11,7 +11,7 @@ from layerscope.types import METRICS, UNITS, Control, Draw, Task
 @pytest.mark.parametrize(
     ("facts", "message", "hint"),
     [
-        (("classes", "accurracy", "maximise", None), "has the metric 'accurracy'", "top-1"),
+        (("classes", "top_1", "maximise", None), "has the metric 'top_1'", "top-1"),
         (("classes", "mse", "minimise", None), "of classes has the metric 'mse'", "nll"),
         (("classes", "top-1", "minimise", None), "says 'minimise' of the metric", "'maximise'"),
         (("classes", "top-1", "up", None), "says 'up' of the metric", "'maximise'"),
