@@ -12,20 +12,19 @@ FFCV_REQUIRED = "LAYERSCOPE_REQUIRE_FFCV"
 
 
 def share_processors():
-    """Bind a worker of pytest-xdist, and every process that it starts, to processors of its own.
+    """Have torch in a worker of pytest-xdist, and in what it starts, take its share of threads.
 
-    Whoever counts processors then counts these: torch, numba, the loaders. Otherwise each of the
-    workers starts a thread for every processor, and they wait for one another.
+    Otherwise each of the workers starts a thread for every processor, and they wait for one
+    another. They are bound to no processor: FFCV waits for ever where it may use fewer processors
+    than it was asked for threads.
     """
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker is None or not hasattr(os, "sched_setaffinity"):
-        return
-    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    there = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, there[int(worker.removeprefix("gw")) % len(there) :: workers])
+    workers = os.environ.get("PYTEST_XDIST_WORKER_COUNT")
+    if workers is not None:
+        share = max(1, (os.cpu_count() or 1) // int(workers))
+        os.environ.setdefault("OMP_NUM_THREADS", str(share))
 
 
-# Before anything imports torch, which counts the processors once.
+# Before anything imports torch, which reads it once.
 share_processors()
 
 
