@@ -22,7 +22,9 @@ keep_option = partial(typer.Option, rich_help_panel="What to keep, and where")
 print_option = partial(typer.Option, rich_help_panel="What to print")
 """Each is ``typer.Option`` under a heading; a command may have a heading of its own."""
 
-older_option = partial(typer.Option, hidden=True)
+older_option = partial(
+    typer.Option, hidden=True, help="The older form of what a visible option says."
+)
 """The older form of a key of a compact option; help does not show it."""
 
 FEW = 8

@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from tests.cli.test_plan import Usage, door
-from tests.extraction.test_extract import DATA, source
+from tests.extraction.test_extract import DATA, place, source
 
-__all__ = ["door", "source"]
+__all__ = ["door", "place", "source"]
 
 ONCE = {"load": 1, "trace": 1, "plan": 1}
 TWICE = {"load": 2, "trace": 2, "plan": 2}

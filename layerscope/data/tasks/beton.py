@@ -1,9 +1,15 @@
 """FFCV's ``.beton`` files as people have them: images and their classes.
 
-Give one file, or a folder with ``train.beton``, ``val.beton`` and ``test.beton``; splits are as in
-:mod:`layerscope.data.official`. The images are those of the first ``RGBImageField``, the classes
-the numbers of the ``IntField`` that is called ``label``. Files that ``layerscope pack`` wrote bring
-their own source along and are opened by its name.
+Give one file, of which 60, 20 and 20 % then train, validate and test, or a folder:
+
+    root/train.beton
+    root/val.beton      (or validation, valid)
+    root/test.beton
+
+Without ``test.beton`` it is ``val.beton`` that tests, and 10 % of ``train.beton`` validate. The
+images are those of the first ``RGBImageField``, the classes the numbers of the ``IntField`` that is
+called ``label``. Files that ``layerscope pack`` wrote bring their own source along and are opened
+by its name.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """EuroSAT: satellite images of ten kinds of land use, 27,000 patches of 64×64 pixels in colour.
 
 The folder ``2750`` holds ``<Class>/<Class>_<number>.jpg``, numbered from 1 in each class, as
-``EuroSAT.zip`` unpacks it; torchvision keeps it at ``eurosat/2750``. Either path above it will do.
+``EuroSAT.zip`` unpacks it; torchvision keeps it at ``eurosat/2750``.
 
 No split is official. VTAB (Zhai et al. 2019) trains on 60 %, validates on 20 % and tests on 20 %,
 and so does this one, in the proportion of the classes: 16,200, 5,400 and 5,400 images. Which they

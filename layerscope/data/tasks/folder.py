@@ -6,8 +6,10 @@ The folder holds its splits and in them the classes, or the classes alone:
     root/val/<class>/…      root/val/<class>/…      root/test/<class>/…
     root/test/<class>/…
 
-Splits are as in :mod:`layerscope.data.official`. Classes are the names of the folders, sorted, and
-the same in every split; folders inside a class belong to it.
+``validation`` and ``valid`` are understood for ``val``. Without ``test`` it is ``val`` that tests;
+without a split to validate on, 10 % of ``train`` do; without any split, or with ``train`` alone,
+60, 20 and 20 % of all images train, validate and test, in every class's proportion. Classes are
+the names of the folders, sorted, and the same in every split; folders inside a class belong to it.
 
 A folder called ``train`` may also be a class of trains. It is a split where it holds folders, and
 a class where it holds images and folders that name no split lie beside it. What could be either is

@@ -13,7 +13,9 @@ Features say what their columns are, so nothing is guessed. Of every set
 * everything else is left out, and a note says so: ``cast_column`` declares a whole number or a
   text to be a class.
 
-Splits are as in :mod:`layerscope.data.official`. Tasks are called like their columns: ``hf-label``.
+The splits train, validation and test are used as they are; without test it is validation that
+tests, and 10 % of train validate; a ``Dataset`` without splits is divided into 60, 20 and 20 %.
+Tasks are called like their columns: ``hf-label``.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ to the first dot, with its folder: ``n01440764/n01440764_10026.jpg`` and
 ``.json``. As in the library (``webdataset/tariterators.py``), names without a dot and what lies in
 a folder called ``__…__`` belong to no image; nor do hidden files.
 
-The word for the split may stand anywhere in a shard's name (``imagenet-train-0000.tar``). Splits
-are as in :mod:`layerscope.data.official`.
+The word for the split may stand anywhere in a shard's name (``imagenet-train-0000.tar``). Without
+test shards it is ``val`` that tests; without a split to validate on, 10 % of ``train`` do; shards
+that name no split at all are divided into 60, 20 and 20 %.
 """
 
 from __future__ import annotations
