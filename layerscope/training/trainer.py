@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from layerscope.errors import TrainingError
+from layerscope.stats.schedules import Cosine
 from layerscope.training.images import AugmentedImages
 from layerscope.training.methods import Method
 from layerscope.training.recipe import Recipe
@@ -61,7 +62,7 @@ def schedule(step: int, *, warmup: int, total: int) -> float:
     """
     if step < warmup:
         return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+    return Cosine()(step - warmup, max(total - warmup, 1))
 
 
 def optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
