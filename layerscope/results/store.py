@@ -310,7 +310,7 @@ def _score(line: bytes, where: str) -> Score:
 def _facts(columns: dict[str, Any]) -> dict[str, Any]:
     """Take the columns that hold facts as text out of a row, and return the facts as fields.
 
-    Rows from before version 0.2 lack three of them, and tell them by settings and names.
+    Older rows lack three of the columns, and tell the facts by settings and names.
     """
     count, _, word = str(columns.pop("train")).partition(" ")
     folds = int(count) if word == "folds" else 1
