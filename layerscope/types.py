@@ -11,7 +11,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, get_args, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    Self,
+    TypeVar,
+    get_args,
+    runtime_checkable,
+)
 
 from layerscope.errors import SettingsError, UnknownNameError
 
@@ -329,6 +339,20 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Replicates:
+    """Losses of the same test rows under probes of other training rows: the noise of training."""
+
+    kind: Literal["refits", "draws", "folds"]
+    """Fits without each of some blocks of training rows; or what was reported as one mean."""
+    losses: npt.NDArray[np.floating[Any]]
+    """(m, n_test) for m probes."""
+    factor: float
+    """What the sum of their means' squared offsets is multiplied with to be a variance."""
+    degrees: float
+    """Degrees of freedom of that variance."""
+
+
+@dataclass(frozen=True, slots=True)
 class Losses:
     """The loss of every row under the primary metric: what layers are compared on."""
 
@@ -338,6 +362,12 @@ class Losses:
     """(n_test,)"""
     predicted: npt.NDArray[Any] | None = field(default=None, compare=False)
     """(n_test,) classes or (n_test, k) encoded latents, where the estimator gives them."""
+    replicates: Replicates | None = field(default=None, compare=False)
+    """How much another training sample moves them; None where it was not measured."""
+    train_groups: int = 0
+    """Independent groups among the training rows; 0 where it is not known."""
+    train_share: float = 1.0
+    """Of the training rows, the share that a draw took."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -683,6 +713,9 @@ class Estimator(ABC):
 
     name: str
     """The one in the table of scores."""
+    refits: ClassVar[Literal["own", "again", "none"]] = "again"
+    """How the noise of training is measured: its losses bring refits of their own; it is scored
+    again without each of a few blocks of training rows, which costs as often as much; or not."""
 
     @abstractmethod
     def handles(self, task: Task) -> bool:
@@ -708,6 +741,8 @@ class Measure(Estimator):
 
     Its scores hold ``convention`` in their settings, and no losses.
     """
+
+    refits = "none"
 
     @abstractmethod
     def definition(self, task: Task) -> Definition:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from layerscope.errors import EstimatorError
 from layerscope.estimators.layer import LayerRows
-from layerscope.types import Direction, LayerView, Losses, Score, Task
+from layerscope.types import Direction, LayerView, Losses, Replicates, Score, Task
 
 DRAWS = 2_000
 """Resamples behind a standard error: enough for two digits of it; verdicts draw more."""
@@ -61,14 +61,22 @@ class Cell:
             seed=self.seed,
             settings={**self.settings, "rare_features": self.layer.rare},
             note=self.note,
-            losses=losses if primary else None,
+            losses=replace(losses, train_groups=self._train_groups()) if primary else None,
         )
 
+    def _train_groups(self) -> int:
+        return len(np.unique(self.view.groups("train")))
 
-def losses(val: Tensor, test: Tensor, predicted: npt.NDArray[Any] | None = None) -> Losses:
-    """Return (n_val,) and (n_test,) losses as float64 arrays, with the predictions of test."""
+
+def losses(
+    val: Tensor,
+    test: Tensor,
+    predicted: npt.NDArray[Any] | None = None,
+    replicates: Replicates | None = None,
+) -> Losses:
+    """Return (n_val,) and (n_test,) losses as float64 arrays, with what belongs to those of test."""
     of_val, of_test = (np.asarray(rows, dtype=np.float64) for rows in (val, test))
-    return Losses(of_val, of_test, predicted)
+    return Losses(of_val, of_test, predicted, replicates)
 
 
 def require_metric(task: Task, offered: Iterable[str], estimator: str) -> None:

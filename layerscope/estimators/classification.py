@@ -18,7 +18,17 @@ from layerscope.estimators.cell import Cell, MetricValue, losses, require_metric
 from layerscope.estimators.layer import LayerRows, read_target
 from layerscope.stats.rows import BLOCK
 from layerscope.stats.standard_error import standard_errors
-from layerscope.types import FEW, METRICS, SPLITS, Estimator, LayerView, Score, Split, Task
+from layerscope.types import (
+    FEW,
+    METRICS,
+    SPLITS,
+    Estimator,
+    LayerView,
+    Replicates,
+    Score,
+    Split,
+    Task,
+)
 
 Labels = npt.NDArray[np.int64]
 OutputKind = Literal["probabilities", "scores", "labels"]
@@ -229,6 +239,8 @@ class FittedClassifier:
     test: ClassifiedRows
     settings: Mapping[str, Any]
     note: str = ""
+    replicates: Replicates | None = None
+    """Of the losses under the task's metric."""
 
     def scores(self, view: LayerView, estimator: str, seed: int) -> Iterator[Score]:
         """Yield the scores of every metric, with the losses of the rows under the primary one."""
@@ -236,7 +248,10 @@ class FittedClassifier:
         cell = Cell(view, self.layer, task, estimator, seed, self.settings, self.note)
         of_val, of_test = self.val.columns(), self.test.columns()
         of_rows = losses(
-            self.val.losses(task.metric), self.test.losses(task.metric), self.test.predicted
+            self.val.losses(task.metric),
+            self.test.losses(task.metric),
+            self.test.predicted,
+            self.replicates,
         )
         errors = standard_errors(torch.stack(list(of_test.values()), 1), self.layer.groups)
         for (metric, values), stderr in zip(of_test.items(), errors, strict=True):

@@ -55,6 +55,8 @@ class Imported(Estimator):
         SettingsError: The class cannot be made with these arguments, or has no fit and predict.
     """
 
+    refits = "none"
+
     def __init__(self, name: str, kind: type, arguments: Mapping[str, Any], seed: int) -> None:
         self.name, self._seed, self._kind = name, seed, kind
         self._given = arguments

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,10 +13,11 @@ from layerscope.estimators import estimators
 from layerscope.estimators.classification import HELD_OUT
 from layerscope.estimators.layer import LoadedLayer, read_layer
 from layerscope.estimators.predictions import Predictions, regression_scores
+from layerscope.estimators.refits import as_replicates, ridge_refits, training_blocks
 from layerscope.estimators.regression import Regression, read_regression
 from layerscope.stats.moments import BLOCK, RunningCrossMoments
 from layerscope.stats.ridge import Choice, RidgePath, choose_penalty, ridge_path
-from layerscope.types import Estimator, LayerView, Score, Task
+from layerscope.types import Estimator, LayerView, Replicates, Score, Task
 
 
 @estimators.register("ridge")
@@ -32,6 +34,7 @@ class Ridge(Estimator):
     """
 
     name = "ridge"
+    refits = "own"
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
@@ -53,9 +56,28 @@ class Ridge(Estimator):
         path = ridge_on_training_rows(layer, torch.split(targets, BLOCK))
         known, start = [], 0
         for item in regressions:
-            known.append(_fit_one(layer, item, path.only(slice(start, start + item.components))))
+            own = path.only(slice(start, start + item.components))
+            fitted = _fit_one(layer, item, own)
+            known.append(replace(fitted, replicates=_refitted(view, layer, fitted, own)))
             start += item.components
         yield from regression_scores(view, layer, self.name, self._seed, known)
+
+
+def _refitted(
+    view: LayerView, layer: LoadedLayer, fitted: Predictions, path: RidgePath
+) -> Replicates | None:
+    """Return the losses of fits without some of the training rows, at the λ that was chosen."""
+    blocks = training_blocks(view)
+    if blocks is None:
+        return None
+    regression, rule = fitted.regression, path.spectrum.standardiser
+    penalties = torch.full((regression.components,), fitted.settings["lambda"], dtype=torch.float64)
+    refits = ridge_refits(layer, blocks, path, regression.encoded["train"], penalties)
+    found = (
+        torch.cat([rule(block) @ weights + intercept for block in layer.blocks("test")])
+        for weights, intercept in refits
+    )
+    return as_replicates(regression.losses(it, "test") for it in found)
 
 
 def ridge_on_training_rows(layer: LoadedLayer, targets: Iterable[Tensor]) -> RidgePath:

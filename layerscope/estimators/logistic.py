@@ -20,14 +20,15 @@ from layerscope.estimators.classification import (
 )
 from layerscope.estimators.layer import LayerRows, LoadedLayer
 from layerscope.estimators.linear import LinearProbe
+from layerscope.estimators.refits import as_replicates, training_blocks
 from layerscope.estimators.streamed_layer import open_layer
 from layerscope.stats import products
 from layerscope.stats.moments import RunningMoments
 from layerscope.stats.regularisation_path import GROUP, WarmStart, solve_path
 from layerscope.stats.rows import Rows, StreamedRows, standardised
-from layerscope.stats.softmax import PASSES, Labelling, Solution
+from layerscope.stats.softmax import PASSES, Labelling, Solution, Start, solve
 from layerscope.stats.spectrum import Spectrum, spectrum
-from layerscope.types import LayerView, Task
+from layerscope.types import LayerView, Replicates, Task
 
 HIGH, LOW = 0, -5
 """Powers of ten between which λ is sought first."""
@@ -103,15 +104,19 @@ class Logistic(Classifier):
     """
 
     name = "logistic"
+    refits = "own"
 
     def fit(self, view: LayerView, targets: Sequence[Target]) -> Iterator[FittedClassifier]:
         layer = open_layer(view)
-        for path in _paths(layer, targets):
+        training = _training(layer)
+        for path in _paths(layer, training, targets):
             best = path.fits[path.best]
             chosen = (best.probe.logits(rows)[:, None] for rows in layer.blocks("test"))
             (test,) = classify_blocks(chosen, path.target, "test")
-            settings = _settings(path)
-            yield FittedClassifier(layer, path.target, best.val, test, settings, _note(path))
+            settings, replicates = _settings(path), _refitted(view, layer, training, path)
+            yield FittedClassifier(
+                layer, path.target, best.val, test, settings, _note(path), replicates
+            )
 
 
 def fit_probe(view: LayerView, task: Task) -> LinearProbe:
@@ -125,12 +130,38 @@ def fit_probe(view: LayerView, task: Task) -> LinearProbe:
         EstimatorError: Features or targets on which no classifier is defined.
     """
     targets = read_targets(view, [task], Logistic.name)
-    (path,) = _paths(open_layer(view), targets)
+    layer = open_layer(view)
+    (path,) = _paths(layer, _training(layer), targets)
     return path.fits[path.best].probe
 
 
-def _paths(layer: LayerRows, targets: Sequence[Target]) -> list[_Path]:
-    training = _training(layer)
+def _refitted(
+    view: LayerView, layer: LayerRows, training: _Training, path: _Path
+) -> Replicates | None:
+    """Return the losses of fits without some of the training rows, at the λ that was chosen."""
+    target, probe = path.target, path.fits[path.best].probe
+    blocks = training_blocks(view, target.task)
+    if blocks is None:
+        return None
+    numbers = torch.from_numpy(blocks)
+    weights = (numbers != torch.arange(int(numbers.max()) + 1)[:, None]).double()
+    labelling = Labelling(target.places("train"), len(target.classes), weights)
+    rotated = (probe.weights.T @ training.basis.vectors)[None, None]
+    start = Start(
+        rotated.expand(len(weights), -1, -1, -1),
+        probe.intercept.expand(len(weights), 1, -1),
+    )
+    penalty = torch.tensor([probe.penalty], dtype=torch.float64)
+    (found,) = solve(training.rows, training.basis, [labelling], penalty, gap=GAP, starts=[start])
+    of_features, intercepts = found.weights(training.basis)[:, 0], found.intercept[:, 0]
+    losses = []
+    for one, offset in zip(of_features, intercepts, strict=True):
+        blocks_of_test = _logits(training, layer.blocks("test"), one[None], offset[None])
+        losses.append(classify_blocks(blocks_of_test, target, "test")[0].losses(target.task.metric))
+    return as_replicates(losses)
+
+
+def _paths(layer: LayerRows, training: _Training, targets: Sequence[Target]) -> list[_Path]:
     paths = [_Path(target) for target in targets]
     for penalties in torch.split(_grid(HIGH, LOW), GROUP):
         _extend([it for it in paths if not it.past_its_best], layer, training, penalties)

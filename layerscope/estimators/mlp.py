@@ -58,6 +58,7 @@ class Mlp(Estimator):
     """
 
     name = "mlp"
+    refits = "none"
 
     def __init__(self, seed: int = 0, training: PerceptronTraining = TRAINING) -> None:
         self._seed, self._training = seed, training

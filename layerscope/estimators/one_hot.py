@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,10 +18,12 @@ from layerscope.estimators.classification import (
     classify_blocks,
 )
 from layerscope.estimators.latents import ridge_on_training_rows, ridge_settings
-from layerscope.estimators.layer import LoadedLayer, read_layer
+from layerscope.estimators.layer import LayerRows, LoadedLayer, read_layer
+from layerscope.estimators.refits import as_replicates, ridge_refits, training_blocks
 from layerscope.stats.moments import BLOCK
 from layerscope.stats.ridge import RidgePath, choose_penalty
-from layerscope.types import LayerView, Split
+from layerscope.stats.spectrum import Standardiser
+from layerscope.types import LayerView, Replicates, Split
 
 
 @estimators.register("ridge-classifier")
@@ -36,6 +39,7 @@ class RidgeClassifier(Classifier):
     """
 
     name = "ridge-classifier"
+    refits = "own"
     output = "scores"
 
     def fit(self, view: LayerView, targets: Sequence[Target]) -> Iterator[FittedClassifier]:
@@ -46,17 +50,37 @@ class RidgeClassifier(Classifier):
         path, start = ridge_on_training_rows(layer, hot), 0
         for target in targets:
             own = path.only(slice(start, start + len(target.classes)))
-            yield _fit_one(layer, target, own)
+            fitted = _fit_one(layer, target, own)
+            yield replace(fitted, replicates=_refitted(view, fitted, own))
             start += len(target.classes)
 
 
+def _refitted(view: LayerView, fitted: FittedClassifier, path: RidgePath) -> Replicates | None:
+    """Return the losses of fits without some of the training rows, at the λ that was chosen."""
+    layer, target = fitted.layer, fitted.target
+    blocks = training_blocks(view, target.task)
+    if blocks is None:
+        return None
+    hot = _one_hot(target.places("train")[:, None], [len(target.classes)])
+    penalties = torch.full((hot.shape[1],), fitted.settings["lambda"], dtype=torch.float64)
+    refits = ridge_refits(layer, blocks, path, hot, penalties)
+    rule = path.spectrum.standardiser
+    found = (_classify(rule, *refit, layer, target, "test") for refit in refits)
+    return as_replicates(it.losses(target.task.metric) for it in found)
+
+
 def _fit_one(layer: LoadedLayer, target: Target, path: RidgePath) -> FittedClassifier:
+    def classified(penalty: float, split: Split) -> ClassifiedRows:
+        weights = path.weights(torch.tensor([penalty], dtype=torch.float64))[0]
+        rule = path.spectrum.standardiser
+        return _classify(rule, weights, path.intercept, layer, target, split)
+
     def errors(penalties: Tensor) -> Tensor:
-        known = (_classify(path, float(it), layer, target, "val") for it in penalties)
+        known = (classified(float(it), "val") for it in penalties)
         return torch.stack([it.losses(target.task.metric).mean() for it in known])
 
     choice = choose_penalty(errors)
-    val, test = (_classify(path, choice.penalty, layer, target, split) for split in HELD_OUT)
+    val, test = (classified(choice.penalty, split) for split in HELD_OUT)
     return FittedClassifier(layer, target, val, test, ridge_settings(path, choice))
 
 
@@ -68,11 +92,12 @@ def _one_hot(places: Tensor, widths: Sequence[int]) -> Tensor:
 
 
 def _classify(
-    path: RidgePath, penalty: float, layer: LoadedLayer, target: Target, split: Split
+    rule: Standardiser,
+    weights: Tensor,
+    intercept: Tensor,
+    layer: LayerRows,
+    target: Target,
+    split: Split,
 ) -> ClassifiedRows:
-    weights = path.weights(torch.tensor([penalty], dtype=torch.float64))[0]
-    blocks = (
-        (path.spectrum.standardiser(block) @ weights + path.intercept)[:, None]
-        for block in layer.blocks(split)
-    )
+    blocks = ((rule(block) @ weights + intercept)[:, None] for block in layer.blocks(split))
     return classify_blocks(blocks, target, split)[0].ranked_only()

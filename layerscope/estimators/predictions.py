@@ -14,7 +14,7 @@ from layerscope.estimators.cell import DRAWS, Cell, MetricValue, losses, require
 from layerscope.estimators.layer import LoadedLayer
 from layerscope.estimators.regression import PRECISION, Regression
 from layerscope.stats.bootstrap import Resampled, resample
-from layerscope.types import Direction, LayerView, Score, Split
+from layerscope.types import Direction, LayerView, Replicates, Score, Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class Predictions:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What was chosen and how."""
     note: str = ""
+    replicates: Replicates | None = None
+    """Of the losses of the test rows under the task's metric."""
 
     def measures(self, split: Split) -> dict[str, Tensor]:
         """Return (n,) values by metric, of which the metric is the mean."""
@@ -89,7 +91,7 @@ def _scores(cell: Cell, known: Predictions, resampled: Resampled) -> Iterator[Sc
     of_val, of_test = (
         1 - rows[primary] if primary == PRECISION else rows[primary] for rows in (val, test)
     )
-    rowwise = losses(of_val, of_test, known.by_split["test"].numpy())
+    rowwise = losses(of_val, of_test, known.by_split["test"].numpy(), known.replicates)
     errors = resampled.standard_error()
     for position, metric in enumerate(val):
         estimate, stderr = float(resampled.estimate[position]), float(errors[position])

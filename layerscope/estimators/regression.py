@@ -60,6 +60,11 @@ class Regression:
             **self._natural(predicted, self.latents[split]),
         }
 
+    def losses(self, predicted: Tensor, split: Split) -> Tensor:
+        """Return (n,) losses under the task's metric, whose mean falls as it gets better."""
+        values = self.row_measures(predicted, split)[self.task.metric]
+        return 1 - values if self.task.direction == "maximise" else values
+
     def _natural(self, predicted: Tensor, latents: Tensor) -> dict[str, Tensor]:
         if self.task.encoding == "quaternion":
             angle = geodesic_angle(predicted, quaternion_from_euler(latents))

@@ -41,6 +41,8 @@ class Sgd(Classifier):
         seed: Of the first weights and of the order of the rows.
     """
 
+    refits = "none"
+
     def __init__(self, preset: str, seed: int = 0) -> None:
         super().__init__(seed)
         self.name, self._preset = PREFIX + preset, PRESETS[preset]

@@ -15,6 +15,7 @@ from layerscope.probing.arranged_view import DividedView
 from layerscope.probing.arrangement import Arrangement, arranged
 from layerscope.probing.folds import joined
 from layerscope.probing.held_view import held
+from layerscope.probing.refits import drawn_from, with_refits
 from layerscope.results.store import Results, failed
 from layerscope.types import (
     SPLITS,
@@ -259,13 +260,19 @@ def _scores(
     estimator: Estimator, view: LayerView, tasks: Sequence[Task], arrangement: Arrangement
 ) -> Iterator[Score]:
     if arrangement.plain:
-        yield from estimator.score(view, tasks)
+        scores = list(estimator.score(view, tasks))
+        for task in tasks:
+            mine = [score for score in scores if score.task == task.name]
+            yield from with_refits(estimator, view, task, mine)
         return
     for task in tasks:  # which rows are drawn depends on the task's classes
         views = arranged(view, task, arrangement)
         parts = [list(estimator.score(part, [task])) for part in views]
-        places = [part.val for part in views if isinstance(part, DividedView)]
-        yield from joined(parts, places) if arrangement.folds > 1 else parts[0]
+        if arrangement.folds > 1:
+            yield from joined(parts, [it.val for it in views if isinstance(it, DividedView)])
+            continue
+        refitted = with_refits(estimator, views[0], task, parts[0])
+        yield from drawn_from(refitted, views[0], view)
 
 
 def _fail_if_not_finite(score: Score) -> Score:

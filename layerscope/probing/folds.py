@@ -17,6 +17,7 @@ import numpy.typing as npt
 from layerscope.errors import SettingsError
 from layerscope.probing.arranged_view import DividedView
 from layerscope.probing.held_view import divided
+from layerscope.stats.training_noise import jackknife
 from layerscope.types import LayerView, Losses, Score, Task
 
 
@@ -88,4 +89,7 @@ def _joined_losses(
     val = np.empty(sum(len(rows) for rows in places))
     for rows, it in zip(places, known, strict=True):
         val[rows] = it.val
-    return Losses(val, np.mean([it.test for it in known], axis=0))
+    test = np.stack([it.test for it in known])
+    groups = max(it.train_groups for it in known)
+    # Each fold's probe lacks one fold: they are a jackknife as they are.
+    return Losses(val, test.mean(0), None, jackknife(test, "folds"), groups)

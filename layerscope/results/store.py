@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 import numpy as np
@@ -40,7 +40,7 @@ from layerscope.results.durable_files import (
     replace_json,
 )
 from layerscope.results.labelled_array import labelled
-from layerscope.types import UNLABELLED, Control, Draw, Losses, Score, Setting, Task
+from layerscope.types import UNLABELLED, Control, Draw, Losses, Replicates, Score, Setting, Task
 
 if TYPE_CHECKING:
     import pandas
@@ -179,7 +179,7 @@ class Results:
                     f"The losses in {str(path)!r} belong to another cache than their row.",
                     hint="Run the probe again with --existing replace.",
                 )
-            return Losses(stored["val"], stored["test"], stored.get("predicted"))
+            return _losses(stored)
 
     def keep_groups(
         self,
@@ -258,7 +258,7 @@ class Results:
         arrays = {"val": losses.val, "test": losses.test, "fingerprint": score.fingerprint}
         if self._keep_predictions and losses.predicted is not None:
             arrays["predicted"] = losses.predicted
-        _write(self._losses_path(score), arrays)
+        _write(self._losses_path(score), arrays | _training(losses))
 
 
 def open_results(folder: Path) -> Results:
@@ -324,6 +324,40 @@ def _facts(columns: dict[str, Any]) -> dict[str, Any]:
         "trained": columns.pop("trained", not columns["checkpoint"].endswith("-random")),
         "views_of": columns.pop("views_of", images if views else ""),
     }
+
+
+def _training(losses: Losses) -> dict[str, Any]:
+    """Return what is known of the training rows as arrays."""
+    known = {"train_groups": losses.train_groups, "train_share": losses.train_share}
+    made = losses.replicates
+    if made is None:
+        return known
+    return known | {
+        "replicates": np.asarray(made.losses, dtype=np.float32),
+        "replicates_kind": made.kind,
+        "replicates_factor": made.factor,
+        "replicates_degrees": made.degrees,
+    }
+
+
+def _losses(stored: Mapping[str, Any]) -> Losses:
+    """Return losses from arrays; older ones know nothing of other training rows."""
+    replicates = None
+    if "replicates" in stored:
+        replicates = Replicates(
+            cast("Any", str(stored["replicates_kind"])),
+            stored["replicates"],
+            float(stored["replicates_factor"]),
+            float(stored["replicates_degrees"]),
+        )
+    return Losses(
+        stored["val"],
+        stored["test"],
+        stored.get("predicted"),
+        replicates,
+        int(stored.get("train_groups", 0)),
+        float(stored.get("train_share", 1.0)),
+    )
 
 
 def _fingerprint(path: Path) -> str:

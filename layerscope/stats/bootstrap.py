@@ -6,8 +6,13 @@ function of weighted sums, so that all resamples of all layers are one matrix pr
 the same sums (images that the same layers get right) are counted together.
 
 The spread of resamples is that of a sample of G with divisor G; it is widened by √(G/(G − 1)), and
-intervals and tests also by Student's t over the normal quantile: the "expanded percentile" of
-Hesterberg (2015), "What Teachers Should Know About the Bootstrap", section 5.
+intervals also by Student's t over the normal quantile: the "expanded percentile" of Hesterberg
+(2015), "What Teachers Should Know About the Bootstrap", section 5. Tests draw the standard errors
+anew together with the means, so that few groups are heeded in the maximum over layers as well.
+
+Where draws carry the noise of another training sample too, the degrees of freedom are those of a
+sum of two variances (Satterthwaite 1946, "An approximate distribution of estimates of variance
+components", eq. 3).
 """
 
 from __future__ import annotations
@@ -16,18 +21,22 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import scipy.stats
 import torch
 from torch import Tensor
 
 from layerscope.stats.multinomial import alike, counts
 from layerscope.stats.standard_error import number_groups
+from layerscope.stats.training_noise import TrainingNoise
 
 RESAMPLES = 10_000
 CHUNK = 1 << 22
 """Weights held at a time."""
 ALIKE = 0.75
 """Largest share of distinct groups at which it pays to draw kinds of group instead of groups."""
+FEW = 20
+"""Degrees of freedom below which the correlation of layers is not known well enough to be used."""
 RESOLUTION = 1e-6
 """Share of the worst layer's mean loss below which no difference is claimed: float32 features carry
 no more."""
@@ -43,27 +52,42 @@ class Resampled:
     estimate: Tensor
     """(k,) float64 on all rows."""
     draws: Tensor
-    """(r, k) float64 on the resamples."""
+    """(r, k) float64 on the resamples, another training sample included where it is known."""
     groups: int
     """Number of independent groups G."""
+    training: TrainingNoise | None = None
+    """What of the draws' spread is that of another training sample."""
 
     def standard_error(self) -> Tensor:
         """Return the (k,) standard errors of the estimate."""
-        spread = (self.draws - self.draws.mean(0)).square().mean(0).sqrt()
-        return spread * math.sqrt(self.groups / (self.groups - 1))
+        of_rows, of_training, _ = self._variances()
+        return (of_rows + of_training).sqrt()
 
-    def with_noise(self, deviation: Tensor, seed: int) -> Resampled:
-        """Return the same with independent normal noise in every draw.
+    def degrees(self) -> Tensor:
+        """Return the (k,) degrees of freedom of the standard errors."""
+        freedom = math.inf if self.training is None else self.training.degrees
+        return satterthwaite(*self._variances(), self.groups - 1, freedom)
 
-        For what resampling the rows at hand cannot show, such as another training sample.
+    def with_noise(self, noise: TrainingNoise, seed: int) -> Resampled:
+        """Return the same with normal noise in every draw.
+
+        For what resampling the rows at hand cannot show: another training sample.
 
         Args:
-            deviation: (k,) standard deviations, in the units of the statistics.
+            noise: Of the k statistics.
             seed: Of the noise.
         """
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(self.draws.shape, generator=generator, dtype=torch.float64)
-        return Resampled(self.estimate, self.draws + noise * deviation, self.groups)
+        drawn = self.draws + noise.draws(len(self.draws), seed)
+        return Resampled(self.estimate, drawn, self.groups, noise)
+
+    def combined(self, weights: Tensor) -> Resampled:
+        """Return (c,) linear combinations of the statistics, by (k, c) weights."""
+        return Resampled(
+            self.estimate @ weights,
+            self.draws @ weights,
+            self.groups,
+            None if self.training is None else self.training.of(weights),
+        )
 
     def interval(self, level: float) -> tuple[Tensor, Tensor]:
         """Return the (k,) ends of the expanded percentile interval that covers ``level``."""
@@ -71,8 +95,22 @@ class Resampled:
         ends = torch.quantile(
             self.draws, torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0
         )
-        widened = self.estimate + (ends - self.estimate) * _expansion(self.groups, 1 - tail)
+        drawn = (self.draws - self.draws.mean(0)).square().mean(0).sqrt()
+        widening = self.standard_error() / drawn.clamp(min=torch.finfo(torch.float64).tiny)
+        student = torch.from_numpy(scipy.stats.t.ppf(1 - tail, self.degrees().numpy()))
+        student /= float(scipy.stats.norm.ppf(1 - tail))
+        widened = self.estimate + (ends - self.estimate) * widening * student
         return widened[0], widened[1]
+
+    def _variances(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the (k,) variances by rows and by training, and the latter as it was measured."""
+        drawn = (self.draws - self.draws.mean(0)).square().mean(0)
+        nothing = torch.zeros_like(drawn)
+        noise = self.training
+        of_training = nothing if noise is None else noise.covariance.diagonal()
+        raw = nothing if noise is None else noise.raw.diagonal()
+        of_rows = (drawn - of_training).clamp(min=0) * self.groups / (self.groups - 1)
+        return of_rows, of_training, raw
 
 
 def means(sums: Tensor, counts: Tensor) -> Tensor:
@@ -114,11 +152,10 @@ def resample(
 
 def difference(resampled: Resampled, first: int, second: int) -> Resampled:
     """Return the paired difference of two statistics, the first minus the second."""
-    return Resampled(
-        (resampled.estimate[first] - resampled.estimate[second])[None],
-        (resampled.draws[:, first] - resampled.draws[:, second])[:, None],
-        resampled.groups,
-    )
+    weights = torch.zeros(len(resampled.estimate), 1, dtype=torch.float64)
+    weights[first] += 1
+    weights[second] -= 1
+    return resampled.combined(weights)
 
 
 def probability_best(losses: Resampled) -> Tensor:
@@ -172,47 +209,117 @@ def p_values_against(losses: Resampled, chosen: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Spread:
-    """How much the differences of any two layers vary from resample to resample."""
+    """How much the differences of any two layers vary, and how sure that is."""
 
     estimate: Tensor
     """(k,) mean losses."""
     centred: Tensor
     """(k, r) resampled minus estimated means, one layer after the other in memory."""
-    deviation: Tensor
-    """(k, k) root mean square of the centred differences."""
+    drawn: Tensor
+    """(k, k) variance of the resampled differences."""
+    of_rows: Tensor
+    """(k, k) variance of the differences over samples of rows."""
+    of_training: Tensor
+    """(k, k) the same over training samples."""
+    raw: Tensor
+    """(k, k) the same as it was measured."""
+    degrees: tuple[float, float]
+    """Of freedom: of the variances over rows, and over training samples."""
+    ratios: Tensor
+    """(2, r) draws of either measured variance over the true one."""
     slack: float
     """What is rounding."""
-    groups: int
 
     @classmethod
     def of(cls, losses: Resampled) -> _Spread:
         centred = (losses.draws - losses.estimate).T.contiguous()
-        products = centred @ centred.T / centred.shape[1]
-        own = products.diagonal()
         # Rounding leaves 1e-8 of a layer's spread in place of nought, far below any slack.
-        deviation = (own[:, None] + own - 2 * products).clamp(min=0).sqrt()
-        slack = float(RESOLUTION * losses.estimate.abs().max())
-        return cls(losses.estimate, centred, deviation, slack, losses.groups)
+        drawn = _of_differences(centred @ centred.T / centred.shape[1])
+        nothing, noise, freedom = torch.zeros_like(drawn), losses.training, losses.groups - 1
+        of_training = nothing if noise is None else _of_differences(noise.covariance)
+        of_rows = (drawn - of_training).clamp(min=0) * losses.groups / freedom
+        degrees = float(freedom), math.inf if noise is None else noise.degrees
+        return cls(
+            losses.estimate,
+            centred,
+            drawn,
+            of_rows,
+            of_training,
+            nothing if noise is None else _of_differences(noise.raw),
+            degrees,
+            torch.stack(
+                [_variance_ratios(it, centred.shape[1], i) for i, it in enumerate(degrees)]
+            ),
+            float(RESOLUTION * losses.estimate.abs().max()),
+        )
 
     def p_value(self, layer: int, rivals: Sequence[int]) -> Tensor:
         """Return the p-value of "no rival is better than this layer"."""
         gaps = self.estimate[layer] - self.estimate
-        told = (gaps.abs() > self.slack) | (self.deviation[layer] > self.slack)
+        variance = self.of_rows[layer] + self.of_training[layer]
+        told = (gaps.abs() > self.slack) | (variance.sqrt() > self.slack)
         known = [rival for rival in rivals if bool(told[rival])]
         if not known:
             return torch.ones((), dtype=torch.float64)
-        widening = math.sqrt(self.groups / (self.groups - 1))
-        unit = self.deviation[layer, known] * widening
-        unit = unit.clamp(min=torch.finfo(torch.float64).tiny)
-        observed = (gaps[known] / unit).max()
-        factor = _expansion(self.groups, 0.95) / unit
-        differences = (self.centred[layer] - self.centred[known]) * factor[:, None]
-        return (1 + (differences.amax(0) >= observed).sum()).double() / (1 + len(differences[0]))
+        tiny = torch.finfo(torch.float64).tiny
+        observed = (gaps[known] / variance[known].sqrt().clamp(min=tiny)).max()
+        draws = self._studentised(layer, known)
+        found = (1 + (draws.amax(0) >= observed).sum()).double() / (1 + draws.shape[1])
+        if self.degrees[0] >= FEW:
+            return found
+        # So few groups do not tell how layers go together: a bound that holds however they do.
+        tails = torch.from_numpy(
+            scipy.stats.t.sf(float(observed), self._degrees(layer, known).numpy())
+        )
+        return torch.maximum(found, tails.sum().clamp(max=1.0))
+
+    def _studentised(self, layer: int, known: Sequence[int]) -> Tensor:
+        """Return (j, r) differences over the standard errors that their resample would give."""
+        tiny = torch.finfo(torch.float64).tiny
+        rows, training, raw = (
+            it[layer, known, None] for it in (self.of_rows, self.of_training, self.raw)
+        )
+        drawn = rows * self.ratios[0] + (training + raw * (self.ratios[1] - 1)).clamp(min=0)
+        scale = (drawn / (rows + training).clamp(min=tiny)).clamp(min=tiny).sqrt()
+        unit = self.drawn[layer, known, None].sqrt().clamp(min=tiny)
+        return (self.centred[layer] - self.centred[known]) / unit / scale
+
+    def _degrees(self, layer: int, known: Sequence[int]) -> Tensor:
+        rows, training, raw = (
+            it[layer, known] for it in (self.of_rows, self.of_training, self.raw)
+        )
+        return satterthwaite(rows, training, raw, *self.degrees)
 
 
-def _expansion(groups: int, quantile: float) -> float:
-    student = float(scipy.stats.t.ppf(quantile, groups - 1) / scipy.stats.norm.ppf(quantile))
-    return student * math.sqrt(groups / (groups - 1))
+def satterthwaite(
+    rows: Tensor, training: Tensor, raw: Tensor, of_rows: float, of_training: float
+) -> Tensor:
+    """Return the degrees of freedom of the sum of two variances, of which the second was corrected.
+
+    Args:
+        rows: (k,) the first variance.
+        training: (k,) the second.
+        raw: (k,) the second before something was subtracted from it that is known.
+        of_rows: Degrees of freedom of the first.
+        of_training: Of the second.
+    """
+    unsure = rows.square() / of_rows + raw.square() / of_training
+    total = (rows + training).square()
+    return torch.where(unsure > 0, total / unsure.clamp(min=1e-300), of_rows).clamp(min=1.0)
+
+
+def _of_differences(covariance: Tensor) -> Tensor:
+    """Return the (k, k) variances of all differences, by the covariance of k statistics."""
+    own = covariance.diagonal()
+    return (own[:, None] + own - 2 * covariance).clamp(min=0)
+
+
+def _variance_ratios(degrees: float, count: int, seed: int) -> Tensor:
+    """Return (count,) draws of a normal sample's variance over the true one."""
+    if math.isinf(degrees):
+        return torch.ones(count, dtype=torch.float64)
+    generator = np.random.default_rng(seed)
+    return torch.from_numpy(generator.chisquare(degrees, count) / degrees)
 
 
 def _weighted_sums(sums: Tensor, resamples: int, seed: int) -> Tensor:

@@ -25,6 +25,7 @@ import torch
 from layerscope.errors import EstimatorError
 from layerscope.results.grouping import grouped
 from layerscope.stats.bootstrap import RESAMPLES, Resampled, difference
+from layerscope.stats.training_noise import mean_of_independent
 from layerscope.types import Interval
 from layerscope.verdicts.comparison import Comparison, in_runs, interval, resampled, usual
 
@@ -258,7 +259,7 @@ def _resample_tasks(
 
 def _scaled_difference(draws: Resampled, first: int, second: int, scale: float) -> Resampled:
     gap = difference(draws, first, second)
-    return Resampled(gap.estimate / scale, gap.draws / scale, gap.groups)
+    return gap.combined(torch.tensor([[1 / scale]], dtype=torch.float64))
 
 
 def _mean_over_tasks(tasks: Sequence[Resampled]) -> Resampled:
@@ -266,4 +267,5 @@ def _mean_over_tasks(tasks: Sequence[Resampled]) -> Resampled:
         torch.stack([task.estimate for task in tasks]).mean(0),
         torch.stack([task.draws for task in tasks]).mean(0),
         min(task.groups for task in tasks),
+        mean_of_independent([task.training for task in tasks if task.training is not None]),
     )

@@ -7,9 +7,10 @@ Nothing is computed on training rows. Intervals and the tied set are those of
 
 The rows answer for the test sample alone. Two layers that carry the same information still get
 different probes, and enough test rows would call one of the two the winner; so every draw also
-carries the noise of another training sample. Least squares with d features on n rows has an excess
-loss of σ²χ²(d)/n, hence a standard deviation of √(2d)/n of its loss σ². It is added to each layer
-independently, which can only make layers harder to tell apart.
+carries the noise of another training sample. It is measured where the results hold losses of probes
+of other training rows (:mod:`layerscope.stats.training_noise`). Where they do not, it is that of
+least squares: with d features on n groups of rows its excess loss is σ²χ²(d)/n, hence a standard
+deviation of √(2d)/n of its loss σ², for each layer independently.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from itertools import compress
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from layerscope.errors import EstimatorError
 from layerscope.results.grouping import grouped
@@ -36,10 +38,14 @@ from layerscope.stats.bootstrap import (
     probability_best,
     resample,
 )
+from layerscope.stats.bounded_interval import positive_interval, share_interval
 from layerscope.stats.paired import holm, mcnemar
-from layerscope.types import Interval, Losses, Score, Verdict
+from layerscope.stats.training_noise import TrainingNoise, averaged, spread, training_noise
+from layerscope.types import Interval, Losses, Replicates, Score, Verdict
 
 _LONG_RUN = 2
+DRAWS = 5
+"""Draws of training rows from which on their own spread is the estimate of the noise of training."""
 TRUNK = "trunk"
 """Name of the cut at the end of the trunk."""
 NO_TRUNK = "No cut of the trunk has a score; the gain is over the last cut."
@@ -107,7 +113,7 @@ def verdict(
         metric=first.metric,
         direction=first.direction,
         best=names[best],
-        value=_value(test, best, first, level),
+        value=_value(test, best, first, len(comparison.groups), level),
         tied=tied,
         shallowest=tied[0],
         trunk=names[trunk],
@@ -182,7 +188,22 @@ def _over_seeds(results: Results, scores: Sequence[Score]) -> tuple[Score, Losse
     """Return the first seed's score, with the mean over seeds of each row's loss."""
     found = [results.losses(score) for score in scores]
     val, test = (np.mean([getattr(it, rows) for it in found], axis=0) for rows in ("val", "test"))
-    return scores[0], Losses(val, test)
+    first = found[0]
+    replicates = first.replicates if len(found) == 1 else _over_draws(found)
+    merged = Losses(val, test, None, replicates, first.train_groups, first.train_share)
+    return scores[0], merged
+
+
+def _over_draws(found: Sequence[Losses]) -> Replicates | None:
+    """Return how much the mean over several seeds varies from training sample to training sample.
+
+    Seeds that draw no rows vary the start of a fit alone, and not what it is fitted to.
+    """
+    share = found[0].train_share
+    if share < 1 and len(found) >= DRAWS:
+        return spread(np.stack([it.test for it in found]), share)
+    measured = [it.replicates for it in found if it.replicates is not None]
+    return averaged(measured) if len(measured) == len(found) else None
 
 
 def note_widths(verdicts: Sequence[tuple[Comparison, Verdict]]) -> list[Verdict]:
@@ -329,15 +350,27 @@ def mean_metric(score: Score, losses: npt.NDArray[np.float64]) -> float:
 def resampled(comparison: Comparison, resamples: int, seed: int, *, noise_seed: int) -> Resampled:
     """Return the mean test loss of every cut with its draws, another training sample included."""
     rows = torch.tensor(np.stack([losses.test for losses in comparison.losses], axis=1))
-    _, groups = np.unique(comparison.groups, return_inverse=True)
-    test = resample(rows, torch.tensor(groups.ravel()), resamples=resamples, seed=seed)
-    share = torch.tensor([_training_noise(score) for score in comparison.scores])
-    return test.with_noise(share * test.estimate.abs(), noise_seed)
+    _, places = np.unique(comparison.groups, return_inverse=True)
+    groups = torch.tensor(places.ravel())
+    test = resample(rows, groups, resamples=resamples, seed=seed)
+    return test.with_noise(_training_noise(comparison, test.estimate, groups), noise_seed)
 
 
-def _training_noise(score: Score) -> float:
-    """Return the share of a probe's loss by which another training sample would change it."""
-    return math.sqrt(2 * min(score.width, score.n_train)) / score.n_train
+def _training_noise(comparison: Comparison, means: Tensor, groups: Tensor) -> TrainingNoise:
+    """Return how another training sample would move the mean losses of all cuts."""
+    measured = [it.replicates for it in comparison.losses if it.replicates is not None]
+    shapes = {(it.kind, len(it.losses)) for it in measured}
+    if len(measured) == len(comparison.losses) and len(shapes) == 1:
+        return training_noise(measured, groups)
+    pairs = zip(comparison.scores, comparison.losses, strict=True)
+    share = torch.tensor([_assumed_share(score, losses) for score, losses in pairs])
+    return TrainingNoise.assumed(share * means.abs())
+
+
+def _assumed_share(score: Score, losses: Losses) -> float:
+    """Return the share of a probe's loss by which least squares would change it."""
+    count = losses.train_groups or score.n_train
+    return math.sqrt(2 * min(score.width, count)) / count
 
 
 def _tied_holm(test: Resampled, best: int, names: Sequence[str], level: float) -> tuple[str, ...]:
@@ -369,13 +402,15 @@ def usual(comparison: Comparison) -> tuple[int, str]:
     return len(names) - 1, f"{comparison.note} {NO_TRUNK}".strip()
 
 
-def _value(test: Resampled, best: int, score: Score, level: float) -> Interval:
+def _value(test: Resampled, best: int, score: Score, rows: int, level: float) -> Interval:
     """Return the metric itself: the mean loss, or one minus it where more is better."""
-    chosen = Resampled(test.estimate[best, None], test.draws[:, best, None], test.groups)
-    loss = interval(chosen, level)
+    mean, error = float(test.estimate[best]), float(test.standard_error()[best])
+    degrees = float(test.degrees()[best])
     if score.direction == "minimise":
-        return loss
-    return Interval(1 - loss.estimate, 1 - loss.high, 1 - loss.low)
+        return positive_interval(mean, error, degrees=degrees, level=level)
+    return share_interval(
+        1 - mean, error, rows=rows, groups=test.groups, degrees=degrees, level=level
+    )
 
 
 def interval(resampled: Resampled, level: float) -> Interval:

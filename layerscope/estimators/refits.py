@@ -1,0 +1,88 @@
+"""Fits without some of the training rows: what tells how much another training sample matters.
+
+Whole groups of training rows are dealt into a few blocks, and a probe is fitted again without each
+of them. The blocks depend on groups and classes alone, so that every layer lacks the same images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from layerscope.estimators.layer import LayerRows
+from layerscope.stats.moments import BLOCK
+from layerscope.stats.ridge import RidgePath
+from layerscope.stats.ridge_refits import without_rows
+from layerscope.stats.training_noise import jackknife
+from layerscope.types import LayerView, Replicates, Task
+
+BLOCKS = 8
+"""Into which the groups are dealt: more cost more fits, and fewer say less about the spread."""
+FEWEST = 2
+
+Blocks = npt.NDArray[np.int64]
+"""(n_train,) the block of each training row, from 0."""
+
+
+def training_blocks(view: LayerView, task: Task | None = None) -> Blocks | None:
+    """Return the block of each training row, or None where all rows are one group.
+
+    Args:
+        view: The layer.
+        task: Of classes: each block gets about the same share of every class.
+    """
+    labels = None
+    if task is not None and task.kind == "classes":
+        labels = np.asarray(view.target(task.name, "train"))
+    return dealt(np.asarray(view.groups("train")), labels)
+
+
+def dealt(groups: npt.NDArray[np.str_], labels: npt.NDArray[np.int64] | None) -> Blocks | None:
+    """Deal groups into blocks, class by class and from large ones to small ones.
+
+    Args:
+        groups: (n,) group of each row.
+        labels: (n,) its class, where there are classes; the first row's is the group's.
+    """
+    _, first, place, size = np.unique(
+        groups, return_index=True, return_inverse=True, return_counts=True
+    )
+    if len(first) < FEWEST:
+        return None
+    by_chance = np.random.default_rng(0).permutation(len(first))
+    classes = np.zeros(len(first), dtype=np.int64) if labels is None else labels[first]
+    order = np.lexsort((by_chance, -size, classes))
+    blocks = np.empty(len(first), dtype=np.int64)
+    blocks[order] = np.arange(len(first)) % min(BLOCKS, len(first))
+    return np.asarray(blocks[place.ravel()])
+
+
+def ridge_refits(
+    layer: LayerRows, blocks: Blocks, path: RidgePath, targets: Tensor, penalties: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (d, c) weights and (c,) intercepts of ridge without each block.
+
+    Args:
+        layer: The layer.
+        blocks: Of its training rows.
+        path: Ridge on all of them.
+        targets: (n, c) of the training rows.
+        penalties: (c,) λ of each.
+    """
+    for number in range(int(blocks.max()) + 1):
+        which = torch.from_numpy(blocks == number)
+        rows = [
+            block[part]
+            for block, part in zip(layer.blocks("train"), torch.split(which, BLOCK), strict=True)
+        ]
+        yield without_rows(path, torch.cat(rows), targets[which], penalties)
+
+
+def as_replicates(losses: Iterable[Tensor]) -> Replicates:
+    """Return replicates of the (n_test,) losses of fits without each block."""
+    rows: Sequence[Tensor] = list(losses)
+    return jackknife(torch.stack(rows).to(torch.float32).numpy())

@@ -1,0 +1,133 @@
+"""How much another training sample would move mean losses, and those of several layers together.
+
+Test rows tell how sure a mean loss is for the probe at hand. Another training sample would give
+another probe. Here that part of the variance is estimated from probes that were fitted to other
+training rows: without each of K blocks of groups (the delete-a-group jackknife), on K folds, or on
+several draws. The same blocks are left out at every layer, so that what layers share in their luck
+is known and cancels in their difference.
+
+With L_k the mean loss of the k-th probe on the test rows, the variance of the jackknife is
+(K − 1)/K Σ (L_k − L̄)² (Shao and Tu 1995, "The Jackknife and Bootstrap", eq. 2.30; with groups in
+place of rows section 2.3). On average it is never too small (Efron and Stein 1981, "The jackknife
+estimate of variance", theorem 2); of a loss that is quadratic in the fitted weights it is up to
+twice what is right.
+
+L_k − L̄ is itself a mean over a sample of test rows. What that sample adds to the sum is known, since
+it is a variance over independent groups of rows, and is subtracted; without that, a few test rows
+that change sides would pass for noise of training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from layerscope.stats.standard_error import number_groups
+from layerscope.types import Replicates
+
+Rows = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingNoise:
+    """The covariance of k mean losses over training samples."""
+
+    covariance: Tensor
+    """(k, k) float64, positive semi-definite."""
+    raw: Tensor
+    """(k, k) the same before the share of the test rows was subtracted: how sure it is."""
+    degrees: float
+    """Degrees of freedom of ``raw``; infinite where it is assumed rather than measured."""
+
+    @classmethod
+    def assumed(cls, deviations: Tensor) -> TrainingNoise:
+        """Return independent noise of (k,) standard deviations that are taken for granted."""
+        covariance = deviations.double().square().diag()
+        return cls(covariance, covariance, math.inf)
+
+    def of(self, weights: Tensor) -> TrainingNoise:
+        """Return the noise of (k, c) linear combinations."""
+        covariance, raw = (weights.T @ it @ weights for it in (self.covariance, self.raw))
+        return TrainingNoise(covariance, raw, self.degrees)
+
+    def draws(self, count: int, seed: int) -> Tensor:
+        """Return (count, k) normal draws of this covariance about zero."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        generator = torch.Generator().manual_seed(seed)
+        normal = torch.randn(count, len(values), generator=generator, dtype=torch.float64)
+        return (normal * values.clamp(min=0).sqrt()) @ vectors.T
+
+
+def jackknife(losses: Rows, kind: Literal["refits", "folds"] = "refits") -> Replicates:
+    """Return replicates of (m, n) losses of probes that each lack one of m blocks of groups."""
+    count = len(losses)
+    return Replicates(kind, losses, (count - 1) / count, count - 1)
+
+
+def spread(losses: Rows, share: float) -> Replicates:
+    """Return replicates of (m, n) losses of probes whose *mean* is reported.
+
+    Args:
+        losses: Of m probes on as many draws, each of which takes a share of the same rows.
+        share: Of the rows that a draw takes, below 1. The spread s² over draws from one pool lacks
+            what all of them share, the pool: of their mean the variance is s²/m + s² share/(1 −
+            share), of which the first part sinks with their number and the second does not.
+    """
+    count = len(losses)
+    factor = (1 / count + share / (1 - share)) / (count - 1)
+    return Replicates("draws", losses, factor, count - 1)
+
+
+def averaged(parts: Sequence[Replicates]) -> Replicates:
+    """Return the replicates of a mean over several fits, each with replicates of its own."""
+    centred = [part.losses - part.losses.mean(0) for part in parts]
+    factor, degrees = parts[0].factor / len(parts) ** 2, sum(part.degrees for part in parts)
+    return Replicates(parts[0].kind, np.concatenate(centred), factor, degrees)
+
+
+def training_noise(layers: Sequence[Replicates], groups: Tensor) -> TrainingNoise:
+    """Return the covariance over training samples of several layers' mean losses.
+
+    Args:
+        layers: Replicates of k layers over the same blocks, draws or folds, in one order.
+        groups: (n,) integers that name each test row's group.
+
+    Raises:
+        EstimatorError: Fewer than two groups.
+    """
+    first = layers[0]
+    offsets = torch.stack(
+        [torch.tensor(it.losses - it.losses.mean(0)).double() for it in layers], 2
+    )
+    means = offsets.mean(1)
+    raw = first.factor * means.T @ means
+    place, count = number_groups(groups)
+    by_rows = torch.zeros_like(raw)
+    for offset, mean in zip(offsets, means, strict=True):
+        sums = offset.new_zeros(count, offset.shape[1])
+        sums.index_add_(0, place, offset - mean)
+        by_rows += sums.T @ sums * (count / (count - 1) / len(offset) ** 2)
+    return TrainingNoise(_positive(raw - first.factor * by_rows), raw, first.degrees)
+
+
+def mean_of_independent(parts: Sequence[TrainingNoise]) -> TrainingNoise | None:
+    """Return the noise of the mean of several statistics that do not share theirs."""
+    if not parts:
+        return None
+    square = len(parts) ** 2
+    covariance = torch.stack([it.covariance for it in parts]).sum(0) / square
+    raw = torch.stack([it.raw for it in parts]).sum(0) / square
+    return TrainingNoise(covariance, raw, min(it.degrees for it in parts))
+
+
+def _positive(matrix: Tensor) -> Tensor:
+    """Return the nearest positive semi-definite matrix."""
+    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+    return (vectors * values.clamp(min=0)) @ vectors.T
