@@ -185,7 +185,7 @@ def probed(world: World, rng: np.random.Generator) -> Comparison:
     cache, case = world.cache(rng), world.case
     with tempfile.TemporaryDirectory() as folder:
         ways = arrangements((case.train,), seeds=case.seeds)
-        found = sweep([cache], cache.tasks, [make(case.estimator)], Path(folder), arrangements=ways)
+        found = sweep([cache], cache.tasks, [make(case.estimator, 0)], Path(folder), arrangements=ways)
         (one,) = comparisons(found.results)
         return one
 

@@ -11,7 +11,9 @@ from layerscope.stats.bootstrap import (
     p_values,
     probability_best,
     resample,
+    satterthwaite,
 )
+from layerscope.stats.training_noise import TrainingNoise
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -177,7 +179,7 @@ def test_the_tied_set_shrinks_to_the_best_when_the_rest_are_clearly_worse():
 
 def test_noise_adds_its_variance_and_moves_no_estimate():
     plain = resample(normal(100, 2), torch.arange(100))
-    noisy = plain.with_noise(torch.tensor([0.0, 0.5], dtype=torch.float64), seed=1)
+    noisy = plain.with_noise(TrainingNoise.assumed(torch.tensor([0.0, 0.5])), seed=1)
     torch.testing.assert_close(noisy.estimate, plain.estimate)
     torch.testing.assert_close(noisy.draws[:, 0], plain.draws[:, 0])
     expected = plain.draws[:, 1].var() + 0.25
@@ -189,3 +191,34 @@ def test_with_few_groups_the_standard_error_is_the_samples_not_the_populations()
     groups = torch.arange(3).repeat_interleave(5)
     found = resample(means[groups][:, None], groups, resamples=20_000).standard_error()
     torch.testing.assert_close(found[0], means.std() / 3**0.5, rtol=0.03, atol=0.0)
+
+
+def test_the_standard_error_with_noise_is_that_of_both():
+    noise = TrainingNoise.assumed(torch.tensor([0.3]))
+    plain = resample(normal(100, 1), torch.arange(100), resamples=20_000)
+    both = plain.with_noise(noise, seed=1)
+    expected = (plain.standard_error().square() + 0.09).sqrt()
+    torch.testing.assert_close(both.standard_error(), expected, rtol=0.02, atol=0.0)
+    assert float(both.degrees()) > 99  # what is assumed is not estimated
+
+
+def test_degrees_of_freedom_are_those_of_the_variance_that_counts():
+    one, nothing = torch.ones(1), torch.zeros(1)
+    assert float(satterthwaite(one, nothing, nothing, 9.0, 7.0)) == pytest.approx(9)
+    assert float(satterthwaite(nothing, one, one, 9.0, 7.0)) == pytest.approx(7)
+    # Welch's two samples of equal variance and size.
+    assert float(satterthwaite(one, one, one, 9.0, 9.0)) == pytest.approx(18)
+    # What was subtracted is known, and leaves the rest the less sure.
+    assert float(satterthwaite(nothing, one, 2 * one, 9.0, 8.0)) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("groups", [3, 5, 10])
+def test_of_few_groups_each_of_equal_layers_stays_tied(groups: int):
+    kept = []
+    for study in range(60):
+        shared = normal(groups, 1, seed=study) + normal(groups, 12, seed=1000 + study)
+        rows = shared.repeat_interleave(4, 0) + normal(4 * groups, 12, seed=2000 + study)
+        membership = torch.arange(groups).repeat_interleave(4)
+        found = p_values(resample(rows, membership, resamples=400, seed=study))
+        kept.append(float((found > 0.05).double().mean()))
+    assert sum(kept) / len(kept) >= 0.93
