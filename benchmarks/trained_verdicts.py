@@ -2,12 +2,12 @@
 
 A world has layers x = (z, 0) + s·noise of d features: z holds the answer, the noise of neighbouring
 layers is correlated, and s is equal, best at one layer, or smooth over depth. Answers are linear in
-z with a residual, or the largest of a few such. Rows come in objects that share half of the variance
-of everything. Many samples are drawn in each world; each is probed by `sweep` itself (draws, refits,
+z with a residual, or the largest of a few such. The rows of an object share half of the variance of
+everything. Many samples are drawn in each world; each is probed by `sweep` itself (draws, refits,
 seeds and all) and gets its verdict. A layer's true loss is its mean over the samples.
 
-Power is asked in worlds of equal layers: of two layers one is made worse by three standard errors of
-their difference over samples. What the tied set finds stands beside what a test finds that knows
+Power is asked in worlds of equal layers: of two layers one is made worse by three standard errors
+of their difference over samples. What the tied set finds stands beside what a test finds that knows
 that standard error.
 
     python benchmarks/trained_verdicts.py            # all cases
@@ -185,7 +185,9 @@ def probed(world: World, rng: np.random.Generator) -> Comparison:
     cache, case = world.cache(rng), world.case
     with tempfile.TemporaryDirectory() as folder:
         ways = arrangements((case.train,), seeds=case.seeds)
-        found = sweep([cache], cache.tasks, [make(case.estimator, 0)], Path(folder), arrangements=ways)
+        found = sweep(
+            [cache], cache.tasks, [make(case.estimator, 0)], Path(folder), arrangements=ways
+        )
         (one,) = comparisons(found.results)
         return one
 

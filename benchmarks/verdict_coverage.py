@@ -1,9 +1,10 @@
 """Do verdicts hold what they promise? Synthetic studies with known truth, through `verdict` itself.
 
 A study has 8 to 20 layers with true losses that are all equal, have one clear best, or follow a
-smooth curve over depth. Training moves each probe's loss from its layer's by the normal noise of
-standard deviation √(2d)/n that a verdict assumes, the same on validation and test rows, because it
-is the same probe. Rows are a probit model: an image has a difficulty, which its group shares in
+smooth curve over depth. Training moves each probe's loss from its layer's by normal noise of
+standard deviation √(2d)/n, the same on validation and test rows, because it is the same probe; the
+eight blocks of training rows each have a share in it, so that refits without one of them tell how
+much it is. Rows are a probit model: an image has a difficulty, which its group shares in
 part, a layer has an ability, and neighbouring layers err alike; the latent is normal with variance
 1, so that the mean of the losses is exact. Squared errors are squares of the same latent.
 
@@ -21,6 +22,7 @@ from math import sqrt
 import numpy as np
 from scipy.stats import norm
 
+from layerscope.stats.training_noise import jackknife
 from layerscope.types import Losses, Score, Verdict
 from layerscope.verdicts.comparison import Comparison, verdict
 
@@ -29,6 +31,7 @@ LAYERS, ROWS = (8, 20), (500, 2000)
 TRAIN = (1_000, 20_000)
 WIDTHS = (64, 128, 256, 512)
 HEADS = 2
+BLOCKS = 8
 """Layers behind the trunk."""
 
 
@@ -103,7 +106,10 @@ def latent(layers: int, rows: int, size: int, rng: np.random.Generator) -> np.nd
 
 
 def losses(means: np.ndarray, rows: int, size: int, classes: bool, rng) -> np.ndarray:
-    drawn = latent(len(means), rows, size, rng)
+    return lost(latent(len(means), rows, size, rng), means, classes)
+
+
+def lost(drawn: np.ndarray, means: np.ndarray, classes: bool) -> np.ndarray:
     return (drawn < norm.ppf(means)).astype(float) if classes else means * drawn**2
 
 
@@ -120,19 +126,22 @@ def study(
     widths = np.sort(rng.choice(WIDTHS, layers))
     layer = truths(shape, layers, rng)
     share = np.sqrt(2 * np.minimum(widths, n_train)) / n_train
-    moved = share * rng.standard_normal(layers) if noise else np.zeros(layers)
-    probe = np.clip(layer * (1 + moved), 1e-3, 0.95)
+    of_blocks = rng.standard_normal((BLOCKS, layers)) * share * sqrt(BLOCKS) * noise
+    without = (of_blocks.sum(0) - of_blocks) / (BLOCKS - 1)
+    probe, *refits = np.clip(layer * (1 + np.vstack((of_blocks.mean(0), without))), 1e-3, 0.95)
     val = losses(probe, n_val, size, classes, rng)
-    test = losses(probe, n_test, size, classes, rng)
+    drawn = latent(layers, n_test, size, rng)
+    test, *others = (lost(drawn, means, classes) for means in (probe, *refits))
     return (
-        comparison(val, test, widths, n_train, size, classes),
+        comparison(val, test, widths, n_train, size, classes, np.stack(others)),
         Truth(shape, classes, grouped, layer, probe),
     )
 
 
 def comparison(
-    val, test, widths: Sequence[int], n_train: int, size: int, classes: bool
+    val, test, widths: Sequence[int], n_train: int, size: int, classes: bool, refits=None
 ) -> Comparison:
+    """Return the comparison of layers; ``refits`` are (blocks, rows, layers) losses of others."""
     layers = test.shape[1]
     trunk = layers - 1 - HEADS
     scores = tuple(
@@ -163,7 +172,8 @@ def comparison(
         )
         for i in range(layers)
     )
-    rows = tuple(Losses(val[:, i].copy(), test[:, i].copy()) for i in range(layers))
+    made = [None if refits is None else jackknife(refits[:, :, i]) for i in range(layers)]
+    rows = tuple(Losses(val[:, i], test[:, i], None, it) for i, it in enumerate(made))
     return Comparison(scores, rows, (np.arange(len(test)) // size).astype(str))
 
 

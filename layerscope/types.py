@@ -75,6 +75,10 @@ Setting = str | int | float
 ScoreKind = Literal["probe", "measure"]
 """Of a score: of a probe, which was fitted and errs on rows, or of a measure of the features."""
 
+TrainingNoiseFrom = Literal["refits", "draws", "folds", "assumed"]
+"""Where the noise of another training sample comes from: fits without some of the rows, several
+draws of them, folds, or the formula of least squares."""
+
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 METRICS: Mapping[Kind, Mapping[str, Direction]] = {
@@ -626,6 +630,8 @@ class Verdict(Arranged):
     """Against which confound."""
     trained: bool = True
     """Whether the checkpoint's weights come from a training, and not from a seed."""
+    training_noise: TrainingNoiseFrom = "assumed"
+    """Where the noise of another training sample comes from."""
 
     @property
     def way(self) -> str:

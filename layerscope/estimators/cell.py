@@ -74,7 +74,7 @@ def losses(
     predicted: npt.NDArray[Any] | None = None,
     replicates: Replicates | None = None,
 ) -> Losses:
-    """Return (n_val,) and (n_test,) losses as float64 arrays, with what belongs to those of test."""
+    """Return (n_val,) and (n_test,) losses as float64 arrays, with what belongs to them."""
     of_val, of_test = (np.asarray(rows, dtype=np.float64) for rows in (val, test))
     return Losses(of_val, of_test, predicted, replicates)
 

@@ -6,7 +6,7 @@ of them. The blocks depend on groups and classes alone, so that every layer lack
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -84,5 +84,4 @@ def ridge_refits(
 
 def as_replicates(losses: Iterable[Tensor]) -> Replicates:
     """Return replicates of the (n_test,) losses of fits without each block."""
-    rows: Sequence[Tensor] = list(losses)
-    return jackknife(torch.stack(rows).to(torch.float32).numpy())
+    return jackknife(torch.stack(list(losses)).to(torch.float32).numpy())

@@ -1,7 +1,7 @@
 """Intervals of a mean that is known to lie in a range, by its standard error.
 
-A symmetric interval about a mean near the end of its range reaches beyond it, and has no width where
-all rows agree. Two that do neither:
+A symmetric interval about a mean near the end of its range reaches beyond it, and has no width
+where all rows agree. Two that do neither:
 
 * Of a share in [0, 1]: that of Wilson (1927), "Probable inference, the law of succession, and
   statistical inference", with the effective number of rows p(1 − p)/se² in place of their number

@@ -35,7 +35,7 @@ def without_rows(
     gram = gram / left - torch.outer(mean, mean)
     cross = cross / left - torch.outer(mean, target_mean)
     weights = torch.empty_like(cross)
-    for penalty in penalties.unique():
+    for penalty in torch.unique(penalties):
         which = penalties == penalty
         shrunk = gram + penalty * torch.eye(len(gram), dtype=gram.dtype)
         weights[:, which] = torch.linalg.solve(shrunk, cross[:, which])

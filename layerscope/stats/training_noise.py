@@ -12,9 +12,9 @@ place of rows section 2.3). On average it is never too small (Efron and Stein 19
 estimate of variance", theorem 2); of a loss that is quadratic in the fitted weights it is up to
 twice what is right.
 
-L_k − L̄ is itself a mean over a sample of test rows. What that sample adds to the sum is known, since
-it is a variance over independent groups of rows, and is subtracted; without that, a few test rows
-that change sides would pass for noise of training.
+L_k − L̄ is itself a mean over a sample of test rows. What that sample adds to the sum is known,
+since it is a variance over independent groups of rows, and is subtracted; without that, a few test
+rows that change sides would pass for noise of training.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class TrainingNoise:
         values, vectors = torch.linalg.eigh(self.covariance)
         generator = torch.Generator().manual_seed(seed)
         normal = torch.randn(count, len(values), generator=generator, dtype=torch.float64)
-        return (normal * values.clamp(min=0).sqrt()) @ vectors.T
+        drawn: Tensor = (normal * values.clamp(min=0).sqrt()) @ vectors.T
+        return drawn
 
 
 def jackknife(losses: Rows, kind: Literal["refits", "folds"] = "refits") -> Replicates:
@@ -130,4 +131,5 @@ def mean_of_independent(parts: Sequence[TrainingNoise]) -> TrainingNoise | None:
 def _positive(matrix: Tensor) -> Tensor:
     """Return the nearest positive semi-definite matrix."""
     values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    return (vectors * values.clamp(min=0)) @ vectors.T
+    nearest: Tensor = (vectors * values.clamp(min=0)) @ vectors.T
+    return nearest

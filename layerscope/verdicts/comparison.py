@@ -45,7 +45,7 @@ from layerscope.types import Interval, Losses, Replicates, Score, Verdict
 
 _LONG_RUN = 2
 DRAWS = 5
-"""Draws of training rows from which on their own spread is the estimate of the noise of training."""
+"""Draws of training rows from which on their spread is the estimate of the noise of training."""
 TRUNK = "trunk"
 """Name of the cut at the end of the trunk."""
 NO_TRUNK = "No cut of the trunk has a score; the gain is over the last cut."
@@ -132,6 +132,7 @@ def verdict(
         control=first.control,
         trained=first.trained,
         mcnemar=_mcnemar(comparison, best, trunk, test.groups),
+        training_noise=next((it.kind for it in _replicates(comparison)), "assumed"),
     )
 
 
@@ -358,13 +359,19 @@ def resampled(comparison: Comparison, resamples: int, seed: int, *, noise_seed: 
 
 def _training_noise(comparison: Comparison, means: Tensor, groups: Tensor) -> TrainingNoise:
     """Return how another training sample would move the mean losses of all cuts."""
-    measured = [it.replicates for it in comparison.losses if it.replicates is not None]
-    shapes = {(it.kind, len(it.losses)) for it in measured}
-    if len(measured) == len(comparison.losses) and len(shapes) == 1:
+    measured = _replicates(comparison)
+    if measured:
         return training_noise(measured, groups)
     pairs = zip(comparison.scores, comparison.losses, strict=True)
     share = torch.tensor([_assumed_share(score, losses) for score, losses in pairs])
     return TrainingNoise.assumed(share * means.abs())
+
+
+def _replicates(comparison: Comparison) -> list[Replicates]:
+    """Return the replicates of all cuts, or none where some cut has none or others."""
+    known = [it.replicates for it in comparison.losses if it.replicates is not None]
+    ways = {(it.kind, len(it.losses)) for it in known}
+    return known if len(known) == len(comparison.losses) and len(ways) == 1 else []
 
 
 def _assumed_share(score: Score, losses: Losses) -> float:
