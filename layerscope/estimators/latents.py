@@ -13,7 +13,12 @@ from layerscope.estimators import estimators
 from layerscope.estimators.classification import HELD_OUT
 from layerscope.estimators.layer import LoadedLayer, read_layer
 from layerscope.estimators.predictions import Predictions, regression_scores
-from layerscope.estimators.refits import as_replicates, ridge_refits, training_blocks
+from layerscope.estimators.refits import (
+    as_replicates,
+    ridge_refits,
+    share_left_out,
+    training_blocks,
+)
 from layerscope.estimators.regression import Regression, read_regression
 from layerscope.stats.moments import BLOCK, RunningCrossMoments
 from layerscope.stats.ridge import Choice, RidgePath, choose_penalty, ridge_path
@@ -72,12 +77,14 @@ def _refitted(
         return None
     regression, rule = fitted.regression, path.spectrum.standardiser
     penalties = torch.full((regression.components,), fitted.settings["lambda"], dtype=torch.float64)
-    refits = ridge_refits(layer, blocks, path, regression.encoded["train"], penalties)
+    # Precision depends on order alone, which a small change leaves as it is.
+    share = share_left_out(view, path) if regression.task.kind == "latents" else 1.0
+    refits = ridge_refits(layer, blocks, path, regression.encoded["train"], penalties, share)
     found = (
         torch.cat([rule(block) @ weights + intercept for block in layer.blocks("test")])
         for weights, intercept in refits
     )
-    return as_replicates(regression.losses(it, "test") for it in found)
+    return as_replicates((regression.losses(it, "test") for it in found), share)
 
 
 def ridge_on_training_rows(layer: LoadedLayer, targets: Iterable[Tensor]) -> RidgePath:

@@ -23,6 +23,9 @@ from layerscope.types import LayerView, Replicates, Task
 BLOCKS = 8
 """Into which the groups are dealt: more cost more fits, and fewer say less about the spread."""
 FEWEST = 2
+HALF = 0.5
+MANY = 4
+"""Groups to a direction from which on half of a block is taken away, and not all."""
 
 Blocks = npt.NDArray[np.int64]
 """(n_train,) the block of each training row, from 0."""
@@ -61,8 +64,23 @@ def dealt(groups: npt.NDArray[np.str_], labels: npt.NDArray[np.int64] | None) ->
     return np.asarray(blocks[place.ravel()])
 
 
+def share_left_out(view: LayerView, path: RidgePath) -> float:
+    """Return which share of a block's weight least squares is to lack.
+
+    Half of it gives the better estimate of squared errors where rows are many for the directions
+    they vary in. Where they are few a fit may pass through them whatever they weigh, and says
+    nothing of what would be there without them.
+    """
+    return HALF if len(np.unique(view.groups("train"))) >= MANY * path.spectrum.rank else 1.0
+
+
 def ridge_refits(
-    layer: LayerRows, blocks: Blocks, path: RidgePath, targets: Tensor, penalties: Tensor
+    layer: LayerRows,
+    blocks: Blocks,
+    path: RidgePath,
+    targets: Tensor,
+    penalties: Tensor,
+    share: float = 1.0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (d, c) weights and (c,) intercepts of ridge without each block.
 
@@ -72,6 +90,7 @@ def ridge_refits(
         path: Ridge on all of them.
         targets: (n, c) of the training rows.
         penalties: (c,) λ of each.
+        share: Of a block's weight that is taken away.
     """
     for number in range(int(blocks.max()) + 1):
         which = torch.from_numpy(blocks == number)
@@ -79,9 +98,9 @@ def ridge_refits(
             block[part]
             for block, part in zip(layer.blocks("train"), torch.split(which, BLOCK), strict=True)
         ]
-        yield without_rows(path, torch.cat(rows), targets[which], penalties)
+        yield without_rows(path, torch.cat(rows), targets[which], penalties, share)
 
 
-def as_replicates(losses: Iterable[Tensor]) -> Replicates:
-    """Return replicates of the (n_test,) losses of fits without each block."""
-    return jackknife(torch.stack(list(losses)).to(torch.float32).numpy())
+def as_replicates(losses: Iterable[Tensor], share: float = 1.0) -> Replicates:
+    """Return replicates of the (n_test,) losses of fits without that share of each block."""
+    return jackknife(torch.stack(list(losses)).to(torch.float32).numpy(), share=share)

@@ -14,24 +14,25 @@ from layerscope.stats.ridge import RidgePath
 
 
 def without_rows(
-    path: RidgePath, rows: Tensor, targets: Tensor, penalties: Tensor
+    path: RidgePath, rows: Tensor, targets: Tensor, penalties: Tensor, share: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Return the ridge solution on the training rows that are left.
+    """Return the ridge solution on the training rows that are left, or with less of some.
 
     Args:
         path: Of all n training rows.
         rows: (m, d) of them, as they are, that are left out; m < n.
         targets: (m, k) theirs.
         penalties: (k,) λ > 0 of each target.
+        share: Of their weight that is taken away; 1 leaves them out.
 
     Returns:
         (d, k) weights on features standardised as ``path`` has them, and (k,) intercepts.
     """
-    basis, left = path.spectrum, path.spectrum.count - len(rows)
+    basis, left = path.spectrum, path.spectrum.count - share * len(rows)
     turned, offsets = basis.rotate(rows), targets.double() - path.intercept
-    mean, target_mean = (-it.sum(0) / left for it in (turned, offsets))
-    gram = (basis.count * basis.values).diag() - turned.T @ turned
-    cross = basis.count * path.projection - turned.T @ offsets
+    mean, target_mean = (-share * it.sum(0) / left for it in (turned, offsets))
+    gram = (basis.count * basis.values).diag() - share * turned.T @ turned
+    cross = basis.count * path.projection - share * turned.T @ offsets
     gram = gram / left - torch.outer(mean, mean)
     cross = cross / left - torch.outer(mean, target_mean)
     weights = torch.empty_like(cross)

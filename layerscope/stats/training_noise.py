@@ -66,10 +66,20 @@ class TrainingNoise:
         return drawn
 
 
-def jackknife(losses: Rows, kind: Literal["refits", "folds"] = "refits") -> Replicates:
-    """Return replicates of (m, n) losses of probes that each lack one of m blocks of groups."""
+def jackknife(
+    losses: Rows, kind: Literal["refits", "folds"] = "refits", share: float = 1.0
+) -> Replicates:
+    """Return replicates of losses of probes that each lack one of m blocks of groups.
+
+    Args:
+        losses: (m, n), a probe after the other.
+        kind: What was fitted.
+        share: Of a block's weight that a probe lacks. Less than all keeps the probe near that of
+            all rows, where a loss that is quadratic in the weights is more nearly linear.
+    """
     count = len(losses)
-    return Replicates(kind, losses, (count - 1) / count, count - 1)
+    factor = ((count - share) / share) ** 2 / (count * (count - 1))
+    return Replicates(kind, losses, factor, count - 1)
 
 
 def spread(losses: Rows, share: float) -> Replicates:

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from layerscope.estimators import refits
 from layerscope.estimators.latents import Ridge
 from layerscope.estimators.logistic import Logistic
 from layerscope.estimators.one_hot import RidgeClassifier
@@ -59,8 +60,9 @@ def primary(estimator, view, task):
 @pytest.mark.parametrize(
     ("estimator", "task"), [(Logistic(), KIND), (RidgeClassifier(), KIND), (Ridge(), SIZE)]
 )
-def test_refits_are_fits_of_the_rows_that_are_left(estimator, task, each):
+def test_refits_are_fits_of_the_rows_that_are_left(estimator, task, each, monkeypatch):
     """The same λ on the same standardised features, fitted from scratch to those rows."""
+    monkeypatch.setattr(refits, "HALF", 1.0)
     whole = layer(each)
     scored = primary(estimator, whole, task)
     made = scored.losses.replicates

@@ -31,3 +31,17 @@ def test_it_is_ridge_on_the_rows_that_are_left(n: int, d: int):
     for i, penalty in enumerate(penalties.tolist()):
         model = Ridge(alpha=penalty * len(left)).fit(z.numpy()[left], targets.numpy()[left, i])
         np.testing.assert_allclose(found[:, i], model.predict(z.numpy()), rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_rows_may_count_for_less(share: float):
+    rows, targets, path = planted(60, 5)
+    penalty = 0.3
+    weight = np.where(np.arange(60) % 6 == 0, 1 - share, 1.0)
+    found, intercept = without_rows(
+        path, rows[::6], targets[::6], torch.full((3,), penalty, dtype=torch.float64), share
+    )
+    z = path.spectrum.standardiser(rows).numpy()
+    model = Ridge(alpha=penalty * weight.sum()).fit(z, targets.numpy(), sample_weight=weight)
+    np.testing.assert_allclose(found.T, model.coef_, rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(intercept, model.intercept_, rtol=1e-7)

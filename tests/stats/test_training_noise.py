@@ -28,11 +28,14 @@ def test_without_noise_of_the_test_rows_it_is_the_jackknife():
     assert found.degrees == 7
 
 
-def test_the_jackknife_of_a_mean_is_its_variance():
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_the_jackknife_of_a_mean_is_its_variance(share: float):
     rows = RNG(1).standard_normal(80)
     blocks = np.arange(80) % 8
-    without = np.array([rows[blocks != k].mean() for k in range(8)])
-    found = training_noise([jackknife(np.repeat(without[:, None], 10, 1))], torch.arange(10))
+    weights = [np.where(blocks == k, 1 - share, 1.0) for k in range(8)]
+    without = np.array([np.average(rows, weights=weight) for weight in weights])
+    made = jackknife(np.repeat(without[:, None], 10, 1), share=share)
+    found = training_noise([made], torch.arange(10))
     of_blocks = np.array([rows[blocks == k].mean() for k in range(8)])
     assert float(found.covariance) == pytest.approx(of_blocks.var(ddof=1) / 8)
 
