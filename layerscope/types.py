@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, get_args, runtime_checkable
 
@@ -72,11 +72,17 @@ METRICS: Mapping[Kind, Mapping[str, Direction]] = {
         "top-1": "maximise",
         "top-5": "maximise",
         "mean-per-class": "maximise",
+        "auroc": "maximise",
         "nll": "minimise",
         "ece": "minimise",
         "mce": "minimise",  # over all shifts of a set: what ``layerscope evaluate`` gives
     },
-    "multilabel": {"mean-average-precision": "maximise", "mse": "minimise", "nmse": "minimise"},
+    "multilabel": {
+        "mean-average-precision": "maximise",
+        "auroc": "maximise",
+        "mse": "minimise",
+        "nmse": "minimise",
+    },
     "latents": {
         "mse": "minimise",
         "nmse": "minimise",
@@ -88,6 +94,8 @@ METRICS: Mapping[Kind, Mapping[str, Direction]] = {
     "none": {"": "maximise"},
 }
 """By kind of targets: the metrics that estimators know, and which way each of them is better."""
+SPELLINGS = {"balanced-accuracy": "mean-per-class"}
+"""Other names under which metrics are known."""
 UNITS: Mapping[str, Encoding] = {
     "mae": "raw",
     "circular-error": "circular",
@@ -229,6 +237,23 @@ class Task:
             )
         self._require_fitting_encoding()
         self._require_metric_to_be_given()
+
+    def judged_by(self, metric: str) -> Task:
+        """Return the task with another primary metric.
+
+        Args:
+            metric: One of its kind's, or another name of one.
+
+        Raises:
+            SettingsError: The metric says nothing of such a task.
+
+        Examples:
+            >>> Task("kind", "toy", "classes", "top-1", "maximise").judged_by("auroc").metric
+            'auroc'
+        """
+        name = SPELLINGS.get(metric, metric)
+        direction = METRICS[self.kind].get(name, self.direction)
+        return replace(self, metric=name, direction=direction)
 
     def _require_metric_to_be_given(self) -> None:
         few = 0 < (len(self.classes) or self.class_count) <= FEW

@@ -9,23 +9,29 @@ import torch
 from torch import Tensor
 
 from layerscope.estimators import estimators
+from layerscope.estimators.cell import require_metric
 from layerscope.estimators.classification import HELD_OUT
 from layerscope.estimators.layer import LoadedLayer, read_layer
 from layerscope.estimators.predictions import Predictions, regression_scores
-from layerscope.estimators.regression import Regression, read_regression
+from layerscope.estimators.regression import RANKED, Regression, read_regression
 from layerscope.stats.moments import BLOCK, RunningCrossMoments
-from layerscope.stats.ridge import Choice, RidgePath, choose_penalty, ridge_path
+from layerscope.stats.ridge import Choice, RidgePath, choose_penalties, ridge_path
 from layerscope.types import Estimator, LayerView, Score, Task
+
+PREDICTED = 1 << 22
+"""Predictions under several λ that are judged at a time."""
 
 
 @estimators.register("ridge")
 class Ridge(Estimator):
-    """Linear regression of latent variables with an L2 penalty chosen on the validation split.
+    """Linear regression of latent variables with L2 penalties chosen on the validation split.
 
     Labels of which any number may apply are regressed as zeros and ones. Features are standardised
-    and targets centred by their training statistics; λ minimises the mean squared error over the
-    encoded components on the validation rows, which are not trained on; everything reported as
-    ``test`` comes from the disjoint test rows.
+    and targets centred by their training statistics. Every latent and every label has a λ of its
+    own, by the task's metric of it alone on the validation rows, which are not trained on: a
+    rotation is one latent, and so are sine and cosine of one angle. Of λ that order the rows of a
+    label equally well the squared error decides, and of equals the strongest is taken. Everything
+    reported as ``test`` comes from the disjoint test rows.
 
     Args:
         seed: Of the resamples behind the standard errors.
@@ -42,13 +48,17 @@ class Ridge(Estimator):
     def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
         """Yield mse, nmse, r2 and the error in the latent's own unit, for each task.
 
-        Of labels the last is joined by their mean average precision.
+        Of labels the last is joined by their mean average precision and the mean area under their
+        ROC curves.
 
         Raises:
-            EstimatorError: Features or targets on which no regression is defined.
+            EstimatorError: Features or targets on which no regression is defined, or a metric that
+                is none of single latents.
         """
         layer = read_layer(view)
         regressions = [read_regression(view, task) for task in tasks]
+        for item in regressions:
+            require_metric(item.task, item.metrics, self.name)
         targets = torch.cat([item.encoded["train"] for item in regressions], 1)
         path = ridge_on_training_rows(layer, torch.split(targets, BLOCK))
         known, start = [], 0
@@ -68,20 +78,42 @@ def ridge_on_training_rows(layer: LoadedLayer, targets: Iterable[Tensor]) -> Rid
     return ridge_path(running.compute())
 
 
-def ridge_settings(path: RidgePath, choice: Choice) -> dict[str, Any]:
-    """Return what the table says of a λ that was chosen."""
-    return {
-        "lambda": choice.penalty,
-        "lambda_low": choice.low,
-        "lambda_high": choice.high,
-        "edge": choice.edge,
-        "rank": path.spectrum.rank,
+def ridge_settings(path: RidgePath, *choices: Choice) -> dict[str, Any]:
+    """Return what the table says of a λ that was chosen, or lists of several in their order."""
+    columns: dict[str, list[Any]] = {
+        "lambda": [it.penalty for it in choices],
+        "lambda_low": [it.low for it in choices],
+        "lambda_high": [it.high for it in choices],
+        "edge": [it.edge for it in choices],
     }
+    several = len(choices) > 1
+    known = {name: values if several else values[0] for name, values in columns.items()}
+    return {**known, "rank": path.spectrum.rank}
 
 
 def _fit_one(layer: LoadedLayer, regression: Regression, path: RidgePath) -> Predictions:
-    rows, targets = layer.rows("val"), regression.encoded["val"]
-    choice = choose_penalty(lambda penalties: path.errors(rows, targets, penalties).mean(1))
-    chosen = torch.tensor([choice.penalty], dtype=torch.float64)
-    predicted = {split: path.predict(layer.rows(split), chosen)[0] for split in HELD_OUT}
-    return Predictions(regression, predicted, ridge_settings(path, choice))
+    choices = choose_penalties(lambda penalties: _val_errors(layer, regression, path, penalties))
+    each = torch.tensor([it.penalty for it in choices], dtype=torch.float64)
+    chosen = each.repeat_interleave(regression.each)
+    predicted = {split: path.predict_each(layer.rows(split), chosen) for split in HELD_OUT}
+    return Predictions(regression, predicted, ridge_settings(path, *choices))
+
+
+def _val_errors(
+    layer: LoadedLayer, regression: Regression, path: RidgePath, penalties: Tensor
+) -> list[Tensor]:
+    """Return (p, g) errors of each latent by the task's metric, and of labels squared ones.
+
+    A label whose order the validation rows do not tell has only squared errors that differ.
+    """
+    rows, metric = layer.rows("val"), regression.task.metric
+    squares = path.errors(rows, regression.encoded["val"], penalties)
+    if regression.task.encoding != "quaternion" and metric in ("mse", "nmse"):
+        weighed = squares / regression.variance if metric == "nmse" else squares
+        return [regression.over_components(weighed)]
+    together = max(1, PREDICTED // (len(rows) * regression.components))
+    errors = torch.cat([
+        regression.losses_by_latent(path.predict(rows, some), "val").mean(1)
+        for some in torch.split(penalties, together)
+    ])  # fmt: skip
+    return [errors.nan_to_num(0.0), squares] if metric in RANKED else [errors]

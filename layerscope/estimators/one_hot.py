@@ -75,4 +75,4 @@ def _classify(
         (path.spectrum.standardiser(block) @ weights + path.intercept)[:, None]
         for block in layer.blocks(split)
     )
-    return classify_blocks(blocks, target, split)[0].ranked_only()
+    return classify_blocks(blocks, target, split, "scores")[0]

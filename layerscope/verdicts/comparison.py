@@ -390,9 +390,9 @@ def ends(found: Interval) -> str:
 
 
 def by_question(comparisons: Iterable[Comparison]) -> list[list[Comparison]]:
-    """Return comparisons of probes that were fitted as usual, by source, task and estimator."""
+    """Return comparisons of probes fitted as usual, by source, task, estimator and metric."""
     as_usual = (it for it in comparisons if it.first.usual)
-    names = ("first.source", "first.task", "first.estimator", "first.train")
+    names = ("first.source", "first.task", "first.estimator", "first.train", "first.metric")
     return list(grouped(as_usual, *names).values())
 
 
