@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from layerscope.errors import EstimatorError
 from layerscope.estimators import estimators
 from layerscope.estimators.regression import read_regression
+from layerscope.stats.ridge import GRID, grid
 from layerscope.testing import HeldLayer
 from layerscope.types import Task
 
@@ -325,3 +326,68 @@ def test_the_penalty_of_each_metric_is_the_best_by_that_metric(view):
     for metric in by:
         values = {it: found[it]["z", metric].val for it in by}
         assert values[metric] == min(values.values())
+
+
+MARKS = Task("marks", "memory", "multilabel", "mean-average-precision", "maximise")
+
+
+def marked(n: int, share: float, hopeless: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of falling eigenvalues, two labels that differ in where they lie, and labels of chance.
+
+    The first is in the leading directions; the second is spread over all of them.
+    """
+    hidden = noise(n, 80)
+    rows = hidden * np.arange(1, 81) ** -0.5 @ np.linalg.qr(noise(80, 80))[0]
+    leading, spread = hidden[:, :4].sum(1), hidden.sum(1) / 3
+    signal = np.stack((leading, spread), 1) + noise(n, 2)
+    known = signal > np.quantile(signal, 1 - share, axis=0)
+    return rows, np.concatenate((known, RNG.random((n, hopeless)) < share), 1).astype(np.int64)
+
+
+@pytest.mark.parametrize("metric", ["mean-average-precision", "auroc", "mse"])
+@pytest.mark.parametrize(("n", "share"), [(300, 0.3), (600, 0.1), (1500, 0.02)])
+@pytest.mark.parametrize("hopeless", [1, 20])
+def test_labels_that_nobody_can_learn_decide_nothing(view, metric, n, share, hopeless):
+    rows, labels = marked(n, share, hopeless)
+    task = MARKS.judged_by(metric)
+    together = chosen(view(rows, marks=labels), task)
+    for label in range(2):
+        alone = chosen(view(rows, marks=labels[:, label]), task)
+        assert {name: values[label] for name, values in together.items()} == alone
+
+
+def test_the_penalty_of_a_label_is_the_best_by_its_own_precision(view):
+    rows, labels = marked(1500, 0.1, 12)
+    rows = rows.astype(np.float32)
+    z = (rows - rows[:900].mean(0)) / rows[:900].std(0)
+    val, test, on_val, on_test, squares = labels[900:1200], labels[1200:], {}, {}, {}
+    for penalty in grid(*GRID).tolist():
+        model = SklearnRidge(alpha=900 * penalty).fit(z[:900], labels[:900])
+        predicted = model.predict(z[900:1200])
+        on_val[penalty] = average_precision_score(val, predicted, average=None)[:2]
+        on_test[penalty] = average_precision_score(test, model.predict(z[1200:]), average=None)[:2]
+        squares[penalty] = np.square(predicted - val).mean()
+    found = scores(view(rows, marks=labels), MARKS)["marks", MARKS.metric].settings["lambda"][:2]
+    pooled = min(squares, key=squares.__getitem__)
+    for label, penalty in enumerate(found):
+        nearest = min(on_val, key=lambda it, penalty=penalty: abs(np.log(it / penalty)))
+        best = max(values[label] for values in on_val.values())
+        assert on_val[nearest][label] == pytest.approx(best, abs=1e-9)
+    # One λ for all labels, by their pooled squared error, is that of the hopeless ones.
+    assert on_test[pooled].mean() < np.mean([on_test[it][i] for i, it in enumerate(found)]) - 0.05
+
+
+def test_of_penalties_that_order_a_label_alike_the_squared_error_decides(view):
+    labels = (np.arange(N)[:, None] % 3 == 0).astype(np.int64)
+    row = scores(view(labels + 0.01 * noise(N, 1), marks=labels), MARKS)
+    assert row["marks", MARKS.metric].test == 1.0
+    assert row["marks", "r2"].test > 0.99
+
+
+def test_a_label_that_no_val_row_has_is_chosen_by_its_squared_error(view):
+    rows, labels = marked(N, 0.3, 1)
+    labels[360:480, 0] = 0
+    by_precision, by_square = (
+        chosen(view(rows, marks=labels), it) for it in (MARKS, MARKS.judged_by("mse"))
+    )
+    assert by_precision["lambda"][0] == by_square["lambda"][0]
