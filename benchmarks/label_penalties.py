@@ -5,7 +5,7 @@ the trailing ones, or in all, and are as rare as asked for. Reported is the mean
 labels of the average precision (or the area under the ROC curve) on 3,000 test rows, and how much
 the best λ of the grid by the test rows themselves would give.
 
-    python benchmarks/label_penalties.py --studies 12
+    python benchmarks/label_penalties.py --studies 4
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def chosen(predicted: Tensor, marks: Tensor, metric: str) -> dict[str, Tensor]:
 def main() -> None:
     """Print one line for each case, and the oracle's gain over each rule."""
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    asked.add_argument("--studies", type=int, default=12)
+    asked.add_argument("--studies", type=int, default=4)
     asked.add_argument("--metric", choices=METRICS, default="mean-average-precision")
     options = asked.parse_args()
     torch.set_num_threads(1)
