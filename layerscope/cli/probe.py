@@ -124,7 +124,7 @@ def command(
             _split_list(train), ["", *_split_list(control)], folds=folds, seed=seed, seeds=seeds
         )
         names = {cache.checkpoint for cache in opened}
-        _say_other_metrics(asked, names, output, existing)
+        _say_other_metrics(asked, chosen, names, output, existing)
         report = _run_sweep(opened, asked, chosen, ways, output, existing, keep_predictions)
     values = {name: value for name, value in context.params.items() if name != "as_json"}
     settings.write(output / "settings.json", "probe", values | {"caches": paths})
@@ -173,22 +173,29 @@ def _judged_by(metric: str | None, tasks: Sequence[Task]) -> tuple[Task, ...]:
         except SettingsError as error:
             judged.append(task)
             reasons.append(error)
-    if len(reasons) == len(tasks):
+    if reasons and len(reasons) == len(tasks):
         raise reasons[0]
     return tuple(judged)
 
 
 def _say_other_metrics(
-    tasks: Sequence[Task], checkpoints: Collection[str], output: Path, existing: Existing
+    tasks: Sequence[Task],
+    estimators: Sequence[Estimator],
+    checkpoints: Collection[str],
+    output: Path,
+    existing: Existing,
 ) -> None:
     """Say which scores are there by another metric than the one that is asked for now."""
     from layerscope.results.store import Results
 
-    asked = {task.name: task.metric for task in tasks}
+    asked, fitted = {task.name: task.metric for task in tasks}, {it.name for it in estimators}
     there = {
         (it.task, it.metric)
         for it in Results(output).scores()
-        if it.primary and it.kind == "probe" and it.checkpoint in checkpoints
+        if it.primary
+        and it.kind == "probe"
+        and it.estimator in fitted
+        and it.checkpoint in checkpoints
     }
     for task, metric in sorted(there):
         new = asked.get(task, metric)

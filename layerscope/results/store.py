@@ -16,9 +16,9 @@ Losses are in place before their row is appended, and the row of a task's primar
 last, so that a primary row implies all the rest of its cell. A line that a killed writer left
 half-written is dropped on the next append.
 
-The primary metric also chose what was fitted. Where a checkpoint's task was probed by one metric
-and then by another, the cells of the last one count, and those of the others are as if they were
-not there: they would be compared with cells that were chosen otherwise.
+The primary metric also chose what was fitted. Where an estimator was fitted to a checkpoint's task
+by one metric and then by another, the cells of the last one count, and those of the others are as
+if they were not there: they would be compared with cells that were chosen otherwise.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class Results:
         """Return the table without losses: of rows for the same cell and metric, the last.
 
         Rows beside a primary one that is missing, failed or from another cache are left out, and so
-        are cells that were chosen by another metric than the last of their checkpoint and task.
+        are cells that were chosen by another metric than the last of their checkpoint, task and
+        estimator.
 
         Raises:
             LayerScopeError: A complete line is not a score.

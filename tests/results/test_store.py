@@ -121,6 +121,13 @@ def test_cuts_that_were_chosen_by_another_metric_are_not_beside_those_of_the_las
     assert {cut for cut, _, _ in shown(tmp_path)} == {"stem", "trunk", "head.1"}
 
 
+def test_each_estimator_has_the_metric_that_it_was_asked_for_last(tmp_path):
+    Results(tmp_path).append(by_metric("top-1"))
+    Results(tmp_path).append(by_metric("auroc", estimator="knn"))
+    primary = {(it.estimator, it.metric) for it in Results(tmp_path).scores() if it.primary}
+    assert primary == {("logistic", "top-1"), ("knn", "auroc")}
+
+
 def test_a_cell_that_failed_by_the_last_metric_has_no_rows_of_the_one_before(tmp_path):
     Results(tmp_path).append(by_metric("top-1"))
     Results(tmp_path).append([failed(by_metric("auroc")[0], "labels alone")])
