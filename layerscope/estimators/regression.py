@@ -60,10 +60,15 @@ class Regression:
         return COMPONENTS.get(self.task.encoding, 1)
 
     @property
+    def natural(self) -> str:
+        """The metric in the latents' own unit."""
+        return NATURAL.get(self.task.encoding, "mae")
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """Those that each latent or label has by itself."""
-        natural = NATURAL.get(self.task.encoding, "mae")
-        return ("mse", "nmse", natural, *(RANKED if self.task.kind == "multilabel" else ()))
+        ranked = RANKED if self.task.kind == "multilabel" else ()
+        return ("mse", "nmse", self.natural, *ranked)
 
     def squared_errors(self, predicted: Tensor, split: Split) -> Tensor:
         """Return (..., n, c) squared errors of (..., n, c) predictions.
@@ -86,7 +91,7 @@ class Regression:
         """
         squared = self.squared_errors(predicted, split)
         known = {"mse": squared.mean(1), "nmse": (squared / self.variance).mean(1)}
-        known[self.metrics[2]] = self._natural_errors(predicted, split).mean(1)
+        known[self.natural] = self._natural_errors(predicted, split).mean(1)
         if self.task.kind == "multilabel":
             for metric, (over_labels, _) in RANKED.items():
                 known[metric] = over_labels(predicted, self.latents[split])

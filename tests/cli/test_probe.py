@@ -390,7 +390,7 @@ def rare(folder: Path) -> Path:
     """A class of 2 % that one cut reads, and a latent; top-1 of always the other class is 0.98."""
     rng = np.random.default_rng(5)
     made_of = source()
-    rows = 20 * ROWS
+    rows = 10 * ROWS
     kind = (rng.random(rows) < 0.02).astype(np.int64)
     layers = {cut.key: rng.standard_normal((rows, 6)).astype(np.float32) for cut in CUTS}
     layers["layer1.0@mean"][:, 0] += 2 * kind

@@ -250,6 +250,21 @@ def test_the_area_is_that_of_scikit_learn_and_chooses_the_shrinkage(view):
         assert row.test == pytest.approx(areas[best, TEST.start], abs=1e-9)
 
 
+@pytest.mark.parametrize("classes", [2, 4])
+def test_scores_that_are_no_probabilities_are_ranked_as_they_are(view, classes):
+    rows, labels = rare_blobs(classes)
+    z = standardised(rows)
+    row = scores("ridge-classifier", view(rows, y=labels), BY_AREA)["auroc"]
+    model = RidgeClassifier(alpha=300 * row.settings["lambda"]).fit(z[TRAIN], labels[TRAIN])
+    decision = model.decision_function(z[TEST]).reshape(100, -1)
+    places = [1] if classes == 2 else range(classes)
+    areas = [
+        roc_auc_score(labels[TEST] == place, column)
+        for place, column in zip(places, decision.T, strict=True)
+    ]
+    assert row.test == pytest.approx(np.mean(areas), abs=1e-9)
+
+
 def test_balanced_accuracy_is_the_mean_per_class_and_that_of_scikit_learn(view):
     rows, labels = rare_blobs(4)
     z = standardised(rows)
