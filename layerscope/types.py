@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -75,6 +75,7 @@ Setting = str | int | float
 ScoreKind = Literal["probe", "measure"]
 """Of a score: of a probe, which was fitted and errs on rows, or of a measure of the features."""
 
+ReplicatesKind = Literal["refits", "draws", "folds", "choices"]
 TrainingNoiseFrom = Literal["refits", "draws", "folds", "assumed"]
 """Where the noise of another training sample comes from: fits without some of the rows, several
 draws of them, folds, or the formula of least squares."""
@@ -86,11 +87,17 @@ METRICS: Mapping[Kind, Mapping[str, Direction]] = {
         "top-1": "maximise",
         "top-5": "maximise",
         "mean-per-class": "maximise",
+        "auroc": "maximise",
         "nll": "minimise",
         "ece": "minimise",
         "mce": "minimise",  # over all shifts of a set: what ``layerscope evaluate`` gives
     },
-    "multilabel": {"mean-average-precision": "maximise", "mse": "minimise", "nmse": "minimise"},
+    "multilabel": {
+        "mean-average-precision": "maximise",
+        "auroc": "maximise",
+        "mse": "minimise",
+        "nmse": "minimise",
+    },
     "latents": {
         "mse": "minimise",
         "nmse": "minimise",
@@ -102,6 +109,8 @@ METRICS: Mapping[Kind, Mapping[str, Direction]] = {
     "none": {"": "maximise"},
 }
 """By kind of targets: the metrics that estimators know, and which way each of them is better."""
+SPELLINGS = {"balanced-accuracy": "mean-per-class"}
+"""Other names under which metrics are known."""
 UNITS: Mapping[str, Encoding] = {
     "mae": "raw",
     "circular-error": "circular",
@@ -244,6 +253,23 @@ class Task:
         self._require_fitting_encoding()
         self._require_metric_to_be_given()
 
+    def judged_by(self, metric: str) -> Task:
+        """Return the task with another primary metric.
+
+        Args:
+            metric: One of its kind's, or another name of one.
+
+        Raises:
+            SettingsError: The metric says nothing of such a task.
+
+        Examples:
+            >>> Task("kind", "toy", "classes", "top-1", "maximise").judged_by("auroc").metric
+            'auroc'
+        """
+        name = SPELLINGS.get(metric, metric)
+        direction = METRICS[self.kind].get(name, self.direction)
+        return replace(self, metric=name, direction=direction)
+
     def _require_metric_to_be_given(self) -> None:
         few = 0 < (len(self.classes) or self.class_count) <= FEW
         encoding = UNITS.get(self.metric, self.encoding)
@@ -344,10 +370,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Replicates:
-    """Losses of the same test rows under probes of other training rows: the noise of training."""
+    """Losses of the same test rows under other probes of the same layer: the noise of training."""
 
-    kind: Literal["refits", "draws", "folds"]
-    """Fits without each of some blocks of training rows; or what was reported as one mean."""
+    kind: ReplicatesKind
+    """Fits without each of some blocks of training rows; what was reported as one mean; or the fits
+    that other validation rows would have chosen."""
     losses: npt.NDArray[np.floating[Any]]
     """(m, n_test) for m probes."""
     factor: float
@@ -366,8 +393,8 @@ class Losses:
     """(n_test,)"""
     predicted: npt.NDArray[Any] | None = field(default=None, compare=False)
     """(n_test,) classes or (n_test, k) encoded latents, where the estimator gives them."""
-    replicates: Replicates | None = field(default=None, compare=False)
-    """How much another training sample moves them; None where it was not measured."""
+    replicates: tuple[Replicates, ...] = field(default=(), compare=False)
+    """How much other training and validation rows move them; none where it was not measured."""
     train_groups: int = 0
     """Independent groups among the training rows; 0 where it is not known."""
     train_share: float = 1.0

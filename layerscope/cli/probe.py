@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from functools import partial
@@ -15,7 +15,7 @@ import typer
 from layerscope.cli import settings, terminal
 from layerscope.cli.options import Json, ResultsFolder, keep_option
 from layerscope.errors import FINDINGS, SettingsError, UnknownNameError
-from layerscope.types import UNLABELLED, Existing
+from layerscope.types import METRICS, SPELLINGS, UNLABELLED, Existing
 
 if TYPE_CHECKING:
     from layerscope.probing import Arrangement
@@ -48,6 +48,15 @@ def command(
             help="Probes and measures, with commas: names as in layerscope list estimators, or "
             "import paths of scikit-learn estimators.",
             show_default="logistic, ridge",
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        score_option(
+            help="Choose and judge cuts by this metric in place of the task's own, where its kind "
+            "has it: auroc, balanced-accuracy (mean-per-class), mean-average-precision, nll, "
+            "nmse and others. Its scores take the place of those by another metric.",
+            show_default="each task's own",
         ),
     ] = None,
     output: ResultsFolder = Path("results"),
@@ -96,6 +105,7 @@ def command(
       layerscope probe features/ --tasks objects3d --estimators ridge -o results/
       layerscope probe --estimators "lda,sgd:moco,sklearn.svm.LinearSVC(C=0.1)"
       layerscope probe features/mine@objects3d.h5 --tasks "*hue" --json
+      layerscope probe features/ --metric auroc -o results-auroc/
       layerscope probe --train 1%,10%,all --seeds 3
       layerscope probe --control width=64,shuffled
       layerscope probe --estimators "rankme,twonn,coding-rate,coding-rate(eps_sq=0.1)"
@@ -108,20 +118,23 @@ def command(
     paths = [found for path in caches or [Path("features")] for found in find_caches(path)]
     with ExitStack() as stack:
         opened = [stack.enter_context(open_cache(path)) for path in paths]
-        asked = _select_tasks(tasks, opened)
+        asked = _judged_by(metric, _select_tasks(tasks, opened))
         chosen = _make_estimators(estimators, asked, seed)
         ways = arrangements(
             _split_list(train), ["", *_split_list(control)], folds=folds, seed=seed, seeds=seeds
         )
-        report = _run_sweep(opened, asked, chosen, ways, output, existing, keep_predictions)
         names = {cache.checkpoint for cache in opened}
+        _say_other_metrics(asked, chosen, names, output, existing)
+        report = _run_sweep(opened, asked, chosen, ways, output, existing, keep_predictions)
     values = {name: value for name, value in context.params.items() if name != "as_json"}
     settings.write(output / "settings.json", "probe", values | {"caches": paths})
     wanted = {task.name: task for task in [*asked, UNLABELLED]}
     items = [
         item
         for item in comparisons(report.results)
-        if item.scores[0].checkpoint in names and item.scores[0].task in wanted
+        if item.first.checkpoint in names
+        and item.first.task in wanted
+        and item.first.metric == wanted[item.first.task].metric
     ]
     found = note_widths([(item, verdict(item, seed=seed)) for item in items])
     common, reasons = common_cuts(items, seed=seed)
@@ -139,6 +152,59 @@ def _select_tasks(pattern: str, caches: Sequence[FeatureCache]) -> tuple[Task, .
     for word in pattern.split(","):
         _require_held(word.strip(), tuple(known.values()))
     return select_tasks(pattern, tuple(known.values()))
+
+
+def _judged_by(metric: str | None, tasks: Sequence[Task]) -> tuple[Task, ...]:
+    """Return the tasks with another primary metric, where their kind has it.
+
+    Raises:
+        UnknownNameError: There is no such metric.
+        SettingsError: None of the tasks can be judged by it.
+    """
+    if metric is None:
+        return tuple(tasks)
+    known = {name for kind in METRICS.values() for name in kind if name}
+    if SPELLINGS.get(metric, metric) not in known:
+        raise UnknownNameError("metric", metric, sorted(known | set(SPELLINGS)))
+    judged, reasons = [], []
+    for task in tasks:
+        try:
+            judged.append(task.judged_by(metric))
+        except SettingsError as error:
+            judged.append(task)
+            reasons.append(error)
+    if reasons and len(reasons) == len(tasks):
+        raise reasons[0]
+    return tuple(judged)
+
+
+def _say_other_metrics(
+    tasks: Sequence[Task],
+    estimators: Sequence[Estimator],
+    checkpoints: Collection[str],
+    output: Path,
+    existing: Existing,
+) -> None:
+    """Say which scores are there by another metric than the one that is asked for now."""
+    from layerscope.results.store import Results
+
+    asked, fitted = {task.name: task.metric for task in tasks}, {it.name for it in estimators}
+    there = {
+        (it.task, it.metric)
+        for it in Results(output).scores()
+        if it.primary
+        and it.kind == "probe"
+        and it.estimator in fitted
+        and it.checkpoint in checkpoints
+    }
+    for task, metric in sorted(there):
+        new = asked.get(task, metric)
+        if new == metric:
+            continue
+        then = f"Those by {new} take their place; for both, give another --output."
+        if existing == "keep":
+            then = f"There are none by {new}, and none are computed."
+        terminal.say(f"{task}: {output} holds scores by {metric}. {then}")
 
 
 def _require_held(word: str, held: Sequence[Task]) -> None:

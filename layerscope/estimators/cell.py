@@ -72,7 +72,7 @@ def losses(
     val: Tensor,
     test: Tensor,
     predicted: npt.NDArray[Any] | None = None,
-    replicates: Replicates | None = None,
+    replicates: tuple[Replicates, ...] = (),
 ) -> Losses:
     """Return (n_val,) and (n_test,) losses as float64 arrays, with what belongs to them."""
     of_val, of_test = (np.asarray(rows, dtype=np.float64) for rows in (val, test))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from layerscope.errors import EstimatorError
 from layerscope.estimators.cell import Cell, MetricValue, losses, require_metric
 from layerscope.estimators.layer import LayerRows, read_target
+from layerscope.stats.auroc import auroc, log_odds
 from layerscope.stats.rows import BLOCK
 from layerscope.stats.standard_error import standard_errors
 from layerscope.types import (
@@ -75,6 +76,9 @@ class ClassifiedRows:
     """(n,) probabilities of the predicted classes, where there are any."""
     in_top: Tensor | None = None
     """(n,) 1 where the true class is among the five most likely ones of more, else 0."""
+    auroc: Tensor | None = None
+    """(n,) values whose mean is the area under the ROC curve, where it is the task's metric: it
+    orders all rows by each class."""
 
     @property
     def correct(self) -> Tensor:
@@ -89,13 +93,16 @@ class ClassifiedRows:
     def columns(self) -> dict[str, Tensor]:
         """Return by metric (n,) values of which the metric is the mean.
 
-        Means over classes and the calibration error are no means over rows; their values are the
-        metric plus each row's influence on it, so that their standard errors are right too.
+        Means over classes, areas under curves and the calibration error are no means over rows;
+        their values are the metric plus each row's influence on it, so that their standard errors
+        are right too.
         """
         known = {"top-1": self.correct}
         if self.in_top is not None:
             known["top-5"] = self.in_top
         known["mean-per-class"] = _balanced(self.correct, self.truth)
+        if self.auroc is not None:
+            known["auroc"] = self.auroc
         if self.nll is not None:
             known["nll"] = self.nll
         if self.confidence is not None:
@@ -106,10 +113,6 @@ class ClassifiedRows:
         """Return (n,) losses whose mean falls as the metric gets better."""
         values = self.columns()[metric]
         return values if DIRECTIONS[metric] == "minimise" else 1 - values
-
-    def ranked_only(self) -> ClassifiedRows:
-        """Return what remains where the scores rank the classes and are no probabilities."""
-        return replace(self, nll=None, confidence=None)
 
     def rank(self, metric: str) -> tuple[float, float]:
         """Order classifiers by a metric, and those that are equal by their log-likelihood."""
@@ -133,42 +136,72 @@ def read_classes(view: LayerView, task: Task) -> Target:
     return Target(task, labels, classes)
 
 
-def classify(scores: Tensor, target: Target, split: Split) -> ClassifiedRows:
+def classify(
+    scores: Tensor, target: Target, split: Split, output: OutputKind = "probabilities"
+) -> ClassifiedRows:
     """Return what a classifier's scores say of the rows of a split.
 
     Args:
-        scores: (n, c) log-probabilities up to a constant of the row, classes as ``target`` has
-            them.
+        scores: (n, c) log-probabilities up to a constant of the row, or values that only rank,
+            classes as ``target`` has them.
         target: The labels.
         split: Whose rows these are.
+        output: Whether the scores are probabilities, or only rank.
     """
-    return classify_blocks([scores[:, None]], target, split)[0]
+    return classify_blocks([scores[:, None]], target, split, output)[0]
 
 
-def classify_blocks(blocks: Iterable[Tensor], target: Target, split: Split) -> list[ClassifiedRows]:
+def classify_blocks(
+    blocks: Iterable[Tensor], target: Target, split: Split, output: OutputKind = "probabilities"
+) -> list[ClassifiedRows]:
     """Return what the scores of k classifiers say, block by block of a split's rows.
 
     Args:
         blocks: (m, k, c) as for :func:`classify`, in the order of the rows.
         target: The labels.
         split: Whose rows these are.
+        output: As for :func:`classify`.
     """
     places, start = target.places(split), 0
-    parts = []
+    parts, ranked, probable = [], [], output == "probabilities"
     for block in blocks:
         parts.append(_classify_block(block, places[start : start + len(block)]))
         start += len(block)
+        if target.task.metric == "auroc":
+            ranked.append(log_odds(block) if probable else block)
     best, confidence, nll, *in_top = (torch.cat(part) for part in zip(*parts, strict=True))
+    areas = _mean_auroc(torch.cat(ranked), places, target.labels[split]) if ranked else None
     return [
         ClassifiedRows(
             target.labels[split],
             target.classes[best[:, i].numpy()],
-            nll[:, i],
-            confidence[:, i],
+            nll[:, i] if probable else None,
+            confidence[:, i] if probable else None,
             in_top[0][:, i] if in_top else None,
+            None if areas is None else areas[:, i],
         )
         for i in range(best.shape[1])
     ]
+
+
+def _mean_auroc(scores: Tensor, places: Tensor, truth: Labels) -> Tensor:
+    """Return (n, k) values whose means are the mean of each class against the rest.
+
+    Over the classes that a row has; one that training lacks is ranked like any other by nothing.
+
+    Args:
+        scores: (n, k, c) by which classes are ranked.
+        places: (n,) of the true classes, -1 for one that training lacks.
+        truth: (n,) labels.
+    """
+    labels = np.unique(truth)
+    total = torch.zeros(scores.shape[:2], dtype=torch.float64)
+    for label in labels:
+        own = torch.from_numpy(truth == label)
+        place = int(places[own][0])
+        column = scores[..., place] if place >= 0 else torch.zeros_like(scores[..., 0])
+        total += auroc(column, own[:, None])
+    return total / len(labels)
 
 
 def _classify_block(scores: Tensor, places: Tensor) -> tuple[Tensor, ...]:
@@ -205,14 +238,23 @@ def require_classes(target: Target, estimator: str, output: OutputKind = "probab
     """Refuse a task whose primary metric there is not.
 
     Raises:
-        EstimatorError: The metric is none that the classifier gives.
+        EstimatorError: The metric is none that the classifier gives, or not defined on the rows.
     """
     offered = ["top-1", "mean-per-class"]
     if output == "probabilities":
         offered += ["nll", "ece"]
+    if output != "labels":
+        offered += ["auroc"]
     if output != "labels" and len(target.classes) > FEW:
         offered += ["top-5"]
     require_metric(target.task, offered, estimator)
+    for split in HELD_OUT:
+        if target.task.metric == "auroc" and len(np.unique(target.labels[split])) == 1:
+            raise EstimatorError(
+                f"The {split} rows of {target.task.name!r} hold a single class, which no score "
+                "tells from another.",
+                hint="Choose another metric, or put rows of at least two classes into the split.",
+            )
 
 
 def read_targets(
@@ -239,7 +281,7 @@ class FittedClassifier:
     test: ClassifiedRows
     settings: Mapping[str, Any]
     note: str = ""
-    replicates: Replicates | None = None
+    replicates: tuple[Replicates, ...] = ()
     """Of the losses under the task's metric."""
 
     def scores(self, view: LayerView, estimator: str, seed: int) -> Iterator[Score]:
@@ -282,6 +324,8 @@ class Classifier(Estimator):
 
     def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
         """Yield top-1, top-5, mean-per-class, nll and ece for each task, as far as there are any.
+
+        The area under the ROC curve is given where it is the task's metric.
 
         Raises:
             EstimatorError: Features or targets on which no classifier is defined.

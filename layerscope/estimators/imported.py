@@ -183,7 +183,7 @@ class _Output:
             return ClassifiedRows(target.labels[split], predicted)
         scores = torch.from_numpy(self.scores)
         if self.kind == "scores":
-            return replace(classify(scores, target, split).ranked_only(), predicted=predicted)
+            return replace(classify(scores, target, split, "scores"), predicted=predicted)
         # Of the class that is predicted, which need not be the likeliest, as in SVC.
         place = torch.from_numpy(np.searchsorted(target.classes, predicted))
         likeliest = classify(scores.log(), target, split)
@@ -202,12 +202,13 @@ def _predict(model: Any, rows: Array, target: Target) -> _Output:
         ("predict_proba", "probabilities"),
         ("decision_function", "scores"),
     )
+    # Decisions between pairs of classes rank none of them, and of three classes there are three.
+    pairs = getattr(model, "decision_function_shape", "") == "ovo" and len(target.classes) > 2
     for method, kind in kinds:
-        if hasattr(model, method):
+        if hasattr(model, method) and not (pairs and kind == "scores"):
             scores = np.asarray(getattr(model, method)(rows), dtype=np.float64)
             if scores.ndim == 1:  # of two classes: that of the second over the first
                 scores = np.stack((-scores, scores), 1)
-            # Decisions between pairs of classes rank none of them.
             if scores.shape == (len(rows), len(target.classes)):
                 return _Output(kind, predicted, scores)
     return _Output("labels", predicted)

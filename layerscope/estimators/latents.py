@@ -10,29 +10,43 @@ import torch
 from torch import Tensor
 
 from layerscope.estimators import estimators
+from layerscope.estimators.cell import require_metric
 from layerscope.estimators.classification import HELD_OUT
 from layerscope.estimators.layer import LoadedLayer, read_layer
 from layerscope.estimators.predictions import Predictions, regression_scores
 from layerscope.estimators.refits import (
-    as_replicates,
+    Refits,
     ridge_refits,
     share_left_out,
     training_blocks,
+    validation_weights,
 )
-from layerscope.estimators.regression import Regression, read_regression
+from layerscope.estimators.regression import RANKED, Regression, read_regression
 from layerscope.stats.moments import BLOCK, RunningCrossMoments
-from layerscope.stats.ridge import Choice, RidgePath, choose_penalty, ridge_path
+from layerscope.stats.ridge import (
+    Choice,
+    RidgePath,
+    choose_penalties,
+    grid,
+    ridge_path,
+    strongest_of_least,
+)
 from layerscope.types import Estimator, LayerView, Replicates, Score, Task
+
+PREDICTED = 1 << 22
+"""Predictions under several λ that are judged at a time."""
 
 
 @estimators.register("ridge")
 class Ridge(Estimator):
-    """Linear regression of latent variables with an L2 penalty chosen on the validation split.
+    """Linear regression of latent variables with L2 penalties chosen on the validation split.
 
     Labels of which any number may apply are regressed as zeros and ones. Features are standardised
-    and targets centred by their training statistics; λ minimises the mean squared error over the
-    encoded components on the validation rows, which are not trained on; everything reported as
-    ``test`` comes from the disjoint test rows.
+    and targets centred by their training statistics. Every latent and every label has a λ of its
+    own, by the task's metric of it alone on the validation rows, which are not trained on: a
+    rotation is one latent, and so are sine and cosine of one angle. Of λ that order the rows of a
+    label equally well the squared error decides, and of equals the strongest is taken. Everything
+    reported as ``test`` comes from the disjoint test rows.
 
     Args:
         seed: Of the resamples behind the standard errors.
@@ -50,13 +64,17 @@ class Ridge(Estimator):
     def score(self, view: LayerView, tasks: Sequence[Task]) -> Iterator[Score]:
         """Yield mse, nmse, r2 and the error in the latent's own unit, for each task.
 
-        Of labels the last is joined by their mean average precision.
+        Of labels the last is joined by their mean average precision and the mean area under their
+        ROC curves.
 
         Raises:
-            EstimatorError: Features or targets on which no regression is defined.
+            EstimatorError: Features or targets on which no regression is defined, or a metric that
+                is none of single latents.
         """
         layer = read_layer(view)
         regressions = [read_regression(view, task) for task in tasks]
+        for item in regressions:
+            require_metric(item.task, item.metrics, self.name)
         targets = torch.cat([item.encoded["train"] for item in regressions], 1)
         path = ridge_on_training_rows(layer, torch.split(targets, BLOCK))
         known, start = [], 0
@@ -70,21 +88,55 @@ class Ridge(Estimator):
 
 def _refitted(
     view: LayerView, layer: LoadedLayer, fitted: Predictions, path: RidgePath
-) -> Replicates | None:
-    """Return the losses of fits without some of the training rows, at the λ that was chosen."""
-    blocks = training_blocks(view)
+) -> tuple[Replicates, ...]:
+    """Return the losses of fits to fewer training rows, and at λ that other rows would choose."""
+    blocks, regression = training_blocks(view), fitted.regression
     if blocks is None:
-        return None
-    regression, rule = fitted.regression, path.spectrum.standardiser
-    penalties = torch.full((regression.components,), fitted.settings["lambda"], dtype=torch.float64)
+        return ()
     # Precision depends on order alone, which a small change leaves as it is.
     share = share_left_out(view, path) if regression.task.kind == "latents" else 1.0
-    refits = ridge_refits(layer, blocks, path, regression.encoded["train"], penalties, share)
-    found = (
+    penalties, rule = _penalties(fitted), path.spectrum.standardiser
+    targets = regression.encoded["train"]
+    without = [
         torch.cat([rule(block) @ weights + intercept for block in layer.blocks("test")])
-        for weights, intercept in refits
+        for weights, intercept in ridge_refits(layer, blocks, path, targets, penalties, share)
+    ]
+    weights = validation_weights(view)
+    others = _other_choices(layer.rows("val"), fitted, path, weights)
+    rows = layer.rows("test")
+    chosen = [path.predict_each(rows, it.repeat_interleave(regression.each)) for it in others]
+    of_each = ([regression.losses(it, "test") for it in part] for part in (without, chosen))
+    return Refits(*of_each, share).replicates()
+
+
+def _penalties(fitted: Predictions) -> Tensor:
+    """Return (c,) λ of each encoded component."""
+    each = torch.tensor(fitted.settings["lambda"], dtype=torch.float64).reshape(-1)
+    return each.repeat_interleave(fitted.regression.each)
+
+
+def _other_choices(
+    rows: Tensor, fitted: Predictions, path: RidgePath, weights: Tensor
+) -> Tensor:
+    """Return (m, g) λ that samples of the validation rows choose, on each latent's own grid."""
+    regression = fitted.regression
+    low, high = (
+        torch.tensor(fitted.settings[end], dtype=torch.float64).reshape(-1)
+        for end in ("lambda_low", "lambda_high")
     )
-    return as_replicates((regression.losses(it, "test") for it in found), share)
+    tried = grid(float(low.min()), float(high.max()))
+    together = max(1, PREDICTED // (len(rows) * regression.components))
+    errors = torch.cat([
+        torch.einsum(
+            "mn,png->mpg",
+            weights,
+            regression.losses_by_latent(path.predict(rows, some), "val").nan_to_num(0.0),
+        )
+        for some in torch.split(tried, together)
+    ], 1)  # fmt: skip
+    outside = (tried[:, None] < low * 0.99) | (tried[:, None] > high * 1.01)
+    best = strongest_of_least(errors.masked_fill(outside, torch.inf), 1)
+    return tried[best]
 
 
 def ridge_on_training_rows(layer: LoadedLayer, targets: Iterable[Tensor]) -> RidgePath:
@@ -97,20 +149,42 @@ def ridge_on_training_rows(layer: LoadedLayer, targets: Iterable[Tensor]) -> Rid
     return ridge_path(running.compute())
 
 
-def ridge_settings(path: RidgePath, choice: Choice) -> dict[str, Any]:
-    """Return what the table says of a λ that was chosen."""
-    return {
-        "lambda": choice.penalty,
-        "lambda_low": choice.low,
-        "lambda_high": choice.high,
-        "edge": choice.edge,
-        "rank": path.spectrum.rank,
+def ridge_settings(path: RidgePath, *choices: Choice) -> dict[str, Any]:
+    """Return what the table says of a λ that was chosen, or lists of several in their order."""
+    columns: dict[str, list[Any]] = {
+        "lambda": [it.penalty for it in choices],
+        "lambda_low": [it.low for it in choices],
+        "lambda_high": [it.high for it in choices],
+        "edge": [it.edge for it in choices],
     }
+    several = len(choices) > 1
+    known = {name: values if several else values[0] for name, values in columns.items()}
+    return {**known, "rank": path.spectrum.rank}
 
 
 def _fit_one(layer: LoadedLayer, regression: Regression, path: RidgePath) -> Predictions:
-    rows, targets = layer.rows("val"), regression.encoded["val"]
-    choice = choose_penalty(lambda penalties: path.errors(rows, targets, penalties).mean(1))
-    chosen = torch.tensor([choice.penalty], dtype=torch.float64)
-    predicted = {split: path.predict(layer.rows(split), chosen)[0] for split in HELD_OUT}
-    return Predictions(regression, predicted, ridge_settings(path, choice))
+    choices = choose_penalties(lambda penalties: _val_errors(layer, regression, path, penalties))
+    each = torch.tensor([it.penalty for it in choices], dtype=torch.float64)
+    chosen = each.repeat_interleave(regression.each)
+    predicted = {split: path.predict_each(layer.rows(split), chosen) for split in HELD_OUT}
+    return Predictions(regression, predicted, ridge_settings(path, *choices))
+
+
+def _val_errors(
+    layer: LoadedLayer, regression: Regression, path: RidgePath, penalties: Tensor
+) -> list[Tensor]:
+    """Return (p, g) errors of each latent by the task's metric, and of labels squared ones.
+
+    A label whose order the validation rows do not tell has only squared errors that differ.
+    """
+    rows, metric = layer.rows("val"), regression.task.metric
+    squares = path.errors(rows, regression.encoded["val"], penalties)
+    if regression.task.encoding != "quaternion" and metric in ("mse", "nmse"):
+        weighed = squares / regression.variance if metric == "nmse" else squares
+        return [regression.over_components(weighed)]
+    together = max(1, PREDICTED // (len(rows) * regression.components))
+    errors = torch.cat([
+        regression.losses_by_latent(path.predict(rows, some), "val").mean(1)
+        for some in torch.split(penalties, together)
+    ])  # fmt: skip
+    return [errors.nan_to_num(0.0), squares] if metric in RANKED else [errors]

@@ -20,7 +20,7 @@ from layerscope.estimators.classification import (
 )
 from layerscope.estimators.layer import LayerRows, LoadedLayer
 from layerscope.estimators.linear import LinearProbe
-from layerscope.estimators.refits import as_replicates, training_blocks
+from layerscope.estimators.refits import Refits, training_blocks, validation_weights
 from layerscope.estimators.streamed_layer import open_layer
 from layerscope.stats import products
 from layerscope.stats.moments import RunningMoments
@@ -137,12 +137,12 @@ def fit_probe(view: LayerView, task: Task) -> LinearProbe:
 
 def _refitted(
     view: LayerView, layer: LayerRows, training: _Training, path: _Path
-) -> Replicates | None:
-    """Return the losses of fits without some of the training rows, at the λ that was chosen."""
+) -> tuple[Replicates, ...]:
+    """Return the losses of fits to fewer training rows, and at λ that other rows would choose."""
     target, probe = path.target, path.fits[path.best].probe
     blocks = training_blocks(view, target.task)
     if blocks is None:
-        return None
+        return ()
     numbers = torch.from_numpy(blocks)
     weights = (numbers != torch.arange(int(numbers.max()) + 1)[:, None]).double()
     labelling = Labelling(target.places("train"), len(target.classes), weights)
@@ -154,11 +154,37 @@ def _refitted(
     penalty = torch.tensor([probe.penalty], dtype=torch.float64)
     (found,) = solve(training.rows, training.basis, [labelling], penalty, gap=GAP, starts=[start])
     of_features, intercepts = found.weights(training.basis)[:, 0], found.intercept[:, 0]
-    losses = []
-    for one, offset in zip(of_features, intercepts, strict=True):
-        blocks_of_test = _logits(training, layer.blocks("test"), one[None], offset[None])
-        losses.append(classify_blocks(blocks_of_test, target, "test")[0].losses(target.task.metric))
-    return as_replicates(losses)
+    pairs = zip(of_features, intercepts, strict=True)
+    without = [_test_losses(training, layer, target, *pair) for pair in pairs]
+    others = _other_choices(view, path)
+    of_test = {}
+    for place in set(others):
+        other = path.fits[place].probe
+        of_test[place] = _test_losses(training, layer, target, other.weights.T, other.intercept)
+    return Refits(without, [of_test[place] for place in others]).replicates()
+
+
+def _test_losses(
+    training: _Training, layer: LayerRows, target: Target, weights: Tensor, intercept: Tensor
+) -> Tensor:
+    """Return the (n_test,) losses of (c, d) weights."""
+    blocks = _logits(training, layer.blocks("test"), weights[None], intercept[None])
+    return classify_blocks(blocks, target, "test")[0].losses(target.task.metric)
+
+
+def _other_choices(view: LayerView, path: _Path) -> list[int]:
+    """Return the places of the fits that samples of the validation rows choose."""
+    metric, weights = path.target.task.metric, validation_weights(view)
+    losses = torch.stack([weights @ fit.val.losses(metric) for fit in path.fits], 1)
+    nll = torch.stack(
+        [
+            weights @ (torch.zeros(weights.shape[1]) if fit.val.nll is None else fit.val.nll).double()
+            for fit in path.fits
+        ],
+        1,
+    )
+    ranks = [list(zip(*pair, strict=True)) for pair in zip(losses.tolist(), nll.tolist(), strict=True)]
+    return [min(range(len(rank)), key=rank.__getitem__) for rank in ranks]
 
 
 def _paths(layer: LayerRows, training: _Training, targets: Sequence[Target]) -> list[_Path]:

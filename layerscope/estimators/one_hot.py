@@ -19,11 +19,16 @@ from layerscope.estimators.classification import (
 )
 from layerscope.estimators.latents import ridge_on_training_rows, ridge_settings
 from layerscope.estimators.layer import LayerRows, LoadedLayer, read_layer
-from layerscope.estimators.refits import as_replicates, ridge_refits, training_blocks
+from layerscope.estimators.refits import (
+    Refits,
+    ridge_refits,
+    training_blocks,
+    validation_weights,
+)
 from layerscope.stats.moments import BLOCK
-from layerscope.stats.ridge import RidgePath, choose_penalty
+from layerscope.stats.ridge import RidgePath, choose_penalty, strongest_of_least
 from layerscope.stats.spectrum import Standardiser
-from layerscope.types import LayerView, Replicates, Split
+from layerscope.types import LayerView, Split
 
 
 @estimators.register("ridge-classifier")
@@ -50,38 +55,42 @@ class RidgeClassifier(Classifier):
         path, start = ridge_on_training_rows(layer, hot), 0
         for target in targets:
             own = path.only(slice(start, start + len(target.classes)))
-            fitted = _fit_one(layer, target, own)
-            yield replace(fitted, replicates=_refitted(view, fitted, own))
+            yield _fit_one(view, layer, target, own)
             start += len(target.classes)
 
 
-def _refitted(view: LayerView, fitted: FittedClassifier, path: RidgePath) -> Replicates | None:
-    """Return the losses of fits without some of the training rows, at the λ that was chosen."""
-    layer, target = fitted.layer, fitted.target
-    blocks = training_blocks(view, target.task)
-    if blocks is None:
-        return None
-    hot = _one_hot(target.places("train")[:, None], [len(target.classes)])
-    penalties = torch.full((hot.shape[1],), fitted.settings["lambda"], dtype=torch.float64)
-    refits = ridge_refits(layer, blocks, path, hot, penalties)
-    rule = path.spectrum.standardiser
-    found = (_classify(rule, *refit, layer, target, "test") for refit in refits)
-    return as_replicates(it.losses(target.task.metric) for it in found)
+def _fit_one(
+    view: LayerView, layer: LoadedLayer, target: Target, path: RidgePath
+) -> FittedClassifier:
+    rule, metric, tried = path.spectrum.standardiser, target.task.metric, dict[float, Tensor]()
 
-
-def _fit_one(layer: LoadedLayer, target: Target, path: RidgePath) -> FittedClassifier:
     def classified(penalty: float, split: Split) -> ClassifiedRows:
         weights = path.weights(torch.tensor([penalty], dtype=torch.float64))[0]
-        rule = path.spectrum.standardiser
         return _classify(rule, weights, path.intercept, layer, target, split)
 
     def errors(penalties: Tensor) -> Tensor:
-        known = (classified(float(it), "val") for it in penalties)
-        return torch.stack([it.losses(target.task.metric).mean() for it in known])
+        for penalty in set(penalties.tolist()) - set(tried):
+            tried[penalty] = classified(penalty, "val").losses(metric)
+        return torch.stack([tried[it].mean() for it in penalties.tolist()])
 
     choice = choose_penalty(errors)
     val, test = (classified(choice.penalty, split) for split in HELD_OUT)
-    return FittedClassifier(layer, target, val, test, ridge_settings(path, choice))
+    fitted = FittedClassifier(layer, target, val, test, ridge_settings(path, choice))
+    blocks = training_blocks(view, target.task)
+    if blocks is None:
+        return fitted
+    hot = _one_hot(target.places("train")[:, None], [len(target.classes)])
+    penalties = torch.full((hot.shape[1],), choice.penalty, dtype=torch.float64)
+    without = [
+        _classify(rule, *refit, layer, target, "test").losses(metric)
+        for refit in ridge_refits(layer, blocks, path, hot, penalties)
+    ]
+    known = dict(sorted(tried.items()))
+    means = validation_weights(view) @ torch.stack(list(known.values()), 1)
+    others = torch.tensor(list(known))[strongest_of_least(means, 1)].tolist()
+    of_test = {it: classified(it, "test").losses(metric) for it in set(others)}
+    refits = Refits(without, [of_test[it] for it in others])
+    return replace(fitted, replicates=refits.replicates())
 
 
 def _one_hot(places: Tensor, widths: Sequence[int]) -> Tensor:
@@ -100,4 +109,4 @@ def _classify(
     split: Split,
 ) -> ClassifiedRows:
     blocks = ((rule(block) @ weights + intercept)[:, None] for block in layer.blocks(split))
-    return classify_blocks(blocks, target, split)[0].ranked_only()
+    return classify_blocks(blocks, target, split, "scores")[0]

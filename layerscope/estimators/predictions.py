@@ -12,7 +12,7 @@ from torch import Tensor
 
 from layerscope.estimators.cell import DRAWS, Cell, MetricValue, losses, require_metric
 from layerscope.estimators.layer import LoadedLayer
-from layerscope.estimators.regression import PRECISION, Regression
+from layerscope.estimators.regression import RANKED, Regression
 from layerscope.stats.bootstrap import Resampled, resample
 from layerscope.types import Direction, LayerView, Replicates, Score, Split
 
@@ -27,7 +27,7 @@ class Predictions:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What was chosen and how."""
     note: str = ""
-    replicates: Replicates | None = None
+    replicates: tuple[Replicates, ...] = ()
     """Of the losses of the test rows under the task's metric."""
 
     def measures(self, split: Split) -> dict[str, Tensor]:
@@ -38,7 +38,7 @@ class Predictions:
         """Return (n, m + 3c) values whose means give every metric: m of rows, then R²'s parts."""
         target = self.regression.encoded[split]
         centred = target - target.mean(0)
-        squared = (self.by_split[split] - target).square()
+        squared = self.regression.squared_errors(self.by_split[split], split)
         rowwise = torch.stack(list(self.measures(split).values()), 1)
         return torch.cat((rowwise, squared, centred, centred.square()), 1)
 
@@ -89,7 +89,7 @@ def _scores(cell: Cell, known: Predictions, resampled: Resampled) -> Iterator[Sc
     primary = cell.task.metric
     require_metric(cell.task, val, cell.estimator)
     of_val, of_test = (
-        1 - rows[primary] if primary == PRECISION else rows[primary] for rows in (val, test)
+        1 - rows[primary] if primary in RANKED else rows[primary] for rows in (val, test)
     )
     rowwise = losses(of_val, of_test, known.by_split["test"].numpy(), known.replicates)
     errors = resampled.standard_error()
@@ -106,7 +106,7 @@ def _plain(values: Tensor) -> list[float | None]:
 
 
 def _direction(metric: str) -> Direction:
-    return "maximise" if metric == PRECISION else "minimise"
+    return "maximise" if metric in RANKED else "minimise"
 
 
 def _each_r2(means: Tensor, components: int) -> Tensor:

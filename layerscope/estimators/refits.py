@@ -6,7 +6,8 @@ of them. The blocks depend on groups and classes alone, so that every layer lack
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,13 @@ from layerscope.estimators.layer import LayerRows
 from layerscope.stats.moments import BLOCK
 from layerscope.stats.ridge import RidgePath
 from layerscope.stats.ridge_refits import without_rows
-from layerscope.stats.training_noise import jackknife
+from layerscope.stats.training_noise import choices, jackknife
 from layerscope.types import LayerView, Replicates, Task
 
 BLOCKS = 8
 """Into which the groups are dealt: more cost more fits, and fewer say less about the spread."""
+SAMPLES = 8
+"""Of the validation rows, for what another one would choose."""
 FEWEST = 2
 HALF = 0.5
 MANY = 4
@@ -101,6 +104,32 @@ def ridge_refits(
         yield without_rows(path, torch.cat(rows), targets[which], penalties, share)
 
 
-def as_replicates(losses: Iterable[Tensor], share: float = 1.0) -> Replicates:
-    """Return replicates of the (n_test,) losses of fits without that share of each block."""
-    return jackknife(torch.stack(list(losses)).to(torch.float32).numpy(), share=share)
+def validation_weights(view: LayerView) -> Tensor:
+    """Return (m, n_val) weights of the validation rows in m samples of their groups, sum 1."""
+    _, place = np.unique(np.asarray(view.groups("val")), return_inverse=True)
+    place, rng = place.ravel(), np.random.default_rng(0)
+    count = int(place.max()) + 1
+    drawn = rng.multinomial(count, np.full(count, 1 / count), SAMPLES)
+    weights = torch.from_numpy(drawn[:, place]).double()
+    return weights / weights.sum(1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Refits:
+    """The (n_test,) losses of other fits of the same layer."""
+
+    without: Sequence[Tensor]
+    """Of fits without a share of each block of training rows."""
+    chosen: Sequence[Tensor]
+    """Of the fits that samples of the validation rows choose."""
+    share: float = 1.0
+
+    def replicates(self) -> tuple[Replicates, ...]:
+        """Return them as the table keeps them."""
+        if not self.without:
+            return ()
+        return jackknife(_rows(self.without), share=self.share), choices(_rows(self.chosen))
+
+
+def _rows(losses: Sequence[Tensor]) -> npt.NDArray[np.float32]:
+    return torch.stack(list(losses)).to(torch.float32).numpy()

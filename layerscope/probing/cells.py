@@ -87,7 +87,7 @@ def sweep(
         require_estimator(estimator)
     results = Results(out, keep_predictions=keep_predictions)
     done = (score for score in results.scores() if score.primary and score.status == "done")
-    there = {_cell(score, score.task) for score in done}
+    there = set(map(_cell, done))
     computed, kept, lost = 0, 0, list[Score]()
     for cache in caches:
         mine = _tasks_known_to(cache, tasks, estimators)
@@ -95,7 +95,7 @@ def sweep(
             _keep_facts(cache, mine, results)
         for view, estimator, arrangement, answered in _cells(cache, estimators, mine, arrangements):
             asked = _tasks_of(estimator, arrangement, answered)
-            cells = {task: _cell(view, task.name, estimator.name, arrangement) for task in asked}
+            cells = {task: _planned_cell(view, task, estimator, arrangement) for task in asked}
             if existing == "missing":
                 todo = [task for task in asked if cells[task] not in there]
             else:
@@ -214,16 +214,24 @@ def _pairs(
     return [(estimator, arrangement) for (_, arrangement), estimator in pairs.items()]
 
 
-def _cell(
-    of: Score | LayerView, task: str, estimator: str = "", arrangement: Arrangement = PLAIN[0]
+def _cell(score: Score) -> Cell:
+    """Return what names the cell of a primary score; a cache made anew has others.
+
+    Of a probe that is also the metric, by which it was chosen; a measure has its own.
+    """
+    arrangement = Arrangement(score.draw, score.folds, score.control, score.seed)
+    metric = score.metric if score.kind == "probe" else ""
+    place = score.checkpoint, score.source, score.fingerprint, score.cut, score.pooling
+    return (*place, score.task, score.estimator, metric, arrangement)
+
+
+def _planned_cell(
+    view: LayerView, task: Task, estimator: Estimator, arrangement: Arrangement
 ) -> Cell:
-    """Return what names a cell of one cache; a cache made anew is another."""
-    if isinstance(of, Score):
-        place = (of.cut, of.pooling, of.estimator)
-        arrangement = Arrangement(of.draw, of.folds, of.control, of.seed)
-    else:
-        place = (of.cut.name, of.cut.pooling, estimator)
-    return (of.checkpoint, of.source, of.fingerprint, task, *place, arrangement)
+    """Return the same of a cell that is asked for."""
+    metric = "" if isinstance(estimator, Measure) else task.metric
+    place = view.checkpoint, view.source, view.fingerprint, view.cut.name, view.cut.pooling
+    return (*place, task.name, estimator.name, metric, arrangement)
 
 
 def _with_facts(score: Score, cache: FeatureCache, arrangement: Arrangement) -> Score:

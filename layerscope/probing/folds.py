@@ -92,4 +92,4 @@ def _joined_losses(
     test = np.stack([it.test for it in known])
     groups = max(it.train_groups for it in known)
     # Each fold's probe lacks one fold: they are a jackknife as they are.
-    return Losses(val, test.mean(0), None, jackknife(test, "folds"), groups)
+    return Losses(val, test.mean(0), None, (jackknife(test, "folds"),), groups)

@@ -26,12 +26,12 @@ def with_refits(
     """Return the scores of one task, the primary one's losses with those of refits."""
     primary = next((it for it in scores if it.primary), None)
     losses = None if primary is None else primary.losses
-    wanted = estimator.refits == "again" and losses is not None and losses.replicates is None
-    replicates = None
+    wanted = estimator.refits == "again" and losses is not None and not losses.replicates
+    replicates: tuple[Replicates, ...] = ()
     if wanted:
         with suppress(EstimatorError):  # too few rows for a fit without some of them
             replicates = _refitted(estimator, view, task)
-    if replicates is None or losses is None:
+    if not replicates or losses is None:
         return list(scores)
     found = replace(losses, replicates=replicates)
     return [replace(it, losses=found) if it.primary else it for it in scores]
@@ -49,10 +49,10 @@ def _with_losses(score: Score, **facts: float) -> Score:
     return replace(score, losses=replace(score.losses, **facts))  # type: ignore[arg-type]
 
 
-def _refitted(estimator: Estimator, view: LayerView, task: Task) -> Replicates | None:
+def _refitted(estimator: Estimator, view: LayerView, task: Task) -> tuple[Replicates, ...]:
     blocks = training_blocks(view, task)
     if blocks is None:
-        return None
+        return ()
     val = len(blocks) + np.arange(len(view.groups("val")))
     found = []
     for number in range(int(blocks.max()) + 1):
@@ -61,6 +61,6 @@ def _refitted(estimator: Estimator, view: LayerView, task: Task) -> Replicates |
             (it.losses for it in estimator.score(rest, [task]) if it.primary), None
         )
         if losses is None:
-            return None
+            return ()
         found.append(losses.test.astype(np.float32))
-    return jackknife(np.stack(found))
+    return (jackknife(np.stack(found)),)

@@ -16,7 +16,13 @@ DIRECTIONS = {"minimise": "lower is better", "maximise": "higher is better"}
 WIDE_RANGE = 50.0
 """Above this ratio of largest to smallest value, a linear axis would flatten the best cuts."""
 
-METRICS = {"mse": "MSE", "nmse": "nMSE", "r2": "R²", "mean-average-precision": "mAP"}
+METRICS = {
+    "mse": "MSE",
+    "nmse": "nMSE",
+    "r2": "R²",
+    "mean-average-precision": "mAP",
+    "auroc": "AUROC",
+}
 """How the field writes a metric's name, where that differs from the table's."""
 
 Question = tuple[str, str, str]

@@ -15,6 +15,10 @@
 Losses are in place before their row is appended, and the row of a task's primary metric is its
 last, so that a primary row implies all the rest of its cell. A line that a killed writer left
 half-written is dropped on the next append.
+
+The primary metric also chose what was fitted. Where an estimator was fitted to a checkpoint's task
+by one metric and then by another, the cells of the last one count, and those of the others are as
+if they were not there: they would be compared with cells that were chosen otherwise.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import quote
 
 import numpy as np
@@ -70,22 +74,32 @@ class Results:
     def scores(self) -> list[Score]:
         """Return the table without losses: of rows for the same cell and metric, the last.
 
-        Rows beside a primary one that is missing, failed or from another cache are left out.
+        Rows beside a primary one that is missing, failed or from another cache are left out, and so
+        are cells that were chosen by another metric than the last of their checkpoint, task and
+        estimator.
 
         Raises:
             LayerScopeError: A complete line is not a score.
         """
-        latest = {}
+        latest: dict[CellKey, Score] = {}
+        primary: dict[CellKey, Score] = {}
+        metrics: dict[CellKey, str] = {}
         for number, line in enumerate(complete_lines(self._table), start=1):
             score = _score(line, f"line {number} of {str(self._table)!r}")
-            latest[cell_key(score)] = score
-        whole = {
-            key[:-1]: it.fingerprint
-            for key, it in latest.items()
-            if it.primary and it.status == "done"
-        }
+            key = cell_key(score)
+            latest[key] = score
+            if score.primary:
+                primary[key[:-1]], metrics[_question(score)] = score, score.metric
+        counting = {cell: it for cell, it in primary.items() if it.metric == metrics[_question(it)]}
+        whole = {cell: it.fingerprint for cell, it in counting.items() if it.status == "done"}
         return [
-            it for key, it in latest.items() if it.primary or whole.get(key[:-1]) == it.fingerprint
+            it
+            for (*cell, _), it in latest.items()
+            if (
+                counting.get(tuple(cell)) is it
+                if it.primary
+                else whole.get(tuple(cell)) == it.fingerprint
+            )
         ]
 
     def current(self, scores: Sequence[Score]) -> list[Score]:
@@ -174,9 +188,12 @@ class Results:
         """
         path = self._losses_path(score)
         with _open(path, "Run the probe again with --existing replace.") as stored:
-            if str(stored["fingerprint"]) != score.fingerprint:
+            # Losses from before they had a metric are of the only one that there was.
+            metric = str(stored["metric"]) if "metric" in stored else score.metric
+            if str(stored["fingerprint"]) != score.fingerprint or metric != score.metric:
                 raise LayerScopeError(
-                    f"The losses in {str(path)!r} belong to another cache than their row.",
+                    f"The losses in {str(path)!r} belong to another cache or metric than their "
+                    "row.",
                     hint="Run the probe again with --existing replace.",
                 )
             return _losses(stored)
@@ -255,7 +272,12 @@ class Results:
         return self._home(score.checkpoint, score.source) / name
 
     def _keep_losses(self, score: Score, losses: Losses) -> None:
-        arrays = {"val": losses.val, "test": losses.test, "fingerprint": score.fingerprint}
+        arrays = {
+            "val": losses.val,
+            "test": losses.test,
+            "fingerprint": score.fingerprint,
+            "metric": score.metric,
+        }
         if self._keep_predictions and losses.predicted is not None:
             arrays["predicted"] = losses.predicted
         _write(self._losses_path(score), arrays | _training(losses))
@@ -289,6 +311,11 @@ def cell_key(score: Score) -> CellKey:
         score.seed,
         score.metric,
     )
+
+
+def _question(score: Score) -> CellKey:
+    """Return what names the cells that may be compared, and so have one primary metric."""
+    return score.checkpoint, score.source, score.task, score.estimator
 
 
 def row(score: Score) -> dict[str, Any]:
@@ -328,33 +355,31 @@ def _facts(columns: dict[str, Any]) -> dict[str, Any]:
 
 def _training(losses: Losses) -> dict[str, Any]:
     """Return what is known of the training rows as arrays."""
-    known = {"train_groups": losses.train_groups, "train_share": losses.train_share}
-    made = losses.replicates
-    if made is None:
-        return known
-    return known | {
-        "replicates": np.asarray(made.losses, dtype=np.float32),
-        "replicates_kind": made.kind,
-        "replicates_factor": made.factor,
-        "replicates_degrees": made.degrees,
+    known: dict[str, Any] = {
+        "train_groups": losses.train_groups,
+        "train_share": losses.train_share,
     }
+    for it in losses.replicates:
+        facts = {"factor": it.factor, "degrees": it.degrees}
+        known[f"{it.kind}_losses"] = np.asarray(it.losses, dtype=np.float32)
+        known |= {f"{it.kind}_{name}": value for name, value in facts.items()}
+    return known
+
+
+def _replicates(stored: Mapping[str, Any]) -> Iterator[Replicates]:
+    for kind in get_args(ReplicatesKind):
+        if f"{kind}_losses" in stored:
+            facts = (float(stored[f"{kind}_{name}"]) for name in ("factor", "degrees"))
+            yield Replicates(kind, stored[f"{kind}_losses"], *facts)
 
 
 def _losses(stored: Mapping[str, Any]) -> Losses:
     """Return losses from arrays; older ones know nothing of other training rows."""
-    replicates = None
-    if "replicates" in stored:
-        replicates = Replicates(
-            cast("Any", str(stored["replicates_kind"])),
-            stored["replicates"],
-            float(stored["replicates_factor"]),
-            float(stored["replicates_degrees"]),
-        )
     return Losses(
         stored["val"],
         stored["test"],
         stored.get("predicted"),
-        replicates,
+        tuple(_replicates(stored)),
         int(stored.get("train_groups", 0)),
         float(stored.get("train_share", 1.0)),
     )

@@ -16,36 +16,38 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from layerscope.stats.ties import mean_over_labels, tie_ends
+
 
 def average_precision(scores: Tensor, relevant: Tensor) -> Tensor:
     """Return values of which the average precision is the mean over the rows.
 
     Args:
-        scores: (n,) higher is more likely to be relevant.
-        relevant: (n,) 0 or 1, of which one at least is 1.
+        scores: (n, ...) higher is more likely to be relevant; every column is a problem of its own.
+        relevant: 0 or 1, of that shape or one that is broadcast to it.
 
     Returns:
-        (n,) float64: the average precision plus n times each row's influence on it.
+        (n, ...) float64: the average precision plus n times each row's influence on it; NaN in a
+        column without a relevant row or with a score that is not a number.
 
     Examples:
         >>> rows = average_precision(torch.tensor([3.0, 2.0, 1.0]), torch.tensor([1, 0, 1]))
         >>> round(float(rows.mean()), 4)
         0.8333
     """
-    order = scores.argsort(descending=True)
-    y = relevant[order].double()
-    first, last = _ties(scores[order])
-    hits, rows = y.cumsum(0)[last], (last + 1).double()
+    order = scores.argsort(0, descending=True)
+    y = relevant.double().expand_as(scores).gather(0, order)
+    first, last = tie_ends(scores.gather(0, order))
+    hits, rows = y.cumsum(0).gather(0, last), (last + 1).double()
     precision = hits / rows
-    total = y.sum()
-    value = (y * precision).sum() / total
+    total = y.sum(0)
+    value = (y * precision).sum(0) / total
     # Sums over the relevant rows whose score is at most that of a row: from its tie to the end.
-    reach = _from_here_on(y / rows)[first]
-    loss = _from_here_on(y * precision / rows)[first]
+    reach = _from_here_on(y / rows).gather(0, first)
+    loss = _from_here_on(y * precision / rows).gather(0, first)
     influence = (y * (precision - value + reach) - loss) / total
-    values = torch.empty_like(influence)
-    values[order] = value + len(y) * influence
-    return values
+    values = torch.empty_like(influence).scatter_(0, order, value + len(y) * influence)
+    return values.masked_fill_(scores.isnan().any(0), torch.nan)
 
 
 def mean_average_precision(scores: Tensor, relevant: Tensor) -> Tensor:
@@ -60,21 +62,7 @@ def mean_average_precision(scores: Tensor, relevant: Tensor) -> Tensor:
     Returns:
         (n,) float64.
     """
-    known = [
-        average_precision(of_label, own)
-        for of_label, own in zip(scores.unbind(1), relevant.unbind(1), strict=True)
-        if bool(own.any())
-    ]
-    if not known:
-        return torch.full((len(scores),), torch.nan, dtype=torch.float64)
-    return torch.stack(known).mean(0)
-
-
-def _ties(descending: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the first and the last place of the scores that are equal to each."""
-    _, place, counts = torch.unique_consecutive(descending, return_inverse=True, return_counts=True)
-    ends = counts.cumsum(0)
-    return (ends - counts)[place], (ends - 1)[place]
+    return mean_over_labels(average_precision, scores, relevant, relevant.bool().any(0))
 
 
 def _from_here_on(values: Tensor) -> Tensor:

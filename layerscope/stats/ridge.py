@@ -9,7 +9,7 @@ Statistical Learning", eq. 3.47); λ → 0 is ordinary least squares of smallest
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +43,13 @@ class RidgePath:
     def weights(self, penalties: Tensor) -> Tensor:
         """Return (p, d, k) weights on standardised features, for (p,) values of λ."""
         return self.spectrum.vectors @ self._coefficients(penalties)
+
+    def predict_each(self, rows: Tensor, penalties: Tensor) -> Tensor:
+        """Return (n, k) predictions for (n, d) rows, where each target has its own of (k,) λ."""
+        shrunk = self.projection / (self.spectrum.values[:, None] + penalties)
+        weights = self.spectrum.vectors @ shrunk
+        blocks = [self.spectrum.standardiser(block) @ weights for block in torch.split(rows, BLOCK)]
+        return torch.cat(blocks) + self.intercept
 
     def predict(self, rows: Tensor, penalties: Tensor) -> Tensor:
         """Return (p, n, k) predictions for (n, d) rows of raw features."""
@@ -128,29 +135,84 @@ def grid(low: float, high: float) -> Tensor:
 
 
 def choose_penalty(error_at: Callable[[Tensor], Tensor]) -> Choice:
-    """Return the λ of least error, on a grid that grows by decades while one of its ends wins.
-
-    Errors within rounding count as equal, and of equals the strongest penalty is taken.
+    """Return the λ of least error, as :func:`choose_penalties` does.
 
     Args:
         error_at: Maps (p,) values of λ to their (p,) errors on rows held out from the fit.
     """
-    low, high = GRID
-    choice = _best_of(error_at, low, high)
-    for _ in range(EXTENSIONS):
-        if choice.edge == "none":
-            break
-        low, high = (low / 10, high) if choice.edge == "low" else (low, high * 10)
-        choice = _best_of(error_at, low, high)
+    (choice,) = choose_penalties(lambda penalties: [error_at(penalties)[:, None]])
     return choice
 
 
-def _best_of(error_at: Callable[[Tensor], Tensor], low: float, high: float) -> Choice:
-    penalties = grid(low, high)
-    errors = error_at(penalties)
-    near = errors <= errors.min() * (1 + ROUNDING)
-    best = int(near.nonzero().max())
-    edge: Literal["none", "low", "high"] = "none"
-    if best in (0, len(penalties) - 1):
-        edge = "high" if best else "low"
-    return Choice(float(penalties[best]), float(errors[best]), low, high, edge)
+def choose_penalties(errors_at: Callable[[Tensor], Sequence[Tensor]]) -> list[Choice]:
+    """Return the λ of least error for each of g targets.
+
+    A target's grid grows by decades while one of its own ends wins. Errors within rounding count as
+    equal; of equals those of least second error count, where there is one, and of these the
+    strongest penalty is taken.
+
+    Args:
+        errors_at: Maps (p,) values of λ to (p, g) errors on rows held out from the fit, and to
+            further ones that decide between equals.
+    """
+    tried = grid(*GRID)
+    errors = list(errors_at(tried))
+    lower = upper = torch.zeros(errors[0].shape[1], dtype=torch.int64)
+    while True:
+        first = PER_DECADE * (lower.max() - lower)
+        last = len(tried) - 1 - PER_DECADE * (upper.max() - upper)
+        best = _best_between(first, last, errors)
+        downward = (best == first) & (lower < EXTENSIONS)
+        upward = (best == last) & (upper < EXTENSIONS)
+        if not bool((downward | upward).any()):
+            return _choices(tried, errors[0], best, first, last)
+        if (lower + downward).max() > lower.max():
+            more = grid(float(tried[0]) / 10, float(tried[0]))[:-1]
+            tried, errors = _joined([more, tried], [errors_at(more), errors])
+        if (upper + upward).max() > upper.max():
+            more = grid(float(tried[-1]), float(tried[-1]) * 10)[1:]
+            tried, errors = _joined([tried, more], [errors, errors_at(more)])
+        lower, upper = lower + downward, upper + upward
+
+
+def strongest_of_least(errors: Tensor, dim: int) -> Tensor:
+    """Return the places of the least errors along a dimension of ascending λ, of equals the last.
+
+    Errors within rounding count as equal.
+    """
+    near = errors <= errors.amin(dim, keepdim=True) * (1 + ROUNDING)
+    size = [1] * errors.dim()
+    size[dim] = -1
+    place = torch.arange(1, errors.shape[dim] + 1).view(size)
+    return (near * place).argmax(dim)
+
+
+def _joined(
+    penalties: Sequence[Tensor], errors: Sequence[Sequence[Tensor]]
+) -> tuple[Tensor, list[Tensor]]:
+    """Return values of λ behind each other, with their errors."""
+    return torch.cat(list(penalties)), [torch.cat(it) for it in zip(*errors, strict=True)]
+
+
+def _best_between(first: Tensor, last: Tensor, errors: Sequence[Tensor]) -> Tensor:
+    """Return the (g,) places of the best λ between each target's own ends."""
+    place = torch.arange(len(errors[0]))[:, None]
+    near = (place >= first) & (place <= last)
+    for error in errors:
+        least = error.masked_fill(~near, torch.inf).min(0).values
+        near &= error <= least * (1 + ROUNDING)
+    return (near * (place + 1)).argmax(0)
+
+
+def _choices(
+    tried: Tensor, errors: Tensor, best: Tensor, first: Tensor, last: Tensor
+) -> list[Choice]:
+    found = []
+    for target, places in enumerate(zip(best.tolist(), first.tolist(), last.tolist(), strict=True)):
+        at, low, high = places
+        edge: Literal["none", "low", "high"] = "none"
+        if at in (low, high):
+            edge = "high" if at == high else "low"
+        penalty, least, most = (float(tried[it]) for it in places)
+        found.append(Choice(penalty, float(errors[at, target]), least, most, edge))
+    return found

@@ -12,6 +12,9 @@ place of rows section 2.3). On average it is never too small (Efron and Stein 19
 estimate of variance", theorem 2); of a loss that is quadratic in the fitted weights it is up to
 twice what is right.
 
+A probe's λ is chosen on validation rows, and others would choose another: the losses of the fits
+that resampled validation rows choose have a variance of their own, which is added.
+
 L_k − L̄ is itself a mean over a sample of test rows. What that sample adds to the sum is known,
 since it is a variance over independent groups of rows, and is subtracted; without that, a few test
 rows that change sides would pass for noise of training.
@@ -21,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -96,27 +99,50 @@ def spread(losses: Rows, share: float) -> Replicates:
     return Replicates("draws", losses, factor, count - 1)
 
 
+def choices(losses: Rows) -> Replicates:
+    """Return replicates of (m, n) losses of the fits that m validation samples choose."""
+    count = len(losses)
+    return Replicates("choices", losses, 1 / (count - 1), count - 1)
+
+
 def averaged(parts: Sequence[Replicates]) -> Replicates:
-    """Return the replicates of a mean over several fits, each with replicates of its own."""
+    """Return the replicates of a mean over several fits, each with replicates of its own.
+
+    The same validation samples chose all of them, while each draw has blocks of its own.
+    """
+    first = parts[0]
+    if first.kind == "choices":
+        return replace(first, losses=np.mean([part.losses for part in parts], axis=0))
     centred = [part.losses - part.losses.mean(0) for part in parts]
-    factor, degrees = parts[0].factor / len(parts) ** 2, sum(part.degrees for part in parts)
-    return Replicates(parts[0].kind, np.concatenate(centred), factor, degrees)
+    factor, degrees = first.factor / len(parts) ** 2, sum(part.degrees for part in parts)
+    return Replicates(first.kind, np.concatenate(centred), factor, degrees)
 
 
-def training_noise(layers: Sequence[Replicates], groups: Tensor) -> TrainingNoise:
+def training_noise(layers: Sequence[Sequence[Replicates]], groups: Tensor) -> TrainingNoise:
     """Return the covariance over training samples of several layers' mean losses.
 
     Args:
-        layers: Replicates of k layers over the same blocks, draws or folds, in one order.
+        layers: Of k layers the replicates of each source of noise, the same sources in one order
+            and over the same blocks, draws or folds.
         groups: (n,) integers that name each test row's group.
 
     Raises:
         EstimatorError: Fewer than two groups.
     """
+    sources = [_one_source(source, groups) for source in zip(*layers, strict=True)]
+    corrected, raws = (torch.stack(it) for it in zip(*(it[:2] for it in sources), strict=True))
+    sizes = raws.diagonal(dim1=1, dim2=2).sum(1)
+    freedom = torch.tensor([degrees for *_, degrees in sources], dtype=torch.float64)
+    unsure = float((sizes.square() / freedom).sum())
+    degrees = float(sizes.sum() ** 2) / unsure if unsure > 0 else float(freedom.sum())
+    return TrainingNoise(_positive(corrected.sum(0)), raws.sum(0), degrees)
+
+
+def _one_source(layers: Sequence[Replicates], groups: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Return the covariance less what the sample of test rows adds, the whole, and its freedom."""
     first = layers[0]
-    offsets = torch.stack(
-        [torch.tensor(it.losses - it.losses.mean(0)).double() for it in layers], 2
-    )
+    centred = [torch.tensor(it.losses - it.losses.mean(0)).double() for it in layers]
+    offsets = torch.stack(centred, 2)
     means = offsets.mean(1)
     raw = first.factor * means.T @ means
     place, count = number_groups(groups)
@@ -125,7 +151,7 @@ def training_noise(layers: Sequence[Replicates], groups: Tensor) -> TrainingNois
         sums = offset.new_zeros(count, offset.shape[1])
         sums.index_add_(0, place, offset - mean)
         by_rows += sums.T @ sums * (count / (count - 1) / len(offset) ** 2)
-    return TrainingNoise(_positive(raw - first.factor * by_rows), raw, first.degrees)
+    return raw - first.factor * by_rows, raw, first.degrees
 
 
 def mean_of_independent(parts: Sequence[TrainingNoise]) -> TrainingNoise | None:

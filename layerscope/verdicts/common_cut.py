@@ -193,7 +193,10 @@ def _one_per_task(comparisons: Sequence[Comparison]) -> list[Comparison]:
     def loss(comparison: Comparison) -> float:
         return float(comparison.losses[comparison.best].val.mean())
 
-    return [min(group, key=loss) for group in grouped(comparisons, "first.task").values()]
+    by_task = grouped(comparisons, "first.task").values()
+    # Losses of two metrics say nothing of which estimator is better.
+    alike = ([it for it in group if it.first.metric == group[0].first.metric] for group in by_task)
+    return [min(group, key=loss) for group in alike]
 
 
 def _common(comparisons: Sequence[Comparison]) -> tuple[list[str], tuple[str, ...]]:

@@ -41,7 +41,7 @@ from layerscope.stats.bootstrap import (
 from layerscope.stats.bounded_interval import positive_interval, share_interval
 from layerscope.stats.paired import holm, mcnemar
 from layerscope.stats.training_noise import TrainingNoise, averaged, spread, training_noise
-from layerscope.types import Interval, Losses, Replicates, Score, Verdict
+from layerscope.types import Interval, Losses, Replicates, Score, TrainingNoiseFrom, Verdict
 
 _LONG_RUN = 2
 DRAWS = 5
@@ -132,7 +132,7 @@ def verdict(
         control=first.control,
         trained=first.trained,
         mcnemar=_mcnemar(comparison, best, trunk, test.groups),
-        training_noise=next((it.kind for it in _replicates(comparison)), "assumed"),
+        training_noise=_noise_from(comparison),
     )
 
 
@@ -195,16 +195,17 @@ def _over_seeds(results: Results, scores: Sequence[Score]) -> tuple[Score, Losse
     return scores[0], merged
 
 
-def _over_draws(found: Sequence[Losses]) -> Replicates | None:
+def _over_draws(found: Sequence[Losses]) -> tuple[Replicates, ...]:
     """Return how much the mean over several seeds varies from training sample to training sample.
 
     Seeds that draw no rows vary the start of a fit alone, and not what it is fitted to.
     """
     share = found[0].train_share
+    sources = [averaged(it) for it in zip(*(it.replicates for it in found), strict=False)]
     if share < 1 and len(found) >= DRAWS:
-        return spread(np.stack([it.test for it in found]), share)
-    measured = [it.replicates for it in found if it.replicates is not None]
-    return averaged(measured) if len(measured) == len(found) else None
+        of_draws = spread(np.stack([it.test for it in found]), share)
+        return of_draws, *(it for it in sources if it.kind == "choices")
+    return tuple(sources)
 
 
 def note_widths(verdicts: Sequence[tuple[Comparison, Verdict]]) -> list[Verdict]:
@@ -367,11 +368,17 @@ def _training_noise(comparison: Comparison, means: Tensor, groups: Tensor) -> Tr
     return TrainingNoise.assumed(share * means.abs())
 
 
-def _replicates(comparison: Comparison) -> list[Replicates]:
+def _noise_from(comparison: Comparison) -> TrainingNoiseFrom:
+    measured = _replicates(comparison)
+    kind = measured[0][0].kind if measured else "assumed"
+    return "refits" if kind == "choices" else kind
+
+
+def _replicates(comparison: Comparison) -> list[tuple[Replicates, ...]]:
     """Return the replicates of all cuts, or none where some cut has none or others."""
-    known = [it.replicates for it in comparison.losses if it.replicates is not None]
-    ways = {(it.kind, len(it.losses)) for it in known}
-    return known if len(known) == len(comparison.losses) and len(ways) == 1 else []
+    known = [it.replicates for it in comparison.losses]
+    ways = {tuple((it.kind, len(it.losses)) for it in each) for each in known}
+    return known if len(ways) == 1 and all(known) else []
 
 
 def _assumed_share(score: Score, losses: Losses) -> float:
@@ -432,9 +439,9 @@ def ends(found: Interval) -> str:
 
 
 def by_question(comparisons: Iterable[Comparison]) -> list[list[Comparison]]:
-    """Return comparisons of probes that were fitted as usual, by source, task and estimator."""
+    """Return comparisons of probes fitted as usual, by source, task, estimator and metric."""
     as_usual = (it for it in comparisons if it.first.usual)
-    names = ("first.source", "first.task", "first.estimator", "first.train")
+    names = ("first.source", "first.task", "first.estimator", "first.train", "first.metric")
     return list(grouped(as_usual, *names).values())
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,8 @@ def write_cache(
         card, cuts, made_of, card.preprocessing, decoder="pillow", precision="float32"
     )
     with CacheWriter(folder / "net@toy.h5", Header(card, cuts, made_of, parts, {})) as writer:
-        writer.write(writer.missing, rows or features(made_of, broken), np.ones(ROWS, dtype=bool))
+        kept = np.ones(len(made_of.ids), dtype=bool)
+        writer.write(writer.missing, rows or features(made_of, broken), kept)
         return writer.finish()
 
 
@@ -379,3 +381,102 @@ def test_cka_among_estimators_leads_to_its_command(cache):
     done = probe(cache, "--estimators", "cka")
     assert done.exit_code == 2
     assert "Use layerscope cka" in done.stderr
+
+
+# The metric that chooses and judges.
+
+
+def rare(folder: Path) -> Path:
+    """A class of 2 % that one cut reads, and a latent; top-1 of always the other class is 0.98."""
+    rng = np.random.default_rng(5)
+    made_of = source()
+    rows = 10 * ROWS
+    kind = (rng.random(rows) < 0.02).astype(np.int64)
+    layers = {cut.key: rng.standard_normal((rows, 6)).astype(np.float32) for cut in CUTS}
+    layers["layer1.0@mean"][:, 0] += 2 * kind
+    layers["trunk@mean"][:, 0] += 0.3 * kind
+    many = replace(
+        made_of,
+        ids=tuple(f"{i}.png" for i in range(rows)),
+        splits=np.array(["train", "train", "train", "val", "test"])[np.arange(rows) % 5],
+        groups=np.array([f"image{i}" for i in range(rows)]),
+        targets={KIND.name: kind, POSE.name: rng.standard_normal((rows, 1))},
+    )
+    return write_cache(folder, made_of=many, rows=layers)
+
+
+@pytest.fixture(scope="module")
+def with_a_rare_class(tmp_path_factory) -> Path:
+    return rare(tmp_path_factory.mktemp("rare") / "features")
+
+
+def verdict_by(cache: Path, out: Path, *more: str):
+    asked = ("--tasks", "toy-kind", "--estimators", "lda", "--json", *more)
+    done = TERMINAL.invoke(app, ["probe", str(cache), "-o", str(out), *asked])
+    assert done.exit_code == 0, done.output
+    (found,) = json.loads(done.stdout)["verdicts"]
+    return found
+
+
+def test_top_1_is_blind_to_a_rare_class_and_other_metrics_are_not(with_a_rare_class, tmp_path):
+    blind = verdict_by(with_a_rare_class, tmp_path / "top-1")
+    assert (blind["metric"], set(blind["tied"])) == ("top-1", {cut.name for cut in CUTS})
+    for word, metric in (
+        ("auroc", "auroc"),
+        ("mean-per-class", "mean-per-class"),
+        ("balanced-accuracy", "mean-per-class"),
+    ):
+        found = verdict_by(with_a_rare_class, tmp_path / word, "--metric", word)
+        assert (found["metric"], found["direction"]) == (metric, "maximise")
+        assert found["best"] == "layer1.0"
+    found = verdict_by(with_a_rare_class, tmp_path / "auroc", "--metric", "auroc")
+    assert found["tied"] == ["layer1.0"]
+    assert found["gain"]["low"] > 0.1
+
+
+def test_scores_by_another_metric_take_the_place_of_those_before(with_a_rare_class, tmp_path):
+    asked = ("--tasks", "toy-kind", "--estimators", "lda")
+
+    def run(*more: str):
+        command = ["probe", str(with_a_rare_class), "-o", str(tmp_path), *asked, *more]
+        return TERMINAL.invoke(app, command)
+
+    assert "take their place" not in run().stderr
+    told = run("--metric", "auroc")
+    assert "toy-kind: " in told.stderr
+    assert "holds scores by top-1. Those by auroc take their place" in told.stderr
+    assert "3 cells computed, 0 kept" in told.stderr
+    assert "0 cells computed, 3 kept" in run("--metric", "auroc").stderr
+    kept = run("--existing", "keep")
+    assert "There are none by top-1, and none are computed." in kept.stderr
+    assert "No verdict" in kept.stdout
+    assert "holds scores by auroc. Those by top-1 take their place" in run().stderr
+
+
+def test_a_metric_is_for_tasks_of_the_kinds_that_have_it(cache):
+    found = json.loads(probe(cache, "--metric", "mae", "--json").stdout)["verdicts"]
+    assert {it["task"]: it["metric"] for it in found} == {POSE.name: "mae", KIND.name: "top-1"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "hint"),
+    [
+        (("--metric", "aurok"), "no metric called 'aurok'", "auroc"),
+        (("--metric", "auroc", "--tasks", "toy-pose"), "of latents has the metric 'auroc'", "mse"),
+        (("--metric", "geodesic"), "has the metric 'geodesic'", "Choose"),
+        (("--metric", "top-5", "--tasks", "toy-kind"), "of 5 classes at most", "top-1"),
+    ],
+)
+def test_a_metric_that_no_task_has_is_wrong_use(cache, options, message, hint):
+    done = probe(cache, *options)
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.split())
+    assert hint in done.stderr
+    assert not done.stdout
+
+
+def test_an_estimator_that_gives_labels_alone_refuses_what_ranks(cache):
+    name = "sklearn.svm.SVC(decision_function_shape='ovo', kernel='linear')"
+    done = probe(cache, "--tasks", "toy-kind", "--metric", "nll", "--estimators", name)
+    assert done.exit_code == 1
+    assert "cannot choose a cut of 'toy-kind' by 'nll'" in done.stderr

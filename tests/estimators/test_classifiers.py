@@ -7,12 +7,14 @@ import pytest
 from scipy.special import log_softmax
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import RidgeClassifier
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
 from layerscope.errors import EstimatorError
 from layerscope.estimators import classification, estimators
 from layerscope.estimators.discriminants import SHRINKAGES
 from layerscope.estimators.knn import TEMPERATURE
+from layerscope.estimators.naming import make
 from layerscope.types import Task
 from tests.estimators.blobs import UNFIT, N, blobs
 
@@ -195,3 +197,116 @@ def test_the_ridge_classifier_ranks_classes_and_has_no_probabilities(view):
     by_likelihood = Task("y", "memory", "classes", "nll", "minimise")
     with pytest.raises(EstimatorError, match="cannot choose a cut of 'y' by 'nll'"):
         scores("ridge-classifier", view(rows, y=labels), by_likelihood)
+
+
+# Metrics for classes of which some are rare.
+
+BY_AREA = TASK.judged_by("auroc")
+RANKING = (*CLOSED, "logistic", "sgd:vissl-in1k", "sklearn.svm.LinearSVC")
+
+
+def rare_blobs(classes: int):
+    """As blobs, of which every class but the first is rare."""
+    rng = np.random.default_rng(4)
+    labels = np.where(rng.random(N) < 0.8, 0, rng.integers(0, classes, N))
+    labels[300:330] = labels[400:430] = np.arange(30) % classes
+    centres = np.random.default_rng(0).standard_normal((classes, 6))
+    return (centres[labels] + 1.5 * rng.standard_normal((N, 6))).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("name", RANKING)
+def test_every_classifier_that_ranks_is_judged_by_the_area_under_its_curves(name, classes, view):
+    rows, labels = rare_blobs(classes)
+    found = {it.metric: it for it in make(name, 0).score(view(rows, y=labels), [BY_AREA])}
+    row = found["auroc"]
+    assert row.primary
+    assert row.direction == "maximise"
+    assert 0.6 < row.test < 1
+    assert 0.005 < row.stderr < 0.1
+    assert [1 - row.losses.val.mean(), 1 - row.losses.test.mean()] == pytest.approx(
+        [row.val, row.test], abs=1e-12
+    )
+    by_accuracy = {it.metric for it in make(name, 0).score(view(rows, y=labels), [TASK])}
+    assert by_accuracy == set(found) - {"auroc"}
+
+
+def test_the_area_is_that_of_scikit_learn_and_chooses_the_shrinkage(view):
+    for classes in (2, 4):
+        rows, labels = rare_blobs(classes)
+        z = standardised(rows)
+        row = scores("lda", view(rows, y=labels), BY_AREA)["auroc"]
+        areas = {}
+        for shrinkage in SHRINKAGES:
+            model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
+            model.fit(z[TRAIN], labels[TRAIN])
+            for split in (VAL, TEST):
+                p = model.predict_proba(z[split])
+                p = p[:, 1] if classes == 2 else p
+                area = roc_auc_score(labels[split], p, multi_class="ovr")
+                areas[shrinkage, split.start] = area
+        best = row.settings["shrinkage"]
+        assert row.val == pytest.approx(max(areas[it, VAL.start] for it in SHRINKAGES), abs=1e-9)
+        assert row.test == pytest.approx(areas[best, TEST.start], abs=1e-9)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_scores_that_are_no_probabilities_are_ranked_as_they_are(view, classes):
+    rows, labels = rare_blobs(classes)
+    z = standardised(rows)
+    row = scores("ridge-classifier", view(rows, y=labels), BY_AREA)["auroc"]
+    model = RidgeClassifier(alpha=300 * row.settings["lambda"]).fit(z[TRAIN], labels[TRAIN])
+    decision = model.decision_function(z[TEST]).reshape(100, -1)
+    places = [1] if classes == 2 else range(classes)
+    areas = [
+        roc_auc_score(labels[TEST] == place, column)
+        for place, column in zip(places, decision.T, strict=True)
+    ]
+    assert row.test == pytest.approx(np.mean(areas), abs=1e-9)
+
+
+def test_balanced_accuracy_is_the_mean_per_class_and_that_of_scikit_learn(view):
+    rows, labels = rare_blobs(4)
+    z = standardised(rows)
+    task = TASK.judged_by("balanced-accuracy")
+    assert task.metric == "mean-per-class"
+    row = scores("ridge-classifier", view(rows, y=labels), task)["mean-per-class"]
+    model = RidgeClassifier(alpha=300 * row.settings["lambda"]).fit(z[TRAIN], labels[TRAIN])
+    expected = balanced_accuracy_score(labels[TEST], model.predict(z[TEST]))
+    assert row.primary
+    assert row.test == pytest.approx(expected, abs=1e-12)
+    draw = np.random.default_rng(0)
+    drawn = (400 + draw.integers(0, 100, 100) for _ in range(1000))
+    right = model.predict(z) == labels
+    means = [np.mean([right[at][labels[at] == it].mean() for it in range(4)]) for at in drawn]
+    assert row.stderr == pytest.approx(np.nanstd(means), rel=0.15)
+
+
+def test_a_class_that_training_lacks_is_ranked_by_nothing(view):
+    rows, labels = blobs(3, 0.05)
+    labels[TEST][::2] = 9
+    plain = scores("ncm", view(rows, y=labels), BY_AREA)["auroc"]
+    # Each of the three others is told from the rest, the new class as well as by chance.
+    assert 0.5 / 4 + 0.5 * 3 / 4 < plain.test < 0.5 / 4 + 3 / 4
+    both = np.isin(labels, (0, 9))
+    labels[TEST] = np.where(both[TEST], labels[TEST], 0)
+    assert scores("ncm", view(rows, y=labels), BY_AREA)["auroc"].test < 0.95
+
+
+@pytest.mark.parametrize("split", [VAL, TEST])
+def test_rows_of_a_single_class_have_no_area(view, split):
+    rows, labels = blobs(3, 1.0)
+    labels[split] = 1
+    with pytest.raises(EstimatorError, match="hold a single class, which no score") as caught:
+        scores("lda", view(rows, y=labels), BY_AREA)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("classes", [3, 4])
+def test_what_gives_labels_alone_has_no_area(view, classes):
+    # As many pairs as classes are pairs all the same.
+    rows, labels = blobs(classes, 1.0)
+    pairs = make("sklearn.svm.SVC(decision_function_shape='ovo')", 0)
+    with pytest.raises(EstimatorError, match="cannot choose a cut of 'y' by 'auroc'") as caught:
+        list(pairs.score(view(rows, y=labels), [BY_AREA]))
+    assert "mean-per-class" in caught.value.hint

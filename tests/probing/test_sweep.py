@@ -326,6 +326,49 @@ def test_a_pooling_of_an_older_cache_has_no_say(tmp_path):
 # What is there, what is continued, what is lost.
 
 
+def test_another_metric_is_another_cell_and_the_last_one_counts(tmp_path):
+    cache, probe = small(), estimators["logistic"](0)
+    balanced = CATEGORY.judged_by("balanced-accuracy")
+    for task, metric in (
+        (CATEGORY, "top-1"),
+        (balanced, "mean-per-class"),
+        (CATEGORY, "top-1"),
+    ):
+        report = sweep([cache], [task], [probe], tmp_path)
+        assert (report.computed, report.kept) == (3, 0)
+        assert {it.metric for it in report.results.scores() if it.primary} == {metric}
+        (verdict,) = verdicts(report.results)
+        assert verdict.metric == metric
+        for score in report.results.scores():
+            if score.primary:
+                assert 1 - report.results.losses(score).test.mean() == pytest.approx(score.test)
+        again = sweep([cache], [task], [probe], tmp_path)
+        assert (again.computed, again.kept) == (0, 3)
+
+
+def test_measures_are_the_same_whatever_metric_probes_are_chosen_by(tmp_path):
+    cache, measure = small(), make("coding-rate", 0)
+    for task, computed in ((CATEGORY, 6), (CATEGORY.judged_by("nll"), 0)):
+        assert sweep([cache], [task], [measure], tmp_path).computed == computed
+
+
+def test_a_sweep_by_another_metric_that_was_interrupted_mixes_nothing(tmp_path):
+    cache, probe = small(), estimators["ridge-classifier"](0)
+    area = CATEGORY.judged_by("auroc")
+    sweep([cache], [CATEGORY], [probe], tmp_path)
+    first = replace(cache, layers={"stem": cache.layers["stem"]})
+    report = sweep([first], [area], [probe], tmp_path)
+    assert {(it.cut, it.metric) for it in report.results.scores() if it.primary} == {
+        ("stem", "auroc")
+    }
+    (verdict,) = verdicts(report.results)
+    assert list(verdict.probability) == ["stem"]
+    report = sweep([cache], [area], [probe], tmp_path)
+    assert (report.computed, report.kept) == (2, 1)
+    (verdict,) = verdicts(report.results)
+    assert (list(verdict.probability), verdict.metric) == (["stem", "trunk", "head.1"], "auroc")
+
+
 def same(first: Sequence[Score], second: Sequence[Score]) -> bool:
     return list(map(repr, first)) == list(map(repr, second))
 

@@ -9,6 +9,7 @@ import pytest
 
 from layerscope.errors import LayerScopeError
 from layerscope.results import Results
+from layerscope.results.store import failed
 from layerscope.types import Control, Draw
 from tests.report.planted import measure, probe
 
@@ -77,3 +78,68 @@ def test_a_fact_that_cannot_be_is_a_damaged_line(tmp_path, column, value):
     rewritten(tmp_path / "scores.jsonl", lambda row: row.update({column: value}))
     with pytest.raises(LayerScopeError, match=r"line 1 of .* is not a score"):
         Results(tmp_path).scores()
+
+
+# Cells are chosen by one metric.
+
+
+def by_metric(metric: str, cut: str = "trunk", **columns):
+    """The rows of a cell that was chosen by a metric: that one last, as a sweep appends them."""
+    rows = [
+        replace(
+            probe(cut, value),
+            metric=it,
+            primary=it == metric,
+            losses=probe(cut, value).losses if it == metric else None,
+            **columns,
+        )
+        for it, value in (("auroc", 0.75), ("top-1", 0.5), ("mean-per-class", 0.25))
+    ]
+    return [it for it in rows if it.metric != "auroc" or it.primary]
+
+
+def shown(folder):
+    return [(it.cut, it.metric, it.primary) for it in Results(folder).scores()]
+
+
+def test_cells_of_the_metric_that_was_asked_for_last_count(tmp_path):
+    one = [("trunk", "top-1", True), ("trunk", "mean-per-class", False)]
+    other = [("trunk", it, it == "auroc") for it in ("auroc", "top-1", "mean-per-class")]
+    for metric, expected in (("top-1", one), ("auroc", other), ("top-1", one), ("auroc", other)):
+        Results(tmp_path).append(by_metric(metric))
+        assert sorted(shown(tmp_path)) == sorted(expected)
+
+
+def test_cuts_that_were_chosen_by_another_metric_are_not_beside_those_of_the_last(tmp_path):
+    for cut in ("stem", "trunk"):
+        Results(tmp_path).append(by_metric("top-1", cut))
+    Results(tmp_path).append(by_metric("auroc", "stem"))
+    assert {cut for cut, _, _ in shown(tmp_path)} == {"stem"}
+    Results(tmp_path).append(by_metric("top-1", "head.1", checkpoint="another"))
+    assert {cut for cut, _, _ in shown(tmp_path)} == {"stem", "head.1"}
+    Results(tmp_path).append(by_metric("auroc", "trunk"))
+    assert {cut for cut, _, _ in shown(tmp_path)} == {"stem", "trunk", "head.1"}
+
+
+def test_each_estimator_has_the_metric_that_it_was_asked_for_last(tmp_path):
+    Results(tmp_path).append(by_metric("top-1"))
+    Results(tmp_path).append(by_metric("auroc", estimator="knn"))
+    primary = {(it.estimator, it.metric) for it in Results(tmp_path).scores() if it.primary}
+    assert primary == {("logistic", "top-1"), ("knn", "auroc")}
+
+
+def test_a_cell_that_failed_by_the_last_metric_has_no_rows_of_the_one_before(tmp_path):
+    Results(tmp_path).append(by_metric("top-1"))
+    Results(tmp_path).append([failed(by_metric("auroc")[0], "labels alone")])
+    assert [(it.metric, it.status) for it in Results(tmp_path).scores()] == [("auroc", "failed")]
+
+
+def test_losses_of_another_metric_are_not_taken_for_ones_own(tmp_path):
+    by_accuracy, by_area = (
+        next(it for it in by_metric(metric) if it.primary) for metric in ("top-1", "auroc")
+    )
+    results = Results(tmp_path)
+    results.append([by_accuracy])
+    assert results.losses(by_accuracy).test.mean() == pytest.approx(0.5)
+    with pytest.raises(LayerScopeError, match="belong to another cache or metric"):
+        results.losses(by_area)

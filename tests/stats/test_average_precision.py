@@ -48,3 +48,17 @@ def test_the_mean_is_over_the_labels_that_a_row_has():
     found = mean_average_precision(scores, relevant)
     assert float(found.mean()) == pytest.approx(expected, rel=1e-12)
     assert mean_average_precision(scores, relevant * 0).isnan().all()
+
+
+def test_columns_are_problems_of_their_own():
+    scores, relevant = problem(30, True)
+    both = average_precision(torch.stack((scores, -scores), 1), relevant[:, None])
+    torch.testing.assert_close(both[:, 0], average_precision(scores, relevant))
+    torch.testing.assert_close(both[:, 1], average_precision(-scores, relevant))
+
+
+def test_scores_that_are_no_numbers_have_none():
+    scores, relevant = problem(30, False)
+    scores[3] = torch.nan
+    assert average_precision(scores, relevant).isnan().all()
+    assert average_precision(-relevant.double(), relevant * 0).isnan().all()

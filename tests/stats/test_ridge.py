@@ -6,7 +6,15 @@ import torch
 from sklearn.linear_model import Ridge, RidgeCV
 
 from layerscope.stats.moments import RunningCrossMoments
-from layerscope.stats.ridge import EXTENSIONS, GRID, RidgePath, choose_penalty, grid, ridge_path
+from layerscope.stats.ridge import (
+    EXTENSIONS,
+    GRID,
+    RidgePath,
+    choose_penalties,
+    choose_penalty,
+    grid,
+    ridge_path,
+)
 
 PENALTIES = torch.logspace(-6, 3, 19, dtype=torch.float64)
 
@@ -68,6 +76,15 @@ def test_some_components_alone_are_no_different():
         fit(rows, targets).only(slice(1, 3)).predict(rows, PENALTIES),
         fit(rows, targets[:, 1:3]).predict(rows, PENALTIES),
     )
+
+
+def test_targets_with_a_penalty_each_are_the_columns_of_the_path():
+    rows, targets = problem()
+    path, own = fit(rows, targets), [0, 7, 18]
+    found = path.predict_each(rows, PENALTIES[own])
+    every = path.predict(rows, PENALTIES)
+    expected = torch.stack([every[place, :, target] for target, place in enumerate(own)], 1)
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("shape", [(150, 12), (30, 40)])
@@ -168,3 +185,43 @@ def test_an_edge_that_never_stops_winning_is_recorded():
 def test_of_equal_penalties_the_strongest_wins():
     choice = choose_penalty(lambda p: (p > 2.0).double())
     assert choice.penalty == pytest.approx(1.0)
+
+
+MINIMA = (-11.0, -7.5, -6.0, -0.5, 3.0, 4.0, 9.0)
+"""Decadic logarithms of λ, inside the grid, at its ends and beyond all that it may grow to."""
+
+
+def test_every_target_has_the_penalty_that_it_has_alone():
+    minima = torch.tensor(MINIMA, dtype=torch.float64)
+
+    def errors(penalties: torch.Tensor, some: slice = slice(None)) -> list[torch.Tensor]:
+        return [(penalties.log10()[:, None] - minima[some]).square()]
+
+    together = choose_penalties(errors)
+    for target, choice in enumerate(together):
+        own = slice(target, target + 1)
+        assert choose_penalties(lambda penalties, own=own: errors(penalties, own)) == [choice]
+    assert [choice.edge for choice in together] == ["low", *["none"] * 5, "high"]
+    for choice, wanted in zip(together[1:-1], MINIMA[1:-1], strict=True):
+        assert choice.penalty == pytest.approx(10**wanted)
+        assert choice.low < choice.penalty < choice.high
+
+
+def test_of_equal_errors_the_second_ones_decide():
+    def errors(penalties: torch.Tensor) -> list[torch.Tensor]:
+        first = (penalties > 2.0).double()[:, None].expand(-1, 2)
+        second = (penalties.log10()[:, None] - torch.tensor([-3.0, 5.0])).square()
+        return [first, second]
+
+    assert [it.penalty for it in choose_penalties(errors)] == pytest.approx([1e-3, 1.0])
+
+
+def test_no_penalty_is_tried_twice():
+    tried: list[float] = []
+
+    def errors(penalties: torch.Tensor) -> torch.Tensor:
+        tried.extend(penalties.tolist())
+        return penalties
+
+    choose_penalty(errors)
+    assert sorted(tried) == pytest.approx(grid(GRID[0] / 10**EXTENSIONS, GRID[1]).tolist())

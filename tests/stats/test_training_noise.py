@@ -47,7 +47,7 @@ def test_what_a_few_test_rows_make_of_equal_probes_is_taken_off(size: int):
     groups = torch.arange(40).repeat_interleave(size)
     for study in range(200):
         shared = RNG(study).standard_normal((8, 40)).repeat(size, 1)
-        found = training_noise([jackknife(shared)], groups)
+        found = training_noise([(jackknife(shared)], groups)
         raw.append(float(found.raw))
         corrected.append(float(found.raw) - _taken_off(shared, groups))
     error = np.std(corrected) / np.sqrt(len(corrected))
@@ -94,7 +94,7 @@ def test_draws_from_one_pool_share_what_the_pool_is():
 
 def test_several_fits_of_their_own_blocks_average_their_noise():
     rows = RNG(5).standard_normal((8, 1)).repeat(30, 1)
-    one = training_noise([jackknife(rows)], torch.arange(30))
+    one = training_noise([(jackknife(rows)], torch.arange(30))
     both = training_noise([averaged([jackknife(rows), jackknife(-rows)])], torch.arange(30))
     assert float(both.covariance) == pytest.approx(float(one.covariance) / 2)
     assert both.degrees == 14
@@ -118,4 +118,4 @@ def test_noise_of_tasks_that_share_nothing_averages():
 
 def test_a_single_group_of_test_rows_is_refused():
     with pytest.raises(EstimatorError, match="at least 2"):
-        training_noise([jackknife(np.zeros((8, 5)))], torch.zeros(5, dtype=torch.int64))
+        training_noise([(jackknife(np.zeros((8, 5)))], torch.zeros(5, dtype=torch.int64))

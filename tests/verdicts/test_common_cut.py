@@ -86,6 +86,14 @@ def test_a_task_with_itself_has_its_own_cut_and_no_regret():
     assert found.regret == Interval(0.0, 0.0, 0.0)
 
 
+def test_estimators_that_were_judged_by_another_metric_are_not_compared():
+    pose, less = comparison("pose", POSE), {cut: value / 10 for cut, value in HUE.items()}
+    ridge, other = comparison("hue", HUE), comparison("hue", less, estimator="mlp")
+    assert find_common_cut([ridge, other, pose]).tasks[0].estimator == "mlp"
+    by_another = replace(other, scores=tuple(replace(it, metric="mae") for it in other.scores))
+    assert find_common_cut([ridge, by_another, pose]).tasks[0].estimator == "ridge"
+
+
 def test_it_is_chosen_on_validation_and_judged_on_test():
     # On the test rows the cut of the choice is the worst of all; that must be said, not avoided.
     bad = {**POSE, "layer2": 0.05}
