@@ -62,7 +62,7 @@ def ridge_on_training_rows(layer: LoadedLayer, targets: Iterable[Tensor]) -> Rid
     """Solve for blocks of targets, in float64: least squares divides by small eigenvalues."""
     running: RunningCrossMoments | None = None
     for block, wanted in zip(layer.blocks("train"), targets, strict=True):
-        running = running or RunningCrossMoments(len(layer.rarely), wanted.shape[1])
+        running = running or RunningCrossMoments(layer.width, wanted.shape[1])
         running.update(block.double(), wanted)
     assert running is not None, "a layer without training rows is refused when it is read"
     return ridge_path(running.compute())
