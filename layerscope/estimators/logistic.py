@@ -121,10 +121,10 @@ class Logistic(Classifier):
     """Multinomial logistic regression with an L2 penalty chosen on the validation split.
 
     Three λ of a grid and all tasks are solved in the same passes over the training rows, to a
-    relative gap of 1e-5 of the objective; the grid ends once two weaker λ in a row were worse. λ is
-    that of standardised features, so that it means the same at every layer. It is chosen by the
-    task's metric on the validation rows, ties by their negative log-likelihood; where an end of the
-    grid wins, the grid grows there by a decade, twice at most. ``test`` comes from disjoint rows.
+    relative gap of 1e-5 of the objective. λ is that of standardised features, so that it means the
+    same at every layer, and all of the grid from 1 to 1e-5 is tried. It is chosen by the task's
+    metric on the validation rows, ties by their negative log-likelihood; beyond an end that is not
+    clearly worse than the best the grid grows by decades. ``test`` comes from disjoint rows.
 
     Args:
         seed: Kept in the table; the fit is deterministic.
@@ -136,7 +136,9 @@ class Logistic(Classifier):
         layer = open_layer(view)
         for path in _paths(layer, targets):
             best = path.fits[path.best]
-            chosen = (best.probe.logits(rows)[:, None] for rows in layer.blocks("test"))
+            # The probe prepares rows itself, as it does those of any other image.
+            stored = layer.stored_blocks("test")
+            chosen = (best.probe.logits(rows)[:, None] for rows in stored)
             (test,) = classify_blocks(chosen, path.target, "test")
             settings = _settings(path)
             yield FittedClassifier(layer, path.target, best.val, test, settings, _note(path))
