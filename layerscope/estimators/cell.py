@@ -60,7 +60,7 @@ class Cell:
             n_groups=self.layer.n_groups,
             seed=self.seed,
             settings={**self.settings, "rare_features": self.layer.rare},
-            note=self.note,
+            note=" ".join(filter(None, (self.note, self.layer.note))),
             losses=replace(losses, train_groups=self._train_groups()) if primary else None,
         )
 

@@ -115,9 +115,7 @@ def _penalties(fitted: Predictions) -> Tensor:
     return each.repeat_interleave(fitted.regression.each)
 
 
-def _other_choices(
-    rows: Tensor, fitted: Predictions, path: RidgePath, weights: Tensor
-) -> Tensor:
+def _other_choices(rows: Tensor, fitted: Predictions, path: RidgePath, weights: Tensor) -> Tensor:
     """Return (m, g) λ that samples of the validation rows choose, on each latent's own grid."""
     regression = fitted.regression
     low, high = (
@@ -143,7 +141,7 @@ def ridge_on_training_rows(layer: LoadedLayer, targets: Iterable[Tensor]) -> Rid
     """Solve for blocks of targets, in float64: least squares divides by small eigenvalues."""
     running: RunningCrossMoments | None = None
     for block, wanted in zip(layer.blocks("train"), targets, strict=True):
-        running = running or RunningCrossMoments(len(layer.rarely), wanted.shape[1])
+        running = running or RunningCrossMoments(layer.width, wanted.shape[1])
         running.update(block.double(), wanted)
     assert running is not None, "a layer without training rows is refused when it is read"
     return ridge_path(running.compute())

@@ -14,17 +14,13 @@ import torch
 from torch import Tensor
 
 from layerscope.errors import EstimatorError
+from layerscope.estimators.preparation import Preparation, prepare
 from layerscope.stats.moments import BLOCK
 from layerscope.stats.spectrum import standardiser_of
 from layerscope.types import SPLITS, LayerView, Split
 
 Features = Mapping[Split, Tensor]
 """(n, width) by split."""
-
-ENOUGH_ROWS = 10
-"""Effective rows behind a feature's variance below which it is taken for constant."""
-SMALL_SHARE = 20
-"""With few training rows: one in so many is enough."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +29,30 @@ class LayerRows(ABC):
 
     groups: Tensor
     """(n_test,) int64, the group of each test row."""
-    rarely: Tensor
-    """(width,) bool, features that are zero here, because next to no training row varies them."""
+    groups_of_val: Tensor
+    """(n_val,) int64, the group of each validation row."""
+    preparation: Preparation
+    """Of stored rows, before anything is computed on them."""
+
+    @property
+    def width(self) -> int:
+        """How many features there are."""
+        return len(self.preparation.low)
 
     @property
     def rare(self) -> int:
-        """How many features are zero for that reason."""
-        return int(self.rarely.sum())
+        """How many features are held within their range, because few training rows vary them."""
+        return int(self.preparation.rare.sum())
+
+    @property
+    def note(self) -> str:
+        """What whoever reads a score should know of its features, or nothing."""
+        if not self.rare:
+            return ""
+        return (
+            f"{self.rare} of {self.width} features vary in few training rows; val and test are "
+            "held within the range that they have there."
+        )
 
     @property
     def n_groups(self) -> int:
@@ -51,16 +64,12 @@ class LayerRows(ABC):
         """Return the number of rows of a split."""
 
     def blocks(self, split: Split) -> Iterator[Tensor]:
-        """Yield (m, width) float32 rows of a split, finite, in order."""
-        yield from map(self.without_rare, self.stored_blocks(split))
+        """Yield (m, width) float32 rows of a split, finite and prepared, in order."""
+        yield from map(self.preparation, self.stored_blocks(split))
 
     @abstractmethod
     def stored_blocks(self, split: Split) -> Iterable[Tensor]:
         """Return the same blocks as the cache has them."""
-
-    def without_rare(self, rows: Tensor) -> Tensor:
-        """Return stored rows with zeros in the features that rarely vary."""
-        return rows.masked_fill(self.rarely, 0) if self.rare else rows
 
 
 @dataclass(frozen=True)
@@ -72,12 +81,12 @@ class LoadedLayer(LayerRows):
 
     @property
     def features(self) -> Features:
-        """(n, width) float32 by split: a copy where a feature is zero that is not zero stored."""
+        """(n, width) float32 by split: a copy where the layer has to be prepared."""
         return {split: self.rows(split) for split in self.stored}
 
     def rows(self, split: Split) -> Tensor:
-        """Return the (n, width) float32 rows of one split."""
-        return self.without_rare(self.stored[split])
+        """Return the (n, width) float32 rows of one split, prepared."""
+        return self.preparation(self.stored[split])
 
     def count(self, split: Split) -> int:
         return len(self.stored[split])
@@ -94,75 +103,40 @@ def read_layer(view: LayerView) -> LoadedLayer:
     """
     stored = {split: read_features(view, split) for split in SPLITS}
     blocks = torch.split(stored["train"], BLOCK)
-    return LoadedLayer(group_numbers(view), find_rare(lambda: blocks, view), stored)
+    preparation = prepare_layer(lambda: blocks, view)
+    return LoadedLayer(*held_out_groups(view), preparation, stored)
 
 
-def group_numbers(view: LayerView) -> Tensor:
-    """Return (n_test,) int64 numbers of the test rows' groups."""
-    _, groups = np.unique(view.groups("test"), return_inverse=True)
-    return torch.tensor(groups.ravel(), dtype=torch.int64)
+def held_out_groups(view: LayerView) -> tuple[Tensor, Tensor]:
+    """Return (n_test,) and (n_val,) int64 numbers of the rows' groups."""
+    numbers = [np.unique(view.groups(it), return_inverse=True)[1] for it in ("test", "val")]
+    test, val = (torch.tensor(it.ravel(), dtype=torch.int64) for it in numbers)
+    return test, val
 
 
-def find_rare(read: Callable[[], Iterable[Tensor]], view: LayerView) -> Tensor:
-    """Return (width,) bool, as :func:`rarely_vary` does.
+def prepare_layer(read: Callable[[], Iterable[Tensor]], view: LayerView) -> Preparation:
+    """Return how a layer's rows are prepared.
 
     Args:
         read: Returns blocks of the layer's training rows, which are (m, width), anew each time.
         view: The layer.
 
     Raises:
-        EstimatorError: No feature varies otherwise.
+        EstimatorError: No feature varies.
     """
-    varies, rarely, count = _variation(read)
-    if not bool((varies & ~rarely).any()):
+    preparation, known = prepare(read)
+    if not bool(known.varies.any()):
         raise EstimatorError(
-            f"Every feature of {view.cut.name!r} is constant over {count} training rows.",
+            f"Every feature of {view.cut.name!r} is constant over {known.count} training rows.",
             hint="The layer is dead, or the images are all alike; leave the cut out.",
         )
-    return rarely
+    return preparation
 
 
 def standardised(layer: LoadedLayer) -> Features:
     """Return (n, width) float32 features by split, of mean 0 and variance 1 over training rows."""
     rule = standardiser_of(layer.rows("train"))
     return {split: rule(layer.rows(split)).float() for split in SPLITS}
-
-
-def rarely_vary(rows: Tensor) -> Tensor:
-    """Return which features owe their variance to a handful of training rows.
-
-    A ReLU that fired for one training image has, once standardised, a value of √n there; an image
-    that fires it harder lies hundreds of deviations out and alone decides the test error. Such a
-    feature is as good as constant. The measure is the effective number of rows behind a variance,
-    (Σ x²)² / Σ x⁴ of the centred feature: n/3 for a normal one, about k for one that is active in k
-    rows. Scale and offset of a feature do not matter.
-
-    Args:
-        rows: (n, d) training features.
-
-    Returns:
-        (d,) bool; never true of a constant feature, which is no concern here.
-    """
-    return _variation(lambda: torch.split(rows, BLOCK))[1]
-
-
-def _variation(read: Callable[[], Iterable[Tensor]]) -> tuple[Tensor, Tensor, int]:
-    """Return (d,) bool whether features vary and whether rarely, and the number of rows."""
-    # In blocks, because all rows in float64 would be the largest thing in memory.
-    first, count, varies, total = None, 0, torch.tensor(False), torch.zeros((), dtype=torch.float64)
-    for block in read():
-        first = block[0].clone() if first is None else first
-        varies = varies | (block != first).any(0)
-        total = total + block.sum(0, dtype=torch.float64)
-        count += len(block)
-    mean = total / count
-    second, fourth = torch.zeros_like(mean), torch.zeros_like(mean)
-    for block in read():
-        squares = (block.double() - mean).square()
-        second += squares.sum(0)
-        fourth += squares.square().sum(0)
-    effective = second.square() / fourth.clamp(min=torch.finfo().tiny)
-    return varies, varies & (effective < min(ENOUGH_ROWS, count / SMALL_SHARE)), count
 
 
 def read_target(view: LayerView, task: str, split: Split) -> npt.NDArray[Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,15 +29,24 @@ from layerscope.stats.regularisation_path import GROUP, WarmStart, solve_path
 from layerscope.stats.rows import Rows, StreamedRows, standardised
 from layerscope.stats.softmax import PASSES, Labelling, Solution, Start, solve
 from layerscope.stats.spectrum import Spectrum, spectrum
+from layerscope.stats.standard_error import standard_errors
 from layerscope.types import LayerView, Replicates, Task
+
+End = Literal["low", "high"]
+"""Of the grid: the weakest and the strongest penalty."""
+Ended = Literal["grid", "worse", "settled"]
+"""Why nothing beyond an end of the path was tried: the grid grows no further, or on the validation
+rows the end was clearly worse than the best fit, or the last decade changed nothing."""
 
 HIGH, LOW = 0, -5
 """Powers of ten between which λ is sought first."""
 PER_DECADE = 2
-PATIENCE = 2
-"""Fits in a row that may be worse than the best before the path ends: the weakest λ are slowest."""
-EXTENSIONS = 2
-"""Decades by which the grid may grow beyond an end that wins."""
+ENDS: tuple[tuple[End, int, int], ...] = (("high", HIGH, 1), ("low", LOW, -1))
+"""Of the grid: where they are at first, and which way they go."""
+EXTENSIONS: Mapping[End, int] = {"high": 2, "low": 4}
+"""Decades by which the grid may grow beyond an end that may still lead somewhere."""
+CLEARLY = 2.0
+"""Standard errors by which an end has to be worse than the best, for the grid to end there."""
 GAP = 1e-5
 """Largest share of the objective that a fit may be from its least."""
 LARGE = 1 << 26
@@ -68,6 +78,8 @@ class _Path:
     """The fits of one task, in order of falling λ."""
 
     target: Target
+    groups: Tensor
+    """(n_val,) of the validation rows."""
     fits: list[_Fit] = field(default_factory=list)
     unconverged: list[float] = field(default_factory=list)
     warm_start: WarmStart = field(default_factory=WarmStart)
@@ -79,14 +91,30 @@ class _Path:
         return min(range(len(self.fits)), key=lambda i: self.fits[i].val.rank(metric))
 
     @property
-    def past_its_best(self) -> bool:
-        """Whether the last fits were all worse than an earlier one: weaker λ only over-fit."""
-        return bool(self.fits) and len(self.fits) - 1 - self.best >= PATIENCE
-
-    @property
     def edge(self) -> str:
         """The end of the grid that won, or none."""
         return {0: "high", len(self.fits) - 1: "low"}.get(self.best, "none")
+
+    def ended(self, end: End) -> Ended:
+        """Return why the path ends at one of its ends; ``grid`` where only the grid's length does.
+
+        Validation over λ need not have one peak, so that being worse twice ends nothing. What ends
+        a path is an end that is worse than the best by more than their noise, which is paired and
+        counts groups, or one on the way to which nothing changed any more.
+        """
+        last, before = (-1, -1 - PER_DECADE) if end == "low" else (0, PER_DECADE)
+        if self._same(last, before):
+            return "settled"
+        worse = self._losses(last) - self._losses(self.best)
+        return "worse" if float(worse.mean()) > CLEARLY * _error(worse, self.groups) else "grid"
+
+    def _same(self, place: int, other: int) -> bool:
+        one, another = self.fits[place].val, self.fits[other].val
+        same = bool((one.predicted == another.predicted).all())
+        return same and torch.equal(self._losses(place), self._losses(other))
+
+    def _losses(self, place: int) -> Tensor:
+        return self.fits[place].val.losses(self.target.task.metric)
 
 
 @estimators.register("logistic")
@@ -94,10 +122,10 @@ class Logistic(Classifier):
     """Multinomial logistic regression with an L2 penalty chosen on the validation split.
 
     Three λ of a grid and all tasks are solved in the same passes over the training rows, to a
-    relative gap of 1e-5 of the objective; the grid ends once two weaker λ in a row were worse. λ is
-    that of standardised features, so that it means the same at every layer. It is chosen by the
-    task's metric on the validation rows, ties by their negative log-likelihood; where an end of the
-    grid wins, the grid grows there by a decade, twice at most. ``test`` comes from disjoint rows.
+    relative gap of 1e-5 of the objective. λ is that of standardised features, so that it means the
+    same at every layer, and all of the grid from 1 to 1e-5 is tried. It is chosen by the task's
+    metric on the validation rows, ties by their negative log-likelihood; beyond an end that is not
+    clearly worse than the best the grid grows by decades. ``test`` comes from disjoint rows.
 
     Args:
         seed: Kept in the table; the fit is deterministic.
@@ -111,7 +139,9 @@ class Logistic(Classifier):
         training = _training(layer)
         for path in _paths(layer, training, targets):
             best = path.fits[path.best]
-            chosen = (best.probe.logits(rows)[:, None] for rows in layer.blocks("test"))
+            # The probe prepares rows itself, as it does those of any other image.
+            stored = layer.stored_blocks("test")
+            chosen = (best.probe.logits(rows)[:, None] for rows in stored)
             (test,) = classify_blocks(chosen, path.target, "test")
             settings, replicates = _settings(path), _refitted(view, layer, training, path)
             yield FittedClassifier(
@@ -175,26 +205,20 @@ def _test_losses(
 def _other_choices(view: LayerView, path: _Path) -> list[int]:
     """Return the places of the fits that samples of the validation rows choose."""
     metric, weights = path.target.task.metric, validation_weights(view)
-    losses = torch.stack([weights @ fit.val.losses(metric) for fit in path.fits], 1)
-    nll = torch.stack(
-        [
-            weights @ (torch.zeros(weights.shape[1]) if fit.val.nll is None else fit.val.nll).double()
-            for fit in path.fits
-        ],
-        1,
-    )
-    ranks = [list(zip(*pair, strict=True)) for pair in zip(losses.tolist(), nll.tolist(), strict=True)]
-    return [min(range(len(rank)), key=rank.__getitem__) for rank in ranks]
+    rows = [(fit.val.losses(metric), fit.val.losses("nll")) for fit in path.fits]
+    means = torch.stack([weights @ torch.stack(each, 1) for each in rows], 1)
+    return [min(range(len(rank)), key=rank.__getitem__) for rank in means.tolist()]
 
 
 def _paths(layer: LayerRows, training: _Training, targets: Sequence[Target]) -> list[_Path]:
-    paths = [_Path(target) for target in targets]
+    paths = [_Path(target, layer.groups_of_val) for target in targets]
     for penalties in torch.split(_grid(HIGH, LOW), GROUP):
-        _extend([it for it in paths if not it.past_its_best], layer, training, penalties)
-    for turn in range(EXTENSIONS):
-        for edge, start, step in (("high", HIGH + turn, 1), ("low", LOW - turn, -1)):
-            at_edge = [path for path in paths if path.edge == edge]
-            _extend(at_edge, layer, training, _grid(start, start + step)[1:])
+        _extend(paths, layer, training, penalties)
+    for end, start, step in ENDS:
+        for turn in range(EXTENSIONS[end]):
+            going_on = [path for path in paths if path.ended(end) == "grid"]
+            first = start + turn * step
+            _extend(going_on, layer, training, _grid(first, first + step)[1:])
     return paths
 
 
@@ -254,7 +278,9 @@ def _insert(
     )
     rule = training.basis.standardiser
     for i, penalty in enumerate(penalties):
-        probe = LinearProbe(rule, weights[i].T, intercept[i], path.target.classes, penalty)
+        probe = LinearProbe(
+            layer.preparation, rule, weights[i].T, intercept[i], path.target.classes, penalty
+        )
         fit = _Fit(probe, val[i], float(ends.gap[0, i]), int(ends.passes[0, i]))
         path.fits.insert(first + i, fit)
         if not bool(ends.converged[0, i]):
@@ -272,6 +298,13 @@ def _logits(
         yield products.logits(rows, columns, offsets).view(len(block), *intercept.shape)
 
 
+def _error(values: Tensor, groups: Tensor) -> float:
+    """Return the standard error of a mean over rows, infinite where they are a single group."""
+    if len(torch.unique(groups)) == 1:
+        return math.inf
+    return float(standard_errors(values[:, None], groups)[0])
+
+
 def _settings(path: _Path) -> dict[str, Any]:
     best = path.fits[path.best]
     return {
@@ -279,6 +312,8 @@ def _settings(path: _Path) -> dict[str, Any]:
         "lambda_low": path.fits[-1].probe.penalty,
         "lambda_high": path.fits[0].probe.penalty,
         "edge": path.edge,
+        "ended_low": path.ended("low"),
+        "ended_high": path.ended("high"),
         "gap": best.gap,
         "passes": best.passes,
         "unconverged": path.unconverged,

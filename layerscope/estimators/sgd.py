@@ -76,7 +76,7 @@ class Sgd(Classifier):
         best = min(sound, key=lambda i: val[i].rank(target.task.metric))
         (test,) = _classify(heads.only(best), features, target, "test")
         settings = self._settings(plan, rates, best, sound)
-        note = _note(self._preset, layer.count("train"))
+        note = _note(self._preset, layer)
         return FittedClassifier(layer, target, val[best], test, settings, note)
 
     def _settings(
@@ -103,10 +103,17 @@ def _plan(preset: Preset, rows: int) -> MinibatchPlan:
     return MinibatchPlan(preset.optimiser, preset.schedule, steps, per_epoch, batch)
 
 
-def _note(preset: Preset, rows: int) -> str:
-    if rows >= preset.batch:
-        return CAVEAT
-    return f"{CAVEAT} Its batch has {preset.batch} rows, of which there are {rows}."
+def _note(preset: Preset, layer: LoadedLayer) -> str:
+    rows, power = layer.count("train"), layer.preparation.exponent
+    parts = [CAVEAT]
+    if rows < preset.batch:
+        parts.append(f"Its batch has {preset.batch} rows, of which there are {rows}.")
+    if power and preset.features == "raw":
+        parts.append(
+            f"The layer's features are of size 2^{power}, which is divided out, because the "
+            "protocol's rates are for features of size 1."
+        )
+    return " ".join(parts)
 
 
 def _classify(

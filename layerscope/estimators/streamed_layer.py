@@ -14,8 +14,8 @@ from torch import Tensor
 
 from layerscope.estimators.layer import (
     LayerRows,
-    find_rare,
-    group_numbers,
+    held_out_groups,
+    prepare_layer,
     read_layer,
     require_finite,
     require_rows,
@@ -77,8 +77,8 @@ def open_layer(view: LayerView) -> LayerRows:
     counts = {split: len(view.groups(split)) for split in SPLITS}
     for split in SPLITS:
         require_rows((counts[split], view.cut.width), view, split)
-    rarely = find_rare(lambda: _read(view, "train"), view)
-    return StreamedLayer(group_numbers(view), rarely, view, counts)
+    preparation = prepare_layer(lambda: _read(view, "train"), view)
+    return StreamedLayer(*held_out_groups(view), preparation, view, counts)
 
 
 def fits_memory(view: LayerView) -> bool:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -10,7 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from layerscope.errors import EstimatorError
 from layerscope.estimators import classification, estimators, logistic, streamed_layer
 from layerscope.stats import softmax
-from layerscope.types import Task
+from layerscope.testing import HeldLayer
+from layerscope.types import SPLITS, Task
 from tests.estimators.blobs import N, blobs
 
 RNG = np.random.default_rng(0)
@@ -128,23 +129,103 @@ def test_a_metric_that_it_does_not_have_is_refused(view):
 # The path of λ, and what the type and the size of a layer may not change.
 
 
-def test_a_path_ends_once_weaker_penalties_only_over_fit(view):
+def over_fitted() -> HeldLayer:
     rng = np.random.default_rng(1)
-    labels = rng.integers(0, 2, N)
-    rows = rng.standard_normal((N, 200))
-    rows[:, 0] += 1.5 * labels
-    settings = scores(view(rows, y=labels))["top-1"].settings
+    labels = rng.integers(0, 2, 2 * N)
+    rows = rng.standard_normal((2 * N, 200))
+    rows[:, 0] += 2.5 * labels
+    return HeldLayer.of(rows, y=labels)
+
+
+def test_a_grid_grows_no_further_where_its_end_is_clearly_worse():
+    settings = scores(over_fitted())["top-1"].settings
     assert settings["edge"] == "none"
-    assert settings["lambda_low"] > 10**logistic.LOW
+    assert settings["ended_low"] == "worse"
+    assert settings["lambda_low"] == pytest.approx(10.0**logistic.LOW)
     assert settings["lambda"] > settings["lambda_low"]
+
+
+def test_what_is_clear_counts_groups_and_not_rows():
+    rows = over_fitted()
+    alone = np.where(rows.splits == "val", 0, 1 + rows.members)
+    settings = scores(replace(rows, members=alone))["top-1"].settings
+    assert settings["ended_low"] != "worse"
+    assert settings["lambda_low"] < 10.0**logistic.LOW
+
+
+def test_a_grid_grows_no_further_where_nothing_changes_any_more(view):
+    rows, labels = blobs(4, 0.05)
+    settings = scores(view(rows, y=labels))["top-1"].settings
+    assert settings["ended_low"] == "settled"
+    assert settings["lambda_low"] == pytest.approx(10.0**logistic.LOW)
+    # Of separated classes weaker is likelier without end.
+    assert settings["edge"] == "low"
 
 
 def test_a_grid_grows_where_its_end_wins_and_says_where_one_still_does(view):
     rows, labels = blobs(4, 0.05)
-    settings = scores(view(rows, y=labels))["top-1"].settings
-    # Of separated classes weaker is likelier without end.
+    by_likelihood = Task("y", "memory", "classes", "nll", "minimise")
+    settings = scores(view(rows, y=labels), by_likelihood)["nll"].settings
     assert settings["edge"] == "low"
-    assert settings["lambda"] == pytest.approx(10.0 ** (logistic.LOW - logistic.EXTENSIONS))
+    assert settings["ended_low"] == "grid"
+    assert settings["lambda"] == pytest.approx(10.0 ** (logistic.LOW - logistic.EXTENSIONS["low"]))
+
+
+PATH = np.logspace(0, -9, 10)
+
+
+def in_weak_directions(power: float, n: int, classes: int, strong: bool = False) -> HeldLayer:
+    """Turned features whose eigenvalues fall as i to the power, and classes of the weaker half.
+
+    Args:
+        power: Below zero.
+        n: Training rows.
+        classes: Their number.
+        strong: Whether the strongest eight directions tell something of the class as well.
+    """
+    rng = np.random.default_rng(0)
+    d, sizes = 64, (n, 400, 800)
+    plain = rng.standard_normal((sum(sizes), d))
+    labels = (plain[:, d // 2 :] @ rng.standard_normal((d // 2, classes))).argmax(1)
+    if strong:
+        plain[:, :8] += 0.35 * rng.standard_normal((classes, 8))[labels]
+    turned = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    rows = plain * np.arange(1, d + 1) ** (power / 2) @ turned
+    splits = np.repeat(np.array(SPLITS), sizes)
+    return HeldLayer(np.float32(rows), {"y": labels}, splits, np.arange(len(rows)))
+
+
+def whole_path(view: HeldLayer) -> np.ndarray:
+    """Return (l, 2) accuracies of scikit-learn's fits on validation and test."""
+    wide = {split: view.features(split).astype(np.float64) for split in SPLITS}
+    mean, deviation = wide["train"].mean(0), wide["train"].std(0)
+    z = {split: (rows - mean) / deviation for split, rows in wide.items()}
+    found = []
+    for penalty in PATH:
+        model = LogisticRegression(C=1 / (penalty * len(z["train"])), solver="newton-cholesky")
+        model.fit(z["train"], view.target("y", "train"))
+        found.append([model.score(z[it], view.target("y", it)) for it in SPLITS[1:]])
+    return np.array(found)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::scipy.linalg.LinAlgWarning")
+@pytest.mark.parametrize("power", [-2, -3, -4])
+@pytest.mark.parametrize(("n", "classes"), [(300, 2), (900, 2), (900, 5)])
+def test_it_is_as_good_as_the_best_of_the_whole_path(power, n, classes):
+    view = in_weak_directions(power, n, classes)
+    path = whole_path(view)
+    row = scores(view)["top-1"]
+    chosen = path[path[:, 0].argmax()]
+    assert chosen[1] > 1.5 / classes
+    assert row.val >= chosen[0] - 0.01
+    assert row.test >= chosen[1] - 0.02
+
+
+def test_a_rise_behind_a_dip_is_found():
+    row = scores(in_weak_directions(-4, 200, 2, strong=True))["top-1"]
+    assert row.settings["lambda"] < 1e-6
+    assert row.test > 0.8
 
 
 @pytest.fixture
@@ -159,7 +240,6 @@ def ill_conditioned(view):
 
 def test_directions_that_float32_products_hide_are_not_lost(ill_conditioned, monkeypatch):
     monkeypatch.setattr(logistic, "SMALL", 0)
-    monkeypatch.setattr(logistic, "PATIENCE", 99)  # at strong penalties nothing is to be seen
     assert scores(ill_conditioned)["top-1"].test > 0.9
 
 
@@ -204,6 +284,7 @@ def test_a_layer_that_memory_does_not_hold_is_streamed_and_gets_the_same_probe(v
     monkeypatch.setattr(streamed_layer, "memory", lambda: 0)
     streamed = scores(Drip(view(rows, y=labels)))
     assert streamed["top-1"].settings["rare_features"] == 1
+    assert streamed["top-1"].note == held["top-1"].note != ""
     for metric, score in held.items():
         assert streamed[metric].test == pytest.approx(score.test, rel=1e-4, abs=1e-5)
         assert streamed[metric].settings["lambda"] == score.settings["lambda"]

@@ -65,8 +65,9 @@ def test_refits_are_fits_of_the_rows_that_are_left(estimator, task, each, monkey
     monkeypatch.setattr(refits, "HALF", 1.0)
     whole = layer(each)
     scored = primary(estimator, whole, task)
-    made = scored.losses.replicates
+    made, chosen = scored.losses.replicates
     blocks = training_blocks(whole, None if task.kind == "latents" else task)
+    assert (made.kind, chosen.kind) == ("refits", "choices")
     assert made.losses.shape == (BLOCKS, len(whole.groups("test")))
     train = whole.places("train")
     z = standardised(whole)
@@ -106,7 +107,7 @@ def test_training_rows_of_one_group_have_no_refits():
         whole.splits,
         np.where(whole.splits == "train", 0, np.arange(400)),
     )
-    assert primary(Ridge(), alone, SIZE).losses.replicates is None
+    assert primary(Ridge(), alone, SIZE).losses.replicates == ()
 
 
 def test_losses_know_how_many_groups_trained():

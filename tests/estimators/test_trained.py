@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -68,8 +70,6 @@ def test_of_a_grid_validation_chooses(view):
 
 
 def test_the_grid_of_dinov2_counts_steps_and_not_epochs(view, monkeypatch):
-    from dataclasses import replace
-
     short = replace(PRESETS["dinov2"], steps=200)
     monkeypatch.setitem(PRESETS, "dinov2", short)
     rows, labels = blobs(3, 0.5)
@@ -81,12 +81,15 @@ def test_the_grid_of_dinov2_counts_steps_and_not_epochs(view, monkeypatch):
     assert row.test > 0.8
 
 
-def test_rates_that_diverge_are_named_and_fail_the_cell_only_where_none_is_left(view):
+def test_rates_that_diverge_are_named_and_fail_the_cell_only_where_none_is_left(view, monkeypatch):
     rows, labels = blobs(3, 1.0)
-    row = scores(estimators["sgd:solo"](0), view(rows * 1e19, y=labels))["y", "top-1"]
-    assert row.settings["diverged"] == [] or row.settings["rate"] not in row.settings["diverged"]
+    for name, rates in (("solo", (0.1, 1e38)), ("moco", (1e38,))):
+        monkeypatch.setitem(PRESETS, name, replace(PRESETS[name], rates=rates))
+    row = scores(estimators["sgd:solo"](0), view(rows, y=labels))["y", "top-1"]
+    assert row.settings["diverged"] == [1e38]
+    assert row.settings["rate"] == 0.1
     with pytest.raises(EstimatorError, match=r"sgd:moco diverges on 'stem'") as caught:
-        scores(estimators["sgd:moco"](0), view(rows * 1e37, y=labels))
+        scores(estimators["sgd:moco"](0), view(rows, y=labels))
     assert "use logistic" in caught.value.hint
 
 

@@ -8,6 +8,7 @@ from layerscope.errors import EstimatorError
 from layerscope.stats.training_noise import (
     TrainingNoise,
     averaged,
+    choices,
     jackknife,
     mean_of_independent,
     spread,
@@ -17,11 +18,16 @@ from layerscope.stats.training_noise import (
 RNG = np.random.default_rng
 
 
+def noise_of(layers, groups):
+    """One source of noise for each layer."""
+    return training_noise([(it,) for it in layers], groups)
+
+
 def test_without_noise_of_the_test_rows_it_is_the_jackknife():
     # Rows that are all alike leave nothing to subtract.
     means = RNG(0).standard_normal((8, 3))
     layers = [jackknife(np.repeat(means[:, [i]], 40, 1)) for i in range(3)]
-    found = training_noise(layers, torch.arange(40))
+    found = noise_of(layers, torch.arange(40))
     centred = means - means.mean(0)
     np.testing.assert_allclose(found.raw, 7 / 8 * centred.T @ centred, rtol=1e-12)
     np.testing.assert_allclose(found.covariance, found.raw, atol=1e-12)
@@ -35,7 +41,7 @@ def test_the_jackknife_of_a_mean_is_its_variance(share: float):
     weights = [np.where(blocks == k, 1 - share, 1.0) for k in range(8)]
     without = np.array([np.average(rows, weights=weight) for weight in weights])
     made = jackknife(np.repeat(without[:, None], 10, 1), share=share)
-    found = training_noise([made], torch.arange(10))
+    found = noise_of([made], torch.arange(10))
     of_blocks = np.array([rows[blocks == k].mean() for k in range(8)])
     assert float(found.covariance) == pytest.approx(of_blocks.var(ddof=1) / 8)
 
@@ -47,7 +53,7 @@ def test_what_a_few_test_rows_make_of_equal_probes_is_taken_off(size: int):
     groups = torch.arange(40).repeat_interleave(size)
     for study in range(200):
         shared = RNG(study).standard_normal((8, 40)).repeat(size, 1)
-        found = training_noise([(jackknife(shared)], groups)
+        found = noise_of([jackknife(shared)], groups)
         raw.append(float(found.raw))
         corrected.append(float(found.raw) - _taken_off(shared, groups))
     error = np.std(corrected) / np.sqrt(len(corrected))
@@ -65,7 +71,7 @@ def _taken_off(rows: np.ndarray, groups: torch.Tensor) -> float:
 def test_luck_that_layers_share_cancels_in_their_difference():
     shared = RNG(2).standard_normal((8, 1)).repeat(30, 1)
     layers = [jackknife(shared), jackknife(shared + 0.2)]
-    noise = training_noise(layers, torch.arange(30))
+    noise = noise_of(layers, torch.arange(30))
     gap = noise.of(torch.tensor([[1.0], [-1.0]], dtype=torch.float64))
     assert float(noise.covariance[0, 0]) > 0.1
     assert float(gap.covariance) == pytest.approx(0, abs=1e-12)
@@ -73,7 +79,7 @@ def test_luck_that_layers_share_cancels_in_their_difference():
 
 def test_the_mean_of_independent_draws_is_surer_by_their_number():
     rows = RNG(3).standard_normal((8, 1)).repeat(30, 1)
-    found = training_noise([spread(rows, share=0.0)], torch.arange(30))
+    found = noise_of([spread(rows, share=0.0)], torch.arange(30))
     assert float(found.covariance) == pytest.approx(rows[:, 0].var(ddof=1) / 8)
     assert found.degrees == 7
 
@@ -94,8 +100,8 @@ def test_draws_from_one_pool_share_what_the_pool_is():
 
 def test_several_fits_of_their_own_blocks_average_their_noise():
     rows = RNG(5).standard_normal((8, 1)).repeat(30, 1)
-    one = training_noise([(jackknife(rows)], torch.arange(30))
-    both = training_noise([averaged([jackknife(rows), jackknife(-rows)])], torch.arange(30))
+    one = noise_of([jackknife(rows)], torch.arange(30))
+    both = noise_of([averaged([jackknife(rows), jackknife(-rows)])], torch.arange(30))
     assert float(both.covariance) == pytest.approx(float(one.covariance) / 2)
     assert both.degrees == 14
 
@@ -118,4 +124,20 @@ def test_noise_of_tasks_that_share_nothing_averages():
 
 def test_a_single_group_of_test_rows_is_refused():
     with pytest.raises(EstimatorError, match="at least 2"):
-        training_noise([(jackknife(np.zeros((8, 5)))], torch.zeros(5, dtype=torch.int64))
+        noise_of([jackknife(np.zeros((8, 5)))], torch.zeros(5, dtype=torch.int64))
+
+
+def test_what_other_validation_rows_choose_adds_its_spread():
+    rows = RNG(6).standard_normal((8, 1)).repeat(30, 1)
+    fits = RNG(7).standard_normal((8, 1)).repeat(30, 1)
+    groups = torch.arange(30)
+    both = training_noise([(jackknife(rows), choices(fits))], groups)
+    parts = [noise_of([it], groups) for it in (jackknife(rows), choices(fits))]
+    assert float(parts[1].covariance) == pytest.approx(fits[:, 0].var(ddof=1))
+    assert float(both.covariance) == pytest.approx(sum(float(it.covariance) for it in parts))
+    assert 7 <= both.degrees <= 14
+
+
+def test_draws_that_the_same_rows_chose_share_that_choice():
+    fits = RNG(8).standard_normal((8, 1)).repeat(30, 1)
+    assert averaged([choices(fits), choices(fits)]).factor == choices(fits).factor
