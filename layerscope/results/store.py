@@ -44,7 +44,17 @@ from layerscope.results.durable_files import (
     replace_json,
 )
 from layerscope.results.labelled_array import labelled
-from layerscope.types import UNLABELLED, Control, Draw, Losses, Replicates, Score, Setting, Task
+from layerscope.types import (
+    UNLABELLED,
+    Control,
+    Draw,
+    Losses,
+    Replicates,
+    ReplicatesKind,
+    Score,
+    Setting,
+    Task,
+)
 
 if TYPE_CHECKING:
     import pandas
