@@ -19,9 +19,10 @@ def drawn(
 
     Groups are taken whole, in an order that the seed decides: of every class the first groups that
     hold it, as many as bring the number of its rows nearest to the one that is wanted, and one at
-    least. So 10 % of rows in groups are 10 % of the groups, and where every row is a group of its
-    own the numbers are exact. The smaller of two draws with one seed is part of the larger, so that
-    curves over the number of rows are not blurred by which rows they are.
+    least. Where every row is a group of its own the numbers are exact. Where groups hold several
+    classes a share takes those that are due for most of their rows, and a number of each class
+    those that are due for any. The smaller of two draws with one seed is part of the larger, so
+    that curves over the number of rows are not blurred by which rows they are.
 
     Args:
         draw: How many.
@@ -44,22 +45,33 @@ def drawn(
                 hint="Give a share, such as 10%.",
             )
         labels = np.zeros(len(turns), np.int64)
-    taken = np.zeros(len(known), np.bool_)
-    for label in np.unique(labels):
-        rows = turns[labels == label]
-        wanted = draw.each or max(1, round(draw.share * len(rows)))
-        if wanted > len(rows):
-            raise SettingsError(
-                f"{str(draw)!r} asks for {wanted} training rows of class {label}, which has "
-                f"{len(rows)}.",
-                hint="Ask for fewer, or for a share such as 10%.",
-            )
-        taken[_first_turns(rows, wanted)] = True
+    classes, kinds, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    wanted = _wanted(draw, classes, counts)
+    # Every class of every group, by classes, and for each class in the order of the groups.
+    pairs, sizes = np.unique(kinds.ravel() * len(known) + turns, return_counts=True)
+    kind, group = np.divmod(pairs, len(known))
+    before = np.concatenate(([0], np.cumsum(counts)))[kind]
+    # Taken until here a group leaves its class as far below what is wanted as above.
+    due = (np.cumsum(sizes) - before - sizes / 2) / wanted[kind]
+    if draw.each:
+        taken = np.bincount(group, due < 1, len(known)) > 0
+    else:
+        taken = np.bincount(group, sizes * (due - 1), len(known)) < 0
+    taken[group[np.unique(kind, return_index=True)[1]]] = True
     return np.flatnonzero(taken[turns])
 
 
-def _first_turns(turns: npt.NDArray[np.int64], wanted: int) -> npt.NDArray[np.int64]:
-    """Return the first groups of (m,) rows that together come nearest to a number of rows."""
-    in_order, sizes = np.unique(turns, return_counts=True)
-    nearest = int(np.abs(np.cumsum(sizes) - wanted).argmin())
-    return in_order[: nearest + 1]
+def _wanted(
+    draw: Draw, classes: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Return how many rows of each class are wanted, of those that there are."""
+    if not draw.each:
+        return np.maximum(1, np.round(draw.share * counts))
+    few = np.flatnonzero(counts < draw.each)
+    if len(few):
+        raise SettingsError(
+            f"{str(draw)!r} asks for {draw.each} training rows of class {classes[few[0]]}, which "
+            f"has {counts[few[0]]}.",
+            hint="Ask for fewer, or for a share such as 10%.",
+        )
+    return np.full(len(counts), float(draw.each))

@@ -2,7 +2,9 @@
 
 An image that trains a probe and is asked of it again measures memory. No permutation of labels
 shows that, since it takes the labels of both copies away; equal features do. Copies that were
-resized or encoded anew have other features and are not found.
+resized or encoded anew have other features and are not found. Nor is, at a deep cut, a copy whose
+batch was so much smaller that sums were taken in another order; at early cuts that made no
+difference.
 """
 
 from __future__ import annotations
