@@ -20,6 +20,7 @@ from layerscope.types import METRICS, SPELLINGS, UNLABELLED, Existing
 if TYPE_CHECKING:
     from layerscope.probing import Arrangement
     from layerscope.probing.cells import SweepReport
+    from layerscope.results.shared_rows import SharedRows
     from layerscope.types import Estimator, FeatureCache, Interval, Score, Task, Verdict
     from layerscope.verdicts.common_cut import CommonCut
 
@@ -64,7 +65,7 @@ def command(
         str,
         rows_option(
             help="How many training rows, with commas: all, a share of them (10%), or a number of "
-            "each class (5/class)."
+            "each class (5/class). Rows that share a group are drawn together."
         ),
     ] = "all",
     seeds: Annotated[int, rows_option(min=1, help="How often to repeat what chance decides.")] = 1,
@@ -75,7 +76,8 @@ def command(
         str,
         score_option(
             help="Also score under controls, with commas: width=N or pca=N (as many features at "
-            "every cut), shuffled (targets in random order)."
+            "every cut), shuffled (targets in random order, which shows what a probe alone is good "
+            "for, and no leak: rows that two splits share are looked for in any case)."
         ),
     ] = "",
     keep_predictions: Annotated[
@@ -97,7 +99,8 @@ def command(
     """Score every cut on every task, and print where to cut and how sure that is.
 
     For a checkpoint with several tasks it also prints the one cut that serves all of them, and what
-    each task gives up by it.
+    each task gives up by it. Test and validation rows with the very features of other splits' rows
+    are counted and named.
 
     \b
     Examples:
@@ -126,6 +129,7 @@ def command(
         names = {cache.checkpoint for cache in opened}
         _say_other_metrics(asked, chosen, names, output, existing)
         report = _run_sweep(opened, asked, chosen, ways, output, existing, keep_predictions)
+        shared = _find_shared_rows(opened, output, existing)
     values = {name: value for name, value in context.params.items() if name != "as_json"}
     settings.write(output / "settings.json", "probe", values | {"caches": paths})
     wanted = {task.name: task for task in [*asked, UNLABELLED]}
@@ -138,7 +142,7 @@ def command(
     ]
     found = note_widths([(item, verdict(item, seed=seed)) for item in items])
     common, reasons = common_cuts(items, seed=seed)
-    _print(report, found, common, wanted, names, as_json)
+    _print(report, found, common, shared, wanted, names, as_json)
     for line in reasons:
         terminal.say(line)
     if report.failed:
@@ -269,6 +273,20 @@ def _run_sweep(
     return report
 
 
+def _find_shared_rows(
+    caches: Sequence[FeatureCache], output: Path, existing: Existing
+) -> list[SharedRows]:
+    """Return what is known of rows that two splits of these caches share."""
+    from layerscope.probing import find_shared_rows
+    from layerscope.results.shared_rows import keep_shared_rows, read_shared_rows
+
+    if existing != "keep":
+        for cache in caches:
+            keep_shared_rows(output, cache.checkpoint, cache.source, find_shared_rows(cache))
+    known = {(cache.checkpoint, cache.source) for cache in caches}
+    return [it for it in read_shared_rows(output) if (it.checkpoint, it.source) in known]
+
+
 def _split_list(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
@@ -294,6 +312,7 @@ def _print(
     report: SweepReport,
     verdicts: Sequence[Verdict],
     common: Sequence[CommonCut],
+    shared: Sequence[SharedRows],
     tasks: dict[str, Task],
     names: set[str],
     as_json: bool,
@@ -308,6 +327,7 @@ def _print(
     data = {
         "verdicts": [verdict.row() for verdict in verdicts],
         "across": [asdict(one) for one in common],
+        "shared_rows": [asdict(one) for one in shared],
         "scores": [row(score) for score in scores],
     }
     # A cut that is in an older cache alone has a row that nothing replaced.
@@ -316,18 +336,22 @@ def _print(
         for score in report.results.current(scores)
         if score.primary and score.kind == "measure" and score.status == "done" and score.usual
     ]
-    terminal.emit(data, as_json, lambda: _format(verdicts, common, tasks, measures))
+    terminal.emit(data, as_json, lambda: _format(verdicts, common, shared, tasks, measures))
 
 
 def _format(
     verdicts: Sequence[Verdict],
     common: Sequence[CommonCut],
+    shared: Sequence[SharedRows],
     tasks: dict[str, Task],
     measures: Sequence[Score],
 ) -> str:
+    from layerscope.results.shared_rows import sentences
+
     parts = [_verdict_table(verdicts, common, tasks)] if verdicts else []
     parts += [_measure_table(measures)] if measures else []
-    return "\n\n".join(parts) or "No verdict: no cut has a score."
+    parts = parts or ["No verdict: no cut has a score."]
+    return "\n\n".join([*parts, *(["\n".join(sentences(shared))] if shared else [])])
 
 
 def _measure_table(scores: Sequence[Score]) -> str:

@@ -32,9 +32,9 @@ class Sgd(Classifier):
     All learning rates of the protocol are trained side by side on the same minibatches; of several
     the one is taken that the task's metric prefers on the validation rows after the last epoch. No
     epoch is chosen. Where there are fewer training rows than the protocol's batch has, all of them
-    are a batch, and rates that grow with the batch are those of the smaller one. Two things differ
-    from what was published: the features were extracted once, so that there is neither augmentation
-    nor a random crop, and a cosine falls at every step rather than every epoch.
+    are a batch, and rates that grow with the batch are those of the smaller one. What differs from
+    what was published: the features were extracted once, so that there is neither augmentation nor
+    a random crop.
 
     Args:
         preset: The name behind ``sgd:``.
@@ -98,9 +98,16 @@ class Sgd(Classifier):
 
 def _plan(preset: Preset, rows: int) -> MinibatchPlan:
     batch = min(preset.batch, rows)
-    steps = preset.steps or preset.epochs * math.ceil(rows / batch)
-    per_epoch = steps / preset.epochs
-    return MinibatchPlan(preset.optimiser, preset.schedule, steps, per_epoch, batch)
+    in_epoch = math.ceil(rows / batch) if preset.remainder == "kept" else rows // batch
+    steps = preset.steps or preset.epochs * in_epoch
+    return MinibatchPlan(
+        optimiser=preset.optimiser,
+        schedule=preset.schedule,
+        steps=steps,
+        per_epoch=steps / preset.epochs,
+        batch=batch,
+        remainder=preset.remainder,
+    )
 
 
 def _note(preset: Preset, layer: LoadedLayer) -> str:

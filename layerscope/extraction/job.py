@@ -145,12 +145,18 @@ class ExtractJob:
         return _Start(build.header.stored, build.header.settings, assignments, build)
 
     def _sample(self) -> Loader:
-        """Return the loader of a few images, evenly spaced; it depends on the source alone."""
+        """Return the loader of a few images, evenly spaced, in batches of at most the usual size.
+
+        Which images depends on the source alone, so that no setting that merely decides how fast
+        features are computed decides how they are stored.
+        """
         reading, rows = self.loader.request, self.header.rows
         count = min(rows, max(_SAMPLE[0], min(_SAMPLE[1], rows // _SAMPLE[1])))
-        size = min(reading.batch_size, count)
-        count -= count % size  # a last batch of one image has no statistics
+        count -= count % 2 if count > 1 else 0
         chosen = np.linspace(0, rows - 1, count).round().astype(np.int64)
+        size = min(reading.batch_size, count)
+        while size > 1 and count % size == 1:  # a last batch of one image has no statistics
+            size -= 1
         # A bad image is reported when its turn comes, and what was there before it is kept.
         return type(self.loader)(replace(reading, rows=chosen, batch_size=size, skip_bad=True))
 

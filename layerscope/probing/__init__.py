@@ -8,6 +8,15 @@ from __future__ import annotations
 
 from layerscope.probing.arrangement import Arrangement, arranged, arrangements
 from layerscope.probing.cells import SweepReport, sweep
+from layerscope.probing.duplicates import find_shared_rows
 from layerscope.probing.folds import joined
 
-__all__ = ["Arrangement", "SweepReport", "arranged", "arrangements", "joined", "sweep"]
+__all__ = [
+    "Arrangement",
+    "SweepReport",
+    "arranged",
+    "arrangements",
+    "find_shared_rows",
+    "joined",
+    "sweep",
+]

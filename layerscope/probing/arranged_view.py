@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from layerscope.probing.row_groups import RowGroups
 from layerscope.stats.moments import BLOCK
 from layerscope.types import CutPoint, LayerView, Split
 
@@ -109,13 +110,20 @@ class NarrowedView(SameView):
 
 @dataclass(frozen=True)
 class ShuffledView(SameView):
-    """Targets that belong to other rows of the same split: nothing is left to be learnt."""
+    """Targets that belong to other rows of the same split: nothing is left to be learnt.
+
+    Where the rows of every group have one target, groups change theirs and not rows: otherwise a
+    control on 50 images of each object would vary as if there were 50 times as many objects.
+    """
 
     seed: int
 
     def target(self, task: str, split: Split) -> npt.NDArray[Any]:
         target = np.asarray(self.view.target(task, split))
-        return target[np.random.default_rng(self.seed).permutation(len(target))]
+        groups, draw = RowGroups.of(self.view.groups(split)), np.random.default_rng(self.seed)
+        if groups.share(target):
+            return target[groups.first[draw.permutation(len(groups))]][groups.of_row]
+        return target[draw.permutation(len(target))]
 
 
 def gathered(train: npt.NDArray[Any], val: npt.NDArray[Any], rows: Rows) -> npt.NDArray[Any]:

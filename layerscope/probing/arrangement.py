@@ -9,7 +9,8 @@ from itertools import product
 import numpy as np
 
 from layerscope.errors import SettingsError
-from layerscope.probing.control import controlled
+from layerscope.probing.arranged_view import Rows
+from layerscope.probing.control import controlled, relabelled
 from layerscope.probing.draw import drawn
 from layerscope.probing.folds import folded
 from layerscope.probing.held_view import divided
@@ -75,12 +76,20 @@ def arranged(view: LayerView, task: Task, arrangement: Arrangement) -> list[Laye
     Raises:
         SettingsError: The rows, or the width, are not enough for it.
     """
-    seen = controlled(view, arrangement.control, arrangement.seed)
+    control, seed = arrangement.control, arrangement.seed
+    if arrangement.folds == 1 and arrangement.draw.whole:
+        return [controlled(view, control, seed)]
+    return [
+        divided(controlled(view, control, seed, train), train, val)
+        for train, val in _places(relabelled(view, control, seed), task, arrangement)
+    ]
+
+
+def _places(view: LayerView, task: Task, arrangement: Arrangement) -> list[tuple[Rows, Rows]]:
+    """Return the training and validation rows, by their places in both together, of each view."""
     if arrangement.folds > 1:
-        return list(folded(seen, task, arrangement.folds, arrangement.seed))
-    if arrangement.draw.whole:
-        return [seen]
-    count, val = len(view.groups("train")), len(view.groups("val"))
-    labels = seen.target(task.name, "train") if task.kind == "classes" else None
-    rows = drawn(arrangement.draw, labels, count, arrangement.seed)
-    return [divided(seen, rows, np.arange(count, count + val))]
+        return folded(view, task, arrangement.folds, arrangement.seed)
+    groups, val = view.groups("train"), len(view.groups("val"))
+    labels = view.target(task.name, "train") if task.kind == "classes" else None
+    rows = drawn(arrangement.draw, labels, groups, arrangement.seed)
+    return [(rows, np.arange(len(groups), len(groups) + val))]

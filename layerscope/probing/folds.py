@@ -12,17 +12,17 @@ from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
-import numpy.typing as npt
 
 from layerscope.errors import SettingsError
-from layerscope.probing.arranged_view import DividedView
-from layerscope.probing.held_view import divided
+from layerscope.probing.arranged_view import Rows
 from layerscope.stats.training_noise import jackknife
 from layerscope.types import LayerView, Losses, Score, Task
 
 
-def folded(view: LayerView, task: Task, count: int, seed: int) -> list[DividedView]:
-    """Return the views of all folds, whose validation rows are disjoint and together all rows.
+def folded(view: LayerView, task: Task, count: int, seed: int) -> list[tuple[Rows, Rows]]:
+    """Return the training and validation rows of all folds; every row is validated on once.
+
+    They are places in the training rows followed by the validation rows.
 
     Args:
         view: A cut, whose training and validation rows are divided anew.
@@ -46,13 +46,10 @@ def folded(view: LayerView, task: Task, count: int, seed: int) -> list[DividedVi
     if task.kind == "classes":
         labels = np.concatenate((view.target(task.name, "train"), view.target(task.name, "val")))
     kind = GroupKFold if labels is None else StratifiedGroupKFold
-    places = kind(count, shuffle=True, random_state=seed).split(groups, labels, groups)
-    return [divided(view, train, val) for train, val in places]
+    return list(kind(count, shuffle=True, random_state=seed).split(groups, labels, groups))
 
 
-def joined(
-    parts: Sequence[Sequence[Score]], places: Sequence[npt.NDArray[np.int64]]
-) -> list[Score]:
+def joined(parts: Sequence[Sequence[Score]], places: Sequence[Rows]) -> list[Score]:
     """Return the scores of a task as one, from those of its folds.
 
     Args:
@@ -64,7 +61,7 @@ def joined(
     return [_joined([part[metric] for part in by_metric], places) for metric in shared]
 
 
-def _joined(scores: Sequence[Score], places: Sequence[npt.NDArray[np.int64]]) -> Score:
+def _joined(scores: Sequence[Score], places: Sequence[Rows]) -> Score:
     sizes = np.array([len(rows) for rows in places])
     return replace(
         scores[0],
@@ -80,9 +77,7 @@ def _joined(scores: Sequence[Score], places: Sequence[npt.NDArray[np.int64]]) ->
     )
 
 
-def _joined_losses(
-    losses: Sequence[Losses | None], places: Sequence[npt.NDArray[np.int64]]
-) -> Losses | None:
+def _joined_losses(losses: Sequence[Losses | None], places: Sequence[Rows]) -> Losses | None:
     known = [it for it in losses if it is not None]
     if len(known) < len(losses):
         return None

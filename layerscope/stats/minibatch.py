@@ -3,18 +3,26 @@
 Each head is a softmax classifier with its own learning rate; all see the same minibatches. Their
 cross-entropy's gradient is (softmax − one-hot)ᵀ x / m, so nothing is differentiated automatically.
 
-Momentum is v ← μ v + g and w ← w − γ v, and in Nesterov's form w ← w − γ (g + μ v) (Sutskever et
+Momentum is v ← μ v + u and w ← w − γ v, and in Nesterov's form w ← w − γ (u + μ v) (Sutskever et
 al. 2013, "On the importance of initialization and momentum in deep learning", in PyTorch's
-arrangement); with the decay β w as part of g. LARS is algorithm 1 of You, Gitman and Ginsburg
-(2017), "Large batch training of convolutional networks": the rate of a head's weights is multiplied
-by η ‖w‖ / (‖g‖ + β ‖w‖) (eq. 6) and the momentum gathers the scaled steps. As in the codes that
-use it, intercepts and weights of no length move at the rate itself. Adam is Kingma and Ba (2015),
+arrangement): the rate γ is outside of what is gathered. What is gathered differs, with a gradient g
+and a decay β:
+
+- SGD: u = g + β w.
+- LARS, of You, Gitman and Ginsburg (2017), "Large batch training of convolutional networks", as the
+  codes of MoCo v3 and MAE have it: u = η ‖w‖ / ‖g + β w‖ (g + β w) for weights, and u = g for
+  intercepts, which neither decay nor are scaled. (The paper's algorithm 1 gathers γ u instead,
+  which is another path as soon as γ changes.)
+- LARC, as apex has it and SimSiam uses it, without clipping, for weights and intercepts alike:
+  u = η ‖w‖ / (‖g‖ + β ‖w‖ + ε) (g + β w).
+
+In both, what has no length is not scaled. Adam is Kingma and Ba (2015),
 algorithm 1, and AdamW its decay outside the moments (Loshchilov and Hutter 2019, algorithm 2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,20 +32,24 @@ from torch import Tensor
 from layerscope.stats.schedules import Schedule
 
 TRUST = 1e-3
-"""η of LARS."""
+"""η of LARS and LARC."""
 BETAS, EPSILON = (0.9, 0.999), 1e-8
-"""Of Adam and AdamW."""
+"""Of Adam and AdamW; ε of LARC as well."""
 DEVIATION = 0.01
 """Of the normal weights that a head begins with."""
+
+Remainder = Literal["kept", "left out", "carried over"]
+"""What becomes of the rows at the end of an epoch that fill no batch: a smaller batch, nothing, or
+the beginning of the next epoch's first batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Optimiser:
     """How a step follows from a gradient."""
 
-    kind: Literal["sgd", "lars", "adam", "adamw"]
+    kind: Literal["sgd", "lars", "larc", "adam", "adamw"]
     momentum: float = 0.9
-    """Of sgd and lars."""
+    """Of sgd, lars and larc."""
     nesterov: bool = False
     """Of sgd."""
     decay: float = 0.0
@@ -55,6 +67,7 @@ class MinibatchPlan:
     per_epoch: float
     """Minibatches that the schedule takes for an epoch."""
     batch: int
+    remainder: Remainder = "kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +113,9 @@ def train_heads(
     weights = _Parameter(first.repeat(len(rates), 1, 1), plan.optimiser, is_weight=True)
     offsets = _Parameter(torch.zeros(width[:2]), plan.optimiser, is_weight=False)
     initial = torch.tensor(rates, dtype=torch.float32)
-    batches: list[Tensor] = []
+    batches = _batches(len(rows), plan, generator)
     for step in range(plan.steps):
-        if not batches:
-            order = torch.randperm(len(rows), generator=generator)
-            batches = list(torch.split(order, plan.batch))[::-1]
-        batch = batches.pop()
+        batch = next(batches)
         block, answers = rows[batch], labels[batch]
         slopes = _slopes(Heads(weights.value, offsets.value).logits(block), answers)
         rate = initial * plan.schedule(step / plan.per_epoch, plan.steps / plan.per_epoch)
@@ -113,6 +123,21 @@ def train_heads(
         weights.move(gradient.view(width), rate)
         offsets.move(slopes.sum(0), rate)
     return Heads(weights.value, offsets.value)
+
+
+def _batches(count: int, plan: MinibatchPlan, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield (m,) places of minibatches, without an end; every epoch has an order of its own."""
+    size, rest = min(plan.batch, count), torch.empty(0, dtype=torch.int64)
+    while True:
+        order = torch.cat((rest, torch.randperm(count, generator=generator)))
+        whole = len(order) // size * size
+        yield from torch.split(order[:whole], size)
+        rest = order[whole:]
+        if plan.remainder == "carried over":
+            continue
+        if plan.remainder == "kept" and len(rest):
+            yield rest
+        rest = rest[:0]
 
 
 def _slopes(logits: Tensor, labels: Tensor) -> Tensor:
@@ -139,29 +164,33 @@ class _Parameter:
         rates = rate.view(-1, *[1] * (gradient.dim() - 1))
         if self._square is not None:
             step = self._adaptive(gradient, rates, self._square)
-        elif self._optimiser.kind == "lars":
-            step = self._layerwise(gradient, rates)
         else:
-            step = self._plain(gradient, rates)
+            step = rates * self._gathered(self._scaled(gradient))
         self.value = self.value - step
 
-    def _plain(self, gradient: Tensor, rates: Tensor) -> Tensor:
-        momentum = self._optimiser.momentum
-        gradient = gradient + self._optimiser.decay * self.value
-        self._mean = momentum * self._mean + gradient
-        ahead = gradient + momentum * self._mean if self._optimiser.nesterov else self._mean
-        return rates * ahead
+    def _scaled(self, gradient: Tensor) -> Tensor:
+        """Return what the momentum gathers."""
+        kind, decay = self._optimiser.kind, self._optimiser.decay
+        if kind == "lars" and not self._is_weight:
+            return gradient
+        decayed = gradient + decay * self.value
+        if kind == "sgd":
+            return decayed
+        length = _norms(self.value)
+        if kind == "lars":
+            slope = below = _norms(decayed)
+            unscaled = decayed
+        else:
+            slope = _norms(gradient)
+            below = slope + decay * length + EPSILON
+            unscaled = gradient
+        trusted = (length > 0) & (slope > 0)
+        return torch.where(trusted, TRUST * length / below * decayed, unscaled)
 
-    def _layerwise(self, gradient: Tensor, rates: Tensor) -> Tensor:
-        if self._is_weight:
-            decay = self._optimiser.decay
-            length = self.value.flatten(1).norm(dim=1).view_as(rates)
-            slope = gradient.flatten(1).norm(dim=1).view_as(rates)
-            trust = TRUST * length / (slope + decay * length)
-            rates = torch.where((length > 0) & (slope > 0), rates * trust, rates)
-            gradient = gradient + decay * self.value
-        self._mean = self._optimiser.momentum * self._mean + rates * gradient
-        return self._mean
+    def _gathered(self, update: Tensor) -> Tensor:
+        momentum = self._optimiser.momentum
+        self._mean = momentum * self._mean + update
+        return update + momentum * self._mean if self._optimiser.nesterov else self._mean
 
     def _adaptive(self, gradient: Tensor, rates: Tensor, square: Tensor) -> Tensor:
         decay, (first, second) = self._optimiser.decay * self.value, BETAS
@@ -172,3 +201,9 @@ class _Parameter:
         mean = self._mean / (1 - first**self._turn)
         root = (square / (1 - second**self._turn)).sqrt()
         return rates * (mean / (root + EPSILON) + decay)
+
+
+def _norms(values: Tensor) -> Tensor:
+    """Return the Euclidean length of each of h heads' values, in a shape that they multiply by."""
+    lengths: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
+    return lengths.view(-1, *[1] * (values.dim() - 1))

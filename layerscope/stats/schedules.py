@@ -53,8 +53,11 @@ class Cosine:
     """Share of the rate at the end."""
     warmup: float = 0.0
     """Epochs during which the rate grows linearly from 0."""
+    by_epoch: bool = False
+    """Whether the rate stays the same within an epoch."""
 
     def __call__(self, epoch: float, epochs: float) -> float:
+        epoch = math.floor(epoch) if self.by_epoch else epoch
         if epoch < self.warmup:
             return epoch / self.warmup
         done = (epoch - self.warmup) / (epochs - self.warmup)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from layerscope.cli.main import app
 from layerscope.types import CutPoint
-from tests.cli.test_probe import KIND, POSE, ROWS, probe, source, write_cache
+from tests.cli.test_probe import KIND, POSE, ROWS, features, probe, source, write_cache
 
 TERMINAL = CliRunner()
 
@@ -98,3 +98,32 @@ def test_what_an_arrangement_cannot_do_fails_its_cells_alone(cache):
     assert done.exit_code == 1
     assert "has 6 features, fewer than 'width=7' asks" in " ".join(done.stderr.split())
     assert "Pose: cut at layer1.0" in done.stdout
+
+
+def test_images_that_are_in_two_splits_are_named_and_no_control_is_needed(tmp_path):
+    rows = features(source(), broken=False)
+    test, train = np.flatnonzero(source().splits == "test")[:3], [0, 1, 5]
+    for values in rows.values():
+        values[test] = values[train]
+    path = write_cache(tmp_path / "features", rows=rows)
+    said = "toy: 3 of 80 test rows have the very features of train rows"
+    done = probe(path)
+    assert done.exit_code == 0, done.output
+    assert f"{said}, at layer1.0@mean of net: 16.png = 0.png" in done.stdout
+    (found,) = json.loads(probe(path, "--json", "--existing", "keep").stdout)["shared_rows"]
+    assert found["ids"] == [
+        [f"{mine}.png", f"{its}.png"] for mine, its in zip(test, train, strict=True)
+    ]
+    results = str(tmp_path / "results")
+    report = TERMINAL.invoke(app, ["report", results, "-o", str(tmp_path / "report")])
+    assert said in " ".join(report.stdout.split())
+    assert said in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_nothing_is_said_of_shared_images_where_there_are_none(cache):
+    done = probe(cache)
+    assert "very features" not in done.output
+    results, page = cache.parent.parent / "results", cache.parent.parent / "report"
+    report = TERMINAL.invoke(app, ["report", str(results), "-o", str(page)])
+    assert report.exit_code == 0, report.output
+    assert "two splits share" not in (page / "index.html").read_text()

@@ -66,7 +66,17 @@ def test_of_a_grid_validation_chooses(view):
     row = scores(estimators["sgd:solo"](0), view(rows, y=labels))["y", "top-1"]
     assert row.settings["rates"] == [0.1, 0.3, 1.0]
     assert row.settings["rate"] in row.settings["rates"]
-    assert row.settings["steps"] == 100 * 2
+    assert row.settings["steps"] == 100  # of 300 rows 44 are left out of every epoch
+
+
+def test_the_rates_of_a_grid_shrink_with_a_smaller_batch(view):
+    rows, labels = blobs(3, 1.0)
+    chosen = np.r_[:96, 300:N]
+    layer = view(rows[chosen], y=labels[chosen])
+    row = scores(estimators["sgd:solo"](0), layer)["y", "top-1"]
+    batch = row.settings["batch"]
+    assert batch < 256
+    assert row.settings["rates"] == pytest.approx([it * batch / 256 for it in (0.1, 0.3, 1.0)])
 
 
 def test_the_grid_of_dinov2_counts_steps_and_not_epochs(view, monkeypatch):

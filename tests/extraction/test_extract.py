@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from layerscope.cache import open_cache
+from layerscope.cache import choose_storage, open_cache
 from layerscope.data import image_transform, read_image
 from layerscope.data.sources import sources
 from layerscope.errors import CacheError, CheckpointError, DeviceError, SourceError
@@ -149,6 +149,27 @@ def by_hand(module, source):
             for cut, value in zip(rows, (maps.mean(dim=(2, 3)), trunk, first, last), strict=True):
                 rows[cut].append(value[0].numpy())
     return {cut: np.stack(values) for cut, values in rows.items()}
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 9, ROWS])
+def test_the_sample_that_decides_storage_is_the_same_with_every_batch_size(
+    model, source, out, monkeypatch, rows
+):
+    sizes, samples = (64, 7, 5, 2, 1), []
+
+    def choose(sample, asked):
+        samples.append(sample["stem@mean"])
+        return choose_storage(sample, asked)
+
+    monkeypatch.setattr("layerscope.extraction.job.choose_storage", choose)
+    for size in sizes:
+        given = {"batch_size": size, "limit": rows, "device": "cpu"}
+        extract_as_asked(model, source, out / str(size), **given)
+    first, *others = samples
+    assert len(first) == min(rows, 8) // 2 * 2 or rows == len(first) == 1
+    assert len(others) == len(sizes) - 1
+    for other in others:
+        np.testing.assert_allclose(other, first, rtol=1e-5, atol=1e-6)
 
 
 def stored(path):

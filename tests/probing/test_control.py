@@ -3,8 +3,9 @@ import pytest
 
 from layerscope.errors import SettingsError
 from layerscope.estimators import estimators
+from layerscope.probing import Arrangement, arranged
 from layerscope.probing.control import controlled
-from layerscope.types import Control, Task
+from layerscope.types import SPLITS, Control, Draw, Task
 
 KIND = Task("y", "memory", "classes", "top-1", "maximise")
 
@@ -54,6 +55,63 @@ def test_principal_components_come_in_their_order_and_uncorrelated(layer):
 def test_shuffled_targets_leave_nothing_to_learn(layer):
     assert accuracy(layer) > 0.95
     assert accuracy(controlled(layer, Control.parse("shuffled"), 0)) < 0.45
+
+
+def disturbed(layer, places):
+    noise = np.random.default_rng(1).standard_normal((len(places), 12)) * 1e4
+    return layer.with_rows(places, layer.rows[places] + noise)
+
+
+@pytest.mark.parametrize("name", ["width=8", "pca=8"])
+def test_only_rows_that_are_drawn_decide_how_features_are_seen(layer, name):
+    way = Arrangement(Draw.parse("20%"), control=Control.parse(name))
+    (usual,) = arranged(layer, KIND, way)
+    undrawn = np.delete(np.arange(540), usual.train)
+    (seen,) = arranged(disturbed(layer, undrawn), KIND, way)
+    assert np.array_equal(seen.train, usual.train)
+    for split in SPLITS:
+        assert np.array_equal(seen.features(split), usual.features(split))
+    assert accuracy(seen) > 0.6
+
+
+@pytest.mark.parametrize("name", ["width=8", "pca=8"])
+def test_only_rows_that_train_a_fold_decide_how_features_are_seen(layer, name):
+    way = Arrangement(folds=3, control=Control.parse(name))
+    usual = arranged(layer, KIND, way)
+    seen = arranged(disturbed(layer, usual[0].val), KIND, way)
+    assert np.array_equal(seen[0].features("train"), usual[0].features("train"))
+    assert np.array_equal(seen[0].features("test"), usual[0].features("test"))
+    assert not np.allclose(seen[1].features("test"), usual[1].features("test"), rtol=0.1)
+
+
+def test_components_that_the_drawn_rows_do_not_have_are_zero(layer):
+    # 7 rows have 6 directions; a probe would scale up what rounding makes of two more.
+    way = Arrangement(Draw(share=7 / 540), control=Control.parse("pca=8"))
+    task = Task("z", "memory", "latents", "mse", "minimise", encoding="raw")
+    (seen,) = arranged(layer, task, way)
+    assert len(seen.features("train")) == 7
+    assert seen.features("test").shape == (180, 8)
+    assert (seen.features("test").std(0)[:6] > 0.01).all()
+    assert (seen.features("test")[:, 6:] == 0).all()
+
+
+def test_groups_of_one_target_change_it_as_a_whole(view):
+    groups = np.repeat(np.arange(180), 5)
+    labels = groups % 4
+    seen = controlled(view(np.eye(900, 6), 5, y=labels), Control.parse("shuffled"), 0)
+    for split in SPLITS:
+        found = seen.target("y", split).reshape(-1, 5)
+        assert (found == found[:, :1]).all()
+        assert np.bincount(found[:, 0]).tolist() == np.bincount(labels[: found.size : 5]).tolist()
+    assert (seen.target("y", "train")[::5] != np.arange(108) % 4).sum() > 60
+
+
+def test_rows_change_targets_where_a_group_has_several(view):
+    labels = np.arange(900) % 5
+    seen = controlled(view(np.eye(900, 6), 5, y=labels), Control.parse("shuffled"), 0)
+    found = seen.target("y", "train").reshape(-1, 5)
+    assert np.bincount(found.ravel()).tolist() == [108] * 5
+    assert (np.sort(found, 1) != np.arange(5)).any()
 
 
 def test_a_layer_that_is_too_narrow_is_named(layer):

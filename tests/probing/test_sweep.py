@@ -611,7 +611,8 @@ def test_every_arrangement_is_a_cell_and_seeds_count_where_chance_decides(tmp_pa
         ("all", "width=3", 0),
         ("all", "width=3", 1),
     }
-    assert len({it.n_train for it in report.results.scores() if it.train == "10%"}) == 1
+    drawn = {it.n_train for it in report.results.scores() if it.train == "10%"}
+    assert all(abs(rows - 72) <= SIZE for rows in drawn)  # whole groups, of 720 rows
     again = run(small(), tmp_path, arrangements=ways)
     assert (again.computed, again.kept) == (0, report.computed)
 

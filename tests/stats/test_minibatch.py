@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -60,28 +62,89 @@ def test_every_head_moves_as_torch_moves_it_alone(name):
         )
 
 
-def test_lars_takes_steps_of_the_length_that_the_paper_says():
-    decay, rate = 0.01, 2.0
-    optimiser = Optimiser("lars", decay=decay)
-    rows, labels = problem()
-    start = trained(optimiser, 0, rates=(rate,))
-    p = torch.softmax(start.logits(rows)[:, 0], 1) - torch.nn.functional.one_hot(labels)
-    w, slope = start.weights[0], p.T @ rows / 60
-    local = TRUST * w.norm() / (slope.norm() + decay * w.norm())
-    one = trained(optimiser, 1, rates=(rate,))
-    torch.testing.assert_close(one.weights[0], w - rate * local * (slope + decay * w))
-    torch.testing.assert_close(one.intercepts[0], -rate * p.mean(0))
+def lars(weight, bias, decay, memory, rate):
+    """LARS of He et al. (2022), in float64: intercepts are as in SGD, the rate is applied last."""
+    update = weight.grad + decay * weight
+    slopes = {weight: TRUST * weight.norm() / update.norm() * update, bias: bias.grad}
+    for parameter, slope in slopes.items():
+        memory[parameter] = 0.9 * memory.get(parameter, 0) + slope
+        parameter -= rate * memory[parameter]
 
 
-def test_the_momentum_of_lars_gathers_the_scaled_steps():
+def larc(weight, bias, decay, memory, rate):
+    """SGD of gradients that LARC changed first; what has no length is left alone."""
+    for parameter in (weight, bias):
+        length, slope = parameter.norm(), parameter.grad.norm()
+        if length and slope:
+            trust = TRUST * length / (slope + decay * length + 1e-8)
+            parameter.grad.add_(parameter, alpha=decay).mul_(trust)
+    if "sgd" not in memory:
+        memory["sgd"] = torch.optim.SGD([weight, bias], lr=rate, momentum=0.9)
+    memory["sgd"].param_groups[0]["lr"] = rate
+    memory["sgd"].step()
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.05])
+@pytest.mark.parametrize(("kind", "reference"), [("lars", lars), ("larc", larc)])
+def test_layerwise_rates_are_those_of_the_codes_step_by_step(kind, reference, decay):
     rows, labels = problem()
-    optimiser = Optimiser("lars", momentum=0.5)
-    start, one, two = (trained(optimiser, steps, rates=(2.0,)) for steps in (0, 1, 2))
-    p = torch.softmax(one.logits(rows)[:, 0], 1) - torch.nn.functional.one_hot(labels)
-    w, slope = one.weights[0], p.T @ rows / 60
-    step = 2.0 * TRUST * w.norm() / slope.norm() * slope
-    before = start.weights[0] - w
-    torch.testing.assert_close(two.weights[0], w - (0.5 * before + step))
+    rates, schedule = (0.8, 0.1), Cosine(warmup=0.2)
+    optimiser = Optimiser(kind, decay=decay)
+    for head, rate in enumerate(rates):
+        start = trained(optimiser, 0, rates=rates)
+        layer = torch.nn.Linear(4, CLASSES, dtype=torch.float64)
+        memory: dict = {}
+        with torch.no_grad():
+            layer.weight.copy_(start.weights[head])
+            layer.bias.zero_()
+        for turn in range(8):
+            layer.zero_grad()
+            torch.nn.functional.cross_entropy(layer(rows.double()), labels).backward()
+            with torch.no_grad():
+                now = rate * schedule(turn / 10, 0.8)
+                reference(layer.weight, layer.bias, decay, memory, now)
+            plan_so_far = plan(optimiser, turn + 1, schedule=Until(schedule, 0.8))
+            found = train_heads(rows, labels, CLASSES, rates, plan_so_far, seed=0)
+            for mine, theirs in ((found.weights, layer.weight), (found.intercepts, layer.bias)):
+                torch.testing.assert_close(
+                    mine[head].double(), theirs.detach(), rtol=1e-6, atol=1e-6
+                )
+    assert float(layer.bias.detach().abs().max()) > 1e-3
+
+
+@dataclass(frozen=True)
+class Until:
+    """A schedule of a training of which only the beginning is run."""
+
+    schedule: Schedule
+    epochs: float
+
+    def __call__(self, epoch: float, epochs: float) -> float:
+        return self.schedule(epoch, self.epochs)
+
+
+@pytest.mark.parametrize(
+    ("remainder", "steps", "visits"),
+    [
+        ("kept", 3, [1] * 9),
+        ("left out", 2, [0] + [1] * 8),
+        ("left out", 6, None),
+        ("carried over", 9, [4] * 9),
+    ],
+)
+def test_rows_that_fill_no_batch_are_kept_left_out_or_carried_over(remainder, steps, visits):
+    # One feature a row: its weights move by as much as the row was seen.
+    rows, labels = torch.eye(9), torch.zeros(9, dtype=torch.int64)
+    optimiser = Optimiser("sgd", momentum=0.0)
+    ways = (replace(plan(optimiser, it, batch=4), remainder=remainder) for it in (0, steps))
+    before, after = (train_heads(rows, labels, 2, (1e-3,), way, seed=0) for way in ways)
+    gone = (after.weights - before.weights)[0, 0] / (1e-3 * 0.5)
+    if visits is None:
+        assert float(gone.sum()) == pytest.approx(6.0, rel=0.03)
+    elif remainder == "kept":  # the ninth row is a batch by itself, and counts for four
+        assert sorted(gone.tolist()) == pytest.approx([0.25] * 8 + [1.0], rel=0.05)
+    else:
+        assert sorted(gone.tolist()) == pytest.approx([it / 4 for it in visits], abs=0.03)
 
 
 def test_the_end_is_that_of_logistic_regression_without_a_penalty():
@@ -117,9 +180,15 @@ def test_the_seed_decides_the_order_of_the_rows():
         (Constant(), (1.0, 1.0, 1.0)),
         (Steps((60, 80)), (1.0, 1.0, 0.01)),
         (Cosine(last=0.01), (1.0, 0.505, 0.01)),
+        (Cosine(by_epoch=True), (1.0, 0.5, 0.0)),
         (Cosine(warmup=50), (0.0, 1.0, 0.0)),
         (Exponential(0.5), (1.0, 0.5**50, 0.5**100)),
     ],
 )
 def test_schedules_begin_and_end_where_they_say(schedule, factors):
     assert [schedule(epoch, 100) for epoch in (0, 50, 100)] == pytest.approx(factors)
+
+
+def test_a_cosine_by_epoch_is_the_same_within_one():
+    by_epoch, by_step = Cosine(by_epoch=True), Cosine()
+    assert by_epoch(7.9, 10) == by_epoch(7.0, 10) == by_step(7.0, 10) > by_step(7.9, 10)
