@@ -60,6 +60,9 @@ Existing = Literal["keep", "missing", "replace"]
 """What to do with work that is there: leave it, do what is missing, or do it anew."""
 Precision = Literal["float32", "bfloat16"]
 """In which a network computes."""
+BaselineKind = Literal["", "pixels", "random"]
+"""What a checkpoint is there to be compared with: mean colours of the images, without a network;
+another checkpoint's network with random weights; or empty, for a checkpoint of its own."""
 Invariance = Literal["rotation", "translation", "scale", "row-scale", "copies"]
 """What a measure does not notice: an orthogonal map of the features; a common offset; a common
 positive factor; a positive factor of each row's own; every image a second time as another one."""
@@ -67,7 +70,11 @@ positive factor; a positive factor of each row's own; every image a second time 
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
 _EACH = re.compile(r"(\d+)/class")
 _NARROWED = re.compile(r"(width|pca)=(\d+)")
+_BASELINE = re.compile(r"(?:pixels|random-(?P<seed>\d+)):(?P<checkpoint>.+)")
 _HUNDRED = 100.0
+
+RANDOM_NETWORKS = 5
+"""So many a checkpoint is compared with where no number is given: one draw is no band."""
 
 Setting = str | int | float
 """Of a checkpoint in a series: what its training was given, or how far it had come."""
@@ -189,11 +196,85 @@ class Checkpoint:
     description: str = ""
     declared: Mapping[str, Any] = field(default_factory=dict)
     """What the user declared because the weights do not tell it."""
+    baseline: BaselineKind = ""
+    """What it is a baseline by; empty for a checkpoint of its own."""
+    baseline_of: str = ""
+    """Name of the checkpoint that it is a baseline of; empty for a checkpoint of its own."""
 
     @property
     def trained(self) -> bool:
-        """Whether the weights come from a training, and not from a seed."""
-        return self.seed is None
+        """Whether there are weights that come from a training, and not from a seed."""
+        return self.seed is None and not self.baseline
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A baseline of a checkpoint: what its features have to beat to be worth anything."""
+
+    kind: BaselineKind
+    seed: int = 0
+    """Of random weights."""
+
+    @classmethod
+    def parse(cls, words: str) -> tuple[Baseline, ...]:
+        """Return the baselines that a user named: ``pixels``, ``random`` or ``random=8``.
+
+        Raises:
+            SettingsError: A word is none of these, or asks for no network.
+
+        Examples:
+            >>> [it.name for it in Baseline.parse("pixels,random=2")]
+            ['pixels', 'random-0', 'random-1']
+        """
+        found: dict[BaselineKind, tuple[Baseline, ...]] = {}
+        for word in map(str.strip, words.split(",")):
+            some = cls._parse_kind(word)
+            if found.setdefault(some[0].kind, some) is not some:
+                raise SettingsError(
+                    f"The baselines {words!r} name {some[0].kind} twice.",
+                    hint="Leave one of them out.",
+                )
+        return tuple(it for some in found.values() for it in some)
+
+    @classmethod
+    def _parse_kind(cls, word: str) -> tuple[Baseline, ...]:
+        kind, given, count = word.partition("=")
+        if kind not in ("pixels", "random"):
+            raise UnknownNameError("baseline", word, ("pixels", "random", "random=8"))
+        if kind == "pixels" and not given:
+            return (cls("pixels"),)
+        if kind == "random" and (not given or (count.isdecimal() and int(count))):
+            return tuple(cls("random", n) for n in range(int(count or RANDOM_NETWORKS)))
+        raise SettingsError(
+            f"The baseline {word!r} does not say how many there are to be.",
+            hint="Write random=8, random alone for five networks, or pixels, of which there is "
+            "one.",
+        )
+
+    @classmethod
+    def split(cls, word: str) -> tuple[Baseline | None, str]:
+        """Return the baseline that a checkpoint's word names, if it does, and whose it is.
+
+        Examples:
+            >>> Baseline.split("random-3:nets/a.pth")
+            (Baseline(kind='random', seed=3), 'nets/a.pth')
+            >>> Baseline.split("nets/a.pth")
+            (None, 'nets/a.pth')
+        """
+        found = _BASELINE.fullmatch(word)
+        if not found:
+            return None, word
+        kind: BaselineKind = "pixels" if found["seed"] is None else "random"
+        return cls(kind, int(found["seed"] or 0)), found["checkpoint"]
+
+    @property
+    def name(self) -> str:
+        """``pixels``, or with its seed ``random-3``."""
+        return f"{self.kind}-{self.seed}" if self.kind == "random" else self.kind
+
+    def of(self, checkpoint: str) -> str:
+        """Return the word by which a command names this baseline of a checkpoint."""
+        return f"{self.name}:{checkpoint}"
 
 
 @runtime_checkable
@@ -565,6 +646,10 @@ class Score(Arranged):
     """Whether the checkpoint's weights come from a training, and not from a seed."""
     views_of: str = ""
     """Name of the source of whose images the rows are augmented views; empty for the images."""
+    baseline: BaselineKind = ""
+    """What the checkpoint is a baseline by; empty for a checkpoint of its own."""
+    baseline_of: str = ""
+    """Name of the checkpoint that it is a baseline of: those of one kind are a group."""
     losses: Losses | None = field(default=None, compare=False, repr=False)
     """Kept beside the table, not in it; only with the primary metric."""
 
@@ -733,6 +818,14 @@ class FeatureCache(Protocol):
     @property
     def trained(self) -> bool:
         """Whether the checkpoint's weights come from a training, and not from a seed."""
+
+    @property
+    def baseline(self) -> BaselineKind:
+        """What the checkpoint is a baseline by; empty for a checkpoint of its own."""
+
+    @property
+    def baseline_of(self) -> str:
+        """Name of the checkpoint that it is a baseline of; empty for a checkpoint of its own."""
 
     def view(self, cut: str, pooling: str | None = None, task: str | None = None) -> LayerView:
         """Return one cut in one pooling, which may be left out where there is only one.

@@ -43,7 +43,7 @@ from layerscope.cache.part import storage_in
 from layerscope.cache.status import require_sealed
 from layerscope.cache.storage import StorageChoice
 from layerscope.errors import CacheError, UnknownNameError
-from layerscope.types import SPLITS, CutPoint, Split
+from layerscope.types import SPLITS, BaselineKind, CutPoint, Split
 
 if TYPE_CHECKING:
     import torch
@@ -108,6 +108,16 @@ class Cache(OpenRecord):
     def trained(self) -> bool:
         """Whether the checkpoint's weights come from a training, and not from a seed."""
         return self.card.trained
+
+    @property
+    def baseline(self) -> BaselineKind:
+        """What the checkpoint is a baseline by; empty for a checkpoint of its own."""
+        return self.card.baseline
+
+    @property
+    def baseline_of(self) -> str:
+        """Name of the checkpoint that it is a baseline of; empty for a checkpoint of its own."""
+        return self.card.baseline_of
 
     @property
     def limit(self) -> int | None:

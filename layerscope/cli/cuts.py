@@ -91,7 +91,8 @@ def _facts(model: LoadedModel) -> str:
     ]
     if checkpoint.declared:
         lines.append(f"declared: {_join(checkpoint.declared)}")
-    return "\n".join(lines if _has_head(model) else [*lines, NO_HEAD])
+    headless = checkpoint.baseline != "pixels" and not _has_head(model)
+    return "\n".join([*lines, NO_HEAD] if headless else lines)
 
 
 def _has_head(model: LoadedModel) -> bool:
@@ -122,6 +123,8 @@ def _table(cuts: Sequence[CutPoint], numbered: bool = True) -> str:
 
 def _account(model: LoadedModel, keys: bool) -> str:
     """Return how many keys of the file were used, ignored and missing, or all of them."""
+    if model.checkpoint.baseline == "pixels":
+        return "no weights"
     if not model.keys:
         return f"random weights from seed {model.checkpoint.seed}"
     lines = [f"{len(model.keys)} keys used, {len(model.ignored)} ignored, 0 missing"]

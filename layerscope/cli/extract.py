@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from layerscope.extraction.settings import ExtractSettings
     from layerscope.models import ListedCheckpoint, LoadedModel
     from layerscope.runtime.ranks import Ranks
-    from layerscope.types import Source
+    from layerscope.types import Baseline, Source
 
 Row = dict[str, Any]
 
@@ -85,6 +86,9 @@ def command(
     kept in the caches. With --views each image is seen in several random views instead, and each
     view is a row of its own.
 
+    With --baselines there are caches of what each network has to beat: mean colours of the images
+    (NAME-pixels), and random weights in its place (NAME-random-0, …).
+
     With --stream statistics no feature is stored. What is stored instead is enough for ridge,
     nearest-class-mean and LDA probes, coding rates and spectra: counts, means, second moments, and
     cross moments with the targets. layerscope.open_statistics reads them.
@@ -106,6 +110,7 @@ def command(
       layerscope extract 'runs/epoch_*.pth' --data objects3d=DIR -o features/
       layerscope extract runs.csv --data objects3d=DIR -o features/
       layerscope extract net.pth --data objects3d=DIR --views 8,augment=simclr -o views/
+      layerscope extract net.pth --data objects3d=DIR --baselines pixels,random=5
       layerscope extract vit.pth --data places=DIR --stream statistics,tasks=places205
     """
     from layerscope.extraction.settings import ExtractSettings
@@ -113,14 +118,14 @@ def command(
     from layerscope.runtime.ranks import joined
 
     asked = ExtractSettings(**compute.words(), **caches.words(), **kept.words())
-    series = caches.members()
+    series, beside = caches.members(), caches.beside()
     with joined() as ranks, terminal.quiet_unless(ranks.leads):
         where = choose_device(asked.device, ranks.local_rank)
         opened = [sources.open_pair(pair, allow_missing=asked.skip_bad) for pair in caches.data]
         if not dry_run:
             together = f", the first of {ranks.count} ranks" if ranks.count > 1 else ""
             terminal.say(f"Device: {where}" + " (auto)" * (asked.device == "auto") + together)
-        run = _Run(context.params, network, asked, ranks, opened, caches.output)
+        run = _Run(context.params, network, asked, ranks, opened, caches.output, beside)
         run.extract(series)
         run.emit(as_json)
     raise typer.Exit(run.exit_code())
@@ -155,6 +160,9 @@ class _Run:
     ranks: Ranks
     opened: Sequence[Source]
     output: Path
+    beside: running.Beside
+    waiting: deque[Callable[[], _Loaded | _Unloaded]] = field(default_factory=deque)
+    """What loads the next checkpoints; a baseline's holds the network that it stands beside."""
     rows: list[Row] = field(default_factory=list)
     failed: list[Row] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
@@ -162,14 +170,16 @@ class _Run:
 
     def extract(self, series: Sequence[ListedCheckpoint]) -> None:
         """Load each checkpoint once, plan it once, and run what was planned."""
-        waiting, ready = deque(series), deque[_Loaded | _Unloaded]()
-        if len(series) * len(self.opened) > 1 and not self.words["dry_run"]:
-            ready = self._plan_ahead(waiting)
-        while ready or waiting:
+        self.waiting = deque(partial(self._load, member) for member in series)
+        several = len(series) * len(self.opened) > 1 or self.words["baselines"] is not None
+        ready = deque[_Loaded | _Unloaded]()
+        if several and not self.words["dry_run"]:
+            ready = self._plan_ahead()
+        while ready or self.waiting:
             # Nothing here keeps a network that had its turn.
-            self._take(ready.popleft() if ready else self._load(waiting.popleft()))
+            self._take(ready.popleft() if ready else self.waiting.popleft()())
 
-    def _plan_ahead(self, waiting: deque[ListedCheckpoint]) -> deque[_Loaded | _Unloaded]:
+    def _plan_ahead(self) -> deque[_Loaded | _Unloaded]:
         """Load and plan as many checkpoints as memory holds; refuse what would fill the disk."""
         from layerscope.extraction.extract import plan
         from layerscope.extraction.job import require_room
@@ -178,8 +188,8 @@ class _Run:
         room = self.ranks.decide(lambda: memory() // (_MEMORY_SHARE * self.ranks.count))
         ready = deque[_Loaded | _Unloaded]()
         jobs: list[ExtractJob] = []
-        while waiting and room > 0:
-            loaded = self._load(waiting.popleft())
+        while self.waiting and room > 0:
+            loaded = self.waiting.popleft()()
             ready.append(loaded)
             if isinstance(loaded, _Unloaded):
                 continue
@@ -189,7 +199,7 @@ class _Run:
                     job = plan(loaded.model, source, self.output, loaded.settings, ranks=self.ranks)
                     loaded.jobs[place] = job
                     jobs.append(job)
-        require_room(jobs, unplanned=len(waiting) * len(self.opened))
+        require_room(jobs, unplanned=len(self.waiting) * len(self.opened))
         return ready
 
     def _plan(self, loaded: _Loaded, source: Source) -> ExtractJob:
@@ -198,14 +208,28 @@ class _Run:
         return plan(loaded.model, source, self.output, loaded.settings, ranks=self.ranks)
 
     def _load(self, member: ListedCheckpoint) -> _Loaded | _Unloaded:
-        from layerscope.models import select_cuts
-
+        """Load a checkpoint, whose baselines come next."""
         try:
             model = member.named(self.network.load(member.checkpoint))
-            cuts = select_cuts(model, self.words["cuts"], self.words["pooling"])
+            cuts = running.chosen_cuts(model, self.words)
+            baselines = self.beside.next_to(model)
         except LayerScopeError as error:
             return _Unloaded(member, error)
-        return _Loaded(member, model, replace(self.settings, cuts=cuts, series=member.settings))
+        loaded = _Loaded(member, model, replace(self.settings, cuts=cuts, series=member.settings))
+        turns = [partial(self._load_baseline, loaded, baseline) for baseline in baselines]
+        self.waiting.extendleft(reversed(turns))
+        return loaded
+
+    def _load_baseline(self, beside: _Loaded, baseline: Baseline) -> _Loaded | _Unloaded:
+        from layerscope.models import ListedCheckpoint, baseline_of
+
+        member = ListedCheckpoint(baseline.of(beside.member.checkpoint))
+        try:
+            model = baseline_of(beside.model, baseline)
+            cuts = running.chosen_cuts(model, self.words)
+        except LayerScopeError as error:
+            return _Unloaded(member, error)
+        return _Loaded(member, model, replace(self.settings, cuts=cuts))
 
     def _take(self, loaded: _Loaded | _Unloaded) -> None:
         member = loaded.member

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from layerscope.extraction.job import ExtractJob
     from layerscope.extraction.settings import ExtractSettings
     from layerscope.extraction.time_batches import BatchTiming
-    from layerscope.models import ListedCheckpoint
+    from layerscope.models import ListedCheckpoint, LoadedModel
     from layerscope.types import Source
 
 Row = dict[str, Any]
@@ -47,16 +47,19 @@ def command(
       layerscope plan simclr-objects3d --data objects3d=data/objects3d
       layerscope plan resnet50.pth --data in1k=imagenet/ --data clevr=CLEVR_v1.0 --batch-size 256
       layerscope plan runs.csv --data objects3d=data/objects3d --views 8
+      layerscope plan vit.pth --data objects3d=data/objects3d --baselines pixels,random
       layerscope plan vit.pth --data inat=inat2018/ --pooling mean,cls --batches 0 --json
     """
     from layerscope.extraction.job import existing_parent
     from layerscope.extraction.settings import ExtractSettings
 
     asked = ExtractSettings(**compute.words(), **caches.words())
-    series = caches.members()
+    series, beside = caches.members(), caches.beside()
     opened = [sources.open_pair(pair, allow_missing=asked.skip_bad) for pair in caches.data]
     words = context.params
-    rows = [row for member in series for row in _planned(member, network, opened, words, asked)]
+    rows = [
+        row for member in series for row in _planned(member, network, opened, words, asked, beside)
+    ]
     free = shutil.disk_usage(existing_parent(caches.output / "cache.h5")).free
     together = sum(row["bytes"] for row in rows)
     rows = [row | {"free": free, "fits": together <= free} for row in rows]
@@ -71,16 +74,36 @@ def _planned(
     opened: Sequence[Source],
     words: Mapping[str, Any],
     asked: ExtractSettings,
-) -> list[Row]:
-    from layerscope.extraction.extract import plan
-    from layerscope.extraction.time_batches import time_batches
-    from layerscope.models import select_cuts
+    beside: running.Beside,
+) -> Iterator[Row]:
+    """Yield what a checkpoint would take on each source, and then its baselines."""
+    from layerscope.models import baseline_of
 
     model = member.named(network.load(member.checkpoint))
-    cuts = select_cuts(model, words["cuts"], words["pooling"])
-    jobs = [plan(model, source, words["output"], asked, cuts=cuts) for source in opened]
-    batches = words["batches"]
-    return [_row(job, time_batches(job, batches) if batches else None) for job in jobs]
+    # Random weights take the time of trained ones.
+    timings: dict[Any, BatchTiming | None] = {}
+    yield from _on_each(model, opened, words, asked, timings)
+    for baseline in beside.next_to(model):
+        yield from _on_each(baseline_of(model, baseline), opened, words, asked, timings)
+
+
+def _on_each(
+    model: LoadedModel,
+    opened: Sequence[Source],
+    words: Mapping[str, Any],
+    asked: ExtractSettings,
+    timings: dict[Any, BatchTiming | None],
+) -> Iterator[Row]:
+    from layerscope.extraction.extract import plan
+    from layerscope.extraction.time_batches import time_batches
+
+    cuts, batches = running.chosen_cuts(model, words), words["batches"]
+    for place, source in enumerate(opened):
+        job = plan(model, source, words["output"], asked, cuts=cuts)
+        known = model.checkpoint.family, place
+        if batches and job.remaining and timings.get(known) is None:
+            timings[known] = time_batches(job, batches)
+        yield _row(job, timings.get(known) if job.remaining else None)
 
 
 def _row(job: ExtractJob, timing: BatchTiming | None) -> Row:

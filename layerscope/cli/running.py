@@ -19,11 +19,14 @@ from layerscope.cli.options import (
     read_option,
 )
 from layerscope.errors import SettingsError
-from layerscope.types import Existing, Precision, Storage
+from layerscope.types import Baseline, Existing, Precision, Storage
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
     from layerscope.data import ViewSettings
-    from layerscope.models import ListedCheckpoint
+    from layerscope.models import ListedCheckpoint, LoadedModel
+    from layerscope.types import CutPoint
 
 Device = Annotated[
     str,
@@ -71,15 +74,23 @@ class ComputeOptions(OptionGroup):
     skip_bad_images: Annotated[
         bool, read_option("--skip-bad-images", help="Leave out images that cannot be read.")
     ] = False
-    device: Device = "auto"
+    device: Annotated[
+        str,
+        compute_option(
+            metavar="NAME[,precision=NAME]",
+            help="Where the network runs: cpu, cuda, cuda:1 or mps; auto takes a GPU if there is "
+            "one. And in which number format: float32, or bfloat16 under autocast.",
+        ),
+    ] = "auto"
     batch_size: Annotated[
         int, compute_option(min=1, help="How many images go through the network at a time.")
     ] = 64
-    precision: Annotated[
-        Precision, compute_option(help="The number format in which the network computes.")
-    ] = "float32"
+    precision: Annotated[Precision, older_option()] = "float32"
 
-    compact: ClassVar[Compact] = {"loader": {"workers": "workers"}}
+    compact: ClassVar[Compact] = {
+        "loader": {"workers": "workers"},
+        "device": {"precision": "precision"},
+    }
 
     def words(self) -> dict[str, Any]:
         """Return these settings by the names that they have in Python."""
@@ -113,6 +124,16 @@ class CacheOptions(OptionGroup):
     views_seed: Annotated[int | None, older_option(min=0)] = None
     cuts: Cuts = None
     pooling: Pooling = None
+    baselines: Annotated[
+        str | None,
+        network_option(
+            metavar="pixels,random[=N]",
+            help="What each network is to be compared with: mean colours of the same images "
+            "(pixels), and its own architecture with random weights, N times (random, 5 by "
+            "default). A network that differs from an earlier one in its weights alone shares "
+            "them.",
+        ),
+    ] = None
     output: Annotated[Path, keep_option("--output", "-o", help="The folder for the caches.")] = (
         Path("features")
     )
@@ -151,6 +172,14 @@ class CacheOptions(OptionGroup):
             )
         return models.read_table(tables[0]) if tables else models.listed_checkpoints(words)
 
+    def beside(self) -> Beside:
+        """Return what says which baselines are made beside each checkpoint.
+
+        Raises:
+            SettingsError: What was asked for is no baseline.
+        """
+        return Beside(() if self.baselines is None else Baseline.parse(self.baselines))
+
     def words(self) -> dict[str, Any]:
         """Return these settings by the names that they have in Python."""
         return {"storage": self.storage, "existing": self.existing, "views": self._views()}
@@ -174,3 +203,35 @@ class CacheOptions(OptionGroup):
                 hint="Write a number first, such as --views 8 or --views 8,augment=simclr,seed=1.",
             )
         return ViewSettings(int(count), self.augment or "simclr", self.views_seed or 0)
+
+
+class Beside:
+    """Which baselines of a command's checkpoints are still to be made.
+
+    Args:
+        asked: The baselines that each checkpoint is to have.
+    """
+
+    def __init__(self, asked: tuple[Baseline, ...]) -> None:
+        self._asked = asked
+        self._made: set[Hashable] = set()
+
+    def next_to(self, model: LoadedModel) -> list[Baseline]:
+        """Return a checkpoint's baselines but for those whose features another one's have."""
+        from layerscope.models.baselines import same_features
+
+        if model.checkpoint.baseline:
+            return []
+        keys = {same_features(model, baseline): baseline for baseline in self._asked}
+        new = [baseline for key, baseline in keys.items() if key not in self._made]
+        self._made |= keys.keys()
+        return new
+
+
+def chosen_cuts(model: LoadedModel, words: Mapping[str, Any]) -> tuple[CutPoint, ...]:
+    """Return the cuts that a command's words choose; of pixels all, for they have no layers."""
+    from layerscope.models import select_cuts
+
+    if model.checkpoint.baseline == "pixels":
+        return model.cuts
+    return select_cuts(model, words["cuts"], words["pooling"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import glob
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -11,6 +12,7 @@ from typing import Any
 from layerscope.cli import sources
 from layerscope.errors import SettingsError
 from layerscope.runtime.cluster import ClusterCommand
+from layerscope.types import Baseline
 
 SPLIT = {"extract": "checkpoints", "evaluate": "checkpoint"}
 """Commands of which each checkpoint and source is a job, with their parameter of checkpoints."""
@@ -76,7 +78,8 @@ def _make_job(context: Any, name: str, command: Any, rest: Sequence[str]) -> Clu
 def _split(context: Any, name: str, command: Any, words: Sequence[str]) -> Iterator[PlannedJob]:
     """Yield a job for each checkpoint and source, the other options as they were typed.
 
-    The checkpoints of a table are one job for each source: none of them is named.
+    The checkpoints of a table are one job for each source: none of them is named. The baselines of
+    a checkpoint that is named are jobs like it.
     """
     inner = command.context_class(command, info_name=name, parent=context)
     several = _allow_several(command, SPLIT[name])
@@ -94,11 +97,24 @@ def _split(context: Any, name: str, command: Any, words: Sequence[str]) -> Itera
             f"{name!r} is to run on {which}.",
             hint="Name checkpoints, or one .csv table with a line for each.",
         )
+    asked = Baseline.parse(typed["baselines"]) if typed.get("baselines") else ()
+    # A settings file would have the jobs of single checkpoints make all baselines once more.
+    if asked and _all_named(checkpoints) and not defaults.get("baselines"):
+        del typed["baselines"]
+        checkpoints = [word for it in checkpoints for word in (it, *(b.of(it) for b in asked))]
     others = list(_retype(command.get_params(inner), typed))
     for checkpoint, pair in product(checkpoints or (None,), data):
         named = [checkpoint] if checkpoint else []
         job = _make_job(context, name, command, [*named, "--data", pair, *others])
         yield PlannedJob(job, name, checkpoint, sources.pair(pair)[0])
+
+
+def _all_named(checkpoints: Sequence[str]) -> bool:
+    """Return whether each word is one checkpoint, and not a table, a pattern or a baseline."""
+    return bool(checkpoints) and not any(
+        glob.has_magic(word) or word.endswith((".csv", ".tsv")) or Baseline.split(word)[0]
+        for word in checkpoints
+    )
 
 
 def _allow_several(command: Any, checkpoints: str) -> Any:

@@ -69,11 +69,11 @@ def command(
 ) -> None:
     """Send a command to a SLURM cluster.
 
-    Extract and evaluate become a job for each checkpoint and source; several jobs are one job
-    array. A job that is preempted or reaches its time limit is put into the queue again: extract,
-    evaluate, probe and render then go on where they stopped, other commands begin again. Jobs run
-    in this folder. The command is checked before anything is submitted. Options of submit come
-    before the command.
+    Extract and evaluate become a job for each checkpoint and source, and so do the baselines of
+    each checkpoint that is named; several jobs are one job array. A job that is preempted or
+    reaches its time limit is put into the queue again: extract, evaluate, probe and render then go
+    on where they stopped, other commands begin again. Jobs run in this folder. The command is
+    checked before anything is submitted. Options of submit come before the command.
 
     \b
     Examples:

@@ -64,12 +64,9 @@ def load(
     """Return the network of a checkpoint, in eval mode, with its cut points in call order.
 
     Args:
-        name: The name of a card that comes with LayerScope, the path of a card (``.toml``), the
-            path of a file of weights, or ``hf://owner/repository/file``. Beside a file of weights,
-            a card of the same stem is used.
+        name: As :func:`layerscope.models.load` takes it, but of no baseline.
         declared: What the weights cannot tell; it takes precedence over a card's declarations.
-        trust: Dotted names of Python objects that a pickle may mention. They are read as inert
-            records; none is imported or run.
+        trust: Dotted names of Python objects that a pickle may mention.
 
     Raises:
         CheckpointError: The file is missing, damaged, holds code, or fits no known architecture.
@@ -119,7 +116,7 @@ def _from_file(path: Path, declared: Declared, trust: Sequence[str]) -> LoadedMo
         citation="",
         declared=declared.given(),
     )
-    return _trace_cuts(checkpoint, assembly, recognised.reason)
+    return trace_cuts(checkpoint, assembly, recognised.reason)
 
 
 def _from_card(card: CheckpointCard, declared: Declared, trust: Sequence[str]) -> LoadedModel:
@@ -168,7 +165,7 @@ def _model_of_card(
         description=card.description,
         declared=declared.given(),
     )
-    return _trace_cuts(checkpoint, assembly, f"its card {card.path.name} says so")
+    return trace_cuts(checkpoint, assembly, f"its card {card.path.name} says so")
 
 
 def assemble(contents: Contents, declared: Declared) -> Assembly:
@@ -199,7 +196,12 @@ def _check_width(assembly: Assembly, declared: Declared) -> None:
         )
 
 
-def _trace_cuts(checkpoint: Checkpoint, assembly: Assembly, reason: str) -> LoadedModel:
+def trace_cuts(checkpoint: Checkpoint, assembly: Assembly, reason: str) -> LoadedModel:
+    """Return an assembled network with the cut points that a traced forward finds.
+
+    Raises:
+        CheckpointError: The network does not run on the images of its preprocessing.
+    """
     assembly.module.eval()
     side = _side(checkpoint.preprocessing)
     calls = _trace_network(assembly.module, side, checkpoint.name)

@@ -17,7 +17,7 @@ from pathlib import Path
 from layerscope.errors import SettingsError
 from layerscope.models.cards import card_names
 from layerscope.models.checkpoint import LoadedModel
-from layerscope.types import Setting
+from layerscope.types import Baseline, Setting
 
 CHECKPOINT, NAME, EPOCH = "checkpoint", "name", "epoch"
 """Columns of a table that are no settings, and the setting that a file's name may tell."""
@@ -108,7 +108,9 @@ def epoch_of(name: str) -> int | None:
 
 
 def _epoch_setting(word: str) -> dict[str, Setting]:
-    epoch = epoch_of(word)
+    baseline, _ = Baseline.split(word)
+    # A baseline has come no way in the training, whatever its checkpoint is called.
+    epoch = epoch_of(word) if baseline is None else None
     return {} if epoch is None else {EPOCH: epoch}
 
 

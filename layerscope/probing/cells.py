@@ -244,6 +244,8 @@ def _with_facts(score: Score, cache: FeatureCache, arrangement: Arrangement) -> 
         seed=arrangement.seed,
         trained=cache.trained,
         views_of=cache.views_of,
+        baseline=cache.baseline,
+        baseline_of=cache.baseline_of,
     )
 
 

@@ -99,8 +99,8 @@ def test_what_another_process_finished_meanwhile_is_left_alone(door, monkeypatch
 
     ahead = _Run._plan_ahead
 
-    def meanwhile(self, waiting):
-        planned = ahead(self, waiting)
+    def meanwhile(self):
+        planned = ahead(self)
         planned[1].jobs[0].run()
         return planned
 

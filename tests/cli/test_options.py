@@ -140,6 +140,10 @@ def test_several_keys_are_one_word_or_several():
         ),
         (("--loader", "ffcv,workers=8"), ("--loader", "ffcv", "--workers", "8")),
         (
+            ("--device", "cuda:1,precision=bfloat16"),
+            ("--device", "cuda:1", "--precision", "bfloat16"),
+        ),
+        (
             ("--stream", "statistics,tasks=a-kind,b*"),
             ("--stream", "statistics", "--tasks", "a-kind,b*"),
         ),
@@ -200,7 +204,7 @@ def test_settings_of_an_older_run_are_taken_back_and_keep_their_keys(tmp_path):
     settings.write(path, "extract", again)
     written = json.loads(path.read_text())["extract"]
     assert {name: written[name] for name in OLD["extract"]} == OLD["extract"]
-    assert set(written) - set(OLD["extract"]) == {"declare"}
+    assert set(written) - set(OLD["extract"]) == {"declare", "baselines"}
     assert understood("extract", default_map=settings.read(path)["extract"]) == again
 
 

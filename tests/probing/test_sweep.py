@@ -63,6 +63,8 @@ class Cache:
     views: int = 1
     views_of: str = ""
     trained: bool = True
+    baseline: str = ""
+    baseline_of: str = ""
 
     @property
     def own_splits(self) -> frozenset[str]:

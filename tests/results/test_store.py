@@ -19,7 +19,7 @@ def rewritten(path, change):
     lines = path.read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     for row in rows:
-        for column in ("kind", "trained", "views_of"):
+        for column in ("kind", "trained", "views_of", "baseline", "baseline_of"):
             del row[column]
         change(row)
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
@@ -33,6 +33,7 @@ def rewritten(path, change):
         {"draw": Draw(each=5), "control": Control("pca", 4), "seed": 3},
         {"folds": 5, "control": Control("shuffled")},
         {"trained": False},
+        {"trained": False, "baseline": "random", "baseline_of": "net"},
         {"source": "toy.views4", "views_of": "toy"},
     ],
 )
