@@ -5,17 +5,22 @@ Generalization and Causal Explanation in Self-Supervised Learning": the last lay
 late in training where the early layer's does not, and coding rate reduction is said to fall with
 it.
 
-Whether it did is asked of the rows. A layer's **peak** is the epoch of least validation loss, of
-equal ones the first. Its **fall** is what the metric has lost from the peak to the last epoch on
-the test rows, paired row by row, with whole groups drawn; the test rows had no part in the choice
-of the peak. A layer over-fits if the fall's interval is above nought, starting at the peak; the
-epochs that the test rows cannot tell from the best one say how well the start is known. That the
-early layer does *not* over-fit does not follow from an interval that holds nought, so the
-**contrast** is given too: the fall of the last layer minus that of the early one, over the same
-rows.
+Whether it did is asked of the layer's underlying curve and not of single snapshots: one snapshot
+may be lucky, and then it is so on validation and test rows alike. A layer's **peak** is the epoch
+at which the moving average of its validation loss is least, of equal ones the first. Its **fall**
+is what the moving average of the metric has lost from the peak to the last epoch on the test rows.
+Its interval, that of :mod:`layerscope.stats.trend`, has the noise of the test rows (paired, with
+whole groups drawn), that of the snapshots, estimated from the series itself, and the luck of the
+choice of the peak. A layer over-fits if the fall's interval is above nought. Fewer than
+:data:`~layerscope.stats.trend.FEWEST` snapshots do not tell their noise: there is no interval then.
+
+That the early layer does *not* over-fit does not follow from an interval that holds nought, so the
+**contrast** is given too: the fall of the last layer minus that of the early one, each from its own
+peak, over the same rows.
 
 Probes of two epochs are trained on the same rows; as in a verdict each has the noise of another
-training sample of its own, which is the cautious side.
+training sample of its own, which is the cautious side. Seeds of the same run are not pooled: each
+run has a series of its own.
 """
 
 from __future__ import annotations
@@ -28,15 +33,16 @@ import numpy as np
 import torch
 
 from layerscope.errors import EstimatorError
-from layerscope.stats.bootstrap import RESAMPLES, Resampled, difference, p_values
+from layerscope.stats.bootstrap import RESAMPLES, Resampled, p_values
 from layerscope.stats.rank_correlation import kendall, over_rows
+from layerscope.stats.trend import FEWEST as TREND
+from layerscope.stats.trend import Run, decline, lowest_average, moving_average
 from layerscope.types import Direction, Interval, Part, Score
 from layerscope.verdicts.comparison import (
     Comparison,
     by_question,
     ends,
     in_runs,
-    interval,
     mean_metric,
     resampled,
 )
@@ -58,10 +64,16 @@ class LayerCurve:
     """The metric on the validation rows, by epoch."""
     test: tuple[float, ...]
     stderr: tuple[float, ...]
+    smoothed: tuple[float, ...]
+    """``test``, averaged over neighbouring snapshots."""
+    noise: float
+    """Standard deviation of a snapshot about the layer's curve, beyond what the rows explain; not a
+    number for too few snapshots."""
     peak: float
-    """The epoch that the validation rows prefer."""
+    """The epoch at which the average over neighbours is best on the validation rows."""
     fall: Interval
-    """Metric lost from the peak to the last epoch on the test rows; positive is worse."""
+    """What ``smoothed`` lost from the peak to the last epoch; positive is worse. The interval is of
+    the underlying curve; its ends are no numbers for too few snapshots."""
 
     @property
     def falls(self) -> bool:
@@ -110,7 +122,7 @@ class Series:
     """The last cut of the trunk."""
     last: str
     plateau: tuple[float, float]
-    """First and last of the epochs that the test rows cannot tell from the last cut's best."""
+    """First and last of the epochs whose average is not told from the last cut's best."""
     contrast: Interval
     """Fall of the last cut minus fall of the early one."""
     measures: tuple[MeasureCurve, ...]
@@ -172,13 +184,15 @@ def series(
     """
     _check(run, comparisons)
     by_cut, left_out = _by_cut(comparisons)
-    falls = _falls(by_cut, resamples, seed)
     early, trunk, last = _shown_cuts(by_cut)
     shown = dict.fromkeys((early, trunk, last))
-    whole = {
-        cut: resampled(by_cut[cut], resamples, seed, noise_seed=seed + 2 + i)
-        for i, cut in enumerate(shown)
-    }
+    whole, curves = {}, []
+    for i, (cut, snapshots) in enumerate(by_cut.items()):
+        drawn = resampled(snapshots, resamples, seed, noise_seed=seed + 1 + i)
+        curves.append(_layer_curve(snapshots, epochs, drawn, level, seed))
+        if cut in shown:
+            whole[cut] = drawn
+    peaks = {it.cut: epochs.index(it.peak) for it in curves}
     rows = [{it.name: it for it in measures_at_cuts(c, measures)} for c in comparisons]
     first = comparisons[0].first
     return Series(
@@ -192,17 +206,14 @@ def series(
         direction=first.direction,
         epochs=tuple(epochs),
         checkpoints=tuple(item.first.checkpoint for item in comparisons),
-        curves=tuple(
-            _layer_curve(snapshots, epochs, interval(falls[cut], level))
-            for cut, snapshots in by_cut.items()
-        ),
+        curves=tuple(curves),
         early=early,
         trunk=trunk,
         last=last,
-        plateau=_plateau(whole[last], epochs, by_cut[last].best, level),
-        contrast=interval(_difference(falls[last], falls[early]), level),
+        plateau=_plateau(whole[last], epochs, peaks[last], level, seed),
+        contrast=_difference(whole, peaks, (last, early), epochs, level, seed),
         measures=tuple(
-            _measure_curve(cut, named, comparisons, rows, whole[cut], by_cut[cut].best, level, seed)
+            _measure_curve(cut, named, comparisons, rows, whole[cut], peaks[cut], level, seed)
             for cut in shown
             for named in dict.fromkeys(key for row in rows for key in row)
         ),
@@ -257,42 +268,65 @@ def _shown_cuts(by_cut: Mapping[str, Comparison]) -> tuple[str, str, str]:
     return of_trunk[(len(of_trunk) - 1) // 2], of_trunk[-1], names[-1]
 
 
-def _falls(by_cut: Mapping[str, Comparison], resamples: int, seed: int) -> dict[str, Resampled]:
-    """Return the loss at the last epoch minus that at the peak, by cut, all on the same draws."""
-    end = len(next(iter(by_cut.values())).scores) - 1
-    picked = _joined(it.picked([end, it.best]) for it in by_cut.values())
-    drawn = resampled(picked, resamples, seed, noise_seed=seed + 1)
-    found = {}
-    for i, (cut, snapshots) in enumerate(by_cut.items()):
-        # An epoch is not worse than itself, by however much another training sample would differ.
-        at_peak = 2 * i + 1 if snapshots.best != end else 2 * i
-        found[cut] = difference(drawn, 2 * i, at_peak)
-    return found
+def _run(drawn: Sequence[Resampled], epochs: Sequence[float]) -> Run:
+    """Return layers along a run; all have the same resamples of the rows."""
+    draws = torch.cat([it.draws for it in drawn], dim=1)
+    groups = drawn[0].groups
+    # The spread of resamples is that of a sample of G with divisor G.
+    covariance = torch.cov(draws.T, correction=0) * groups / (groups - 1)
+    shape = (len(drawn), len(epochs), len(drawn), len(epochs))
+    losses = torch.stack([it.estimate for it in drawn])
+    return Run(losses, covariance.reshape(shape), tuple(epochs), groups)
 
 
-def _difference(first: Resampled, second: Resampled) -> Resampled:
-    return Resampled(first.estimate - second.estimate, first.draws - second.draws, first.groups)
-
-
-def _layer_curve(snapshots: Comparison, epochs: Sequence[float], fall: Interval) -> LayerCurve:
+def _layer_curve(
+    snapshots: Comparison, epochs: Sequence[float], drawn: Resampled, level: float, seed: int
+) -> LayerCurve:
     first = snapshots.first
+    run = _run([drawn], epochs)
+    peak = lowest_average(torch.tensor([float(it.val.mean()) for it in snapshots.losses]))
+    test = [mean_metric(first, it.test) for it in snapshots.losses]
+    known = len(epochs) >= TREND
     return LayerCurve(
         cut=first.cut,
         part=first.part,
         depth=first.depth,
         val=tuple(mean_metric(first, it.val) for it in snapshots.losses),
-        test=tuple(mean_metric(first, it.test) for it in snapshots.losses),
+        test=tuple(test),
         stderr=tuple(score.stderr for score in snapshots.scores),
-        peak=epochs[snapshots.best],
-        fall=fall,
+        smoothed=tuple((moving_average(len(test)) @ torch.tensor(test).double()).tolist()),
+        noise=math.sqrt(run.noise().covariance) if known else math.nan,
+        peak=epochs[peak],
+        fall=decline(run, [peak], level=level, seed=seed),
     )
 
 
+def _difference(
+    drawn: Mapping[str, Resampled],
+    peaks: Mapping[str, int],
+    cuts: tuple[str, str],
+    epochs: Sequence[float],
+    level: float,
+    seed: int,
+) -> Interval:
+    """Return the first cut's fall minus that of the second."""
+    if cuts[0] == cuts[1]:
+        return Interval(0.0, 0.0, 0.0)
+    run = _run([drawn[cut] for cut in cuts], epochs)
+    return decline(run, [peaks[cut] for cut in cuts], level=level, seed=seed)
+
+
 def _plateau(
-    drawn: Resampled, epochs: Sequence[float], peak: int, level: float
+    drawn: Resampled, epochs: Sequence[float], peak: int, level: float, seed: int
 ) -> tuple[float, float]:
     """Return the ends of the epochs that are tied with the best, the peak included."""
-    tied = [i for i, p in enumerate(p_values(drawn).tolist()) if p > 1 - level]
+    if len(epochs) < TREND:
+        return epochs[0], epochs[-1]
+    bound = math.sqrt(_run([drawn], epochs).noise().bound)
+    noisy = drawn.with_noise(torch.full((len(epochs),), bound).double(), seed)
+    average = moving_average(len(epochs))
+    smooth = Resampled(average @ drawn.estimate, noisy.draws @ average.T, drawn.groups)
+    tied = [i for i, p in enumerate(p_values(smooth).tolist()) if p > 1 - level]
     return epochs[min([*tied, peak])], epochs[max([*tied, peak])]
 
 
@@ -352,6 +386,11 @@ def _describe_layer(found: Series, curve: LayerCurve) -> str:
     at = f"{found.axis} {curve.peak:g}"
     if curve.peak == end:
         return f"{curve.cut} is at its best at the end, at {at} (by validation)"
+    if math.isnan(fall.low):
+        return (
+            f"of {curve.cut} it cannot be told whether it falls after {at}: {len(found.epochs)} "
+            f"snapshots do not show how much they vary by chance ({TREND} would)"
+        )
     lost = f"{fall.estimate:.3g} {found.metric} {ends(fall)}"
     if curve.falls:
         tied = ""
@@ -369,6 +408,8 @@ def _describe_layer(found: Series, curve: LayerCurve) -> str:
 
 def _contrast(found: Series) -> str:
     gap = found.contrast
+    if math.isnan(gap.low):
+        return "the two are not told apart"
     if gap.low > 0:
         return f"{found.last} loses {gap.estimate:.3g} more than {found.early} {ends(gap)}"
     if gap.high < 0:

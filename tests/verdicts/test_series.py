@@ -71,19 +71,24 @@ def test_the_last_layer_over_fits_from_its_peak_on_and_the_early_one_does_not(tm
     assert found.shown == ("layer1", "trunk", "head.2")
     head, layer = found.curve("head.2"), found.curve("layer1")
     assert head.peak == 10
-    assert head.fall.estimate == pytest.approx(0.20)
-    assert 0.1 < head.fall.low < 0.20 < head.fall.high < 0.3
+    # The mean of epochs 8 to 12 minus that of 18 and 20.
+    assert head.smoothed[4] == pytest.approx((0.66 + 0.70 + 0.66) / 3)
+    assert head.smoothed[-1] == pytest.approx((0.54 + 0.50) / 2)
+    assert head.fall.estimate == pytest.approx(head.smoothed[4] - head.smoothed[-1])
+    assert 0.05 < head.fall.low < head.fall.estimate < head.fall.high < 0.25
     assert head.falls
+    # From epoch 10 on the curve is a straight line, about which no snapshot varies.
+    assert head.noise == pytest.approx(0.0, abs=1e-6)
     assert head.test == pytest.approx([last(epoch) for epoch in EPOCHS])
     # The early layer is best at the end, where there is nothing that it could have lost.
     assert (layer.peak, layer.fall, layer.falls) == (20, Interval(0.0, 0.0, 0.0), False)
-    assert found.contrast.estimate == pytest.approx(0.20)
-    assert found.contrast.low > 0.1
+    assert found.contrast.estimate == pytest.approx(head.fall.estimate)
+    assert found.contrast.low > 0.05
     assert found.plateau[0] <= 10 <= found.plateau[1] < 20
     text = sentence(found, {"toy-kind": "Kind"})
     assert text.startswith("net, Kind: head.2 over-fits after epoch 10 (its best by validation")
     assert "layer1 is at its best at the end, at epoch 20" in text
-    assert "head.2 loses 0.2 more than layer1 [" in text
+    assert "head.2 loses 0.153 more than layer1 [" in text
 
 
 def test_a_flat_run_cannot_be_told(tmp_path):
@@ -100,25 +105,50 @@ def test_a_flat_run_cannot_be_told(tmp_path):
 
 
 def test_the_peak_is_validations_and_the_fall_the_test_rows(tmp_path):
-    def wrong(epoch):
-        return 0.9 if epoch == 4 else 0.5
-
     stored = run_of(tmp_path, OVERFITS)
-    # Validation prefers epoch 4, at which the test rows are worse than at the end.
+    # Validation prefers epochs 2 to 8, at which the test rows are worse than at the end.
     rows = [
         probe(
-            "head.2", wrong(epoch), 0.3 if epoch == 4 else 0.6, checkpoint=f"net_epoch_{epoch:03d}"
+            "head.2",
+            0.9 if epoch < 9 else 0.5,
+            0.3 if epoch < 9 else 0.6,
+            checkpoint=f"net_epoch_{epoch:03d}",
         )
         for epoch in EPOCHS
     ]
     stored.append(rows)
     found = only(stored)
     curve = found.curve("head.2")
-    assert (curve.peak, curve.falls) == (4, False)
+    assert (curve.peak, curve.falls) == (2, False)
     assert curve.fall.estimate == pytest.approx(-0.3)
-    assert "head.2 is better at the end than at epoch 4, which validation preferred: by 0.3" in (
+    assert "head.2 is better at the end than at epoch 2, which validation preferred: by 0.3" in (
         sentence(found, {})
     )
+
+
+def test_one_lucky_snapshot_is_no_over_fitting(tmp_path):
+    def lucky(epoch):
+        return 0.75 if epoch == 8 else 0.7
+
+    found = only(run_of(tmp_path, dict.fromkeys(SHOWN, lucky)))
+    head = found.curve("head.2")
+    assert head.test[3] - head.test[-1] == pytest.approx(0.05)
+    assert not head.falls
+
+
+def test_too_few_snapshots_do_not_tell_their_noise(tmp_path):
+    stored = run_of(tmp_path, OVERFITS)
+    (run,) = training_runs(stored.settings())
+    few = series(run, [6.0, 10.0, 16.0, 20.0], [comparisons(stored)[i] for i in (2, 4, 7, 9)])
+    head = few.curve("head.2")
+    assert (head.peak, head.falls) == (10, False)
+    assert head.fall.estimate == pytest.approx(0.20)
+    assert math.isnan(head.fall.low)
+    assert math.isnan(head.noise)
+    assert few.plateau == (6, 20)
+    text = sentence(few, {})
+    assert "of head.2 it cannot be told whether it falls after epoch 10: 4 snapshots do not" in text
+    assert "the two are not told apart" in text
 
 
 def test_both_over_fitting_alike_is_no_contrast(tmp_path):

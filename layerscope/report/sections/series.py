@@ -34,10 +34,13 @@ HEADER = (
 NUMBERS = (4, 5, 6, 7)
 MEASURES_HEADER = (*HEADER[:4], "measure", "of which", "τ", "τ from the peak on")
 MEASURES_NUMBERS = (6, 7)
-NOTE = """The peak is the epoch that the validation split prefers; the fall is what the test
-split has lost from there to the last epoch, paired over the same images: a cut over-fits if the
-fall's interval lies above nought. τ compares a measure with the probe over the epochs of the run;
-they are given and not a sample, so that its interval is over test images."""
+NOTE = """Snapshots are noisy, on validation and test images alike, so curves are averaged over
+neighbouring snapshots (one to either side for every ten of the run). The peak is the epoch at which
+the average is best on the validation split; the fall is what the average on the test split has
+lost from there to the last epoch. Its interval has the noise of the test images, that of the
+snapshots and the luck of having chosen the peak: a cut over-fits if it lies above nought. τ
+compares a measure with the probe over the epochs of the run; they are given and not a sample, so
+that its interval is over test images."""
 MARGIN = 1.3
 """Inches for the title and the legend."""
 HEIGHT = 1.75
@@ -83,8 +86,8 @@ def cells(found: Iterable[Series]) -> list[tuple[str, ...]]:
             one.estimator,
             it.cut,
             f"{it.peak:g}",
-            number(it.test[one.epochs.index(it.peak)]),
-            number(it.test[-1]),
+            number(it.smoothed[one.epochs.index(it.peak)]),
+            number(it.smoothed[-1]),
             signed(it.fall),
             _describe_fall(it, one),
         )
