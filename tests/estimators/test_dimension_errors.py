@@ -17,20 +17,20 @@ from layerscope.stats.intrinsic_dimension import (
 )
 from layerscope.stats.standard_error import standard_errors
 
-K, N = 8, 160
+K = 8
 
 
 def found(rows: torch.Tensor, groups: torch.Tensor) -> NeighboursByScale:
     return NeighboursByScale((nearest_distances(rows, K, MORE * K),), (len(rows),), groups, rows)
 
 
-@pytest.mark.parametrize("views", [1, 2])
-def test_it_is_the_spread_over_samples(views: int):
+@pytest.mark.parametrize(("n", "views"), [(160, 1), (240, 4)])
+def test_it_is_the_spread_over_samples(n: int, views: int):
     rng = np.random.default_rng(0)
     turn = rng.standard_normal((4, 12)) / 2
-    groups, values, errors, by_row = torch.arange(N) // views, [], [], []
-    for seed in range(150):
-        images = rng.uniform(-1, 1, (N // views, 4)).repeat(views, 0)
+    groups, values, errors, by_row = torch.arange(n) // views, [], [], []
+    for seed in range(100):
+        images = rng.uniform(-1, 1, (n // views, 4)).repeat(views, 0)
         images += (views > 1) * 0.05 * rng.standard_normal(images.shape)
         near = found(torch.from_numpy(np.tanh(images @ turn)), groups)
         pair, several = near.distances(2), near.distances(K)
