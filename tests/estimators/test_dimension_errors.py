@@ -42,8 +42,11 @@ def test_it_is_the_spread_over_samples(n: int, each: int):
         by_row.append(float(standard_errors(inverse[:, None], groups) / inverse.mean() ** 2))
     spread = np.std(values, axis=0, ddof=1)
     ratio = np.sqrt(np.mean(np.square(errors), axis=0)) / spread
-    assert ((ratio > 0.85) & (ratio < 1.2)).all(), ratio
-    assert np.mean(by_row) / spread[2] < 0.85  # as if rows were independent
+    # Where neighbours are partly of the same group a half of the groups is another scale.
+    least = 0.85 if each == 1 else 0.75
+    assert ((ratio > least) & (ratio < 1.2)).all(), ratio
+    if each == 1:
+        assert np.mean(by_row) / spread[2] < 0.85  # as if rows were independent
 
 
 @pytest.mark.parametrize("more", [0, MORE * K])
