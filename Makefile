@@ -31,7 +31,7 @@ help:
 	@echo "make lint       ruff, codespell and the contract between the rooms"
 	@echo "make types      mypy, strict"
 	@echo "make docs       the documentation site, in site/"
-	@echo "make reference  rewrite docs/reference/cli.md and the tables of families and tasks"
+	@echo "make reference  rewrite the command reference, the tables of families and tasks, the audit"
 	@echo "make bench      every script in benchmarks/"
 	@echo "make clean      remove .venv and site/"
 
@@ -73,6 +73,7 @@ reference: .venv/.dev
 	$(BIN)/python docs/cli.py
 	$(BIN)/python docs/families.py
 	$(BIN)/python docs/tasks.py
+	$(BIN)/python docs/audit.py
 
 bench: .venv/.dev
 	@set -e; for script in benchmarks/*.py; do \

@@ -32,7 +32,8 @@ def bare(rows: torch.Tensor) -> None:
 
 def moments(rows: torch.Tensor) -> Moments:
     running = RunningMoments(rows.shape[1])
-    running.update(rows)
+    for block in torch.split(rows, BLOCK):
+        running.update(block.double())
     return running.compute()
 
 
@@ -66,7 +67,7 @@ def with_errors(rows: torch.Tensor) -> None:
     about_mean = eigen.of_covariance(known, vectors=True)
     about_zero = eigen.of_second_moment(known, vectors=True)
     Influence.of(about_mean, rows, known.mean, groups).errors(of_mean)
-    Influence.of(about_zero, rows, torch.zeros_like(known.mean), groups).errors(of_zero)
+    Influence.of(about_zero, rows, known.mean, groups, about_zero=True).errors(of_zero)
 
 
 def seconds(function: Callable[[torch.Tensor], None], rows: torch.Tensor) -> float:

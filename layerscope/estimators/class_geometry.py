@@ -37,7 +37,7 @@ from layerscope.stats.class_geometry import (
 )
 from layerscope.stats.class_moments import ClassMoments
 from layerscope.stats.jackknife import blocks_of, standard_error
-from layerscope.stats.moments import BLOCK
+from layerscope.stats.moments import BLOCK, row_mean
 from layerscope.stats.neighbours import unit_rows
 from layerscope.stats.standard_error import standard_errors
 from layerscope.types import Definition, LayerView, Split, Task
@@ -158,8 +158,8 @@ def _with_nc4(
         return found
     weights = discriminant_weights(moments, SHRINKAGE)
     # The moments are about the rows' mean.
-    offset = split_rows.features.double().mean(0)
-    differs = disagreement(split_rows.features.double() - offset, moments, weights)
+    rows = split_rows.features
+    differs = disagreement(rows, row_mean(rows), moments, weights)
     error = float(standard_errors(differs[:, None], split_rows.groups)) if with_errors else 0.0
     return found[0] | {"nc4": float(differs.mean())}, found[1] | {"nc4": error}
 

@@ -29,6 +29,7 @@ from layerscope.estimators.measuring import (
 from layerscope.stats.coding_rate import CodingRates, rate_bound
 from layerscope.stats.jackknife import blocks_of, standard_error
 from layerscope.stats.partitioned_rate import (
+    BLOCK,
     Normalisation,
     PartitionedRates,
     pair_terms,
@@ -165,8 +166,14 @@ class CodingRate(SplitMeasure):
         scales = row_scales(
             rows, torch.unique(split_rows.images, return_inverse=True)[1], self.normalisation
         )
-        placed = (rows.double() * scales[:, None])[order]
-        terms = pair_terms(placed[0::2], placed[1::2], self.eps_sq)
+
+        def placed(places: Tensor) -> Tensor:
+            return rows[places].double() * scales[places, None]
+
+        terms = torch.cat([
+            pair_terms(placed(pairs[:, 0]), placed(pairs[:, 1]), self.eps_sq)
+            for pairs in torch.split(order.view(-1, 2), BLOCK)
+        ])  # fmt: skip
         means = [terms.mean()]
         if blocks is not None:
             own = blocks[order][0::2]

@@ -4,6 +4,10 @@ An estimate from n rows is one at the scale of their nearest neighbours: noise a
 curvature at large ones. The curve has the same for halves of the rows; where it is level, the
 dimension does not depend on the scale (Facco et al. 2017, figure 2; Ansuini et al. 2019, "Intrinsic
 dimension of data representations in deep neural networks").
+
+Rows that are each other's neighbours are not independent, so that the spread of what single rows
+contribute is no standard error. It comes from halves of the groups, in which neighbours are those
+of the same half.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from layerscope.estimators.measuring import (
     read_rows,
 )
 from layerscope.estimators.shared import once_a_view
+from layerscope.stats.half_samples import halves_of, standard_error_of_halves
 from layerscope.stats.intrinsic_dimension import (
     Neighbours,
     levina_bickel,
@@ -33,8 +38,6 @@ from layerscope.stats.intrinsic_dimension import (
     two_nn,
     two_nn_by_line,
 )
-from layerscope.stats.jackknife import blocks_of, standard_error
-from layerscope.stats.standard_error import standard_errors
 from layerscope.types import Definition, Invariance, LayerView, Split, Task
 
 ROWS = 10_000
@@ -42,7 +45,12 @@ ROWS = 10_000
 NEIGHBOURS = 20
 SMALLEST = 100
 """Rows below which the curve over scales has no point."""
+MORE = 3
+"""Times the wanted neighbours that are found besides, so that enough of them are in each half."""
 UNMOVED: frozenset[Invariance] = frozenset({"rotation", "translation", "scale", "copies"})
+
+Function = Callable[[Tensor], float]
+"""Returns the dimension that (m, k) distances of rows to their k nearest ones show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +62,46 @@ class NeighboursByScale:
     """Rows of each."""
     groups: Tensor
     """(m,) int64 group of each row that has neighbours among all rows."""
+    features: Tensor
+    """(n, d) all rows."""
 
-    def settings(self, dimension: Callable[[Neighbours], float]) -> dict[str, Any]:
+    def distances(self, k: int) -> Tensor:
+        """Return the (m, k) distances of all rows to the k nearest, or fewer where there are."""
+        return self.neighbours[0].distances[:, :k]
+
+    def settings(self, k: int, dimension: Function) -> dict[str, Any]:
         """Return the curve, numbers of rows and the dimensions that they show, and its plateau."""
-        values = (dimension(near) for near in self.neighbours)
+        values = (dimension(near.distances[:, :k]) for near in self.neighbours)
         curve = list(zip(self.counts, values, strict=True))
         return {"curve": curve, "plateau": plateau(curve), "copies": self.neighbours[0].copies}
+
+    def errors(self, k: int, dimensions: Sequence[Function], seed: int) -> list[float]:
+        """Return the standard errors of dimensions, from halves of the groups.
+
+        Args:
+            k: How many neighbours these are of.
+            dimensions: Which.
+            seed: Of the halves.
+
+        Raises:
+            EstimatorError: There are fewer than two groups, or too few rows in one half.
+        """
+        known = []
+        for half in halves_of(self.groups, seed):
+            pair = [self._among(rows, k) for rows in (half, ~half)]
+            known.append([[dimension(near) for dimension in dimensions] for near in pair])
+        halves = torch.tensor(known, dtype=torch.float64)
+        found: list[float] = standard_error_of_halves(halves).tolist()
+        return found
+
+    def _among(self, kept: Tensor, k: int) -> Tensor:
+        """Return the distances of some rows to the k nearest of them, or fewer where there are."""
+        whole = self.neighbours[0]
+        k = min(k, int(kept.sum()) - 1)
+        known = whole.among(kept, k)
+        if known is not None:
+            return known
+        return nearest_distances(self.features[whole.rows[kept]], k).distances
 
 
 @once_a_view
@@ -72,17 +114,25 @@ def neighbours_by_scale(
         EstimatorError: There are too few different rows, or a feature is not finite.
     """
     split_rows = read_rows(view, split).some(limit, seed)
-    whole = _nearest(split_rows, k)
+    whole = _nearest(split_rows, k, MORE * k if split == "test" else 0)
     found, counts = [whole], [len(split_rows.features)]
     while split == "test" and counts[-1] // 2 >= max(SMALLEST, k + 1):
         part = split_rows.some(counts[-1] // 2, seed)
         found.append(_nearest(part, k))
         counts.append(len(part.features))
-    return NeighboursByScale(tuple(found), tuple(counts), split_rows.groups[whole.rows])
+    groups = split_rows.groups[whole.rows]
+    return NeighboursByScale(tuple(found), tuple(counts), groups, split_rows.features)
 
 
-def _nearest(split_rows: SplitRows, k: int) -> Neighbours:
-    return nearest_distances(split_rows.features, min(k, len(split_rows.features) - 1))
+def _nearest(split_rows: SplitRows, k: int, more: int = 0) -> Neighbours:
+    """Return the k nearest of every row, or fewer where there are.
+
+    Args:
+        split_rows: The rows.
+        k: How many.
+        more: Others beyond these.
+    """
+    return nearest_distances(split_rows.features, min(k, len(split_rows.features) - 1), more)
 
 
 def plateau(curve: Sequence[tuple[int, float]]) -> float | None:
@@ -123,34 +173,22 @@ class TwoNn(SplitMeasure):
             EstimatorError: There are fewer than three different rows, or a feature is not finite.
         """
         found = neighbours_by_scale(view, split, NEIGHBOURS, self.rows, self.seed)
-        near = found.neighbours[0]
-        if near.distances.shape[1] < 2:
+        near = found.distances(2)
+        if near.shape[1] < 2:
             raise EstimatorError(
                 f"TwoNN needs at least 3 different rows, and {view.cut.name!r} has 2.",
                 hint="Give more images.",
             )
-        dimension, line = two_nn(near), two_nn_by_line(near)
-        errors = (0.0, 0.0)
+        functions, errors = (two_nn, two_nn_by_line), [0.0, 0.0]
         if split == "test":
-            error = standard_errors(dimension.influence[:, None], found.groups)
-            errors = (float(error), _line_error(near, found.groups, self.seed))
-        return SplitValues(
-            {
-                "twonn": SplitValue(dimension.value, "minimise", errors[0]),
-                "twonn-line": SplitValue(line, "minimise", errors[1]),
-            },
-            found.settings(lambda one: two_nn(one).value),
-        )
-
-
-def _line_error(near: Neighbours, groups: Tensor, seed: int) -> float:
-    """Return the standard error of the fit, the neighbours of the rows that remain being theirs."""
-    blocks = blocks_of(groups, seed)
-    without = [
-        [two_nn_by_line(Neighbours(near.distances[kept], near.rows[kept], near.copies))]
-        for kept in (blocks != block for block in range(int(blocks.max()) + 1))
-    ]
-    return float(standard_error(torch.tensor(without, dtype=torch.float64)))
+            errors = found.errors(2, functions, self.seed)
+        values = {
+            name: SplitValue(function(near), "minimise", error)
+            for name, function, error in zip(
+                ("twonn", "twonn-line"), functions, errors, strict=True
+            )
+        }
+        return SplitValues(values, found.settings(2, two_nn))
 
 
 @estimators.register("mle-dimension")
@@ -191,18 +229,15 @@ class MleDimension(SplitMeasure):
                 finite.
         """
         found = neighbours_by_scale(view, split, self.k, self.rows, self.seed)
-        near = found.neighbours[0]
-        if near.distances.shape[1] < self.k:
+        near = found.distances(self.k)
+        if near.shape[1] < self.k:
             raise EstimatorError(
                 f"{self.k} neighbours need {self.k + 1} rows, and {view.cut.name!r} has "
                 f"{found.counts[0]} in {split}.",
                 hint="Give more images, or a smaller k: mle-dimension(k=5).",
             )
-        dimension = levina_bickel(near)
-        error = 0.0
-        if split == "test":
-            error = float(standard_errors(dimension.influence[:, None], found.groups))
+        error = found.errors(self.k, [levina_bickel], self.seed)[0] if split == "test" else 0.0
         return SplitValues(
-            {"mle-dimension": SplitValue(dimension.value, "minimise", error)},
-            {"k": self.k, **found.settings(lambda one: levina_bickel(one).value)},
+            {"mle-dimension": SplitValue(levina_bickel(near), "minimise", error)},
+            {"k": self.k, **found.settings(self.k, levina_bickel)},
         )

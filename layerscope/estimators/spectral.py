@@ -35,8 +35,6 @@ from layerscope.stats.influence import Influence
 from layerscope.stats.moments import BLOCK, RunningMoments
 from layerscope.types import CutPoint, Definition, Direction, Invariance, LayerView, Split, Task
 
-EXACT = 1 << 22
-"""Numbers of a split up to which products are made in float64."""
 ABOUT_ZERO: frozenset[Invariance] = frozenset({"rotation", "scale", "copies"})
 ABOUT_MEAN: frozenset[Invariance] = ABOUT_ZERO | {"translation"}
 
@@ -64,17 +62,19 @@ def spectra(view: LayerView, split: Split) -> list[MatrixEigenvalues]:
     split_rows, with_errors = read_rows(view, split), split == "test"
     rows = split_rows.features
     running = RunningMoments(rows.shape[1])
+    # In float64 however many rows there are: an eigenvalue is the square of a singular value, and
+    # products of float32 leave of the latter three digits.
     for block in torch.split(rows, BLOCK):
-        running.update(block.double() if rows.numel() <= EXACT else block)
+        running.update(block.double())
     moments = running.compute()
-    zero = torch.zeros_like(moments.mean)
-    matrices = [
-        (of_covariance(moments, vectors=with_errors), moments.mean),
-        (of_second_moment(moments, vectors=with_errors), zero),
-    ]
     known = []
-    for found, mean in matrices:
-        influence = Influence.of(found, rows, mean, split_rows.groups) if with_errors else None
+    for matrix, about_zero in ((of_covariance, False), (of_second_moment, True)):
+        found = matrix(moments, vectors=with_errors)
+        influence = None
+        if with_errors and found.rank:
+            influence = Influence.of(
+                found, rows, moments.mean, split_rows.groups, about_zero=about_zero
+            )
         known.append(MatrixEigenvalues(found, influence))
     return known
 

@@ -17,6 +17,7 @@ sums and products:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -32,6 +33,8 @@ CHUNK = 1 << 16
 """Similarities of each layer that are multiplied in float64 at a time."""
 LEAST_ROWS = 4
 """Of which HSIC₁ is defined."""
+ROUNDED = 64
+"""Times float64's rounding of the mean below which rows are all the same."""
 
 Read = Callable[[int, int], Tensor]
 """Returns the (m, d) rows from one place up to another, always the same."""
@@ -52,7 +55,8 @@ class Similarity:
 def cka(layers: Sequence[Read], count: int) -> Similarity:
     """Return linear CKA between all pairs of layers, both ways.
 
-    Products are made in the type of the rows and added up in float64.
+    Rows are centred in float64 and brought to a mean squared length of 1, so that products in their
+    own type have all its digits at any offset and any scale; they are added up in float64.
 
     Args:
         layers: Each reads the same rows of one layer.
@@ -81,34 +85,47 @@ def cka(layers: Sequence[Read], count: int) -> Similarity:
         dependence += _products(tiles) * (1 if rows == others else 2)
         if rows == others:
             diagonals[:, slice(*rows)] = torch.stack([tile.diagonal() for tile in tiles]).double()
-    noise = torch.tensor([layer.noise for layer in centred], dtype=torch.float64)
-    dead = diagonals.mean(1) <= noise
+    dead = torch.tensor([layer.dead for layer in centred])
     unbiased = _hsic(dependence, diagonals, count)
     return Similarity(_normalised(dependence, dead), _normalised(unbiased, dead), count)
 
 
 @dataclass(frozen=True, slots=True)
 class _Centred:
-    """One layer, less the mean of its rows."""
+    """One layer, less the mean of its rows, in units of their root mean squared length."""
 
     read: Read
     mean: Tensor
-    """(d,) in the type of the rows."""
+    """(d,) float64."""
+    unit: float
+    """Root mean squared length of the centred rows; 1 where rounding alone made it."""
+    dead: bool
+    """Whether the rows are all the same but for rounding."""
 
     @classmethod
     def of(cls, read: Read, count: int) -> _Centred:
-        sums = [read(start, stop).sum(0, dtype=torch.float64) for start, stop in _ends(count)]
-        return cls(read, (torch.stack(sums).sum(0) / count).to(read(0, 1).dtype))
+        sizes, means, squares = [], [], []
+        for start, stop in _ends(count):
+            block = read(start, stop).double()
+            sizes.append(stop - start)
+            means.append(block.mean(0))
+            squares.append((block - means[-1]).square().sum())
+        share = torch.tensor(sizes, dtype=torch.float64) / count
+        mean = share @ torch.stack(means)
+        between = share @ (torch.stack(means) - mean).square().sum(1)
+        unit = math.sqrt(float(torch.stack(squares).sum() / count + between))
+        rounding = float(mean.norm()) * torch.finfo(mean.dtype).eps * ROUNDED
+        return cls(read, mean, unit if unit > rounding else 1.0, unit <= rounding)
 
-    @property
-    def noise(self) -> float:
-        """The mean squared length that rounding leaves of rows that are all the same."""
-        return float(self.mean.double().norm() * torch.finfo(self.mean.dtype).eps) ** 2
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Return some rows, ready for products, in their own type."""
+        read = self.read(start, stop)
+        return ((read.double() - self.mean) / self.unit).to(read.dtype)
 
     def tile(self, rows: tuple[int, int], others: tuple[int, int]) -> Tensor:
         """Return the similarities of some rows with others."""
-        left = self.read(*rows) - self.mean
-        return left @ (left if rows == others else self.read(*others) - self.mean).T
+        left = self.rows(*rows)
+        return left @ (left if rows == others else self.rows(*others)).T
 
 
 def _ends(count: int) -> list[tuple[int, int]]:

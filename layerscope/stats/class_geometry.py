@@ -15,7 +15,7 @@ from torch import Tensor
 
 from layerscope.errors import EstimatorError
 from layerscope.stats.class_moments import ClassMoments
-from layerscope.stats.moments import BLOCK
+from layerscope.stats.moments import BLOCK, row_mean
 
 
 def _class_sums(
@@ -51,7 +51,7 @@ def class_moments_without_blocks(
         blocks: (n,) int64 blocks from 0.
     """
     classes = int(labels.max()) + 1
-    offset = rows.double().mean(0)  # sums of squares lose no digits to it
+    offset = row_mean(rows)  # sums of squares lose no digits to it
     whole = _class_sums(rows, labels, classes, offset)
     yield _moments(*whole)
     for block in range(int(blocks.max()) + 1):
@@ -178,7 +178,7 @@ def discriminant_ratio(moments: ClassMoments, shrinkage: float) -> float:
         shrinkage: s in (0, 1].
     """
     seen = moments.counts > 0
-    gaps = (moments.means[seen] - moments.total.mean) * moments.counts[seen, None].sqrt()
+    gaps = (moments.means[seen] - moments.total.mean) * moments.counts[seen, None].double().sqrt()
     factor = _shrunk_factor(moments.within, shrinkage)
     return float(torch.linalg.solve_triangular(factor, gaps.T, upper=False).square().sum())
 
@@ -199,11 +199,12 @@ def discriminant_weights(moments: ClassMoments, shrinkage: float) -> Tensor:
     return weights
 
 
-def disagreement(rows: Tensor, moments: ClassMoments, weights: Tensor) -> Tensor:
+def disagreement(rows: Tensor, offset: Tensor, moments: ClassMoments, weights: Tensor) -> Tensor:
     """Return (n,) float64, 1 where a linear discriminant and the nearest class mean differ: NC4.
 
     Args:
-        rows: (n, d) in the coordinates of the moments.
+        rows: (n, d) features.
+        offset: (d,) float64 that the moments' rows are less.
         moments: By class.
         weights: (d, C) as :func:`discriminant_weights` returns them.
     """
@@ -211,9 +212,9 @@ def disagreement(rows: Tensor, moments: ClassMoments, weights: Tensor) -> Tensor
     means = moments.means[seen] - moments.total.mean
     priors = (moments.counts[seen].double() / moments.counts.sum()).log()
     constants = priors - (means.T * weights).sum(0) / 2
-    differs = []
+    centre, differs = offset + moments.total.mean, []
     for block in torch.split(rows, BLOCK):
-        centred = block.double() - moments.total.mean
+        centred = block.double() - centre
         nearest = (centred @ means.T - means.square().sum(1) / 2).argmax(1)
         differs.append((centred @ weights + constants).argmax(1) != nearest)
     return torch.cat(differs).double()

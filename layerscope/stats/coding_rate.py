@@ -19,6 +19,11 @@ from torch import Tensor
 
 from layerscope.errors import EstimatorError
 
+LOST = 1e-3
+"""What rounding may add to the smallest pivot of I + A, as a share of it."""
+SMALL = 1e-2
+"""Trace of A below which I + A has no digits of it left to speak of."""
+
 
 @dataclass(frozen=True, slots=True)
 class CodingRates:
@@ -71,8 +76,8 @@ def require_distortion(eps_sq: float) -> None:
 def log_determinants(scaled: Tensor, eps_sq: float) -> Tensor:
     """Return the (...) values of ½ log det(I + A) for (..., k, k) float64 matrices A = c ZᵀZ.
 
-    By Cholesky. A row and column of zeros adds nothing, so that matrices of several sizes may be
-    padded to one.
+    By Cholesky, and by eigenvalues where A is so small that it would be lost beside I. A row and
+    column of zeros adds nothing, so that matrices of several sizes may be padded to one.
 
     Args:
         scaled: Symmetric and, but for rounding, without negative eigenvalues.
@@ -83,13 +88,30 @@ def log_determinants(scaled: Tensor, eps_sq: float) -> Tensor:
     """
     identity = torch.eye(scaled.shape[-1], dtype=torch.float64)
     factors, failures = torch.linalg.cholesky_ex(identity + scaled)
-    if bool(failures.any()):
+    roots, own = factors.diagonal(dim1=-2, dim2=-1), scaled.diagonal(dim1=-2, dim2=-1)
+    if bool(failures.any()) or bool((_rounding(own) > LOST * _smallest(roots, own)).any()):
         raise EstimatorError(
             f"The coding rate at a squared distortion of {eps_sq:g} is lost in rounding.",
             hint="Look for features that are not finite, or raise the distortion.",
         )
-    rates: Tensor = factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    rates: Tensor = roots.log().sum(-1)
+    small = own.sum(-1) < SMALL
+    if bool(small.any()):
+        values = torch.linalg.eigvalsh(scaled[small]).clamp(min=0)
+        rates[small] = values.log1p().sum(-1) / 2
     return rates
+
+
+def _rounding(own: Tensor) -> Tensor:
+    """Return (...) what rounding may add to a matrix with these (..., k) diagonals."""
+    largest = own.amax(-1) if own.shape[-1] else own.sum(-1)
+    return largest * own.shape[-1] * torch.finfo(own.dtype).eps
+
+
+def _smallest(roots: Tensor, own: Tensor) -> Tensor:
+    """Return (...) the smallest pivots, of rows and columns that are not zeros, which are exact."""
+    pivots = torch.where(own > 0, roots.square(), torch.inf)
+    return pivots.amin(-1) if pivots.shape[-1] else pivots.sum(-1) + torch.inf
 
 
 def rate_bound(count: int, width: int, eps_sq: float) -> float:

@@ -18,7 +18,9 @@ matrix entropy      eigenvalues of ZZᵀ, not centred     Rényi's, in nats
 ==================  ==================================  ==========================================
 
 H is Shannon's entropy. None of them divides by an eigenvalue that rounding made: those of at most
-d·ε times the largest count as zero, ε being the precision of the products.
+d·ε times the largest count as zero, ε being the precision of the products. Behind a ReLU nearly all
+of the second moment lies in the direction of the mean; there that direction is taken out first, so
+that the others are as exact as those of the covariance, and only the largest of them counts.
 """
 
 from __future__ import annotations
@@ -36,6 +38,11 @@ RANKME_EPSILON = 1e-7
 """What RankMe's definition adds to every share (Garrido et al. 2023, eq. 1 and 2)."""
 LEAST_RANKS = 5
 """Eigenvalues without which a power law is not fitted."""
+APART = 16.0
+"""Times the covariance that the mean has to be before its direction is taken out: enough that the
+power method gains a digit with every step."""
+STEPS = 20
+"""Of the power method: float64 has 16 digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +74,65 @@ def of_covariance(moments: Moments, *, vectors: bool = False) -> Eigenvalues:
         moments: Of the (n, d) rows as they are.
         vectors: Whether eigenvectors are wanted, which cost about as much again.
     """
-    # What the mean's own rounding leaves of a constant feature is no variance.
-    noise = (moments.precision * moments.mean.abs()).square()
-    return _decomposed(moments.covariance, moments, float(noise.max()) * 64, vectors)
+    return _decomposed(moments.covariance, moments, vectors)
 
 
 def of_second_moment(moments: Moments, *, vectors: bool = False) -> Eigenvalues:
     """Return the eigenvalues of ZᵀZ/n, not centred: squares of the singular values of Z/√n.
 
+    ZᵀZ/n is the covariance C plus m mᵀ. Where m is large, rounding in m mᵀ would hide the small
+    eigenvalues of C. Then the eigenvector v of the largest eigenvalue is found by itself, and the
+    others are those of C + m mᵀ on the complement of v, where m is −P C v/(mᵀv), with P the
+    projection onto it: nothing in that is larger than C.
+
     Args:
         moments: Of the (n, d) rows as they are.
         vectors: Whether eigenvectors are wanted.
     """
-    return _decomposed(moments.second_moment / max(moments.count, 1), moments, 0.0, vectors)
+    covariance, mean = moments.covariance, moments.mean
+    if float(mean.square().sum()) <= APART * float(covariance.norm()):
+        return _decomposed(covariance + torch.outer(mean, mean), moments, vectors)
+    first = mean / mean.norm()
+    for _ in range(STEPS):
+        first = covariance @ first + mean * (mean @ first)
+        first = first / first.norm()
+    largest = first @ covariance @ first + (mean @ first).square()
+    mirror, rest = _complement(covariance, mean, first)
+    others = _decomposed(rest, moments, vectors)
+    known = torch.cat((largest[None], others.values))
+    if others.vectors is None:
+        return Eigenvalues(known, moments.count)
+    columns = torch.cat((first[:, None], _reflected(mirror, others.vectors)), 1)
+    return Eigenvalues(known, moments.count, columns)
+
+
+def _complement(covariance: Tensor, mean: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+    """Return C + m mᵀ on the complement of its first eigenvector, and how one gets there.
+
+    Args:
+        covariance: (d, d) C.
+        mean: (d,) m.
+        first: (d,) the eigenvector.
+
+    Returns:
+        (d,) u, whose Householder reflection I − 2uuᵀ/uᵀu turns the eigenvector to the first axis,
+        and the (d − 1, d − 1) matrix on the other axes.
+    """
+    sign = 1.0 if float(first[0]) >= 0 else -1.0
+    mirror = first.clone()
+    mirror[0] += sign
+    mirror = mirror / mirror.norm()
+    product = covariance @ mirror
+    shift = 2 * (product - mirror * (mirror @ product))
+    turned = covariance - torch.outer(mirror, shift) - torch.outer(shift, mirror)
+    beside = sign * turned[1:, 0] / (mean @ first)
+    return mirror, turned[1:, 1:] + torch.outer(beside, beside)
+
+
+def _reflected(mirror: Tensor, columns: Tensor) -> Tensor:
+    """Return (d, k) vectors of the complement, given by their (d − 1, k) coordinates."""
+    wide = torch.cat((columns.new_zeros(1, columns.shape[1]), columns))
+    return wide - 2 * torch.outer(mirror, mirror @ wide)
 
 
 def rankme(second: Eigenvalues) -> Tensor:
@@ -204,12 +257,15 @@ def _root(values: Tensor) -> Tensor:
     return torch.where(values > 0, torch.where(values > 0, values, 1.0).sqrt(), 0.0)
 
 
-def _decomposed(matrix: Tensor, moments: Moments, noise: float, vectors: bool) -> Eigenvalues:
+def _decomposed(matrix: Tensor, moments: Moments, vectors: bool) -> Eigenvalues:
     symmetric = (matrix + matrix.T) / 2
     if vectors:
         values, columns = torch.linalg.eigh(symmetric)
         values, turned = values.flip(0), columns.flip(1)
     else:
         values, turned = torch.linalg.eigvalsh(symmetric).flip(0), None
-    floor = max(len(values) * moments.precision * float(values[:1].clamp(min=0).sum()), noise)
+    largest = float(values[:1].clamp(min=0).sum())
+    # What the mean's own rounding leaves of constant features is no variance.
+    noise = 64 * float((moments.precision * moments.mean).square().sum())
+    floor = max(len(values) * moments.precision * largest, noise)
     return Eigenvalues(torch.where(values > floor, values, 0.0), moments.count, turned)

@@ -14,7 +14,7 @@ from layerscope.errors import EstimatorError
 from layerscope.stats.neighbours import unit_rows
 
 SIDE = 2048
-"""Rows of a block on either side: 16 MiB of similarities in float32."""
+"""Rows of a block on either side: 32 MiB of similarities in float64."""
 
 
 def alignment_by_image(rows: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,9 +34,12 @@ def alignment_by_image(rows: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
         EstimatorError: No image has two views.
     """
     names, place, counts = torch.unique(images, return_inverse=True, return_counts=True)
-    wide = unit_rows(rows.double())
-    sums = torch.zeros(len(names), rows.shape[1], dtype=torch.float64).index_add_(0, place, wide)
-    own = torch.zeros(len(names), dtype=torch.float64).index_add_(0, place, wide.square().sum(1))
+    sums = torch.zeros(len(names), rows.shape[1], dtype=torch.float64)
+    own = torch.zeros(len(names), dtype=torch.float64)
+    for block, of in zip(torch.split(rows, SIDE), torch.split(place, SIDE), strict=True):
+        wide = unit_rows(block.double())
+        sums.index_add_(0, of, wide)
+        own.index_add_(0, of, wide.square().sum(1))
     several = counts > 1
     if not bool(several.any()):
         raise EstimatorError(
@@ -51,7 +54,9 @@ def alignment_by_image(rows: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
 def potential_by_row(rows: Tensor, images: Tensor, t: float = 2.0) -> Tensor:
     """Return the mean of exp(−t‖a − b‖²) over the rows of other images, for each row.
 
-    Uniformity is the logarithm of the mean over rows. Products are made in the type of the rows.
+    Uniformity is the logarithm of the mean over rows. Products are made in float64, because where
+    all rows point nearly one way the distances are what rounding would leave of them; each pair is
+    taken once.
 
     Args:
         rows: (n, d) features.
@@ -61,17 +66,19 @@ def potential_by_row(rows: Tensor, images: Tensor, t: float = 2.0) -> Tensor:
     Raises:
         EstimatorError: All rows show one image.
     """
-    unit = unit_rows(rows)
     total = torch.zeros(len(rows), dtype=torch.float64)
     pairs = torch.zeros(len(rows), dtype=torch.float64)
     for start in range(0, len(rows), SIDE):
         here = slice(start, start + SIDE)
-        for other in range(0, len(rows), SIDE):
+        unit = unit_rows(rows[here].double())
+        for other in range(start, len(rows), SIDE):
             there = slice(other, other + SIDE)
+            beside = unit if other == start else unit_rows(rows[there].double())
             apart = images[here, None] != images[there]
-            values = (unit[here] @ unit[there].T - 1).mul_(2 * t).exp_() * apart
-            total[here] += values.sum(1).double()
-            pairs[here] += apart.sum(1)
+            values = (unit @ beside.T).sub_(1).mul_(2 * t).exp_().mul_(apart)
+            for side, axis in ((here, 1), (there, 0))[: 1 + (other > start)]:
+                total[side] += values.sum(axis)
+                pairs[side] += apart.sum(axis)
     if not bool((pairs > 0).all()):
         raise EstimatorError(
             f"Uniformity needs at least 2 images, and all {len(rows)} rows show one.",

@@ -27,30 +27,42 @@ class Influence:
 
     spectrum: Eigenvalues
     squares: Tensor
-    """(n, d) float32, (v_kᵀx)²."""
+    """(n, d) float32, (v_kᵀx)² over the largest eigenvalue: at any scale of the features."""
     groups: Tensor
     """(n,) int64 group of each row."""
 
     @classmethod
-    def of(cls, spectrum: Eigenvalues, rows: Tensor, mean: Tensor, groups: Tensor) -> Influence:
+    def of(
+        cls,
+        spectrum: Eigenvalues,
+        rows: Tensor,
+        mean: Tensor,
+        groups: Tensor,
+        *,
+        about_zero: bool = False,
+    ) -> Influence:
         """Turn the rows into the eigenvectors' coordinates.
 
         Args:
-            spectrum: With eigenvectors.
+            spectrum: With eigenvectors, and an eigenvalue that is not 0.
             rows: (n, d) as they are.
-            mean: (d,) that is taken from rows first: zeros for the second moment about zero.
+            mean: (d,) float64 of the rows.
             groups: (n,) int64 group of each row.
+            about_zero: Whether the spectrum is that of the second moment. The mean is turned by
+                itself then, because products of float32 with a large offset have no digits left.
 
         Raises:
             ValueError: The spectrum has no eigenvectors.
         """
         if spectrum.vectors is None:
             raise ValueError("Ask for the eigenvectors.")
-        turn, shift = spectrum.vectors.float(), mean.float()
+        unit = spectrum.values[:1].sqrt()
+        turn, beside = spectrum.vectors.float(), ((mean / unit) @ spectrum.vectors).float()
         squares = torch.empty(rows.shape, dtype=torch.float32)
         for start in range(0, len(rows), BLOCK):
             part = slice(start, start + BLOCK)
-            squares[part] = ((rows[part].float() - shift) @ turn).square_()
+            turned = ((rows[part].double() - mean) / unit).float() @ turn
+            squares[part] = (turned + beside if about_zero else turned).square_()
         return cls(spectrum, squares, groups)
 
     def errors(self, functions: Callable[[Eigenvalues], Tensor]) -> Tensor:
@@ -67,6 +79,7 @@ class Influence:
         gradients = torch.stack([
             torch.autograd.grad(output, values, retain_graph=True)[0] for output in outputs
         ])  # fmt: skip
+        gradients = gradients * self.spectrum.values[0]
         blocks = torch.split(self.squares, BLOCK)
         influences = torch.cat([block.double() @ gradients.T for block in blocks])
         return standard_errors(influences, self.groups)

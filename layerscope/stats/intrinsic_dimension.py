@@ -19,11 +19,14 @@ import torch
 from torch import Tensor
 
 from layerscope.errors import EstimatorError
+from layerscope.stats.moments import row_mean
 
 QUERIES, KEYS = 1024, 4096
 """Rows of a block on either side."""
 SPARE = 4
 """Neighbours beyond the wanted ones whose distances are computed again exactly."""
+TOGETHER = 1 << 22
+"""Numbers of the differences that are computed together: 32 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +35,41 @@ class Neighbours:
 
     distances: Tensor
     """(m, k) float64 positive, ascending."""
+    places: Tensor
+    """(m, k) int64 which of the m rows these are."""
     rows: Tensor
     """(m,) int64 place of each of them among the rows that were given."""
     copies: int
     """Rows that were left out because an earlier one is the same."""
 
+    def among(self, kept: Tensor, k: int) -> Tensor | None:
+        """Return the distances of some rows to the k nearest of them.
 
-def nearest_distances(rows: Tensor, k: int) -> Neighbours:
+        Args:
+            kept: (m,) bool, which rows.
+            k: How many neighbours.
+
+        Returns:
+            (kept, k) float64 distances; None where these neighbours do not tell, because fewer than
+            k of some row's are among them.
+        """
+        there = kept[self.places[kept]]
+        place = there.cumsum(1)
+        if not bool((place[:, -1] >= k).all()):
+            return None
+        return self.distances[kept][there & (place <= k)].view(-1, k)
+
+
+def nearest_distances(rows: Tensor, k: int, more: int = 0) -> Neighbours:
     """Return the euclidean distances of every row to its k nearest others.
 
-    Candidates come from products in the rows' own type; their distances are computed again from
-    differences in float64, because the products of near rows cancel.
+    Candidates come from products in float64; their distances are computed again from differences,
+    because the products of near rows cancel.
 
     Args:
         rows: (n, d) features.
         k: Fewer than there are different rows.
+        more: How many others beyond these, where there are so many different rows.
 
     Raises:
         EstimatorError: There are too few different rows.
@@ -59,66 +82,54 @@ def nearest_distances(rows: Tensor, k: int) -> Neighbours:
             f"{len(rows)}.",
             hint="Give more images; a layer whose rows are copies of each other is dead.",
         )
-    centred = distinct - distinct.mean(0)
-    squares = centred.square().sum(1)
+    k = min(k + more, len(distinct) - 1)
+    mean = row_mean(distinct)
+    squares = torch.cat([
+        (block.double() - mean).square_().sum(1) for block in torch.split(distinct, KEYS)
+    ])  # fmt: skip
     wanted = min(k + SPARE, len(distinct) - 1)
-    found = []
+    distances, places = [], []
     for start in range(0, len(distinct), QUERIES):
         block = slice(start, start + QUERIES)
-        places = _candidates(centred, squares, block, wanted)
-        gaps = distinct[places].double() - distinct[block, None].double()
-        exact = gaps.square().sum(2).sqrt()
-        found.append(exact.sort(1).values[:, :k])
-    return Neighbours(torch.cat(found), kept, len(rows) - len(kept))
+        candidates = _candidates(distinct, mean, squares, block, wanted)
+        exact, order = _distances(distinct, block, candidates).sort(1)
+        distances.append(exact[:, :k])
+        places.append(candidates.gather(1, order[:, :k]))
+    return Neighbours(torch.cat(distances), torch.cat(places), kept, len(rows) - len(kept))
 
 
-@dataclass(frozen=True, slots=True)
-class Dimension:
-    """An intrinsic dimension with what every row contributes to its inverse."""
-
-    value: float
-    inverse: Tensor
-    """(m,) float64, whose mean is close to 1/value."""
-
-    @property
-    def influence(self) -> Tensor:
-        """(m,) values whose standard error is that of the dimension."""
-        return -(self.value**2) * self.inverse
-
-
-def two_nn(neighbours: Neighbours) -> Dimension:
+def two_nn(distances: Tensor) -> float:
     """Return (m − 1)/Σ log μ, the unbiased likelihood estimate.
 
     Args:
-        neighbours: Of at least 2 neighbours.
+        distances: (m, k) ascending, k > 1.
     """
-    logs = (neighbours.distances[:, 1] / neighbours.distances[:, 0]).log()
-    return Dimension((len(logs) - 1) / float(_positive(logs).sum()), logs)
+    logs = (distances[:, 1] / distances[:, 0]).log()
+    return (len(logs) - 1) / float(_positive(logs).sum())
 
 
-def two_nn_by_line(neighbours: Neighbours, discarded: float = 0.1) -> float:
+def two_nn_by_line(distances: Tensor, discarded: float = 0.1) -> float:
     """Return the slope through the origin of −log(1 − F(μ)) against log μ: the paper's own fit.
 
     Args:
-        neighbours: Of at least 2 neighbours.
+        distances: (m, k) ascending, k > 1.
         discarded: Share of the largest μ that is left out.
     """
-    logs = _positive((neighbours.distances[:, 1] / neighbours.distances[:, 0]).log()).sort().values
+    logs = _positive((distances[:, 1] / distances[:, 0]).log()).sort().values
     share = torch.arange(1, len(logs) + 1, dtype=torch.float64) / len(logs)
     kept = max(1, int(len(logs) * (1 - discarded)))
     x, y = logs[:kept], -torch.log1p(-share[:kept].clamp(max=1 - 1 / (2 * len(logs))))
     return float((x @ y) / (x @ x))
 
 
-def levina_bickel(neighbours: Neighbours) -> Dimension:
+def levina_bickel(distances: Tensor) -> float:
     """Return one over the mean over rows of 1/(k − 1) Σ_{j<k} log T_k/T_j.
 
     Args:
-        neighbours: Of at least k = 2 neighbours, all of which count.
+        distances: (m, k) ascending, k > 1, all of which count.
     """
-    logs = (neighbours.distances[:, -1:] / neighbours.distances[:, :-1]).log()
-    inverse = logs.mean(1)
-    return Dimension(1 / float(_positive(inverse).mean()), inverse)
+    logs = (distances[:, -1:] / distances[:, :-1]).log()
+    return 1 / float(_positive(logs.mean(1)).mean())
 
 
 def _positive(logs: Tensor) -> Tensor:
@@ -138,18 +149,36 @@ def _first_of_copies(rows: Tensor) -> Tensor:
     return first.sort().values
 
 
-def _candidates(rows: Tensor, squares: Tensor, block: slice, k: int) -> Tensor:
-    """Return (b, k) places of the rows nearest to those of a block, itself excluded."""
-    queries = rows[block]
+def _candidates(rows: Tensor, mean: Tensor, squares: Tensor, block: slice, k: int) -> Tensor:
+    """Return (b, k) places of the rows nearest to those of a block, itself excluded.
+
+    Args:
+        rows: (m, d) as they are.
+        mean: (d,) float64 of them.
+        squares: (m,) float64 squared lengths of the rows less their mean.
+        block: Which rows.
+        k: How many.
+    """
+    queries = rows[block].double() - mean
     own = torch.arange(block.start, block.start + len(queries))
-    best = torch.empty(len(queries), 0, dtype=rows.dtype)
+    best = torch.empty(len(queries), 0, dtype=torch.float64)
     places = torch.empty(len(queries), 0, dtype=torch.int64)
     for start in range(0, len(rows), KEYS):
         keys = slice(start, start + KEYS)
-        nearness = 2 * (queries @ rows[keys].T) - squares[keys]
+        nearness = 2 * (queries @ (rows[keys].double() - mean).T) - squares[keys]
         there = torch.arange(start, start + nearness.shape[1])
         nearness.masked_fill_(own[:, None] == there, -torch.inf)
         joined = torch.cat((best, nearness), 1)
         best, order = joined.topk(min(k, joined.shape[1]), 1)
         places = torch.cat((places, there.expand(len(queries), -1)), 1).gather(1, order)
     return places
+
+
+def _distances(rows: Tensor, block: slice, places: Tensor) -> Tensor:
+    """Return (b, k) float64 distances of a block's rows to some others, from differences."""
+    size = max(1, TOGETHER // max(places.shape[1] * rows.shape[1], 1))
+    parts = zip(torch.split(rows[block], size), torch.split(places, size), strict=True)
+    return torch.cat([
+        (rows[there].double() - own[:, None].double()).square_().sum(2).sqrt()
+        for own, there in parts
+    ])  # fmt: skip

@@ -18,6 +18,9 @@ BLOCK = 4096
 PANEL = 256
 """Columns of a Gram matrix that are computed together, from the diagonal on."""
 
+EXPONENTS = (-126, 127)
+"""Of normal numbers in float32."""
+
 State = dict[str, Tensor]
 """All that an accumulator knows, by name, in int64 and float64, to be stored and gone on from."""
 
@@ -180,9 +183,35 @@ class RunningCrossMoments:
 def _moments_of_block(block: Tensor) -> Moments:
     shift = block.mean(0)
     offsets = block - shift
+    units = _powers_of_two(offsets)
+    offsets.div_(units)
     remainder = offsets.double().sum(0) / len(block)
     scatter = gram(offsets).double() - len(block) * torch.outer(remainder, remainder)
-    return Moments(len(block), shift.double() + remainder, scatter, torch.finfo(block.dtype).eps)
+    wide = units.double()
+    return Moments(
+        count=len(block),
+        mean=shift.double() + remainder * wide,
+        scatter=scatter * torch.outer(wide, wide),
+        precision=torch.finfo(block.dtype).eps,
+    )
+
+
+def _powers_of_two(offsets: Tensor) -> Tensor:
+    """Return (d,) powers of 2 near the largest entry of each column.
+
+    Divided by them no square is 0 or infinite in float32, and no digit is another.
+    """
+    largest = offsets.abs().amax(0)
+    exponents = torch.frexp(largest).exponent.clamp(*EXPONENTS)
+    return torch.ldexp(torch.ones_like(largest), torch.where(largest > 0, exponents, 0))
+
+
+def row_mean(rows: Tensor) -> Tensor:
+    """Return the (d,) float64 mean of (n, d) rows, without a copy of them all."""
+    total = torch.zeros(rows.shape[1], dtype=torch.float64)
+    for block in torch.split(rows, BLOCK):
+        total += block.sum(0, dtype=torch.float64)
+    return total / max(len(rows), 1)
 
 
 def gram(rows: Tensor) -> Tensor:

@@ -12,13 +12,25 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from layerscope.stats.moments import BLOCK
+
 QUERIES, KEYS = 512, 8192
 """Rows of a block on either side: 16 MiB of similarities in float32."""
 
 
 def unit_rows(rows: Tensor) -> Tensor:
-    """Return (n, d) rows of length 1; a row of zeros stays one, alike to nothing."""
-    return torch.nn.functional.normalize(rows, dim=1)
+    """Return (n, d) rows of length 1; a row of zeros stays one, alike to nothing.
+
+    Each row is divided by its largest entry first, because squares of very small or very large
+    features are 0 or infinite. By parts, because all of that is a copy.
+    """
+    unit = torch.empty_like(rows)
+    for part, own in zip(torch.split(unit, BLOCK), torch.split(rows, BLOCK), strict=True):
+        largest = own.abs().amax(1, keepdim=True)
+        torch.div(own, torch.where(largest > 0, largest, 1.0), out=part)
+        lengths = torch.linalg.vector_norm(part, dim=1, keepdim=True)
+        part.div_(torch.where(lengths > 0, lengths, 1.0))
+    return unit
 
 
 def nearest(queries: Tensor, keys: Tensor, k: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -31,10 +31,6 @@ BLOCK = 4096
 """Rows of one product."""
 HELD = 1 << 22
 """Numbers of a stack of matrices on the rows' side, or of the rows behind it: 32 MiB in float64."""
-SMALL = 1 << 22
-"""Numbers of a layer up to which products are made in float64 whatever they need."""
-LOST = 1e-3
-"""What rounding may add to a matrix beside the identity before products are made in float64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +52,7 @@ def partitioned_rates(
 ) -> PartitionedRates:
     """Return R, R_c and, without each block of rows, both again.
 
-    Rows of float64 are multiplied in float64. Those of float32 are too where the layer is small or
-    where rounding could show beside the identity; otherwise their products are made in float32 and
-    added up in float64.
+    Products are made in float64, whatever the rows' type and number are.
 
     Args:
         rows: (n, d) features as they are.
@@ -160,8 +154,6 @@ class _Rows:
     count: int
     """Number of blocks."""
     eps_sq: float
-    dtype: torch.dtype
-    """Of the products."""
 
     @classmethod
     def of(
@@ -172,20 +164,20 @@ class _Rows:
         normalisation: Normalisation,
         blocks: Tensor | None,
     ) -> _Rows:
-        """Return rows with their scale, and with the type of the products that it asks for."""
+        """Return rows with their scale."""
         scale = row_scales(rows, members, normalisation)
         dealt = torch.zeros_like(members) if blocks is None else blocks
         count = int(dealt.max()) + 1 if blocks is not None and len(dealt) else 0
-        return cls(rows, scale, dealt, count, eps_sq, _dtype(rows, normalisation, eps_sq))
+        return cls(rows, scale, dealt, count, eps_sq)
 
     @property
     def width(self) -> int:
         return self.features.shape[1]
 
     def normalised(self, places: Tensor) -> Tensor:
-        """Return some rows, normalised; places of −1 give rows of zeros."""
+        """Return some rows in float64, normalised; places of −1 give rows of zeros."""
         factors = self.scale[places] * (places >= 0)
-        return self.features[places].to(self.dtype) * factors.to(self.dtype)[..., None]
+        return self.features[places].double().mul_(factors[..., None])
 
     def factor(self, counts: Tensor) -> Tensor:
         """Return d/(n ε²) for numbers of rows n; what is no row costs nothing."""
@@ -207,7 +199,7 @@ class _Rows:
     def rates(self, places: Tensor) -> Tensor:
         """Return the (p, 1 + blocks) rates of p sets of rows, padded with −1, on the rows' side."""
         rows = self.normalised(places)
-        gram = (rows @ rows.mT).double()
+        gram = rows @ rows.mT
         factors = self.factor(self.counts(places))[:, :, None, None]
         found = [log_determinants(gram * factors[:, 0], self.eps_sq)]
         for b in range(self.count):
@@ -227,7 +219,7 @@ class _Rows:
         total = torch.zeros(self.width, self.width, dtype=torch.float64)
         for some in torch.split(places, BLOCK):
             rows = self.normalised(some)
-            total += (rows.T @ rows).double()
+            total.addmm_(rows.T, rows)
         return total
 
 
@@ -258,16 +250,6 @@ def _stacks(members: Tensor, width: int) -> Iterator[Tensor]:
         places = starts[taken][:, None] + offsets
         inside = offsets < sizes[taken][:, None]
         yield torch.where(inside, order[places.clamp(max=len(order) - 1)], -1)
-
-
-def _dtype(rows: Tensor, normalisation: Normalisation, eps_sq: float) -> torch.dtype:
-    """Return in which type products are made: one in which rounding cannot reach the identity."""
-    if rows.dtype == torch.float64 or rows.numel() <= SMALL:
-        return torch.float64
-    mean_square = float(squared_lengths(rows).mean()) if normalisation == "none" else 1.0
-    rounding = torch.finfo(torch.float32).eps / 2
-    largest = rows.shape[1] / eps_sq * mean_square
-    return torch.float64 if largest * rounding > LOST else torch.float32
 
 
 def pair_terms(first: Tensor, second: Tensor, eps_sq: float) -> Tensor:

@@ -50,7 +50,7 @@ def test_the_golden_rows_have_the_values_of_the_fixture():
     assert separation(rows, labels) == pytest.approx(0.6424313576, abs=1e-8)
     assert neural_collapse(found).variability == pytest.approx(0.1235058978, abs=1e-8)
     assert lidar(found) == pytest.approx(2.3911306791, abs=1e-8)
-    assert two_nn(nearest_distances(rows, 2)).value == pytest.approx(9.7190096178, abs=1e-8)
+    assert two_nn(nearest_distances(rows, 2).distances) == pytest.approx(9.7190096178, abs=1e-8)
 
 
 @settings(max_examples=25, deadline=None)
@@ -246,15 +246,15 @@ def test_blocks_of_queries_and_keys_change_nothing(monkeypatch):
 def test_a_planted_dimension_is_found_wherever_the_rows_lie(dimension):
     cube = torch.rand(3000, dimension, generator=torch.Generator().manual_seed(0)).double()
     turn, _ = torch.linalg.qr(normal(20, dimension))
-    near = nearest_distances((cube @ turn.T + 5).float(), 20)
-    for found in (two_nn(near).value, two_nn_by_line(near), levina_bickel(near).value):
-        assert found == pytest.approx(dimension, rel=0.12)
+    near = nearest_distances((cube @ turn.T + 5).float(), 20).distances
+    for function in (two_nn, two_nn_by_line, levina_bickel):
+        assert function(near) == pytest.approx(dimension, rel=0.12)
 
 
 def test_a_curved_surface_has_its_own_dimension():
     angle = torch.rand(3000, 2, generator=torch.Generator().manual_seed(0)).double() * 6.28
     torus = torch.cat((angle.cos(), angle.sin()), 1)
-    assert two_nn(nearest_distances(torus, 2)).value == pytest.approx(2, rel=0.08)
+    assert two_nn(nearest_distances(torus, 2).distances) == pytest.approx(2, rel=0.08)
 
 
 def test_copies_of_rows_are_counted_once():
@@ -269,9 +269,9 @@ def test_too_few_different_rows_and_grids_are_refused():
     with pytest.raises(EstimatorError, match="need 4 different rows, and there are 3 of 9"):
         nearest_distances(normal(3, 2).repeat(3, 1), 3)
     with pytest.raises(EstimatorError, match="equally far"):
-        two_nn(nearest_distances(torch.eye(9), 2))
+        two_nn(nearest_distances(torch.eye(9), 2).distances)
     with pytest.raises(EstimatorError, match="equally far"):
-        levina_bickel(nearest_distances(torch.eye(9), 5))
+        levina_bickel(nearest_distances(torch.eye(9), 5).distances)
 
 
 def test_self_duality_is_refused_where_weights_are_all_the_same():

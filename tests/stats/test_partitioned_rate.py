@@ -163,21 +163,28 @@ def test_constant_features_have_the_rate_of_one_direction():
     assert found.reduction == pytest.approx(0, abs=1e-9)
 
 
-def test_float32_products_of_a_large_layer_lose_nothing_that_counts(monkeypatch):
+def test_rows_of_float32_are_multiplied_in_float64():
     rows, labels = data(600, 80, offset=2.0).float(), labels_of(600, 20)
-    exact = rates(rows.double(), labels)
-    monkeypatch.setattr(partitioned_rate, "SMALL", 0)
-    found = rates(rows, labels)
-    assert found.rate != exact.rate
-    assert found.rate == pytest.approx(exact.rate, rel=1e-6)
-    assert found.conditional == pytest.approx(exact.conditional, rel=1e-6)
+    assert rates(rows, labels) == rates(rows.double(), labels)
 
 
-def test_features_whose_rounding_would_reach_the_identity_are_multiplied_in_float64(monkeypatch):
-    rows, labels = (1e4 * data(400, 30)).float(), labels_of(400, 20)
-    exact = rates(rows.double(), labels, normalisation="none")
-    monkeypatch.setattr(partitioned_rate, "SMALL", 0)
-    assert rates(rows, labels, normalisation="none") == exact
+def test_what_rounding_would_add_to_is_refused_and_what_it_would_not_is_not():
+    rows = data(400, 30)
+    flat = torch.cat((rows[:, :20], rows[:, :10] + rows[:, 10:20]), 1)
+    for large, rank in ((1e12 * rows, 30), (torch.cat((1e12 * rows, 0 * rows), 1), 30)):
+        expected = torch.linalg.svdvals(large).square()[:rank] * large.shape[1] / (400 * 0.5)
+        found = rates(large, None, normalisation="none").rate
+        assert found == pytest.approx(0.5 * float(expected.log1p().sum()), rel=1e-12)
+    with pytest.raises(EstimatorError, match="lost in rounding"):
+        rates(1e12 * flat, None, normalisation="none")
+
+
+def test_tiny_features_cost_half_their_trace():
+    rows = 1e-9 * data(50, 8)
+    expected = 8 / (2 * 50 * 0.5) * float(rows.square().sum())
+    found = rates(rows, labels_of(50, 3), normalisation="none")
+    assert found.rate == pytest.approx(expected, rel=1e-12)
+    assert found.conditional == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("eps_sq", [0.0, -1.0, math.nan, math.inf])
