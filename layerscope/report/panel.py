@@ -9,13 +9,15 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from layerscope.report.curve import Curve
-from layerscope.report.style import FAINT, SHADE, Stroke
+from layerscope.report.style import FAINT, INK, SHADE, Stroke
 from layerscope.types import Verdict
 
 DIRECTIONS = {"minimise": "lower is better", "maximise": "higher is better"}
 WIDE_RANGE = 50.0
 """Above this ratio of largest to smallest value, a linear axis would flatten the best cuts."""
 
+CONSTANT_LOOK: dict[str, Any] = {"color": INK, "linestyle": (0, (1, 2)), "linewidth": 0.9}
+"""Of the line at what a constant answer is worth."""
 METRICS = {"mse": "MSE", "nmse": "nMSE", "r2": "R²", "mean-average-precision": "mAP"}
 """How the field writes a metric's name, where that differs from the table's."""
 
@@ -87,7 +89,7 @@ def frame(axes: Axes, curves: Sequence[Curve], shared: bool, strokes: Mapping[st
                 trunk_line(axes, depth, strokes[curve.checkpoint].colour)
         return
     first = curves[0]
-    axes.set_xticks(range(len(first.cuts)), labels=list(first.cuts), rotation=90)
+    axes.set_xticks(range(len(first.cuts)), labels=list(first.labels.values()), rotation=90)
     axes.set_xlim(-0.5, len(first.cuts) - 0.5)
     if first.heads:
         shade = axes.axvspan(first.heads[0] - 0.5, first.heads[-1] + 0.5, color=SHADE, zorder=0)
@@ -101,6 +103,14 @@ def trunk_line(axes: Axes, x: float, colour: str) -> None:
     """Mark the end of the trunk."""
     line = axes.axvline(x, color=colour, linestyle=(0, (3, 2)), linewidth=0.9, zorder=1)
     line.set_gid("trunk")
+
+
+def constant_line(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Mark what a constant answer is worth: once where curves agree on it."""
+    known = {curve.constant for curve in curves if math.isfinite(curve.constant)}
+    for value in sorted(known):
+        line = axes.axhline(value, **CONSTANT_LOOK, zorder=1)
+        line.set_gid("constant")
 
 
 def scale_from_zero(axes: Axes, curves: Sequence[Curve]) -> None:
@@ -121,7 +131,8 @@ def scale(axes: Axes, curves: Sequence[Curve]) -> None:
 
 
 def _values(curves: Sequence[Curve]) -> list[float]:
-    return [p.value for curve in curves for p in curve.points if math.isfinite(p.value)]
+    drawn = [p.value for curve in curves for p in curve.points]
+    return [value for value in (*drawn, *(c.constant for c in curves)) if math.isfinite(value)]
 
 
 def value_label(curve: Curve) -> str:

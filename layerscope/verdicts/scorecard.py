@@ -111,7 +111,7 @@ def scorecard(
     Measures of another cache than a comparison's are left out.
     """
     found = []
-    for comparison in comparisons:
+    for comparison in (it.merged() for it in comparisons):
         rows = measures_at_cuts(comparison, measures) if comparison.first.usual else []
         if rows:
             test = resampled(comparison, resamples, seed, noise_seed=seed + 1)
