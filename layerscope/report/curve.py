@@ -67,8 +67,8 @@ class Curve:
 
     @property
     def labels(self) -> dict[str, str]:
-        """By cut: its name in figures, with its other names below it."""
-        return {cut: label(cut, self.equal_cuts).replace(" (= ", "\n(= ") for cut in self.cuts}
+        """By cut: its name in figures, with its other names."""
+        return {cut: label(cut, self.equal_cuts) for cut in self.cuts}
 
     @property
     def heads(self) -> tuple[int, ...]:

@@ -122,7 +122,11 @@ def fill_panel(
     for curve in group:
         stroke = look[getattr(curve, by)]
         panel.draw(axes, curve, stroke, known.get(panel.question(curve)), shared)
-    panel.constant_line(axes, group)
+    # Of one task there is one constant answer; of several each has its own.
+    one_task = by != "task"
+    panel.constant_lines(
+        axes, {it.constant: INK if one_task else look[getattr(it, by)].colour for it in group}
+    )
     panel.scale(axes, group)
 
 

@@ -19,7 +19,7 @@ from layerscope.results.grouping import grouped
 from layerscope.types import Verdict
 
 ARROWS = {"minimise": "↓", "maximise": "↑"}
-DARK_BELOW = 0.55
+DARK_BELOW = 0.45
 """Luminance under which a cell's number is printed in white."""
 REMOVED = "share of a constant answer's error that the cut removes (0 = none)"
 NO_SQUARE = "no square: no cut is shown to read the task better than a constant answer"
@@ -69,7 +69,11 @@ def _map(
     known: Mapping[Question, Verdict],
     kept: bool,
 ) -> Any:
-    names = {cut: name for curve in curves for cut, name in curve.labels.items()}
+    names = {
+        cut: name.replace(" (= ", "\n(= ")  # columns are wide, and room below them is scarce
+        for curve in curves
+        for cut, name in curve.labels.items()
+    }
     cuts = list(names)
     shares = [_shares(curve, cuts, kept) for curve in curves]
     image = draw_map(axes, shares, titles, list(names.values()), aspect="auto", cmap="Blues")

@@ -105,12 +105,12 @@ def trunk_line(axes: Axes, x: float, colour: str) -> None:
     line.set_gid("trunk")
 
 
-def constant_line(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Mark what a constant answer is worth: once where curves agree on it."""
-    known = {curve.constant for curve in curves if math.isfinite(curve.constant)}
-    for value in sorted(known):
-        line = axes.axhline(value, **CONSTANT_LOOK, zorder=1)
-        line.set_gid("constant")
+def constant_lines(axes: Axes, colours: Mapping[float, str]) -> None:
+    """Mark what constant answers are worth, each in its colour."""
+    for value, colour in colours.items():
+        if math.isfinite(value):
+            line = axes.axhline(value, **CONSTANT_LOOK | {"color": colour}, zorder=1)
+            line.set_gid("constant")
 
 
 def scale_from_zero(axes: Axes, curves: Sequence[Curve]) -> None:

@@ -8,9 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from layerscope.estimators import estimators, streamed_layer
 from layerscope.estimators.naming import make
+from layerscope.models.pooling import pool
+from layerscope.models.trunks.resnet import trunk_from_recipe
 from layerscope.probing import arrangements, sweep
 from layerscope.types import Estimator, Interval, LayerView, Score, Task
 from layerscope.verdicts.common_cut import common_cuts, find_common_cut
@@ -177,3 +180,16 @@ def test_a_pooling_that_is_not_chosen_makes_no_cuts_equal(tmp_path, same):
     (it,) = verdicts(sweep([cache], [LATENT], [estimators["ridge"](0)], tmp_path).results)
     assert (it.best, it.equal_cuts) == ("blocks.1", {})
     assert list(it.resamples_won) == ["blocks.1", "trunk"]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_resnets_last_block_in_the_mean_is_the_end_of_its_trunk_to_the_bit(layout):
+    network = trunk_from_recipe("resnet18", 8).eval().to(memory_format=layout)
+    seen = {}
+    for name in ("layer4.1", "avgpool"):
+        module = network.get_submodule(name)
+        module.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out}))
+    network(torch.randn(3, 3, 96, 96).to(memory_format=layout))
+    assert seen["layer4.1"].shape[2:] == (3, 3)
+    block, end = (pool(seen[name], "map", "mean") for name in ("layer4.1", "avgpool"))
+    assert torch.equal(block, end)

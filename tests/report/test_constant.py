@@ -130,7 +130,7 @@ def test_equal_cuts_are_one_column_and_one_point_with_both_names(scores, verdict
     drawn = figures(known, merged)
     names = cut_names(drawn["depth-objects3d"])
     assert len(names) == len(CUTS) - 1
-    assert names[curve.trunk_end] == "trunk\n(= layer4.1)"
+    assert names[curve.trunk_end] == "trunk (= layer4.1)"
     assert lines(panels(drawn["depth-objects3d"])[0], "trunk")[0].get_xdata()[0] == 8
     shares = np.asarray(panels(drawn["overview"])[0].images[0].get_array())
     assert shares.shape == (len(SHAPES), len(CUTS) - 1)
