@@ -21,6 +21,8 @@ from layerscope.estimators.classification import HELD_OUT, classify_rows, read_c
 from layerscope.estimators.regression import read_regression
 from layerscope.types import METRICS, Constant, LayerView, Losses, Split, Task
 
+CALIBRATION = frozenset({"ece", "mce"})
+"""Metrics by which an answer that knows nothing is as good as one that knows all."""
 RowValues = Mapping[str, Tensor]
 """(n,) values by metric, of which the metric is the mean."""
 
@@ -38,11 +40,15 @@ def constant_answer(view: LayerView, task: Task) -> Constant:
     """
     by_split = _of_classes(view, task) if task.kind == "classes" else _of_numbers(view, task)
     values = {name: float(rows.mean()) for name, rows in by_split["test"].items()}
-    known = {name: value for name, value in values.items() if math.isfinite(value)}
+    known = {
+        name: value
+        for name, value in values.items()
+        if math.isfinite(value) and name not in CALIBRATION
+    }
     if task.metric not in known:
         raise EstimatorError(
-            f"The metric {task.metric!r} of {task.name!r} is not defined for a constant answer.",
-            hint="Whether a layer reads the task at all has to be judged by eye.",
+            f"By {task.metric!r}, the metric of {task.name!r}, no constant answer can be judged.",
+            hint="Whether any layer reads the task has to be seen from another metric.",
         )
     val, test = (by_split[split][task.metric].double() for split in HELD_OUT)
     if METRICS[task.kind][task.metric] == "maximise":

@@ -123,7 +123,7 @@ def verdict(
     accepted = [bool(p > 1 - level) for p in p_values(test)]
     tied = tuple(cut for i, cut in enumerate(names) if accepted[i] or i == best)
     trunk, note = usual(comparison)
-    read = _read(comparison, test, best, seed=seed, level=level)
+    read = against_constant(comparison, test, seed=seed, level=level)
     return Verdict(
         checkpoint=first.checkpoint,
         task=first.task,
@@ -158,8 +158,8 @@ def verdict(
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """Whether the best cut is better than a constant answer."""
+class AgainstConstant:
+    """The best cut against a constant answer: nothing where none was kept."""
 
     reads: bool | None = None
     constant: float | None = None
@@ -167,18 +167,27 @@ class _Read:
     note: str = ""
 
 
-def _read(comparison: Comparison, test: Resampled, best: int, *, seed: int, level: float) -> _Read:
-    """Compare the best cut with the constant answer, on validation and on test rows."""
+def against_constant(
+    comparison: Comparison, test: Resampled, *, seed: int, level: float
+) -> AgainstConstant:
+    """Compare the best cut with the constant answer, on validation and on test rows.
+
+    Args:
+        comparison: The cuts.
+        test: Their mean test losses.
+        seed: Of the resamples of ``test``.
+        level: Coverage of the gain's interval.
+    """
     if comparison.constant is None:
-        return _Read()
-    known = comparison.constant.losses
+        return AgainstConstant()
+    known, best = comparison.constant.losses, comparison.best
     if known is None:
         reason = comparison.constant.note
-        return _Read(note=f"Not compared with a constant answer. {reason}")
+        return AgainstConstant(note=f"Not compared with a constant answer. {reason}")
     gain = interval(gain_over_constant(test, best, known.test, comparison.groups, seed), level)
     on_val = float(known.val.mean() - comparison.losses[best].val.mean())
     value = mean_metric(comparison.first, known.test)
-    return _Read(gain.low > 0 and on_val > 0, value, gain)
+    return AgainstConstant(gain.low > 0 and on_val > 0, value, gain)
 
 
 def verdicts(results: Results, *, level: float = 0.95, seed: int = 0) -> list[Verdict]:

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, lo
 from layerscope.errors import EstimatorError
 from layerscope.estimators.constant import constant_answer
 from layerscope.testing.layers import HeldLayer
-from layerscope.types import Task
+from layerscope.types import METRICS, Task
 
 N = 400
 CLASSES = Task("y", "memory", "classes", "top-1", "maximise")
@@ -111,7 +111,9 @@ def test_no_feature_is_read():
     assert constant_answer(Blind(**fields), CLASSES).losses is not None
 
 
-def test_a_metric_without_a_constant_is_refused_with_words():
-    few = replace(CLASSES, metric="top-5")  # of three classes in training there is none
-    with pytest.raises(EstimatorError, match="'top-5' of 'y' is not defined for a constant"):
-        constant_answer(layer(np.arange(N) % 3, few), few)
+@pytest.mark.parametrize(("metric", "classes"), [("top-5", 3), ("ece", 8)])
+def test_a_metric_without_a_constant_is_refused_with_words(metric, classes):
+    # Of three classes in training there is no top-5, and what is never sure is calibrated.
+    task = replace(CLASSES, metric=metric, direction=METRICS["classes"][metric])
+    with pytest.raises(EstimatorError, match=f"By '{metric}', the metric of 'y', no constant"):
+        constant_answer(layer(np.arange(N) % classes, task), task)

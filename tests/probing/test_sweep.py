@@ -253,7 +253,7 @@ def pooled(best: str = "cls") -> Cache:
         f"blocks.0@{best}": told,
         "trunk@cls": half,
         "trunk@mean": half @ np.linalg.qr(rng.standard_normal((6, 6)))[0],
-        "head.1@none": vague,
+        "head.1@none": vague[:, ::-1],
     }
     return Cache(layers, {LATENT.name: z[:, 0]}, (LATENT,))
 
