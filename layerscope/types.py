@@ -88,6 +88,8 @@ TrainingNoiseFrom = Literal["refits", "draws", "folds", "assumed"]
 draws of them, folds, or the formula of least squares."""
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+TRUNK = "trunk"
+"""Name of the cut at the end of the trunk."""
 
 METRICS: Mapping[Kind, Mapping[str, Direction]] = {
     "classes": {
@@ -482,6 +484,18 @@ class Losses:
     """Of the training rows, the share that a draw took."""
 
 
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """What one answer for all rows, made from the training targets alone, is worth on a task."""
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    """By metric: on the test rows."""
+    losses: Losses | None = None
+    """Of every row under the primary metric; None where that metric has no constant."""
+    note: str = ""
+    """Why there are no losses."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Draw:
     """How many training rows are drawn: all, a share of each class, or a number of each."""
@@ -650,6 +664,10 @@ class Score(Arranged):
     """What the checkpoint is a baseline by; empty for a checkpoint of its own."""
     baseline_of: str = ""
     """Name of the checkpoint that it is a baseline of: those of one kind are a group."""
+    content: str = ""
+    """Digest of the cut's features, of all rows that the estimator sees: cuts of one cache with the
+    same content are one cut with several names. Empty where it is not known: in older results, and
+    of cuts that memory does not hold."""
     losses: Losses | None = field(default=None, compare=False, repr=False)
     """Kept beside the table, not in it; only with the primary metric."""
 
@@ -696,6 +714,17 @@ class Interval:
     high: float
 
 
+def label(cut: str, equal_cuts: Mapping[str, Sequence[str]]) -> str:
+    """Return a cut's name with its other names, if it has any.
+
+    Examples:
+        >>> label("trunk", {"trunk": ("layer4.1",)}), label("stem", {"trunk": ("layer4.1",)})
+        ('trunk (= layer4.1)', 'stem')
+    """
+    others = equal_cuts.get(cut, ())
+    return f"{cut} (= {', '.join(others)})" if others else cut
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict(Arranged):
     """Where to cut for one task, and how sure one can be."""
@@ -719,8 +748,9 @@ class Verdict(Arranged):
     """Improvement of ``best`` over ``trunk`` (positive is better), paired over the same images."""
     gain_over_last: Interval
     """Improvement of ``best`` over the last layer of the network."""
-    probability: Mapping[str, float]
-    """By cut: share of bootstrap resamples of the test split in which it is the best."""
+    resamples_won: Mapping[str, float]
+    """By cut, in depth order: share of the bootstrap resamples of the test split in which its loss
+    is the lowest. It is no probability that the cut is the best."""
     level: float
     n_test: int
     n_groups: int
@@ -744,6 +774,25 @@ class Verdict(Arranged):
     """Whether the checkpoint's weights come from a training, and not from a seed."""
     training_noise: TrainingNoiseFrom = "assumed"
     """Where the noise of another training sample comes from."""
+    reads: bool | None = None
+    """Whether the best cut is shown to read the task better than a constant answer does; None where
+    no constant was kept, as in older results."""
+    constant: float | None = None
+    """The metric of a constant answer on the test rows."""
+    over_constant: Interval | None = None
+    """Improvement of ``best`` over the constant answer (positive is better), paired over the same
+    images."""
+    equal_cuts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By cut: the other names of it, which are cuts whose features are the same numbers."""
+
+    def label(self, cut: str) -> str:
+        """Return a cut's name with its other names: ``trunk (= layer4.1)``."""
+        return label(cut, self.equal_cuts)
+
+    @property
+    def unread(self) -> bool:
+        """Whether no cut is shown to read the task better than a constant answer does."""
+        return self.reads is False
 
     @property
     def way(self) -> str:

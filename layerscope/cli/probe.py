@@ -267,7 +267,8 @@ def _run_sweep(
             progress=advance,
         )
     report.results.export()
-    terminal.say(f"{report.computed} cells computed, {report.kept} kept, in {output}.")
+    copied = f", {report.copied} copied from cuts with the same features" if report.copied else ""
+    terminal.say(f"{report.computed} cells computed{copied}, {report.kept} kept, in {output}.")
     for line in _failures(report):
         terminal.say(line)
     return report
@@ -318,6 +319,7 @@ def _print(
     as_json: bool,
 ) -> None:
     from layerscope.results.store import row
+    from layerscope.verdicts.comparison import with_sentence
 
     scores = [
         score
@@ -325,7 +327,7 @@ def _print(
         if score.checkpoint in names and score.task in tasks
     ]
     data = {
-        "verdicts": [verdict.row() for verdict in verdicts],
+        "verdicts": [with_sentence(it, tasks[it.task].title) for it in verdicts],
         "across": [asdict(one) for one in common],
         "shared_rows": [asdict(one) for one in shared],
         "scores": [row(score) for score in scores],
@@ -410,29 +412,35 @@ def _verdict_table(
         several = len(judges[verdict.task]) > 1
         return f"{verdict.checkpoint}, {verdict.estimator}" if several else verdict.checkpoint
 
-    lines = [
-        f"{named(verdict)}: {sentence(verdict, tasks[verdict.task].title)}" for verdict in verdicts
-    ]
+    unread, lines = (
+        [
+            f"{named(verdict)}: {sentence(verdict, tasks[verdict.task].title)}"
+            for verdict in verdicts
+            if verdict.unread == of_none
+        ]
+        for of_none in (True, False)
+    )
     titles = {name: task.title for name, task in tasks.items() if task.title}
     shared = [f"{one.checkpoint}: {common_cut_sentence(one, titles)}" for one in common]
     notes = [
         f"{named(verdict)}, {verdict.task}: {verdict.note}" for verdict in verdicts if verdict.note
     ]
-    return "\n".join([table, "", *lines, *shared, *notes])
+    return "\n".join([*unread, table, "", *lines, *shared, *notes])
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:
-    from layerscope.verdicts.comparison import in_runs
+    from layerscope.verdicts.comparison import named
 
     others = [cut for cut in verdict.tied if cut != verdict.best]
+    tied = named(verdict, others) or "none"
     return (
         verdict.checkpoint,
         f"{verdict.task} [{verdict.way}]" if verdict.way else verdict.task,
         verdict.estimator,
-        verdict.best,
+        "none" if verdict.unread else verdict.label(verdict.best),
         verdict.metric,
         _interval(verdict.value),
-        in_runs(others, list(verdict.probability)) or "none",
+        "" if verdict.unread else tied,
         _interval(verdict.gain),
     )
 

@@ -53,6 +53,14 @@ def command(
 
 
 def _text(report: Report) -> str:
+    from layerscope.verdicts import sentence
+
     (table,) = report.findings["verdicts"].tables
     rows = terminal.table(table.header, table.rows, right=tuple(table.numbers))
-    return "\n".join([rows, *report.sentences])
+    titles = report.evidence.titles
+    unread = [
+        f"{it.checkpoint}: {sentence(it, titles.get(it.task, ''))}"
+        for it in report.verdicts
+        if it.unread
+    ]
+    return "\n".join([*unread, rows, *report.sentences])

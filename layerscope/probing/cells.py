@@ -13,6 +13,8 @@ from layerscope.errors import CacheError, EstimatorError, SettingsError
 from layerscope.estimators.naming import require_estimator
 from layerscope.probing.arranged_view import DividedView
 from layerscope.probing.arrangement import Arrangement, arranged
+from layerscope.probing.copied_scores import CopiedScores, content_of
+from layerscope.probing.facts import by_splits, keep_constants, keep_facts
 from layerscope.probing.folds import joined
 from layerscope.probing.held_view import held
 from layerscope.probing.refits import drawn_from, with_refits
@@ -44,6 +46,8 @@ class SweepReport:
     results: Results
     computed: int
     """Cells that were computed: one task of one estimator at one cut."""
+    copied: int
+    """Cells that were copied from another cut of the same cache, whose features are the same."""
     kept: int
     """Cells that were there already, complete and of the same cache."""
     failed: tuple[Score, ...]
@@ -65,7 +69,9 @@ def sweep(
 
     Interrupted at any moment, what was finished is kept, and the same call continues it. Cells
     that failed earlier are tried again. Measures that use no labels have one cell at every cut, of
-    the task :data:`layerscope.types.UNLABELLED`, whatever tasks are asked for.
+    the task :data:`layerscope.types.UNLABELLED`, whatever tasks are asked for. Cuts with the same
+    features are computed once. Beside the scores is kept what a constant answer to each task is
+    worth.
 
     Args:
         caches: Complete feature caches.
@@ -88,11 +94,12 @@ def sweep(
     results = Results(out, keep_predictions=keep_predictions)
     done = (score for score in results.scores() if score.primary and score.status == "done")
     there = set(map(_cell, done))
-    computed, kept, lost = 0, 0, list[Score]()
+    computed, copied, kept, lost = 0, 0, 0, list[Score]()
     for cache in caches:
-        mine = _tasks_known_to(cache, tasks, estimators)
+        mine, copies = _tasks_known_to(cache, tasks, estimators), CopiedScores(results)
         if existing != "keep":
-            _keep_facts(cache, mine, results)
+            keep_facts(cache, mine, results)
+            keep_constants(cache, _probed(mine, estimators), arrangements, results)
         for view, estimator, arrangement, answered in _cells(cache, estimators, mine, arrangements):
             asked = _tasks_of(estimator, arrangement, answered)
             cells = {task: _planned_cell(view, task, estimator, arrangement) for task in asked}
@@ -100,15 +107,20 @@ def sweep(
                 todo = [task for task in asked if cells[task] not in there]
             else:
                 todo = asked if existing == "replace" else []
-            found = _score_or_fail(estimator, view, todo, arrangement) if todo else ()
-            scores = [_with_facts(score, cache, arrangement) for score in found]
-            results.append(scores)
-            computed += len(todo)
+            wanted = {task: _anywhere(cells[task]) for task in todo}
+            content = content_of(view, estimator) if wanted else ""
+            found, rest = copies.at(view.cut, wanted, content)
+            made = _score_or_fail(estimator, view, rest, arrangement) if rest else ()
+            scores = [_with_facts(score, cache, arrangement, content) for score in made]
+            results.append([*found, *scores])
+            copies.remember(wanted, content, scores)
+            computed += len(rest)
+            copied += len(todo) - len(rest)
             kept += sum(cells[task] in there for task in asked if task not in todo)
             lost += [score for score in scores if score.status == "failed"]
             if progress is not None:
                 progress(1, note=view.cut.name)
-    return SweepReport(results, computed, kept, tuple(lost))
+    return SweepReport(results, computed, copied, kept, tuple(lost))
 
 
 def size(
@@ -119,7 +131,7 @@ def size(
 ) -> int:
     """Return how often a sweep calls its ``progress``."""
     parts = (
-        len(cache.cuts) * len(_by_splits(cache, _tasks_known_to(cache, tasks, estimators)))
+        len(cache.cuts) * len(by_splits(cache, _tasks_known_to(cache, tasks, estimators)))
         for cache in caches
     )
     return sum(parts) * len(_pairs(estimators, arrangements))
@@ -158,25 +170,10 @@ def _tasks_of(estimator: Estimator, arrangement: Arrangement, tasks: Sequence[Ta
     return handled
 
 
-def _keep_facts(cache: FeatureCache, tasks: Sequence[Task], results: Results) -> None:
-    first = cache.cuts[0]
-    for owner, divided in _by_splits(cache, tasks).items():
-        groups = cache.view(first.name, first.pooling, owner).groups("test")
-        for task in divided:
-            results.keep_groups(
-                cache.checkpoint, cache.source, task.name, groups, cache.fingerprint
-            )
-    results.keep_tasks(tasks)
-    if cache.settings:
-        results.keep_settings(cache.checkpoint, cache.settings)
-
-
-def _by_splits(cache: FeatureCache, tasks: Sequence[Task]) -> dict[str | None, list[Task]]:
-    """Return the tasks by whose splits they use: the source's (None), or their own."""
-    divided: dict[str | None, list[Task]] = {}
-    for task in tasks:
-        divided.setdefault(task.name if task.name in cache.own_splits else None, []).append(task)
-    return divided
+def _probed(tasks: Sequence[Task], estimators: Sequence[Estimator]) -> list[Task]:
+    """Return the tasks that a probe is asked about."""
+    probes = [estimator for estimator in estimators if not isinstance(estimator, Measure)]
+    return [task for task in tasks if any(probe.handles(task) for probe in probes)]
 
 
 def _cells(
@@ -188,7 +185,7 @@ def _cells(
     """Yield what is computed together: tasks that share the rows of a cut."""
     ready = [estimator.among(cache.cuts) for estimator in estimators]
     for cut in cache.cuts:
-        for owner, divided in _by_splits(cache, tasks).items():
+        for owner, divided in by_splits(cache, tasks).items():
             with held(cache.view(cut.name, cut.pooling, owner)) as view:
                 for estimator, arrangement in _pairs(ready, arrangements):
                     yield view, estimator, arrangement, divided
@@ -234,7 +231,12 @@ def _planned_cell(
     return (*place, task.name, estimator.name, metric, arrangement)
 
 
-def _with_facts(score: Score, cache: FeatureCache, arrangement: Arrangement) -> Score:
+def _anywhere(cell: Cell) -> Cell:
+    """Return a cell's name without cut and pooling: what cuts with the same features share."""
+    return (*cell[:4], *cell[6:])
+
+
+def _with_facts(score: Score, cache: FeatureCache, arrangement: Arrangement, content: str) -> Score:
     """Return a score with the facts that its estimator could not know."""
     return replace(
         score,
@@ -246,6 +248,7 @@ def _with_facts(score: Score, cache: FeatureCache, arrangement: Arrangement) -> 
         views_of=cache.views_of,
         baseline=cache.baseline,
         baseline_of=cache.baseline_of,
+        content=content,
     )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
 
 from layerscope.estimators.streamed_layer import IndexedView, fits_memory
 from layerscope.probing.arranged_view import DividedView, Rows, SameView, gathered
+from layerscope.stats.moments import BLOCK
 from layerscope.types import SPLITS, LayerView, Split
 
 
@@ -20,6 +22,8 @@ class HeldView(SameView):
 
     by_split: dict[Split, npt.NDArray[np.float32]] = field(default_factory=dict)
     """(n, width) features that were asked for."""
+    digests: dict[Split, bytes] = field(default_factory=dict)
+    """Of the features of a split."""
 
     def features(self, split: Split) -> npt.NDArray[np.float32]:
         if split not in self.by_split:
@@ -27,6 +31,15 @@ class HeldView(SameView):
             rows.flags.writeable = False
             self.by_split[split] = rows
         return self.by_split[split]
+
+    def content(self, splits: Sequence[Split]) -> str:
+        """Return a digest of the features of some splits, which is that of equal features alone."""
+        whole = blake2b(digest_size=16)
+        for split in splits:
+            if split not in self.digests:
+                self.digests[split] = _digest(self.features(split))
+            whole.update(self.digests[split])
+        return whole.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -62,3 +75,10 @@ def held(view: LayerView) -> Iterator[LayerView]:
         yield held_view
     finally:
         held_view.by_split.clear()  # what remembers the view must not keep its rows
+
+
+def _digest(rows: npt.NDArray[np.float32]) -> bytes:
+    found = blake2b(repr((rows.shape, rows.dtype.str)).encode(), digest_size=16)
+    for start in range(0, len(rows), BLOCK):
+        found.update(np.ascontiguousarray(rows[start : start + BLOCK]).data)
+    return found.digest()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
+from layerscope.results.constants import Question
+from layerscope.results.equal_cuts import group_equal_cuts, other_names
 from layerscope.results.grouping import grouped
-from layerscope.types import Direction, Part, Score
+from layerscope.types import Constant, Direction, Part, Score, label
 
 NORMAL_95 = 1.959963984540054
 GREEK = {"theta": "θ", "phi": "φ"}
@@ -53,11 +55,20 @@ class Curve:
     points: tuple[CurvePoint, ...]
     trained: bool = True
     """Whether the checkpoint's weights come from a training, and not from a seed."""
+    constant: float = math.nan
+    """What a constant answer is worth; NaN where none was kept."""
+    equal_cuts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By cut: its other names, where cuts with the same features are one point."""
 
     @property
     def cuts(self) -> tuple[str, ...]:
         """Names of the cut points, in call order."""
         return tuple(point.cut for point in self.points)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """By cut: its name in figures, with its other names."""
+        return {cut: label(cut, self.equal_cuts) for cut in self.cuts}
 
     @property
     def heads(self) -> tuple[int, ...]:
@@ -70,6 +81,21 @@ class Curve:
         return max(
             (i for i, point in enumerate(self.points) if point.part == "trunk"), default=None
         )
+
+    def removed(self) -> tuple[float, ...]:
+        """Return which share of a constant answer's error each cut removes, 0 where none.
+
+        Of accuracies and the like the error is what is missing to 1. NaN where there is no constant
+        answer, or it makes no error.
+        """
+        values = [self.constant, *(point.value for point in self.points)]
+        if self.direction == "maximise":
+            values = [1 - value for value in values]
+        constant, *errors = values
+        if not constant > 0:
+            return (math.nan,) * len(errors)
+        # A comparison with NaN is false, so that a failed cut stays one.
+        return tuple(0.0 if error > constant else 1 - error / constant for error in errors)
 
     def relative(self) -> tuple[float, ...]:
         """Return each value as a share of the curve's best, so that 1 is the best cut.
@@ -90,7 +116,10 @@ class Curve:
 
 
 def curves(
-    scores: Iterable[Score], metric: str | None = None, titles: Mapping[str, str] | None = None
+    scores: Iterable[Score],
+    metric: str | None = None,
+    titles: Mapping[str, str] | None = None,
+    constants: Mapping[Question, Constant] | None = None,
 ) -> list[Curve]:
     """Return the curves of one metric over all training rows, trained checkpoints first.
 
@@ -98,6 +127,7 @@ def curves(
         scores: The long table.
         metric: The metric, or None for every task's primary one.
         titles: By task, what to call it; by default its name without the source's.
+        constants: By checkpoint, source and task, the constant answer, where there is one.
 
     Examples:
         >>> curves([])
@@ -109,7 +139,10 @@ def curves(
         if score.usual and (score.primary if metric is None else score.metric == metric)
     ]
     cells = grouped(wanted, "checkpoint", "source", "task", "estimator", "metric")
-    found = [_curve(rows, title(rows[0].task, rows[0].source, titles)) for rows in cells.values()]
+    found = [
+        _curve(rows, title(rows[0].task, rows[0].source, titles), constants or {})
+        for rows in cells.values()
+    ]
     return sorted(found, key=lambda curve: not curve.trained)
 
 
@@ -132,18 +165,24 @@ def title(task: str, source: str, titles: Mapping[str, str] | None = None) -> st
     return text[:1].upper() + text[1:]
 
 
-def _curve(rows: Sequence[Score], heading: str) -> Curve:
+def _curve(rows: Sequence[Score], heading: str, constants: Mapping[Question, Constant]) -> Curve:
     by_cut = grouped(rows, "index", "cut")
-    points = tuple(_point(by_cut[key]) for key in sorted(by_cut))
+    chosen = [_of_best_pooling(by_cut[key]) or by_cut[key][:1] for key in sorted(by_cut)]
+    firsts = [scores[0] for scores in chosen]
+    groups = group_equal_cuts(firsts)
+    points = tuple(_point(chosen[place]) for place, *_ in groups)
     first = rows[0]
     asked = (first.checkpoint, first.source, first.task, first.estimator, first.metric)
     tested = (first.direction, first.n_test, first.n_groups)
-    return Curve(*asked, *tested, heading, points, first.trained)
+    known = constants.get((first.checkpoint, first.source, first.task), Constant())
+    constant = known.values.get(first.metric, math.nan)
+    equal = other_names(firsts, groups)
+    return Curve(*asked, *tested, heading, points, first.trained, constant, equal)
 
 
 def _point(rows: Sequence[Score]) -> CurvePoint:
-    """Return a cut's point: the pooling that validation prefers, averaged over seeds."""
-    first, chosen = rows[0], _of_best_pooling(rows)
+    """Return a cut's point, averaged over seeds, of a cell that failed one without a value."""
+    first, chosen = rows[0], [row for row in rows if _worked(row)]
     value = fmean(row.test for row in chosen) if chosen else math.nan
     stderr = fmean(row.stderr for row in chosen) if chosen else math.nan
     return CurvePoint(first.cut, first.index, first.part, first.depth, value, stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,7 +30,8 @@ def depth_figure(drawn: Sequence[Curve], verdicts: Sequence[Verdict]) -> Figure:
         return _task_title(curve, panels), panel.value_label(curve)
 
     texts = _heading(drawn, "what every cut is worth")
-    return _by_checkpoint(drawn, panels, label, texts, verdicts, verdict_marks())
+    marks = [*verdict_marks(), *constant_marks(drawn)]
+    return _by_checkpoint(drawn, panels, label, texts, verdicts, marks)
 
 
 def latents_figure(drawn: Sequence[Curve], verdicts: Sequence[Verdict]) -> Figure:
@@ -49,9 +51,8 @@ def latents_figure(drawn: Sequence[Curve], verdicts: Sequence[Verdict]) -> Figur
         hide_inner_names(grid, 2)
     write_heading(figure, *_heading(drawn, "all latents over depth"))
     heads = any(group[0].heads for group in panels)
-    depth_legend(
-        figure, {names[task]: stroke for task, stroke in look.items()}, heads, verdict_marks()
-    )
+    marks = [*verdict_marks(), *constant_marks(drawn)]
+    depth_legend(figure, {names[task]: stroke for task, stroke in look.items()}, heads, marks)
     return figure
 
 
@@ -121,6 +122,11 @@ def fill_panel(
     for curve in group:
         stroke = look[getattr(curve, by)]
         panel.draw(axes, curve, stroke, known.get(panel.question(curve)), shared)
+    # Of one task there is one constant answer; of several each has its own.
+    one_task = by != "task"
+    panel.constant_lines(
+        axes, {it.constant: INK if one_task else look[getattr(it, by)].colour for it in group}
+    )
     panel.scale(axes, group)
 
 
@@ -152,6 +158,13 @@ def verdict_marks() -> list[Artist]:
         legend_mark("best cut, chosen on validation", "s", color=INK, **square),
         legend_mark("tied with it", "o", color=INK, **circle),
     ]
+
+
+def constant_marks(drawn: Sequence[Curve]) -> list[Artist]:
+    """Return the legend's entry for constant answers, if any is drawn."""
+    if not any(math.isfinite(curve.constant) for curve in drawn):
+        return []
+    return [legend_line("constant answer (chance)", **panel.CONSTANT_LOOK)]
 
 
 def hide_inner_names(grid: Sequence[Any], columns: int) -> None:

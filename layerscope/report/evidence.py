@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from layerscope.results.constants import Question, constants
 from layerscope.results.store import Results
-from layerscope.types import Score, ScoreKind, Verdict
+from layerscope.types import Constant, Score, ScoreKind, Verdict
 from layerscope.verdicts.comparison import Comparison, comparisons, note_widths, verdict
 from layerscope.verdicts.runs import TrainingRun, training_runs
 from layerscope.verdicts.series import Series, every_series
@@ -33,6 +34,8 @@ class Evidence:
     """By task, what to call it, where it has a title."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What the results were made with, by command."""
+    constants: Mapping[Question, Constant] = field(default_factory=dict)
+    """By checkpoint, source and task: what a constant answer is worth, where it was kept."""
 
     @property
     def seed(self) -> int:
@@ -57,8 +60,11 @@ class Evidence:
 
     @property
     def marked(self) -> list[Verdict]:
-        """The verdicts whose cuts figures mark: those of probes that were fitted as usual."""
-        return [it for it in self.verdicts if it.usual]
+        """The verdicts whose cuts figures mark.
+
+        They are those of probes that were fitted as usual, and of tasks that some cut reads.
+        """
+        return [it for it in self.verdicts if it.usual and not it.unread]
 
 
 def gather(stored: Results) -> Evidence:
@@ -68,7 +74,7 @@ def gather(stored: Results) -> Evidence:
         LayerScopeError: The results are damaged.
     """
     scores, settings = tuple(stored.scores()), _settings(stored.folder)
-    compared = tuple(comparisons(stored))
+    compared, current = tuple(comparisons(stored)), tuple(stored.current(scores))
     seed = settings.get("probe", {}).get("seed", 0)
     return Evidence(
         folder=stored.folder,
@@ -76,9 +82,10 @@ def gather(stored: Results) -> Evidence:
         verdicts=tuple(note_widths([(item, verdict(item, seed=seed)) for item in compared])),
         comparisons=compared,
         runs=tuple(training_runs(stored.settings())),
-        current=tuple(stored.current(scores)),
+        current=current,
         titles={name: task.title for name, task in stored.tasks().items() if task.title},
         settings=settings,
+        constants=constants(stored, current),
     )
 
 

@@ -67,10 +67,15 @@ def band(
 
 
 def draw_map(
-    axes: Axes, values: Any, rows: Sequence[str], columns: Sequence[str], **look: Any
+    axes: Axes,
+    values: Any,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    cmap: str = "cividis",
+    **look: Any,
 ) -> AxesImage:
     """Draw shares as a map without a frame, with names of rows and columns."""
-    image = axes.imshow(values, cmap="cividis", vmin=0, vmax=1, **look)
+    image = axes.imshow(values, cmap=cmap, vmin=0, vmax=1, **look)
     axes.set_xticks(range(len(columns)), labels=columns, rotation=90)
     axes.set_yticks(range(len(rows)), labels=rows)
     axes.tick_params(length=0)

@@ -46,7 +46,10 @@ either choice. Cuts are compared on the same test images, and images that share 
 count as one independent unit. The <em>tied set</em> holds every cut that a simultaneous test over
 all layers cannot tell from the best; the <em>shallowest</em> of them is the cheapest answer that
 the data allow. A <em>gain</em> is positive when the best cut is better, in the metric's own
-unit. A best cut marked (!) was chosen on validation and rejected by the test split.</p>
+unit. A best cut marked (!) was chosen on validation and rejected by the test split. A
+<em>constant</em> answer knows the training targets and no image: the mean, or the shares of the
+classes. Where the best cut's gain over it does not exclude nought, no cut is recommended. Cuts
+whose features are the same numbers are one cut, shown with all its names.</p>
 <p>A tie says that these test data cannot separate the layers, not that the layers are equal. An
 interval covers the choice of test images and, to first order, of those that the probe was fitted
 on; it does not cover training the network anew, another kind of probe, fine-tuning, or images from

@@ -9,13 +9,15 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from layerscope.report.curve import Curve
-from layerscope.report.style import FAINT, SHADE, Stroke
+from layerscope.report.style import FAINT, INK, SHADE, Stroke
 from layerscope.types import Verdict
 
 DIRECTIONS = {"minimise": "lower is better", "maximise": "higher is better"}
 WIDE_RANGE = 50.0
 """Above this ratio of largest to smallest value, a linear axis would flatten the best cuts."""
 
+CONSTANT_LOOK: dict[str, Any] = {"color": INK, "linestyle": (0, (1, 2)), "linewidth": 0.9}
+"""Of the line at what a constant answer is worth."""
 METRICS = {
     "mse": "MSE",
     "nmse": "nMSE",
@@ -93,7 +95,7 @@ def frame(axes: Axes, curves: Sequence[Curve], shared: bool, strokes: Mapping[st
                 trunk_line(axes, depth, strokes[curve.checkpoint].colour)
         return
     first = curves[0]
-    axes.set_xticks(range(len(first.cuts)), labels=list(first.cuts), rotation=90)
+    axes.set_xticks(range(len(first.cuts)), labels=list(first.labels.values()), rotation=90)
     axes.set_xlim(-0.5, len(first.cuts) - 0.5)
     if first.heads:
         shade = axes.axvspan(first.heads[0] - 0.5, first.heads[-1] + 0.5, color=SHADE, zorder=0)
@@ -107,6 +109,14 @@ def trunk_line(axes: Axes, x: float, colour: str) -> None:
     """Mark the end of the trunk."""
     line = axes.axvline(x, color=colour, linestyle=(0, (3, 2)), linewidth=0.9, zorder=1)
     line.set_gid("trunk")
+
+
+def constant_lines(axes: Axes, colours: Mapping[float, str]) -> None:
+    """Mark what constant answers are worth, each in its colour."""
+    for value, colour in colours.items():
+        if math.isfinite(value):
+            line = axes.axhline(value, **CONSTANT_LOOK | {"color": colour}, zorder=1)
+            line.set_gid("constant")
 
 
 def scale_from_zero(axes: Axes, curves: Sequence[Curve]) -> None:
@@ -127,7 +137,8 @@ def scale(axes: Axes, curves: Sequence[Curve]) -> None:
 
 
 def _values(curves: Sequence[Curve]) -> list[float]:
-    return [p.value for curve in curves for p in curve.points if math.isfinite(p.value)]
+    drawn = [p.value for curve in curves for p in curve.points]
+    return [value for value in (*drawn, *(c.constant for c in curves)) if math.isfinite(value)]
 
 
 def value_label(curve: Curve) -> str:

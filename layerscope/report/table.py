@@ -33,11 +33,12 @@ def csv_text(found: Iterable[Any], columns: Sequence[str] | None = None) -> str:
 
     Args:
         found: Dataclasses or mappings.
-        columns: Names of the columns, by default those of the first record.
+        columns: Names of the columns, by default all that records have, in their order.
     """
     rows = [_flat(record) for record in records(found)]
     text = StringIO()
-    writer = csv.DictWriter(text, columns or list(rows[0] if rows else ()), lineterminator="\n")
+    known = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, columns or known, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

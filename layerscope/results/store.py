@@ -8,6 +8,9 @@
       tasks.json                                 titles, units and encodings of the tasks
       checkpoints/<checkpoint>.json              what sets it apart in a series or a grid
       losses/<checkpoint>@<source>/groups.<task>.npz    group of every test row
+      losses/<checkpoint>@<source>/constant.<task>.npz  what a constant answer is worth, and its
+                                                 loss of every val and test row; with
+                                                 .shuffled.seed<n> where targets are
       losses/<checkpoint>@<source>/<cut>@<pooling>.<task>.<estimator>.npz    loss of every val and
                                                  test row, and predictions where they were kept;
                                                  .<train>.<control>.seed<n> where not the usual
@@ -46,6 +49,7 @@ from layerscope.results.durable_files import (
 from layerscope.results.labelled_array import labelled
 from layerscope.types import (
     UNLABELLED,
+    Constant,
     Control,
     Draw,
     Losses,
@@ -230,6 +234,53 @@ class Results:
         with _open(path, "Run the probe again; it writes the groups first.") as stored:
             return stored["test"], str(stored["fingerprint"])
 
+    def keep_constant(
+        self,
+        checkpoint: str,
+        source: str,
+        task: str,
+        constant: Constant,
+        fingerprint: str,
+        shuffled: int | None = None,
+    ) -> None:
+        """Keep what a constant answer to one task is worth on one cache.
+
+        It stands beside the table and not in it, so that it is never taken for a cut.
+
+        Args:
+            checkpoint: Of the cache.
+            source: Of the cache.
+            task: Whose targets made it.
+            constant: What it is worth.
+            fingerprint: Of the cache.
+            shuffled: The seed by which targets are shuffled; None where they are as they are.
+        """
+        arrays = {
+            "metrics": np.array(list(constant.values), dtype=np.str_),
+            "values": np.array(list(constant.values.values()), dtype=np.float64),
+            "note": constant.note,
+            "fingerprint": fingerprint,
+        }
+        if constant.losses is not None:
+            arrays |= {"val": constant.losses.val, "test": constant.losses.test}
+        _write(self._constant_path(checkpoint, source, task, shuffled), arrays)
+
+    def constant(
+        self, checkpoint: str, source: str, task: str, shuffled: int | None = None
+    ) -> tuple[Constant, str] | None:
+        """Return what was kept of a constant answer, and the fingerprint of its cache.
+
+        Results from before constants were kept have none: None.
+        """
+        path = self._constant_path(checkpoint, source, task, shuffled)
+        if not path.is_file():
+            return None
+        with _open(path, MAKE) as stored:
+            losses = Losses(stored["val"], stored["test"]) if "val" in stored else None
+            values = zip(stored["metrics"].tolist(), stored["values"].tolist(), strict=True)
+            found = Constant(dict(values), losses, str(stored["note"]))
+            return found, str(stored["fingerprint"])
+
     def keep_settings(self, checkpoint: str, settings: Mapping[str, Setting]) -> None:
         """Keep what distinguishes a checkpoint in a series or a grid: its epoch, its settings.
 
@@ -273,6 +324,10 @@ class Results:
 
     def _groups_path(self, checkpoint: str, source: str, task: str) -> Path:
         return self._home(checkpoint, source) / _safe(f"groups.{task}.npz")
+
+    def _constant_path(self, checkpoint: str, source: str, task: str, shuffled: int | None) -> Path:
+        parts = ["constant", task, *([] if shuffled is None else ["shuffled", f"seed{shuffled}"])]
+        return self._home(checkpoint, source) / _safe(".".join([*parts, "npz"]))
 
     def _losses_path(self, score: Score) -> Path:
         parts = [f"{score.cut}@{score.pooling}", score.task, score.estimator]

@@ -16,17 +16,18 @@ are not independent; each task's probes have training noise of their own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from layerscope.errors import EstimatorError
+from layerscope.results.equal_cuts import group_equal_cuts, other_names
 from layerscope.results.grouping import grouped
 from layerscope.stats.bootstrap import RESAMPLES, Resampled, difference
 from layerscope.stats.training_noise import mean_of_independent
-from layerscope.types import Interval
+from layerscope.types import Interval, Score, label
 from layerscope.verdicts.comparison import Comparison, in_runs, interval, resampled, usual
 
 FEWEST = 2
@@ -65,6 +66,12 @@ class CommonCut:
     """Cuts that lack a score in some task."""
     level: float
     note: str = ""
+    equal_cuts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By cut: the other names of it, which are cuts whose features are the same numbers."""
+
+    def label(self, cut: str) -> str:
+        """Return a cut's name with its other names."""
+        return label(cut, self.equal_cuts)
 
 
 def find_common_cut(
@@ -93,15 +100,16 @@ def find_common_cut(
             f"One cut for all tasks needs {FEWEST} tasks, and there are {len(chosen)}.",
             hint="Probe more tasks of the same checkpoint.",
         )
-    common, left_out = _common(chosen)
+    common, left_out, equal = _common(chosen)
     place, note = usual(chosen[0].picked(chosen[0].cuts.index(cut) for cut in common))
     trunk = common[place]
     scales = [_scale(comparison, common) for comparison in chosen]
     cut = common[int(np.argmin(_regrets(chosen, common, scales)))]
+    chosen = [comparison.merged() for comparison in chosen]
     drawn = _resample_tasks(chosen, seed, resamples)
     regrets, gains = [], []
     for comparison, draws, scale in zip(chosen, drawn, scales, strict=True):
-        here, there = (comparison.cuts.index(it) for it in (cut, trunk))
+        here, there = (comparison.place(it) for it in (cut, trunk))
         regrets.append(_scaled_difference(draws, here, comparison.best, scale))
         gains.append(_scaled_difference(draws, there, here, scale))
     return CommonCut(
@@ -123,6 +131,7 @@ def find_common_cut(
         left_out=left_out,
         level=level,
         note=note,
+        equal_cuts=equal,
     )
 
 
@@ -156,7 +165,7 @@ def sentence(found: CommonCut, titles: Mapping[str, str]) -> str:
     worst = max(found.tasks, key=lambda one: one.regret.estimate)
     regret = found.regret
     parts = [
-        f"One cut for all {len(found.tasks)} tasks: {found.cut}",
+        f"One cut for all {len(found.tasks)} tasks: {found.label(found.cut)}",
         f"against each task's own best it costs {_percent(regret.estimate)} "
         f"{_bounds(regret.low, regret.high)} of an average cut's error, most for "
         f"{titles.get(worst.task, worst.task)} ({_percent(worst.regret.estimate)})",
@@ -199,19 +208,34 @@ def _one_per_task(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return [min(group, key=loss) for group in alike]
 
 
-def _common(comparisons: Sequence[Comparison]) -> tuple[list[str], tuple[str, ...]]:
-    """Return the cuts that every task has, and those that some lack, in depth order."""
+def _common(
+    comparisons: Sequence[Comparison],
+) -> tuple[list[str], tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """Return the cuts that every task has, those that some lack, and the former's other names.
+
+    Cuts with the same features in every task are one. All are in depth order.
+    """
     scores = sorted(
         (s for comparison in comparisons for s in comparison.scores), key=lambda s: s.index
     )
     names = list(dict.fromkeys(score.cut for score in scores))
-    common = [cut for cut in names if all(cut in comparison.cuts for comparison in comparisons)]
-    if not common:
+    known = [cut for cut in names if all(cut in comparison.cuts for comparison in comparisons)]
+    if not known:
         raise EstimatorError(
             "No cut has a score in every task.",
             hint="Extract the same cuts for all sources, and see the notes of failed cells.",
         )
-    return common, tuple(cut for cut in names if cut not in common)
+    whole = [_with_all_contents(comparisons, cut) for cut in known]
+    groups = group_equal_cuts(whole)
+    common = [known[first] for first, *_ in groups]
+    return common, tuple(cut for cut in names if cut not in known), other_names(whole, groups)
+
+
+def _with_all_contents(comparisons: Sequence[Comparison], cut: str) -> Score:
+    """Return a cut's score whose content is that of its features in all tasks, if known."""
+    scores = [comparison.scores[comparison.cuts.index(cut)] for comparison in comparisons]
+    contents = [score.content for score in scores]
+    return replace(scores[0], content=" ".join(contents) if all(contents) else "")
 
 
 def _scale(comparison: Comparison, cuts: Sequence[str]) -> float:

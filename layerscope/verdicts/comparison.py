@@ -18,8 +18,9 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import compress
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ import torch
 from torch import Tensor
 
 from layerscope.errors import EstimatorError
+from layerscope.results.constants import constant_of
+from layerscope.results.equal_cuts import group_equal_cuts, other_names
 from layerscope.results.grouping import grouped
 from layerscope.results.store import Results
 from layerscope.stats.bootstrap import (
@@ -41,13 +44,21 @@ from layerscope.stats.bootstrap import (
 from layerscope.stats.bounded_interval import positive_interval, share_interval
 from layerscope.stats.paired import holm, mcnemar
 from layerscope.stats.training_noise import TrainingNoise, averaged, spread, training_noise
-from layerscope.types import Interval, Losses, Replicates, Score, TrainingNoiseFrom, Verdict
+from layerscope.types import (
+    TRUNK,
+    Constant,
+    Interval,
+    Losses,
+    Replicates,
+    Score,
+    TrainingNoiseFrom,
+    Verdict,
+)
+from layerscope.verdicts.over_constant import gain_over_constant
 
 _LONG_RUN = 2
 DRAWS = 5
 """Draws of training rows from which on their spread is the estimate of the noise of training."""
-TRUNK = "trunk"
-"""Name of the cut at the end of the trunk."""
 NO_TRUNK = "No cut of the trunk has a score; the gain is over the last cut."
 
 
@@ -63,6 +74,10 @@ class Comparison:
     """(n_test,) group of each test row."""
     note: str = ""
     """Which cuts were left out, and why."""
+    constant: Constant | None = None
+    """The constant answer; None where none was kept, as in older results."""
+    equal_cuts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By cut: its other names, where cuts with the same features are one."""
 
     @property
     def first(self) -> Score:
@@ -84,6 +99,22 @@ class Comparison:
         scores, losses = zip(*((self.scores[i], self.losses[i]) for i in places), strict=True)
         return Comparison(scores, losses, self.groups)
 
+    def place(self, cut: str) -> int:
+        """Return the place of a cut by any of its names."""
+        names = ((it, *self.equal_cuts.get(it, ())) for it in self.cuts)
+        return next(place for place, known in enumerate(names) if cut in known)
+
+    def merged(self) -> Comparison:
+        """Return the comparison in which cuts with the same features are one.
+
+        One cut has one place in the tied set; counted twice it would be tied with itself, and would
+        gain over itself by the noise of another training sample.
+        """
+        groups = group_equal_cuts(self.scores)
+        whole = self.picked(first for first, *_ in groups)
+        names = other_names(self.scores, groups)
+        return replace(whole, note=self.note, constant=self.constant, equal_cuts=names)
+
 
 def verdict(
     comparison: Comparison, *, level: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
@@ -101,11 +132,13 @@ def verdict(
             rows.
     """
     _check(comparison)
+    last_name, comparison = comparison.cuts[-1], comparison.merged()
     first, names, best = comparison.first, comparison.cuts, comparison.best
     test = resampled(comparison, resamples, seed, noise_seed=seed + 1)
     accepted = [bool(p > 1 - level) for p in p_values(test)]
     tied = tuple(cut for i, cut in enumerate(names) if accepted[i] or i == best)
     trunk, note = usual(comparison)
+    read = against_constant(comparison, test, seed=seed, level=level)
     return Verdict(
         checkpoint=first.checkpoint,
         task=first.task,
@@ -118,13 +151,13 @@ def verdict(
         shallowest=tied[0],
         trunk=names[trunk],
         gain=interval(difference(test, trunk, best), level),
-        gain_over_last=interval(difference(test, len(names) - 1, best), level),
-        probability=dict(zip(names, probability_best(test).tolist(), strict=True)),
+        gain_over_last=interval(difference(test, comparison.place(last_name), best), level),
+        resamples_won=dict(zip(names, probability_best(test).tolist(), strict=True)),
         level=level,
         n_test=len(comparison.groups),
         n_groups=test.groups,
         agrees=accepted[best],
-        note=note,
+        note=f"{note} {read.note}".strip(),
         pooling=comparison.scores[best].pooling,
         tied_holm=_tied_holm(test, best, names, level),
         draw=first.draw,
@@ -133,7 +166,44 @@ def verdict(
         trained=first.trained,
         mcnemar=_mcnemar(comparison, best, trunk, test.groups),
         training_noise=_noise_from(comparison),
+        reads=read.reads,
+        constant=read.constant,
+        over_constant=read.gain,
+        equal_cuts=comparison.equal_cuts,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class AgainstConstant:
+    """The best cut against a constant answer: nothing where none was kept."""
+
+    reads: bool | None = None
+    constant: float | None = None
+    gain: Interval | None = None
+    note: str = ""
+
+
+def against_constant(
+    comparison: Comparison, test: Resampled, *, seed: int, level: float
+) -> AgainstConstant:
+    """Compare the best cut with the constant answer, on validation and on test rows.
+
+    Args:
+        comparison: The cuts.
+        test: Their mean test losses.
+        seed: Of the resamples of ``test``.
+        level: Coverage of the gain's interval.
+    """
+    if comparison.constant is None:
+        return AgainstConstant()
+    known, best = comparison.constant.losses, comparison.best
+    if known is None:
+        reason = comparison.constant.note
+        return AgainstConstant(note=f"Not compared with a constant answer. {reason}")
+    gain = interval(gain_over_constant(test, best, known.test, comparison.groups, seed), level)
+    on_val = float(known.val.mean() - comparison.losses[best].val.mean())
+    value = mean_metric(comparison.first, known.test)
+    return AgainstConstant(gain.low > 0 and on_val > 0, value, gain)
 
 
 def verdicts(results: Results, *, level: float = 0.95, seed: int = 0) -> list[Verdict]:
@@ -176,6 +246,7 @@ def comparison(results: Results, scores: Sequence[Score]) -> Comparison:
         tuple(losses for _, losses in chosen),
         groups,
         " ".join([*left_out, *choice]),
+        constant_of(results, kept) if kept else None,
     )
 
 
@@ -217,8 +288,8 @@ def note_widths(verdicts: Sequence[tuple[Comparison, Verdict]]) -> list[Verdict]
     equal = {_question(it): it for _, it in verdicts if it.control.equal_width}
     return [
         it
-        if it.control
-        else replace(it, note=f"{it.note} {_width_note(comparison, it, equal)}".strip())
+        if it.control or it.unread
+        else replace(it, note=f"{it.note} {_width_note(comparison.merged(), it, equal)}".strip())
         for comparison, it in verdicts
     ]
 
@@ -303,18 +374,33 @@ def sentence(verdict: Verdict, title: str = "") -> str:
         ...     direction="minimise", best="layer2.0", value=Interval(0.012, 0.010, 0.014),
         ...     tied=("layer1.1", "layer2.0"), shallowest="layer1.1", trunk="trunk",
         ...     gain=Interval(0.008, 0.006, 0.010), gain_over_last=Interval(0.1, 0.09, 0.11),
-        ...     probability={}, level=0.95, n_test=400, n_groups=20, agrees=True,
+        ...     resamples_won={}, level=0.95, n_test=400, n_groups=20, agrees=True,
         ... ), "Floor hue")
         'Floor hue: cut at layer2.0 (mse 0.012 [0.01, 0.014]); tied with layer1.1; shallowest tied layer1.1; 40 % lower error than trunk [30 %, 50 %].'
     """  # noqa: E501
     worth = f"{verdict.metric} {verdict.value.estimate:.3g} {ends(verdict.value)}"
     way = f" [{verdict.way}]" if verdict.way else ""
-    parts = [
-        f"{title or verdict.task}{way}: cut at {verdict.best} ({worth})",
-        *_describe_ties(verdict),
-        _describe_gain(verdict),
-    ]
+    asked, best = f"{title or verdict.task}{way}", verdict.label(verdict.best)
+    if verdict.over_constant is not None and verdict.unread:
+        gain = f"{verdict.over_constant.estimate:.3g} {ends(verdict.over_constant)}"
+        return (
+            f"{asked}: no layer is shown to read this better than a constant ({best}, which "
+            f"validation prefers, has {worth}, a constant {verdict.constant:.3g}; the gain is "
+            f"{gain})."
+        )
+    parts = [f"{asked}: cut at {best} ({worth})", *_describe_ties(verdict), _describe_gain(verdict)]
     return "; ".join(parts) + "."
+
+
+def named(verdict: Verdict, cuts: Iterable[str]) -> str:
+    """Return some of a verdict's cuts, each with all its names and neighbours by their ends."""
+    labels = [verdict.label(cut) for cut in cuts]
+    return in_runs(labels, [verdict.label(cut) for cut in verdict.resamples_won])
+
+
+def with_sentence(verdict: Verdict, title: str = "") -> dict[str, Any]:
+    """Return a verdict for JSON and CSV: its sentence, then its fields."""
+    return {"sentence": sentence(verdict, title), **verdict.row()}
 
 
 def _check(comparison: Comparison) -> None:
@@ -447,12 +533,12 @@ def by_question(comparisons: Iterable[Comparison]) -> list[list[Comparison]]:
 
 def _describe_ties(verdict: Verdict) -> list[str]:
     others = [cut for cut in verdict.tied if cut != verdict.best]
-    named = in_runs(others, list(verdict.probability))
+    names = named(verdict, others)
     if not verdict.agrees:
-        return [f"the test rows reject it in favour of {named}"]
+        return [f"the test rows reject it in favour of {names}"]
     if not others:
         return ["no other cut is tied with it"]
-    return [f"tied with {named}", f"shallowest tied {verdict.shallowest}"]
+    return [f"tied with {names}", f"shallowest tied {verdict.label(verdict.shallowest)}"]
 
 
 def _describe_gain(verdict: Verdict) -> str:

@@ -27,7 +27,17 @@ from layerscope.results.grouping import grouped
 from layerscope.stats.bootstrap import RESAMPLES, Resampled, difference
 from layerscope.stats.rank_correlation import FEWEST, kendall, over_rows, spearman
 from layerscope.types import Direction, Interval, Score
-from layerscope.verdicts.comparison import Comparison, ends, in_runs, interval, resampled, usual
+from layerscope.verdicts.comparison import (
+    Comparison,
+    against_constant,
+    ends,
+    in_runs,
+    interval,
+    resampled,
+    usual,
+)
+
+UNREAD = "No cut is shown to read the task better than a constant: the probe's order says nothing."
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +121,13 @@ def scorecard(
     Measures of another cache than a comparison's are left out.
     """
     found = []
-    for comparison in comparisons:
+    for comparison in (it.merged() for it in comparisons):
         rows = measures_at_cuts(comparison, measures) if comparison.first.usual else []
         if rows:
             test = resampled(comparison, resamples, seed, noise_seed=seed + 1)
-            found += [_measure_score(comparison, test, row, level, seed) for row in rows]
+            read = against_constant(comparison, test, seed=seed, level=level)
+            note = UNREAD if read.reads is False else ""
+            found += [_measure_score(comparison, test, row, level, seed, note) for row in rows]
     return found
 
 
@@ -157,7 +169,12 @@ def _measure_at_cuts(comparison: Comparison, scores: Sequence[Score]) -> Measure
 
 
 def _measure_score(
-    comparison: Comparison, test: Resampled, measure: MeasureAtCuts, level: float, seed: int
+    comparison: Comparison,
+    test: Resampled,
+    measure: MeasureAtCuts,
+    level: float,
+    seed: int,
+    note: str,
 ) -> MeasureScore:
     names, best = comparison.cuts, comparison.best
     known = [i for i, value in enumerate(measure.values) if math.isfinite(value)]
@@ -189,7 +206,7 @@ def _measure_score(
         level=level,
         n_test=len(comparison.groups),
         n_groups=test.groups,
-        note=_note(names, known, goodness),
+        note=f"{_note(names, known, goodness)} {note}".strip(),
     )
 
 

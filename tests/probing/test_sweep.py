@@ -194,7 +194,7 @@ def test_a_head_of_too_low_rank_is_cut_at_the_trunk(tmp_path):
     assert verdict.best == "trunk"
     assert verdict.tied == ("trunk",)
     assert verdict.gain_over_last.low > 0.1
-    assert verdict.probability["trunk"] == 1.0
+    assert verdict.resamples_won["trunk"] == 1.0
 
 
 def test_a_latent_is_found_at_the_depth_where_it_is_written_linearly(tmp_path):
@@ -255,7 +255,7 @@ def pooled(best: str = "cls") -> Cache:
         f"blocks.0@{best}": told,
         "trunk@cls": half,
         "trunk@mean": half @ np.linalg.qr(rng.standard_normal((6, 6)))[0],
-        "head.1@none": vague,
+        "head.1@none": vague[:, ::-1],
     }
     return Cache(layers, {LATENT.name: z[:, 0]}, (LATENT,))
 
@@ -270,8 +270,8 @@ def test_a_cut_stands_for_itself_in_the_pooling_that_validation_prefers(tmp_path
     }
     (verdict,) = verdicts(report.results)
     assert (verdict.best, verdict.pooling, verdict.tied) == ("blocks.0", best, ("blocks.0",))
-    assert list(verdict.probability) == ["blocks.0", "trunk", "head.1"]
-    assert sum(verdict.probability.values()) == pytest.approx(1.0)
+    assert list(verdict.resamples_won) == ["blocks.0", "trunk", "head.1"]
+    assert sum(verdict.resamples_won.values()) == pytest.approx(1.0)
     told = next(row for row in primary if (row.cut, row.pooling) == ("blocks.0", best))
     assert verdict.value.estimate == pytest.approx(told.test)
     assert f"Pooling chosen on validation: {best} at blocks.0" in verdict.note
@@ -309,7 +309,7 @@ def test_a_pooling_that_failed_leaves_its_cut_to_the_other(tmp_path):
     cache.layers["blocks.0@cls"][3, 0] = np.nan
     (verdict,) = verdicts(sweep([cache], [LATENT], [estimators["ridge"](0)], tmp_path).results)
     assert "Left out, failed: blocks.0@cls." in verdict.note
-    assert set(verdict.probability) == {"blocks.0", "trunk", "head.1"}
+    assert set(verdict.resamples_won) == {"blocks.0", "trunk", "head.1"}
 
 
 def test_a_pooling_of_an_older_cache_has_no_say(tmp_path):
@@ -630,7 +630,8 @@ def test_verdicts_of_draws_and_controls_stand_beside_the_usual_one(tmp_path):
     assert curves(report.results.scores()) == curves(
         [it for it in report.results.scores() if it.usual]
     )
-    assert "[20%, shuffled]: cut at" in sentence(found[LATENT.name, "20%, shuffled"])
+    said = sentence(found[LATENT.name, "20%, shuffled"])
+    assert "[20%, shuffled]: no layer is shown to read this better than a constant (" in said
 
 
 def test_seeds_are_averaged_row_by_row(tmp_path):

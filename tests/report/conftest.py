@@ -102,7 +102,7 @@ def verdict(rows: Sequence[Score]) -> Verdict:
         trunk="trunk",
         gain=Interval(gain, gain - 0.02, gain + 0.02),
         gain_over_last=Interval(last, last - 0.02, last + 0.02),
-        probability={cut: 1 / len(tied) for cut in tied},
+        resamples_won={cut: 1 / len(tied) for cut in tied},
         level=0.95,
         n_test=1000,
         n_groups=40,

@@ -58,6 +58,7 @@ def test_the_json_schema_is_stable(scores, verdicts):
     document = json.loads(json.dumps(report.document(), allow_nan=False))
     assert set(document) == {"verdicts", "across", "scorecard", "series", "grids", "failed"}
     assert list(document["verdicts"][0]) == [
+        "sentence",
         "checkpoint",
         "task",
         "estimator",
@@ -70,7 +71,7 @@ def test_the_json_schema_is_stable(scores, verdicts):
         "trunk",
         "gain",
         "gain_over_last",
-        "probability",
+        "resamples_won",
         "level",
         "n_test",
         "n_groups",
@@ -82,6 +83,10 @@ def test_the_json_schema_is_stable(scores, verdicts):
         "train",
         "control",
         "trained",
+        "reads",
+        "constant",
+        "over_constant",
+        "equal_cuts",
     ]
     assert set(document["verdicts"][0]["gain"]) == {"estimate", "low", "high"}
 

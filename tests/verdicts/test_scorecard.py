@@ -9,10 +9,10 @@ import pytest
 
 from layerscope.errors import LayerScopeError
 from layerscope.results.store import Results, failed
-from layerscope.types import Control, Interval
+from layerscope.types import Constant, Control, Interval, Losses
 from layerscope.verdicts.comparison import comparisons, verdict, verdicts
 from layerscope.verdicts.scorecard import MeasureScore, scorecard, sentences
-from tests.report.planted import CUTS, folder, measure, of_kind, probe
+from tests.report.planted import CUTS, folder, losses, measure, of_kind, probe
 
 # The probe's own choice is layer3; every step away from it costs 5 points or more.
 ACCURACY = dict(zip(CUTS, (0.40, 0.55, 0.70, 0.90, 0.80, 0.60, 0.45), strict=True))
@@ -172,6 +172,17 @@ def test_a_verdict_on_views_says_so(tmp_path):
     (found,) = verdicts(folder(tmp_path / "b", of_views))
     assert "augmented views: toy.views2" in found.note
     assert "views" not in plain.note
+
+
+def test_where_the_probe_reads_nothing_its_order_says_nothing(tmp_path):
+    values = dict(zip(CUTS, range(len(CUTS)), strict=True))
+    stored = folder(tmp_path, [*layers(), *(measure(cut, v) for cut, v in values.items())])
+    for chance, unread in ((0.3, False), (0.9, True)):
+        constant = Constant({"top-1": chance}, Losses(losses(chance), losses(chance, 30)))
+        stored.keep_constant("net", "toy", "toy-kind", constant, "sha256:net")
+        measures = of_kind(stored, "measure")
+        (found,) = scorecard(comparisons(stored), measures, resamples=200)
+        assert ("the probe's order says nothing" in found.note) == unread
 
 
 def test_labels_are_told_and_each_metric_is_a_line_of_its_own(tmp_path):

@@ -66,7 +66,7 @@ def test_a_clear_winner_stands_alone():
     assert found.gain.estimate == pytest.approx(0.5)
     assert found.gain.low > 0.4
     assert found.gain_over_last.estimate == pytest.approx(2.0)
-    assert found.probability == {"stem": 0.0, "layer1": 1.0, "trunk": 0.0, "head.1": 0.0}
+    assert found.resamples_won == {"stem": 0.0, "layer1": 1.0, "trunk": 0.0, "head.1": 0.0}
     assert (found.n_test, found.n_groups, found.trunk) == (N, N // 2, "trunk")
 
 
@@ -81,7 +81,7 @@ def test_equal_cuts_are_a_tie_and_the_shallowest_is_named():
     found = verdict(comparison({"stem": 2.0, "layer1": 1.0, "trunk": 1.0, "head.1": 1.0}))
     assert found.tied == ("layer1", "trunk", "head.1")
     assert found.shallowest == "layer1"
-    assert sum(found.probability.values()) == pytest.approx(1.0)
+    assert sum(found.resamples_won.values()) == pytest.approx(1.0)
     assert "no cut is shown to be better than trunk" in sentence(found)
     assert found.gain.low < 0 < found.gain.high
 
@@ -93,7 +93,7 @@ def test_identical_losses_are_a_tie_without_a_gain():
     assert found.tied == ("stem", "trunk")
     assert found.gain.estimate == 0.0
     assert found.gain.low < 0 < found.gain.high
-    assert found.probability["trunk"] == pytest.approx(0.5, abs=0.02)
+    assert found.resamples_won["trunk"] == pytest.approx(0.5, abs=0.02)
 
 
 def test_what_another_training_sample_would_change_is_no_difference():
@@ -140,7 +140,7 @@ def test_a_choice_worse_than_the_usual_cut_is_said():
 def test_a_single_cut_is_its_own_verdict():
     found = verdict(comparison({"trunk": 1.0}))
     assert found.tied == ("trunk",)
-    assert found.probability == {"trunk": 1.0}
+    assert found.resamples_won == {"trunk": 1.0}
 
 
 def test_the_same_seed_is_the_same_verdict():

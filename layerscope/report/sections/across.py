@@ -41,7 +41,9 @@ def cells(found: Iterable[CommonCut]) -> list[tuple[str, ...]]:
     for one in found:
         for task in one.tasks:
             values = (task.own, signed(task.regret), signed(task.gain))
-            rows.append((one.checkpoint, task.task, task.estimator, one.cut, *values))
+            rows.append((one.checkpoint, task.task, task.estimator, one.label(one.cut), *values))
         mean = (signed(one.regret), signed(one.gain))
-        rows.append((one.checkpoint, f"mean of {len(one.tasks)}", "", one.cut, "", *mean))
+        rows.append(
+            (one.checkpoint, f"mean of {len(one.tasks)}", "", one.label(one.cut), "", *mean)
+        )
     return rows

@@ -15,6 +15,8 @@ class Overview(Section):
     order = 14
 
     def find(self, evidence: Evidence) -> Finding:
-        drawn = curves(evidence.drawn("probe"), titles=evidence.titles)
+        drawn = curves(
+            evidence.drawn("probe"), titles=evidence.titles, constants=evidence.constants
+        )
         figures = {"overview": heatmap(drawn, evidence.marked)} if drawn else {}
         return Finding("Overview", figures=figures)

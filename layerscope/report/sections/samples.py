@@ -14,6 +14,7 @@ from layerscope.report.evidence import Evidence
 from layerscope.report.layout import band, heading, legend, panel_grid
 from layerscope.report.section import Finding, Section, by_source, sections
 from layerscope.report.style import WIDTH, Stroke, strokes
+from layerscope.results.equal_cuts import without_repeats
 from layerscope.results.grouping import grouped
 from layerscope.types import Score
 
@@ -46,7 +47,8 @@ def samples_figure(scores: Sequence[Score], titles: Mapping[str, str]) -> Figure
     prefers at some number of rows. There is no figure of a source where no question was asked with
     several numbers of rows.
     """
-    done = [it for it in scores if it.primary and it.status == "done" and not it.control]
+    primary = (it for it in scores if it.primary and it.status == "done" and not it.control)
+    done = without_repeats(list(primary))
     panels = {
         question: _lines(rows)
         for question, rows in grouped(done, "checkpoint", "task", "estimator").items()

@@ -12,7 +12,7 @@ from layerscope.report.evidence import Evidence
 from layerscope.report.section import Finding, Headline, Section, Table, by_source, sections
 from layerscope.report.table import bounds, csv_text, markdown, number, signed
 from layerscope.types import Verdict
-from layerscope.verdicts.comparison import in_runs, sentence
+from layerscope.verdicts.comparison import named, sentence, with_sentence
 
 HEADER = (
     "checkpoint",
@@ -26,10 +26,11 @@ HEADER = (
     "shallowest",
     "gain over trunk",
     "gain over last",
+    "gain over a constant",
     "n test",
     "groups",
 )
-NUMBERS = (5, 6, 9, 10, 11, 12)
+NUMBERS = (5, 6, 9, 10, 11, 12, 13)
 NORMALISED = "nmse"
 """The metric in which different latents share an axis: 1 is what a constant answer earns."""
 
@@ -41,17 +42,18 @@ class Verdicts(Section):
     order = 10
 
     def find(self, evidence: Evidence) -> Finding:
-        verdicts = evidence.verdicts
+        verdicts, titles = evidence.verdicts, evidence.titles
+        records = [with_sentence(it, titles.get(it.task, "")) for it in verdicts]
         return Finding(
             "Cut table",
-            headlines=[_headline(it, evidence.titles.get(it.task, "")) for it in verdicts],
+            headlines=[_headline(it, titles.get(it.task, "")) for it in verdicts],
             tables=[cut_table(verdicts)],
             figures=_figures(evidence),
             files={
                 "cut-table.md": markdown(HEADER, cells(verdicts), NUMBERS),
-                "cut-table.csv": csv_text(verdicts),
+                "cut-table.csv": csv_text(records),
             },
-            records=verdicts,
+            records=records,
         )
 
 
@@ -68,18 +70,26 @@ def cells(verdicts: Iterable[Verdict]) -> list[tuple[str, ...]]:
             it.task,
             f"{it.estimator} [{it.way}]" if it.way else it.estimator,
             it.metric,
-            it.best if it.agrees else f"{it.best} (!)",
+            _best(it),
             number(it.value.estimate),
             bounds(it.value),
-            in_runs(it.tied, list(it.probability)),
-            it.shallowest,
+            "" if it.unread else named(it, it.tied),
+            "" if it.unread else it.label(it.shallowest),
             signed(it.gain),
             signed(it.gain_over_last),
+            "–" if it.over_constant is None else signed(it.over_constant),
             str(it.n_test),
             str(it.n_groups),
         )
         for it in verdicts
     ]
+
+
+def _best(verdict: Verdict) -> str:
+    if verdict.unread:
+        return "none"
+    best = verdict.label(verdict.best)
+    return best if verdict.agrees else f"{best} (!)"
 
 
 def _headline(verdict: Verdict, title: str) -> Headline:
@@ -88,8 +98,10 @@ def _headline(verdict: Verdict, title: str) -> Headline:
 
 
 def _figures(evidence: Evidence) -> dict[str, Figure]:
-    probes, titles, marked = evidence.drawn("probe"), evidence.titles, evidence.marked
-    primary, normalised = curves(probes, None, titles), curves(probes, NORMALISED, titles)
+    probes, marked = evidence.drawn("probe"), evidence.marked
+    primary, normalised = (
+        curves(probes, metric, evidence.titles, evidence.constants) for metric in (None, NORMALISED)
+    )
     return by_source("depth", primary, lambda some: depth_figure(some, marked)) | by_source(
         "latents", normalised, lambda some: latents_figure(some, marked)
     )
