@@ -105,8 +105,8 @@ def _refitted(
     others = _other_choices(layer.rows("val"), fitted, path, weights)
     rows = layer.rows("test")
     chosen = [path.predict_each(rows, it.repeat_interleave(regression.each)) for it in others]
-    of_each = ([regression.losses(it, "test") for it in part] for part in (without, chosen))
-    return Refits(*of_each, share).replicates()
+    lost = [[regression.losses(it, "test") for it in part] for part in (without, chosen)]
+    return Refits(lost[0], lost[1], share).replicates()
 
 
 def _penalties(fitted: Predictions) -> Tensor:

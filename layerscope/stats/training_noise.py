@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from layerscope.stats.standard_error import number_groups
+from layerscope.stats.symmetric import positive_part, square_root
 from layerscope.types import Replicates
 
 Rows = npt.NDArray[np.floating[Any]]
@@ -62,11 +63,10 @@ class TrainingNoise:
 
     def draws(self, count: int, seed: int) -> Tensor:
         """Return (count, k) normal draws of this covariance about zero."""
-        values, vectors = torch.linalg.eigh(self.covariance)
         generator = torch.Generator().manual_seed(seed)
-        normal = torch.randn(count, len(values), generator=generator, dtype=torch.float64)
-        drawn: Tensor = (normal * values.clamp(min=0).sqrt()) @ vectors.T
-        return drawn
+        size = count, len(self.covariance)
+        normal = torch.randn(size, generator=generator, dtype=torch.float64)
+        return normal @ square_root(self.covariance)
 
 
 def jackknife(
@@ -135,7 +135,7 @@ def training_noise(layers: Sequence[Sequence[Replicates]], groups: Tensor) -> Tr
     freedom = torch.tensor([degrees for *_, degrees in sources], dtype=torch.float64)
     unsure = float((sizes.square() / freedom).sum())
     degrees = float(sizes.sum() ** 2) / unsure if unsure > 0 else float(freedom.sum())
-    return TrainingNoise(_positive(corrected.sum(0)), raws.sum(0), degrees)
+    return TrainingNoise(positive_part(corrected.sum(0)), raws.sum(0), degrees)
 
 
 def _one_source(layers: Sequence[Replicates], groups: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -162,10 +162,3 @@ def mean_of_independent(parts: Sequence[TrainingNoise]) -> TrainingNoise | None:
     covariance = torch.stack([it.covariance for it in parts]).sum(0) / square
     raw = torch.stack([it.raw for it in parts]).sum(0) / square
     return TrainingNoise(covariance, raw, min(it.degrees for it in parts))
-
-
-def _positive(matrix: Tensor) -> Tensor:
-    """Return the nearest positive semi-definite matrix."""
-    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    nearest: Tensor = (vectors * values.clamp(min=0)) @ vectors.T
-    return nearest

@@ -40,6 +40,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from layerscope.stats.symmetric import positive_part, square_root
 from layerscope.types import Interval
 
 FEWEST = 5
@@ -105,7 +106,8 @@ def pseudo_residuals(places: Sequence[float]) -> Tensor:
         torch.ones_like(left),
         left - 1,
     )
-    return found / found.norm(dim=1, keepdim=True)
+    unit: Tensor = found / found.norm(dim=1, keepdim=True)
+    return unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ class Run:
         residuals = pseudo_residuals(self.places)
         squares = _squares(self.losses[None], residuals)
         quiet, stretch = _quietest(squares)
-        found = _positive(quiet - self._explained(residuals)[stretch])
+        found = positive_part(quiet - self._explained(residuals)[stretch])
         return SnapshotNoise(found[0], squares[0, 0] * _upper(residuals))
 
     def _explained(self, residuals: Tensor) -> Tensor:
@@ -226,15 +228,15 @@ def _simulated(run: Run, contrasts: _Contrasts, noise: Tensor, draws: int, seed:
     layers, count = run.losses.shape
     generator = torch.Generator().manual_seed(seed)
     normal = torch.randn(draws, layers, count, generator=generator, dtype=torch.float64)
-    snapshots = torch.einsum("kl,rlt->rkt", _root(noise), normal)
+    snapshots = torch.einsum("kl,rlt->rkt", square_root(noise), normal)
     normal = torch.randn(draws, layers * count, generator=generator, dtype=torch.float64)
-    root = _root(run.covariance.reshape(layers * count, -1))
+    root = square_root(run.covariance.reshape(layers * count, -1))
     curves = snapshots + (normal @ root).reshape(draws, layers, count)
     peaks = (snapshots @ moving_average(count).T).argmin(2)
     factor = _factors(run.groups, draws, seed)
     residuals = pseudo_residuals(run.places)
     quiet, stretch = _quietest(_squares(curves, residuals))
-    found = _positive(quiet - run._explained(residuals)[stretch] * factor[:, None, None])
+    found = positive_part(quiet - run._explained(residuals)[stretch] * factor[:, None, None])
     variance = contrasts.variance(peaks, found, factor)
     asked = (peaks != count - 1).any(1) & (variance > 0)
     value = contrasts.value(curves, peaks).abs()[asked] / variance[asked].sqrt()
@@ -278,17 +280,3 @@ def _upper(residuals: Tensor) -> float:
     # Satterthwaite's degrees of freedom: neighbouring pseudo-residuals are correlated.
     degrees = float(products.trace() ** 2 / products.square().sum())
     return degrees / float(scipy.stats.chi2.ppf(1 - BOUND, degrees))
-
-
-def _positive(matrices: Tensor) -> Tensor:
-    """Return the nearest positive semidefinite (r, k, k) matrices."""
-    if matrices.shape[-1] == 1:
-        return matrices.clamp(min=0)
-    values, vectors = torch.linalg.eigh(matrices)
-    return (vectors * values.clamp(min=0)[:, None]) @ vectors.mT
-
-
-def _root(matrix: Tensor) -> Tensor:
-    """Return the symmetric root of a positive semidefinite matrix."""
-    values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T

@@ -35,6 +35,7 @@ import torch
 from layerscope.errors import EstimatorError
 from layerscope.stats.bootstrap import RESAMPLES, Resampled, p_values
 from layerscope.stats.rank_correlation import kendall, over_rows
+from layerscope.stats.training_noise import TrainingNoise
 from layerscope.stats.trend import FEWEST as TREND
 from layerscope.stats.trend import Run, decline, lowest_average, moving_average
 from layerscope.types import Direction, Interval, Part, Score
@@ -323,9 +324,8 @@ def _plateau(
     if len(epochs) < TREND:
         return epochs[0], epochs[-1]
     bound = math.sqrt(_run([drawn], epochs).noise().bound)
-    noisy = drawn.with_noise(torch.full((len(epochs),), bound).double(), seed)
-    average = moving_average(len(epochs))
-    smooth = Resampled(average @ drawn.estimate, noisy.draws @ average.T, drawn.groups)
+    noise = TrainingNoise.assumed(torch.full((len(epochs),), bound))
+    smooth = drawn.with_noise(noise, seed).combined(moving_average(len(epochs)).T)
     tied = [i for i, p in enumerate(p_values(smooth).tolist()) if p > 1 - level]
     return epochs[min([*tied, peak])], epochs[max([*tied, peak])]
 
