@@ -295,7 +295,7 @@ def _layer_curve(
         test=tuple(test),
         stderr=tuple(score.stderr for score in snapshots.scores),
         smoothed=tuple((moving_average(len(test)) @ torch.tensor(test).double()).tolist()),
-        noise=math.sqrt(run.noise().covariance) if known else math.nan,
+        noise=math.sqrt(run.noise([peak]).covariance) if known else math.nan,
         peak=epochs[peak],
         fall=decline(run, [peak], level=level, seed=seed),
     )
@@ -322,7 +322,7 @@ def _plateau(
     """Return the ends of the epochs that are tied with the best, the peak included."""
     if len(epochs) < TREND:
         return epochs[0], epochs[-1]
-    bound = math.sqrt(_run([drawn], epochs).noise().bound)
+    bound = math.sqrt(_run([drawn], epochs).noise([peak]).bound)
     noisy = drawn.with_noise(torch.full((len(epochs),), bound).double(), seed)
     average = moving_average(len(epochs))
     smooth = Resampled(average @ drawn.estimate, noisy.draws @ average.T, drawn.groups)
