@@ -13,8 +13,9 @@ is about m, averaged over neighbours:
   snapshot's deviation: the pseudo-residuals of Gasser, Sroka and Jennen-Steinmetz (1986), "Residual
   variance and residual patterns in nonlinear regression", equation 2.2. Straight lines leave none,
   curvature makes them larger. So that the steep start of a training does not count as noise, their
-  mean square is taken over the quietest of the stretches that end at the last snapshot and hold at
-  least half of the run. What the rows explain of it is subtracted, down to nought.
+  mean square is taken over the quietest of the stretches that reach from the peak, or from before
+  it, to the last snapshot and hold at least half of the run. What the rows explain of it is
+  subtracted, down to nought.
 * **Interval.** Estimate ± q standard errors. q is the quantile of |decline| over its standard error
   in simulated runs without any trend, each with its own peak, quietest stretch and noise estimate
   (the parametric bootstrap-t: Davison and Hinkley 1997, section 5.2). There the peak is chosen by
@@ -67,8 +68,12 @@ def moving_average(count: int) -> Tensor:
         [0.5, 0.5, 0.0]
     """
     places = torch.arange(count)
-    near = ((places[:, None] - places).abs() <= count // WINDOW).double()
+    near = ((places[:, None] - places).abs() <= _half(count)).double()
     return near / near.sum(1, keepdim=True)
+
+
+def _half(count: int) -> int:
+    return count // WINDOW
 
 
 def lowest_average(losses: Tensor) -> int:
@@ -133,14 +138,16 @@ class Run:
     groups: int
     """Independent groups of rows that the covariance was estimated from, at least two."""
 
-    def noise(self) -> SnapshotNoise:
-        """Return the noise of the snapshots.
+    def noise(self, peaks: Sequence[int]) -> SnapshotNoise:
+        """Return the noise of the snapshots, of which there are :data:`FEWEST` or more.
 
-        Needs :data:`FEWEST` snapshots.
+        Args:
+            peaks: The snapshots that the stretch holds, with those averaged over.
         """
         residuals = pseudo_residuals(self.places)
         squares = _squares(self.losses[None], residuals)
-        quiet, stretch = _quietest(squares)
+        half = _half(self.losses.shape[1])
+        quiet, stretch = _quietest(squares, torch.tensor([list(peaks)]), half)
         found = positive_part(quiet - self._explained(residuals)[stretch])
         return SnapshotNoise(found[0], squares[0, 0] * _upper(residuals))
 
@@ -177,10 +184,10 @@ def decline(
         return Interval(0.0, 0.0, 0.0)
     if count < FEWEST:
         return Interval(estimate, math.nan, math.nan)
-    noise = run.noise()
+    noise = run.noise(peaks)
     variance = contrasts.variance(places, noise.covariance[None], torch.ones(1).double())
     statistic = _simulated(run, contrasts, noise.bound, draws, seed)
-    half = float(variance.clamp(min=0).sqrt()) * float(torch.quantile(statistic, level))
+    half = float(variance.clamp(min=0).sqrt()) * _quantile(statistic, level)
     return Interval(estimate, estimate - half, estimate + half)
 
 
@@ -235,12 +242,18 @@ def _simulated(run: Run, contrasts: _Contrasts, noise: Tensor, draws: int, seed:
     peaks = (snapshots @ moving_average(count).T).argmin(2)
     factor = _factors(run.groups, draws, seed)
     residuals = pseudo_residuals(run.places)
-    quiet, stretch = _quietest(_squares(curves, residuals))
+    quiet, stretch = _quietest(_squares(curves, residuals), peaks, _half(count))
     found = positive_part(quiet - run._explained(residuals)[stretch] * factor[:, None, None])
     variance = contrasts.variance(peaks, found, factor)
     asked = (peaks != count - 1).any(1) & (variance > 0)
     value = contrasts.value(curves, peaks).abs()[asked] / variance[asked].sqrt()
     return value if len(value) else torch.zeros(1, dtype=torch.float64)
+
+
+def _quantile(simulated: Tensor, level: float) -> float:
+    """Return the least simulated value that one more would exceed in at most 1 − level."""
+    place = math.ceil(level * (len(simulated) + 1))
+    return float(simulated.sort().values[min(place, len(simulated)) - 1])
 
 
 def _factors(groups: int, draws: int, seed: int) -> Tensor:
@@ -268,9 +281,16 @@ def _over_stretches(products: Tensor) -> Tensor:
     return means[:, : max(1, snapshots - shortest + 1)]
 
 
-def _quietest(squares: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the (r, k, k) products of the stretch of least total variance, and which it is."""
-    stretch = squares.diagonal(dim1=2, dim2=3).sum(2).argmin(1)
+def _quietest(squares: Tensor, peaks: Tensor, half: int) -> tuple[Tensor, Tensor]:
+    """Return the (r, k, k) products of the stretch of least total variance, and which it is.
+
+    A stretch that begins after the (r, k) peaks, or what they are averaged over, would not show
+    that a peak is one lucky snapshot.
+    """
+    total = squares.diagonal(dim1=2, dim2=3).sum(2)
+    first = (peaks.amin(1) - half).clamp(min=0)
+    after = torch.arange(total.shape[1]) > first[:, None]
+    stretch = total.masked_fill(after, math.inf).argmin(1)
     return squares[torch.arange(len(squares)), stretch], stretch
 
 

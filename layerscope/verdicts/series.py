@@ -296,7 +296,7 @@ def _layer_curve(
         test=tuple(test),
         stderr=tuple(score.stderr for score in snapshots.scores),
         smoothed=tuple((moving_average(len(test)) @ torch.tensor(test).double()).tolist()),
-        noise=math.sqrt(run.noise().covariance) if known else math.nan,
+        noise=math.sqrt(run.noise([peak]).covariance) if known else math.nan,
         peak=epochs[peak],
         fall=decline(run, [peak], level=level, seed=seed),
     )
@@ -323,7 +323,7 @@ def _plateau(
     """Return the ends of the epochs that are tied with the best, the peak included."""
     if len(epochs) < TREND:
         return epochs[0], epochs[-1]
-    bound = math.sqrt(_run([drawn], epochs).noise().bound)
+    bound = math.sqrt(_run([drawn], epochs).noise([peak]).bound)
     noise = TrainingNoise.assumed(torch.full((len(epochs),), bound))
     smooth = drawn.with_noise(noise, seed).combined(moving_average(len(epochs)).T)
     tied = [i for i, p in enumerate(p_values(smooth).tolist()) if p > 1 - level]

@@ -75,21 +75,24 @@ def test_pseudo_residuals_are_what_neighbours_do_not_interpolate():
 def test_the_noise_is_that_of_the_quietest_stretch_less_what_rows_explain():
     losses = 0.01 * np.random.default_rng(2).standard_normal((1, 40))
     losses[0, :8] += np.linspace(2, 0, 8) ** 2
-    found = run_of(losses, 0.004).noise()
+    found = run_of(losses, 0.004).noise([30])
     # Second differences over √6 are pseudo-residuals at equal distances.
     squares = (np.diff(losses[0], 2) ** 2 / 6)[::-1].cumsum() / np.arange(1, 39)
     assert float(found.covariance) == pytest.approx(squares[17:].min() - 0.004**2)
     assert float(found.bound) > squares[-1]
     assert 0.005 < math.sqrt(found.covariance) < 0.015
+    # A stretch holds the peak and the four snapshots on its left that its average has.
+    early = run_of(losses, 0.004).noise([6])
+    assert float(early.covariance) == pytest.approx(squares[35:].min() - 0.004**2)
 
 
 def test_noise_below_what_rows_explain_is_nought():
-    assert float(run_of(np.full((1, 12), 0.3), 0.01).noise().covariance) == 0.0
+    assert float(run_of(np.full((1, 12), 0.3), 0.01).noise([11]).covariance) == 0.0
 
 
 def test_two_layers_have_the_noise_of_each_and_what_they_share():
     common, own = np.random.default_rng(3).standard_normal((2, 60))
-    both = run_of(np.stack([common, common + own]), 0.1).noise()
+    both = run_of(np.stack([common, common + own]), 0.1).noise([50, 40])
     first, second = np.diff(common, 2), np.diff(common + own, 2)
     products = np.array([[a * b for a in (first, second)] for b in (first, second)]) / 6
     means = products[:, :, ::-1].cumsum(2) / np.arange(1, 59)
@@ -112,11 +115,10 @@ def test_too_few_snapshots_have_no_interval():
 
 
 def test_a_decline_without_any_noise_is_exact():
-    # The mean of the last three is that of 8, 9 and 10 hundredths.
-    losses = 0.3 + np.clip(np.arange(20) - 9.0, 0, None)[None] / 100
-    found = decline(run_of(losses), [4])
-    assert found.estimate == pytest.approx(0.09)
-    assert found.low == pytest.approx(0.09, abs=1e-6)
+    found = decline(run_of(0.3 + np.arange(20.0)[None] / 100), [0])
+    # The mean of the last three minus that of the first three.
+    assert found.estimate == pytest.approx(0.17)
+    assert found.low == pytest.approx(0.17, abs=1e-6)
 
 
 def test_the_interval_scales_with_the_losses():
