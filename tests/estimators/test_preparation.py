@@ -136,7 +136,7 @@ def test_every_probe_gives_the_same_scores_at_every_size(name, quick):
         assert others == found[0]
 
 
-@pytest.mark.parametrize("size", [1e-18, 7.6e-16, 1e-11, 1e-3, 1e3, 1e19])
+@pytest.mark.parametrize("size", [7.6e-16, 1e-11, 1e19])
 @pytest.mark.parametrize("name", ["knn", "lda", "logistic", "ncm", "ridge-classifier"])
 def test_separated_classes_are_told_apart_at_every_size(name, size):
     rows, labels = blobs(4, 0.05)
@@ -240,8 +240,7 @@ def with_lone_units(many: int, harder: float) -> tuple[HeldLayer, HeldLayer]:
     return with_units, without
 
 
-@pytest.mark.parametrize("many", [1, 20])
-@pytest.mark.parametrize("harder", [1.0, 100.0, 1e6])
+@pytest.mark.parametrize(("many", "harder"), [(1, 100.0), (20, 1e6)])
 @pytest.mark.parametrize("name", ["logistic", "ridge-classifier", "ncm", "ridge", "knn"])
 def test_a_unit_that_fired_once_decides_no_error(name, many, harder):
     task = LATENT if name == "ridge" else TASK
