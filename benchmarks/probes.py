@@ -154,7 +154,7 @@ class MadeView(View):
         draw = np.random.default_rng(len(split))
         for start in range(0, count, 1000):
             block = draw.standard_normal((min(1000, count - start), width), dtype=np.float32)
-            # A feature that next to no row varies: probes take it for constant.
+            # A feature that next to no row varies: probes hold it in its range, in a copy.
             block[:, -1] = 0
             rows[start : start + len(block)] = block
         rows[0, -1] = 5

@@ -218,7 +218,7 @@ def test_it_is_as_good_as_the_best_of_the_whole_path(power, n, classes):
     row = scores(view)["top-1"]
     chosen = path[path[:, 0].argmax()]
     assert chosen[1] > 1.5 / classes
-    assert row.val >= chosen[0] - 0.01
+    assert row.val >= chosen[0] - 0.02
     assert row.test >= chosen[1] - 0.02
 
 

@@ -13,7 +13,7 @@ from layerscope.estimators.linear import probe_from
 from layerscope.estimators.logistic import fit_probe
 from layerscope.estimators.mlp import Mlp
 from layerscope.estimators.preparation import Preparation, prepare
-from layerscope.estimators.presets import PREFIX, PRESETS
+from layerscope.estimators.presets import PRESETS
 from layerscope.stats.perceptron import PerceptronTraining
 from layerscope.testing import HeldLayer
 from layerscope.types import SPLITS, Estimator, Measure, Task
@@ -96,7 +96,7 @@ def test_layers_of_usual_size_are_left_as_they_are(root):
 
 # Whatever the size of a layer, its scores are the same.
 
-PROBES = tuple(name for name in estimators if not name.startswith(PREFIX))
+PROBES = [name for name in sorted(estimators) if not isinstance(estimators[name](0), Measure)]
 SIZES = (2.0**-60, 2.0**-37, 2.0**63)
 
 
@@ -123,11 +123,9 @@ def sized(size: float) -> HeldLayer:
     return HeldLayer.of(np.float32(rows) * np.float32(size), y=labels, z=latents)
 
 
-@pytest.mark.parametrize("name", sorted(estimators))
+@pytest.mark.parametrize("name", PROBES)
 def test_every_probe_gives_the_same_scores_at_every_size(name, quick):
     estimator = quick(name)
-    if isinstance(estimator, Measure):
-        pytest.skip("a measure is of features as they are")
     tasks = [task for task in (TASK, LATENT) if estimator.handles(task)]
     found = [
         [(it.metric, it.val, it.test, it.stderr) for it in estimator.score(sized(size), tasks)]
@@ -138,7 +136,7 @@ def test_every_probe_gives_the_same_scores_at_every_size(name, quick):
         assert others == found[0]
 
 
-@pytest.mark.parametrize("size", [1e-18, 7.6e-16, 1e-11, 1e-3, 1e3, 1e19])
+@pytest.mark.parametrize("size", [7.6e-16, 1e-11, 1e19])
 @pytest.mark.parametrize("name", ["knn", "lda", "logistic", "ncm", "ridge-classifier"])
 def test_separated_classes_are_told_apart_at_every_size(name, size):
     rows, labels = blobs(4, 0.05)
@@ -242,8 +240,7 @@ def with_lone_units(many: int, harder: float) -> tuple[HeldLayer, HeldLayer]:
     return with_units, without
 
 
-@pytest.mark.parametrize("many", [1, 20])
-@pytest.mark.parametrize("harder", [1.0, 100.0, 1e6])
+@pytest.mark.parametrize(("many", "harder"), [(1, 100.0), (20, 1e6)])
 @pytest.mark.parametrize("name", ["logistic", "ridge-classifier", "ncm", "ridge", "knn"])
 def test_a_unit_that_fired_once_decides_no_error(name, many, harder):
     task = LATENT if name == "ridge" else TASK
