@@ -172,7 +172,7 @@ def comparison(
         )
         for i in range(layers)
     )
-    made = [None if refits is None else jackknife(refits[:, :, i]) for i in range(layers)]
+    made = [() if refits is None else (jackknife(refits[:, :, i]),) for i in range(layers)]
     rows = tuple(Losses(val[:, i], test[:, i], None, it) for i, it in enumerate(made))
     return Comparison(scores, rows, (np.arange(len(test)) // size).astype(str))
 

@@ -82,6 +82,10 @@ Setting = str | int | float
 ScoreKind = Literal["probe", "measure"]
 """Of a score: of a probe, which was fitted and errs on rows, or of a measure of the features."""
 
+REVISION = 2
+"""Of the numbers that our estimators give: it grows when the same features get other scores, so that
+scores of older ones are computed again and never compared with newer ones."""
+
 ReplicatesKind = Literal["refits", "draws", "folds", "choices"]
 TrainingNoiseFrom = Literal["refits", "draws", "folds", "assumed"]
 """Where the noise of another training sample comes from: fits without some of the rows, several
@@ -668,6 +672,8 @@ class Score(Arranged):
     """Digest of the cut's features, of all rows that the estimator sees: cuts of one cache with the
     same content are one cut with several names. Empty where it is not known: in older results, and
     of cuts that memory does not hold."""
+    revision: int = REVISION
+    """Of the estimators by whose code it was computed."""
     losses: Losses | None = field(default=None, compare=False, repr=False)
     """Kept beside the table, not in it; only with the primary metric."""
 

@@ -20,6 +20,7 @@ from layerscope.probing.held_view import held
 from layerscope.probing.refits import drawn_from, with_refits
 from layerscope.results.store import Results, failed
 from layerscope.types import (
+    REVISION,
     SPLITS,
     UNLABELLED,
     Draw,
@@ -35,7 +36,7 @@ from layerscope.types import (
 NUMERICAL = (EstimatorError, SettingsError, ArithmeticError, np.linalg.LinAlgError)
 """What may be wrong with one layer's data: the cell failed, the run goes on."""
 PLAIN = (Arrangement(),)
-Cell = tuple[str | Arrangement, ...]
+Cell = tuple[str | int | Arrangement, ...]
 """What names one task of one estimator at one cut."""
 
 
@@ -219,7 +220,7 @@ def _cell(score: Score) -> Cell:
     arrangement = Arrangement(score.draw, score.folds, score.control, score.seed)
     metric = score.metric if score.kind == "probe" else ""
     place = score.checkpoint, score.source, score.fingerprint, score.cut, score.pooling
-    return (*place, score.task, score.estimator, metric, arrangement)
+    return (*place, score.task, score.estimator, metric, score.revision, arrangement)
 
 
 def _planned_cell(
@@ -228,12 +229,12 @@ def _planned_cell(
     """Return the same of a cell that is asked for."""
     metric = "" if isinstance(estimator, Measure) else task.metric
     place = view.checkpoint, view.source, view.fingerprint, view.cut.name, view.cut.pooling
-    return (*place, task.name, estimator.name, metric, arrangement)
+    return (*place, task.name, estimator.name, metric, REVISION, arrangement)
 
 
 def _anywhere(cell: Cell) -> Cell:
     """Return a cell's name without cut and pooling: what cuts with the same features share."""
-    return (*cell[:4], *cell[6:])
+    return (*cell[:3], *cell[5:])
 
 
 def _with_facts(score: Score, cache: FeatureCache, arrangement: Arrangement, content: str) -> Score:

@@ -415,6 +415,7 @@ def _facts(columns: dict[str, Any]) -> dict[str, Any]:
         "kind": columns.pop("kind", "measure" if measured else "probe"),
         "trained": columns.pop("trained", not columns["checkpoint"].endswith("-random")),
         "views_of": columns.pop("views_of", images if views else ""),
+        "revision": columns.pop("revision", 1),
     }
 
 

@@ -158,7 +158,7 @@ def difference(resampled: Resampled, first: int, second: int) -> Resampled:
     return resampled.combined(weights)
 
 
-def probability_best(losses: Resampled) -> Tensor:
+def resamples_won(losses: Resampled) -> Tensor:
     """Return (k,) shares of the resamples in which each layer's mean loss is the lowest.
 
     Layers that share the lowest loss share the resample.

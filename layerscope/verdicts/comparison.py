@@ -38,7 +38,7 @@ from layerscope.stats.bootstrap import (
     difference,
     p_values,
     p_values_against,
-    probability_best,
+    resamples_won,
     resample,
 )
 from layerscope.stats.bounded_interval import positive_interval, share_interval
@@ -152,7 +152,7 @@ def verdict(
         trunk=names[trunk],
         gain=interval(difference(test, trunk, best), level),
         gain_over_last=interval(difference(test, comparison.place(last_name), best), level),
-        resamples_won=dict(zip(names, probability_best(test).tolist(), strict=True)),
+        resamples_won=dict(zip(names, resamples_won(test).tolist(), strict=True)),
         level=level,
         n_test=len(comparison.groups),
         n_groups=test.groups,
@@ -231,12 +231,19 @@ def comparison(results: Results, scores: Sequence[Score]) -> Comparison:
     names = _labels(ordered)
     broken = [score.status == "failed" for score in ordered]
     stale = [score.fingerprint != fingerprint for score in ordered]
-    kept = [score for score, *wrong in zip(ordered, broken, stale, strict=True) if not any(wrong)]
+    newest = max(score.revision for score in ordered)
+    older = [score.revision != newest for score in ordered]
+    wrong = list(zip(broken, stale, older, strict=True))
+    kept = [score for score, reasons in zip(ordered, wrong, strict=True) if not any(reasons)]
     layers = grouped(kept, "cut", "pooling").values()
     chosen, choice = _in_one_pooling([_over_seeds(results, layer) for layer in layers])
     left_out = [
         f"Left out, {reason}: {', '.join(compress(names, which))}."
-        for reason, which in (("failed", broken), ("from another cache", stale))
+        for reason, which in (
+            ("failed", broken),
+            ("from another cache", stale),
+            ("of an older version; probe again", older),
+        )
         if any(which)
     ]
     if first.views_of:

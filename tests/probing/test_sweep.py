@@ -364,11 +364,11 @@ def test_a_sweep_by_another_metric_that_was_interrupted_mixes_nothing(tmp_path):
         ("stem", "auroc")
     }
     (verdict,) = verdicts(report.results)
-    assert list(verdict.probability) == ["stem"]
+    assert list(verdict.resamples_won) == ["stem"]
     report = sweep([cache], [area], [probe], tmp_path)
     assert (report.computed, report.kept) == (2, 1)
     (verdict,) = verdicts(report.results)
-    assert (list(verdict.probability), verdict.metric) == (["stem", "trunk", "head.1"], "auroc")
+    assert (list(verdict.resamples_won), verdict.metric) == (["stem", "trunk", "head.1"], "auroc")
 
 
 def same(first: Sequence[Score], second: Sequence[Score]) -> bool:

@@ -83,6 +83,7 @@ def test_the_json_schema_is_stable(scores, verdicts):
         "train",
         "control",
         "trained",
+        "training_noise",
         "reads",
         "constant",
         "over_constant",

@@ -9,7 +9,7 @@ from layerscope.errors import EstimatorError
 from layerscope.stats.bootstrap import (
     difference,
     p_values,
-    probability_best,
+    resamples_won,
     resample,
     satterthwaite,
 )
@@ -110,18 +110,18 @@ def test_a_paired_difference_is_surer_than_its_parts():
     assert float(low[0]) > 0
 
 
-def test_the_probability_of_being_best_sums_to_one_and_follows_the_means():
-    share = probability_best(
+def test_resamples_won_sum_to_one_and_follows_the_means():
+    share = resamples_won(
         resample(normal(80, 4) + torch.tensor([0, 0.2, 0.4, 5.0]), torch.arange(80))
     )
     assert float(share.sum()) == pytest.approx(1.0)
     assert float(share[3]) == 0.0
 
 
-def test_layers_that_are_equal_share_the_probability_and_are_tied():
+def test_layers_that_are_equal_share_the_resamples_and_are_tied():
     rows = normal(50, 1).abs().expand(50, 3)
     losses = resample(rows, torch.arange(50))
-    torch.testing.assert_close(probability_best(losses), torch.full((3,), 1 / 3).double())
+    torch.testing.assert_close(resamples_won(losses), torch.full((3,), 1 / 3).double())
     assert bool((p_values(losses) == 1).all())
 
 
@@ -144,7 +144,7 @@ def test_a_layer_worse_by_the_same_amount_everywhere_is_rejected():
 def test_a_single_layer_is_the_best():
     losses = resample(normal(20, 1), torch.arange(20))
     assert p_values(losses).tolist() == [1.0]
-    assert probability_best(losses).tolist() == [1.0]
+    assert resamples_won(losses).tolist() == [1.0]
 
 
 def test_two_layers_are_a_one_sided_paired_test():
