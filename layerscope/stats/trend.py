@@ -110,7 +110,8 @@ def pseudo_residuals(places: Sequence[float]) -> Tensor:
         torch.ones_like(left),
         left - 1,
     )
-    return found / found.norm(dim=1, keepdim=True)
+    scaled: Tensor = found / found.norm(dim=1, keepdim=True)
+    return scaled
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,10 +306,12 @@ def _positive(matrices: Tensor) -> Tensor:
     if matrices.shape[-1] == 1:
         return matrices.clamp(min=0)
     values, vectors = torch.linalg.eigh(matrices)
-    return (vectors * values.clamp(min=0)[:, None]) @ vectors.mT
+    scaled: Tensor = (vectors * values.clamp(min=0)[:, None]) @ vectors.mT
+    return scaled
 
 
 def _root(matrix: Tensor) -> Tensor:
     """Return the symmetric root of a positive semidefinite matrix."""
     values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    scaled: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    return scaled
