@@ -38,8 +38,8 @@ from layerscope.stats.bootstrap import (
     difference,
     p_values,
     p_values_against,
-    resamples_won,
     resample,
+    resamples_won,
 )
 from layerscope.stats.bounded_interval import positive_interval, share_interval
 from layerscope.stats.paired import holm, mcnemar

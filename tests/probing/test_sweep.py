@@ -22,7 +22,16 @@ from layerscope.probing.cells import size, sweep
 from layerscope.report.curve import curves
 from layerscope.results.durable_files import append_lines
 from layerscope.results.store import Results
-from layerscope.types import SPLITS, CutPoint, Estimator, LayerView, Score, Split, Task
+from layerscope.types import (
+    REVISION,
+    SPLITS,
+    CutPoint,
+    Estimator,
+    LayerView,
+    Score,
+    Split,
+    Task,
+)
 from layerscope.verdicts.comparison import comparisons, sentence, verdicts
 
 N, SIZE = 1200, 4
@@ -569,6 +578,23 @@ def test_cells_of_an_older_cache_are_left_out_of_the_verdict(tmp_path):
         sweep([replace(small(), fingerprint="beef")], [LATENT], [Killed(2)], tmp_path)
     verdict = next(v for v in verdicts(Results(tmp_path)) if v.task == LATENT.name)
     assert "from another cache: head.1" in verdict.note
+
+
+def test_cells_of_an_older_version_are_computed_again_and_never_compared(tmp_path):
+    first = run(small(), tmp_path)
+    table = tmp_path / "scores.jsonl"
+    lines = table.read_text().splitlines()
+    old = [line.replace(f'"revision": {REVISION}', '"revision": 1') for line in lines]
+    # One cut from an older version among newer ones.
+    mixed = [
+        it if '"cut": "trunk"' not in it else older for it, older in zip(lines, old, strict=True)
+    ]
+    table.write_text("".join(f"{line}\n" for line in mixed))
+    verdict = next(v for v in verdicts(Results(tmp_path)) if v.task == LATENT.name)
+    assert "of an older version; probe again: trunk" in verdict.note
+    again = run(small(), tmp_path)
+    assert (again.computed, again.kept) == (first.computed // 2, first.computed // 2)
+    assert "older version" not in verdicts(Results(tmp_path))[0].note
 
 
 def test_a_damaged_line_is_named(tmp_path):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from layerscope.errors import LayerScopeError
 from layerscope.results import Results
 from layerscope.results.store import failed
-from layerscope.types import Control, Draw
+from layerscope.stats.training_noise import choices, jackknife
+from layerscope.types import REVISION, Control, Draw, Losses
 from tests.report.planted import measure, probe
 
 
@@ -71,6 +73,26 @@ def test_a_table_from_before_is_read_with_the_facts_that_its_names_told(tmp_path
     assert (first.folds, first.draw, first.kind, first.trained) == (5, Draw(), "probe", True)
     assert second.kind == "measure"
     assert (third.trained, third.views_of) == (False, "toy")
+
+
+def test_a_table_from_before_is_of_the_first_revision(tmp_path):
+    Results(tmp_path).append([replace(probe("trunk", 0.5), losses=None)])
+    rewritten(tmp_path / "scores.jsonl", lambda row: row.pop("revision"))
+    (old,) = Results(tmp_path).scores()
+    assert old.revision == 1 < REVISION
+
+
+def test_losses_are_read_back_with_what_moves_them(tmp_path):
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+    made = (jackknife(rows, share=0.5), choices(2 * rows))
+    losses = Losses(np.zeros(2), np.ones(3), None, made, 7, 0.25)
+    score = replace(probe("trunk", 0.5), losses=losses)
+    Results(tmp_path).append([score])
+    found = Results(tmp_path).losses(score)
+    assert (found.train_groups, found.train_share) == (7, 0.25)
+    for read, kept in zip(found.replicates, made, strict=True):
+        np.testing.assert_array_equal(read.losses, kept.losses)
+        assert (read.kind, read.factor, read.degrees) == (kept.kind, kept.factor, kept.degrees)
 
 
 @pytest.mark.parametrize(("column", "value"), [("train", "many"), ("control", "wide")])

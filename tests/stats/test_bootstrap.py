@@ -9,8 +9,8 @@ from layerscope.errors import EstimatorError
 from layerscope.stats.bootstrap import (
     difference,
     p_values,
-    resamples_won,
     resample,
+    resamples_won,
     satterthwaite,
 )
 from layerscope.stats.training_noise import TrainingNoise
