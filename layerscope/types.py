@@ -83,7 +83,7 @@ ScoreKind = Literal["probe", "measure"]
 """Of a score: of a probe, which was fitted and errs on rows, or of a measure of the features."""
 
 REVISION = 2
-"""Of the numbers that our estimators give: it grows when the same features get other scores, so that
+"""Of the numbers that estimators give: it grows when the same features get other scores, so that
 scores of older ones are computed again and never compared with newer ones."""
 
 ReplicatesKind = Literal["refits", "draws", "folds", "choices"]

@@ -586,9 +586,8 @@ def test_cells_of_an_older_version_are_computed_again_and_never_compared(tmp_pat
     lines = table.read_text().splitlines()
     old = [line.replace(f'"revision": {REVISION}', '"revision": 1') for line in lines]
     # One cut from an older version among newer ones.
-    mixed = [
-        it if '"cut": "trunk"' not in it else older for it, older in zip(lines, old, strict=True)
-    ]
+    pairs = zip(lines, old, strict=True)
+    mixed = [older if '"cut": "trunk"' in line else line for line, older in pairs]
     table.write_text("".join(f"{line}\n" for line in mixed))
     verdict = next(v for v in verdicts(Results(tmp_path)) if v.task == LATENT.name)
     assert "of an older version; probe again: trunk" in verdict.note
