@@ -23,17 +23,22 @@ def standardised(case: Case, *splits: str) -> list[np.ndarray]:
     return [(case.part(split).x - x.mean(0)) / x.std(0) for split in splits]
 
 
-def ridge(case: Case, targets: np.ndarray, penalty: float) -> np.ndarray:
+def ridge(case: Case, targets: np.ndarray, penalty: float | list[float]) -> np.ndarray:
     """Predictions of the test rows: Hastie, Tibshirani and Friedman, eq. 3.44."""
     z, test = standardised(case, "train", "test")
     n, d = z.shape
-    centred = targets - targets.mean(0)
-    weights = np.linalg.solve(z.T @ z / n + penalty * np.eye(d), z.T @ centred / n)
-    return test @ weights + targets.mean(0)
+    each = np.repeat(penalty, targets.shape[1] // np.size(penalty))
+    gram, cross = z.T @ z / n, z.T @ (targets - targets.mean(0)) / n
+    weights = [
+        np.linalg.solve(gram + it * np.eye(d), c) for it, c in zip(each, cross.T, strict=True)
+    ]
+    return test @ np.stack(weights, 1) + targets.mean(0)
 
 
 def regressed(case: Case, train: np.ndarray, test: np.ndarray, settings: Mapping[str, Any]):
     predicted = ridge(case, train, settings["lambda"])
+    if settings["encoding"] == "quaternion":  # q and −q are one rotation
+        test = test * np.where((predicted * test).sum(1, keepdims=True) < 0, -1, 1)
     squares = (predicted - test) ** 2
     found = {
         "mse": squares.mean(),
@@ -66,7 +71,8 @@ def ridge_of_rotations(case: Case, settings: Mapping[str, Any]) -> Values:
     train, test = (
         Rotation.from_euler("xyz", case.part(split).targets["pose"]) for split in ("train", "test")
     )
-    predicted, found = regressed(case, train.as_quat(), test.as_quat(), settings)
+    quaternions = (it.as_quat(canonical=True) for it in (train, test))
+    predicted, found = regressed(case, *quaternions, settings)
     between = Rotation.from_quat(predicted) * test.inv()
     return found | {"geodesic": np.rad2deg(between.magnitude()).mean()}
 
