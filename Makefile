@@ -22,9 +22,9 @@ TOO_SLOW := $(addprefix tests/,cache/test_crashes.py cache/test_features.py \
 
 help:
 	@echo "make demo       render, extract, probe and report on the reference checkpoints"
-	@echo "make test       tests, doctests and notebooks, on all processors"
+	@echo "make test       tests and doctests, on all processors"
 	@echo "make test-fast  the tests that answer within a minute"
-	@echo "make test-slow  what make test leaves out: whole products, hundreds of repetitions"
+	@echo "make test-slow  what make test leaves out: notebooks, the pieces of the docs, many ranks, repetitions"
 	@echo "make check      lint, types and the fast tests"
 	@echo "make slurm      a SLURM cluster of one node, and the tests that need it (as root, Debian)"
 	@echo "make ffcv       FFCV, with the system packages that it is built with"
@@ -39,13 +39,14 @@ demo: .venv/.render
 	$(BIN)/layerscope demo
 
 test: .venv/.dev
-	$(PYTEST) --nbmake
+	$(PYTEST)
 
 test-fast: .venv/.dev
 	$(PYTEST) $(FAST) $(TOO_SLOW:%=--ignore=%)
 
 test-slow: .venv/.dev
 	$(PYTEST) tests -m 'slow and not slurm'
+	$(PYTEST) --nbmake notebooks
 
 check: lint types test-fast
 

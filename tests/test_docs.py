@@ -150,6 +150,7 @@ assert score.losses.test.tolist() == [0.0] * 60
 """
 
 
+@pytest.mark.slow
 def test_the_estimator_of_the_how_to_page_runs(tmp_path: Path):
     page = (DOCS / "how-to" / "add-an-estimator.md").read_text()
     plugin = tmp_path / "mine.py"
@@ -160,6 +161,7 @@ def test_the_estimator_of_the_how_to_page_runs(tmp_path: Path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "page", "said"),
     [
@@ -210,6 +212,7 @@ def test_the_page_of_measures_has_every_definition_as_it_is():
         assert cells[4].split()[0] in definition.citation
 
 
+@pytest.mark.slow
 def test_the_section_of_the_how_to_page_is_in_the_report(tmp_path: Path):
     page = (DOCS / "how-to" / "add-a-report-section.md").read_text()
     plugin = tmp_path / "my_section.py"

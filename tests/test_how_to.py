@@ -29,6 +29,7 @@ def run(folder: Path, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "page", "number", "said"),
     [
@@ -41,6 +42,7 @@ def test_the_piece_of_a_page_conforms(tmp_path, kind, page, number, said):
     assert run(tmp_path, "check", kind, "mine.py") == said
 
 
+@pytest.mark.slow
 def test_the_checkpoint_of_the_page_has_its_cuts(tmp_path):
     (tmp_path / "make.py").write_text(block("add-a-checkpoint", "python"))
     (tmp_path / "mine.toml").write_text(block("add-a-checkpoint", "toml"))
@@ -50,6 +52,7 @@ def test_the_checkpoint_of_the_page_has_its_cuts(tmp_path):
     assert found["cuts"][0]["name"] == "stem"
 
 
+@pytest.mark.slow
 def test_the_method_of_the_page_trains_and_its_card_says_how(tmp_path):
     (tmp_path / "mine.py").write_text(block("add-a-training-method", "python"))
     for i in range(24):

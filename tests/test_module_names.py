@@ -24,6 +24,7 @@ for name in names:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", (0, 1))
 def test_no_package_exports_another_thing_under_a_modules_name(seed):
     found = pkgutil.walk_packages(layerscope.__path__, "layerscope.")

@@ -98,7 +98,7 @@ def pseudo_residuals(places: Sequence[float]) -> Tensor:
         places: T increasing places on the axis, such as epochs.
 
     Examples:
-        >>> (pseudo_residuals([1, 2, 4]) * 14**0.5).tolist()
+        >>> (pseudo_residuals([1, 2, 4]) * 14**0.5).round(decimals=9).tolist()
         [[-2.0, 3.0, -1.0]]
     """
     x = torch.tensor(places, dtype=torch.float64)

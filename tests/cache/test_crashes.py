@@ -44,7 +44,8 @@ def test_killed_at_random_moments_the_finished_file_is_the_same_to_the_bit(
     assert found["kills"] >= count
 
 
-@pytest.mark.parametrize("ways", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ways", [1, 3])
 def test_killed_before_within_and_after_every_call_that_changes_the_disk(
     tmp_path, headers, features, ways
 ):
@@ -53,18 +54,21 @@ def test_killed_before_within_and_after_every_call_that_changes_the_disk(
     assert found["kills"] >= 200 * ways / 3
 
 
+@pytest.mark.slow
 def test_one_of_two_ranks_that_is_killed_does_not_spoil_the_other(tmp_path, headers, features):
     found = experiment("ranks", tmp_path, headers(), features)
     assert found["wrong"] == []
     assert found["kills"] >= 20
 
 
+@pytest.mark.slow
 def test_a_merge_that_is_killed_loses_nothing(tmp_path, headers, features):
     found = experiment("merge", tmp_path, headers(), features)
     assert found["wrong"] == []
     assert found["kills"] >= 20
 
 
+@pytest.mark.slow
 def test_killed_while_annotating_no_feature_is_lost(tmp_path, headers, features):
     found = experiment("annotate", tmp_path, headers(), features)
     assert found["wrong"] == []
@@ -83,6 +87,7 @@ def can_mount() -> bool:
     return not subprocess.run([*small_disk(), "sh", "-c", mount], capture_output=True).returncode
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_mount(), reason="no disk can be mounted here")
 def test_a_disk_of_64_mib_that_fills_up_costs_no_finished_row(tmp_path, headers):
     header = headers(rows=1500)

@@ -37,6 +37,7 @@ def made(out):
     return [row["checkpoint"] for row in json.loads(out)["caches"]]
 
 
+@pytest.mark.slow
 def test_one_option_adds_them_to_the_caches_and_to_the_scores(door):
     code, out, err = door("extract", "net.toml", *DATA, *TWO, "--storage", "float32", "--json")
     assert (code, made(out)) == (0, NAMES), err

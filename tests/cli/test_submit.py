@@ -346,6 +346,7 @@ def test_the_tasks_of_a_job_find_one_another(lands):
     assert 1024 < int(found["MASTER_PORT"]) < 65536
 
 
+@pytest.mark.slow
 def test_a_notice_that_reaches_the_command_does_not_end_it(tmp_path, monkeypatch):
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
     monkeypatch.setenv("SLURM_JOB_ID", "7")

@@ -77,6 +77,7 @@ def door(tmp_path, monkeypatch, command_line):
     return command_line
 
 
+@pytest.mark.slow
 def test_three_data_sets_from_their_folders_to_their_verdicts(door, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     write_inat(tmp_path / "inat", rng)

@@ -73,6 +73,7 @@ def caches(place):
     return Caches(place)
 
 
+@pytest.mark.slow
 def test_ranks_share_views_and_write_what_one_writes(place):
     model = load(place / "net.toml")
     alone = extract(
@@ -95,7 +96,8 @@ def test_ranks_share_views_and_write_what_one_writes(place):
             np.testing.assert_allclose(one[cut.key], two[cut.key], rtol=2e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3])
 def test_several_ranks_write_what_one_writes(caches, ranks):
     with open_cache(caches[1]) as one, open_cache(caches[ranks]) as several:
         assert len(several.shards) == ranks
@@ -128,6 +130,7 @@ def test_merged_shards_are_the_file_that_one_rank_writes(caches, tmp_path):
     assert not list(path.parent.glob("*.shards"))
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_with_another_number_of_ranks(place, caches, tmp_path):
     shutil.copy(place / "net.toml", tmp_path)
     shutil.copytree(place / "images", tmp_path / "images")
@@ -180,10 +183,8 @@ def test_the_leader_alone_speaks_and_an_error_ends_every_rank(place):
     assert "Traceback (most recent call last):\n  File" not in done.stderr.split("torch")[0]
 
 
-@pytest.mark.parametrize(
-    "ranks",
-    [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_streamed_statistics_are_those_of_the_cache_whatever_the_ranks(place, caches, ranks):
     done = run(place, ranks, "-o", f"stream{ranks}", "--stream", "statistics", "--json")
     assert done.returncode == 0, done.stderr

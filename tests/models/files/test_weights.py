@@ -589,6 +589,7 @@ def test_a_tensor_that_does_not_fit_its_storage_is_refused(tmp_path, body, match
         read_contents(archived(tmp_path / "x.pt", body, **{"0": bytes(64)}))
 
 
+@pytest.mark.slow
 def test_a_lie_in_a_header_costs_no_memory(tmp_path):
     paths = [str(path) for path in lies(tmp_path)]
     code = (
