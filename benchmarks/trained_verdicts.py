@@ -33,7 +33,7 @@ from layerscope.estimators.naming import make
 from layerscope.probing.arrangement import arrangements
 from layerscope.probing.cells import sweep
 from layerscope.testing.layers import HeldLayer
-from layerscope.types import CutPoint, Losses, Replicates, Task
+from layerscope.types import CutPoint, Losses, Task
 from layerscope.verdicts.comparison import Comparison, comparisons, verdict
 
 SIGNAL = 12
@@ -113,6 +113,8 @@ class Cache:
     views: int = 1
     views_of: str = ""
     trained: bool = True
+    baseline: str = ""
+    baseline_of: str = ""
 
     @property
     def cuts(self) -> tuple[CutPoint, ...]:
@@ -218,15 +220,15 @@ def judged(world: World, item: Comparison, truth: np.ndarray, seed: int) -> Outc
 
 def shifted(losses: Losses, by: float, rng: np.random.Generator) -> Losses:
     """Return losses that are larger by so much on average: wrong rows, or larger errors."""
-    made = losses.replicates
     if set(np.unique(losses.test)) <= {0.0, 1.0}:
         wrong = rng.random(len(losses.test)) < by / max(1 - losses.test.mean(), 1e-9)
         test = np.where(wrong, 1.0, losses.test)
-        rows = None if made is None else np.where(wrong, 1.0, made.losses)
+        rows = [np.where(wrong, 1.0, it.losses) for it in losses.replicates]
     else:
         test = losses.test + by
-        rows = None if made is None else made.losses + by
-    moved: Replicates | None = None if made is None else replace(made, losses=rows)
+        rows = [it.losses + by for it in losses.replicates]
+    pairs = zip(losses.replicates, rows, strict=True)
+    moved = tuple(replace(it, losses=rows) for it, rows in pairs)
     return replace(losses, test=test, replicates=moved)
 
 
