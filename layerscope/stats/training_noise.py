@@ -140,18 +140,23 @@ def training_noise(layers: Sequence[Sequence[Replicates]], groups: Tensor) -> Tr
 
 def _one_source(layers: Sequence[Replicates], groups: Tensor) -> tuple[Tensor, Tensor, float]:
     """Return the covariance less what the sample of test rows adds, the whole, and its freedom."""
-    first = layers[0]
-    centred = [torch.tensor(it.losses - it.losses.mean(0)).double() for it in layers]
-    offsets = torch.stack(centred, 2)
+    # Layers may lack another share of the same blocks, and so have factors of their own.
+    offsets = torch.stack(
+        [
+            torch.tensor(it.losses - it.losses.mean(0)).double() * math.sqrt(it.factor)
+            for it in layers
+        ],
+        2,
+    )
     means = offsets.mean(1)
-    raw = first.factor * means.T @ means
+    raw = means.T @ means
     place, count = number_groups(groups)
     by_rows = torch.zeros_like(raw)
     for offset, mean in zip(offsets, means, strict=True):
         sums = offset.new_zeros(count, offset.shape[1])
         sums.index_add_(0, place, offset - mean)
         by_rows += sums.T @ sums * (count / (count - 1) / len(offset) ** 2)
-    return raw - first.factor * by_rows, raw, first.degrees
+    return raw - by_rows, raw, layers[0].degrees
 
 
 def mean_of_independent(parts: Sequence[TrainingNoise]) -> TrainingNoise | None:

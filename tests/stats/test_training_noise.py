@@ -141,3 +141,13 @@ def test_what_other_validation_rows_choose_adds_its_spread():
 def test_draws_that_the_same_rows_chose_share_that_choice():
     fits = RNG(8).standard_normal((8, 1)).repeat(30, 1)
     assert averaged([choices(fits), choices(fits)]).factor == choices(fits).factor
+
+
+def test_layers_that_lack_other_shares_of_the_blocks_have_their_own_variance():
+    rows = RNG(9).standard_normal((8, 1)).repeat(30, 1)
+    groups = torch.arange(30)
+    both = noise_of([jackknife(rows), jackknife(rows, share=0.5)], groups)
+    alone = [noise_of([jackknife(rows, share=share)], groups) for share in (1.0, 0.5)]
+    torch.testing.assert_close(
+        both.covariance.diagonal(), torch.cat([it.covariance[0] for it in alone])
+    )
