@@ -110,8 +110,7 @@ class Resampled:
         of_training = nothing if noise is None else noise.covariance.diagonal()
         raw = nothing if noise is None else noise.raw.diagonal()
         of_rows = (drawn - of_training).clamp(min=0) * self.groups / (self.groups - 1)
-        freedom = math.inf if noise is None else noise.degrees
-        return of_rows, sure_enough(of_rows, of_training, raw, self.groups - 1, freedom), raw
+        return of_rows, of_training, raw
 
 
 def means(sums: Tensor, counts: Tensor) -> Tensor:
@@ -240,14 +239,13 @@ class _Spread:
         of_training = nothing if noise is None else _of_differences(noise.covariance)
         of_rows = (drawn - of_training).clamp(min=0) * losses.groups / freedom
         degrees = float(freedom), math.inf if noise is None else noise.degrees
-        raw = nothing if noise is None else _of_differences(noise.raw)
         return cls(
             losses.estimate,
             centred,
             drawn,
             of_rows,
-            sure_enough(of_rows, of_training, raw, *degrees),
-            raw,
+            of_training,
+            nothing if noise is None else _of_differences(noise.raw),
             degrees,
             torch.stack(
                 [_variance_ratios(it, centred.shape[1], i) for i, it in enumerate(degrees)]
@@ -291,25 +289,6 @@ class _Spread:
             it[layer, known] for it in (self.of_rows, self.of_training, self.raw)
         )
         return satterthwaite(rows, training, raw, *self.degrees)
-
-
-def sure_enough(
-    rows: Tensor, training: Tensor, raw: Tensor, of_rows: float, of_training: float
-) -> Tensor:
-    """Return the second variance, corrected only where that leaves it sure enough.
-
-    What is left after most of a variance was subtracted may be anything, and a standard error that
-    may be next to nought tells no two layers apart. There the whole is taken, which is too large.
-
-    Args:
-        rows: As for :func:`satterthwaite`, and so are the others.
-        training: The second variance, corrected.
-        raw: The whole of it.
-        of_rows: Degrees of freedom of the first.
-        of_training: Of the second.
-    """
-    kept = satterthwaite(rows, training, raw, of_rows, of_training) >= min(of_rows, of_training)
-    return torch.where(kept, training, raw)
 
 
 def satterthwaite(

@@ -13,7 +13,6 @@ from layerscope.stats.bootstrap import (
     resample,
     resamples_won,
     satterthwaite,
-    sure_enough,
 )
 from layerscope.stats.training_noise import TrainingNoise, jackknife, training_noise
 
@@ -224,15 +223,6 @@ def test_of_few_groups_each_of_equal_layers_stays_tied(groups: int):
         found = p_values(resample(rows, membership, resamples=400, seed=study))
         kept.append(float((found > 0.05).double().mean()))
     assert sum(kept) / len(kept) >= 0.93
-
-
-def test_what_is_left_of_a_variance_counts_where_it_is_sure():
-    rows, raw = torch.tensor([3.0, 0.01]), torch.tensor([1.5, 1.5])
-    left = torch.tensor([1.0, 0.01])
-    found = sure_enough(rows, left, raw, 35.0, 7.0)
-    assert found.tolist() == [1.0, 1.5]
-    nothing = torch.zeros(2)
-    assert sure_enough(rows, nothing, nothing, 35.0, math.inf).tolist() == [0.0, 0.0]
 
 
 def test_a_much_worse_layer_is_rejected_though_most_of_its_noise_is_the_test_rows():
