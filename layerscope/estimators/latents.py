@@ -97,16 +97,17 @@ def _refitted(
     share = share_left_out(view, path) if regression.task.kind == "latents" else 1.0
     penalties, rule = _penalties(fitted), path.spectrum.standardiser
     targets = regression.encoded["train"]
+    # Losses at once, because the predictions of all refits together may fill the memory.
     without = [
-        torch.cat([rule(block) @ weights + intercept for block in layer.blocks("test")])
+        regression.losses(
+            torch.cat([rule(block) @ weights + intercept for block in layer.blocks("test")]), "test"
+        )
         for weights, intercept in ridge_refits(layer, blocks, path, targets, penalties, share)
     ]
-    weights = validation_weights(view)
-    others = _other_choices(layer.rows("val"), fitted, path, weights)
-    rows = layer.rows("test")
-    chosen = [path.predict_each(rows, it.repeat_interleave(regression.each)) for it in others]
-    lost = [[regression.losses(it, "test") for it in part] for part in (without, chosen)]
-    return Refits(lost[0], lost[1], share).replicates()
+    others = _other_choices(layer.rows("val"), fitted, path, validation_weights(view))
+    rows, each = layer.rows("test"), others.repeat_interleave(regression.each, 1)
+    chosen = [regression.losses(path.predict_each(rows, it), "test") for it in each]
+    return Refits(without, chosen, share).replicates()
 
 
 def _penalties(fitted: Predictions) -> Tensor:

@@ -108,7 +108,7 @@ def sweep(
                 todo = [task for task in asked if cells[task] not in there]
             else:
                 todo = asked if existing == "replace" else []
-            wanted = {task: _anywhere(cells[task]) for task in todo}
+            wanted = {task: _without_cut(cells[task]) for task in todo}
             content = content_of(view, estimator) if wanted else ""
             found, rest = copies.at(view.cut, wanted, content)
             made = _score_or_fail(estimator, view, rest, arrangement) if rest else ()
@@ -232,7 +232,7 @@ def _planned_cell(
     return (*place, task.name, estimator.name, metric, REVISION, arrangement)
 
 
-def _anywhere(cell: Cell) -> Cell:
+def _without_cut(cell: Cell) -> Cell:
     """Return a cell's name without cut and pooling: what cuts with the same features share."""
     return (*cell[:3], *cell[5:])
 

@@ -40,13 +40,10 @@ def with_refits(
 def drawn_from(scores: Sequence[Score], view: LayerView, whole: LayerView) -> list[Score]:
     """Return scores whose losses know which share of the training rows was drawn."""
     share = len(view.groups("train")) / len(whole.groups("train"))
-    return [_with_losses(it, train_share=share) for it in scores]
-
-
-def _with_losses(score: Score, **facts: float) -> Score:
-    if score.losses is None:
-        return score
-    return replace(score, losses=replace(score.losses, **facts))  # type: ignore[arg-type]
+    return [
+        it if it.losses is None else replace(it, losses=replace(it.losses, train_share=share))
+        for it in scores
+    ]
 
 
 def _refitted(estimator: Estimator, view: LayerView, task: Task) -> tuple[Replicates, ...]:

@@ -12,7 +12,7 @@ anew together with the means, so that few groups are heeded in the maximum over 
 
 Where draws carry the noise of another training sample too, the degrees of freedom are those of a
 sum of two variances (Satterthwaite 1946, "An approximate distribution of estimates of variance
-components", eq. 3).
+components").
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ where all rows agree. Two that do neither:
 * Of a share in [0, 1]: that of Wilson (1927), "Probable inference, the law of succession, and
   statistical inference", with the effective number of rows p(1 − p)/se² in place of their number
   and Student's t in place of the normal quantile (Korn and Graubard 1998, "Confidence intervals for
-  proportions with small expected number of positive counts", section 3).
+  proportions with small expected number of positive counts").
 * Of a positive mean: symmetric on the log scale.
 """
 

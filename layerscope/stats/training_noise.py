@@ -7,10 +7,9 @@ several draws. The same blocks are left out at every layer, so that what layers 
 is known and cancels in their difference.
 
 With L_k the mean loss of the k-th probe on the test rows, the variance of the jackknife is
-(K − 1)/K Σ (L_k − L̄)² (Shao and Tu 1995, "The Jackknife and Bootstrap", eq. 2.30; with groups in
-place of rows section 2.3). On average it is never too small (Efron and Stein 1981, "The jackknife
-estimate of variance", theorem 2); of a loss that is quadratic in the fitted weights it is up to
-twice what is right.
+(K − 1)/K Σ (L_k − L̄)² (Shao and Tu 1995, "The Jackknife and Bootstrap", chapter 2). On average it
+is not too small (Efron and Stein 1981, "The jackknife estimate of variance"). Of a loss that is
+quadratic in the fitted weights it is twice the variance for many small blocks, and more for few.
 
 A probe's λ is chosen on validation rows, and others would choose another: the losses of the fits
 that resampled validation rows choose have a variance of their own, which is added.

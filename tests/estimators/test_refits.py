@@ -112,3 +112,15 @@ def test_training_rows_of_one_group_have_no_refits():
 
 def test_losses_know_how_many_groups_trained():
     assert primary(Ridge(), layer(5), SIZE).losses.train_groups == 48
+
+
+def test_half_of_a_block_counts_by_its_own_factor():
+    """240 groups of rows for 10 directions: half of a block's weight is taken away."""
+    whole = layer()
+    made, _ = primary(Ridge(), whole, SIZE).losses.replicates
+    assert made.factor == pytest.approx(7.5**2 / 0.5**2 / (8 * 7))
+    wide = HeldLayer.of(
+        np.random.default_rng(1).standard_normal((400, 100)), size=whole.targets["size"]
+    )
+    made, _ = primary(Ridge(), wide, SIZE).losses.replicates
+    assert made.factor == pytest.approx(7 / 8)

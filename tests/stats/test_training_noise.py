@@ -56,6 +56,7 @@ def test_what_a_few_test_rows_make_of_equal_probes_is_taken_off(size: int):
         found = noise_of([jackknife(shared)], groups)
         raw.append(float(found.raw))
         corrected.append(float(found.raw) - _taken_off(shared, groups))
+        assert float(found.covariance) == pytest.approx(max(corrected[-1], 0.0), abs=1e-12)
     error = np.std(corrected) / np.sqrt(len(corrected))
     assert abs(np.mean(corrected)) < 3 * error
     assert np.mean(raw) > 10 * abs(np.mean(corrected))
